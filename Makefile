@@ -1,0 +1,40 @@
+# Two commands matter on a fresh machine: `make demo` and `make test`. Both install what is missing.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUN := HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE
+JOBS ?= 2
+CONSTRAINTS ?= constraints.txt
+
+.PHONY: setup demo test test-oldest check format docs
+
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) torch
+	$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) --editable ".[dev]"
+	touch $@
+
+setup: $(VENV)/.installed
+
+demo: setup
+	$(RUN) $(BIN)/python -m biaskit.demo.run --out demo-output
+
+test: setup
+	$(RUN) $(BIN)/python -m pytest -n $(JOBS) $(TESTS)
+
+# The other end of the range of transformers versions.
+test-oldest:
+	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt TESTS="$(or $(TESTS),tests/model)"
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy biaskit
+	$(RUN) $(BIN)/python -m biaskit.reference --check
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: setup
+	$(RUN) $(BIN)/python -m biaskit.reference

@@ -1,0 +1,5 @@
+"""`python -m biaskit`."""
+
+from biaskit.cli.app import main
+
+main()

@@ -1,0 +1,203 @@
+"""Record the last prompt token's attention row without eager attention and without an N × N map.
+
+The registry entry of the attention implementation that the model already uses is wrapped for the time of a `with` block. At the chosen layers
+the wrapper sees queries and keys as the kernel does, after rotary embedding, query/key norms and cache update, and computes one row of
+softmax in float32. No per-family code, no forward copied, nothing left behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from biaskit.errors import ModelError
+
+
+class _Stop(Exception):
+    """Ends the forward pass after the last wanted layer."""
+
+
+def decoder(model: PreTrainedModel) -> nn.Module:
+    """Return the language model that holds the decoder layers.
+
+    Raises:
+        ModelError: the model has no decoder with `layers` whose attention can be read.
+    """
+    found = model.get_decoder()
+    if not isinstance(getattr(found, "layers", None), nn.ModuleList) or not hasattr(found.layers[0], "self_attn"):
+        raise ModelError(f"{type(model).__name__} has no decoder layers with self-attention", "biaskit models list names what is supported")
+    return found
+
+
+def _allowed(mask: Any, rows: Tensor | None, length: int, batch: int) -> Tensor | None:
+    """[B, 1, 1, keys] mask row of each sample's query row, bool (True = may attend) or additive; None = every key.
+
+    Masks come as None (causal), bool or float [B or 1, 1, queries, keys] (sdpa, eager), or [B, keys] padding (flash).
+    `rows` is None for the last row.
+    """
+    if mask is None and rows is None:
+        return None
+    if mask is None or (isinstance(mask, Tensor) and mask.ndim == 2):
+        ahead = None if rows is None else torch.arange(length, device=rows.device)[None] <= rows[:, None]
+        if mask is not None:
+            mask = mask[:, :length].to(torch.bool)
+            ahead = mask if ahead is None else ahead & mask.to(ahead.device)
+        return None if ahead is None else ahead[:, None, None, :]
+    if not isinstance(mask, Tensor):
+        raise ModelError(f"attention masks of type {type(mask).__name__} cannot be read", "load the model with sdpa or flash_attention_2")
+    mask = mask.expand(batch, *mask.shape[1:])[:, 0, :, :length]
+    row: Tensor = mask[:, -1] if rows is None else mask[torch.arange(batch, device=mask.device), rows.to(mask.device)]
+    return row[:, None, None, :]
+
+
+def attention_row(
+    query: Tensor, key: Tensor, mask: Any = None, *, rows: Tensor | None = None, scaling: float | None = None, softcap: float | None = None
+) -> Tensor:
+    """One softmax row per sample and head, in float32 (float64 for float64 inputs).
+
+    Args:
+        query: [B, heads, S, head_dim]. key: [B, key heads, keys, head_dim]; grouped queries are handled.
+        mask: what the attention function was given: None, 4-D bool or additive, or 2-D padding.
+        rows: [B] which query row of each sample; the last one by default.
+        scaling: factor on the logits; 1/√head_dim by default. softcap: tanh soft cap of the logits.
+
+    Returns:
+        [B, heads, keys], softmax over all keys.
+    """
+    batch, heads, length, width = query.shape
+    key_heads = key.shape[1]
+    if key.shape[2] > length > 1:  # a static cache is longer than the prompt
+        key = key[:, :, :length]
+    last = query[:, :, -1] if rows is None else query[torch.arange(batch, device=query.device), :, rows]
+    dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
+    grouped = last.reshape(batch, key_heads, heads // key_heads, width).to(dtype)
+    logits = grouped @ key.to(dtype).transpose(-1, -2) * (scaling if scaling is not None else width**-0.5)
+    if softcap is not None:
+        logits = torch.tanh(logits / softcap) * softcap
+    allowed = _allowed(mask, rows, key.shape[2], batch)
+    if allowed is not None:
+        logits = logits.masked_fill(~allowed, float("-inf")) if allowed.dtype == torch.bool else logits + allowed.to(dtype)
+    return logits.softmax(-1).reshape(batch, heads, -1)
+
+
+@contextmanager
+def record_attention(
+    model: PreTrainedModel, layers: Sequence[int], *, per_head: bool = False, rows: Tensor | None = None, stop: bool = False
+) -> Iterator[dict[int, Tensor]]:
+    """Record the attention row of the last prompt token while the model runs inside the block.
+
+    Args:
+        model: a stock model, under sdpa, flash or eager attention.
+        layers: 0-based decoder layers.
+        per_head: keep the heads apart; otherwise their mean.
+        rows: [B] position of each sample's last prompt token; the last position by default, which is right for left padding.
+        stop: end the forward pass at the last wanted layer; the block is left at once, without an exception.
+
+    Yields:
+        A dict that fills with layer → [B, S] (or [B, heads, S]) rows, softmax over all keys, float32 on the layer's device.
+
+    Raises:
+        ModelError: a layer the model does not have, or an attention mask that cannot be read.
+    """
+    stack = decoder(model)
+    modules = {stack.layers[layer].self_attn: layer for layer in check_layers(layers, len(stack.layers))}
+    final = max(modules.values())
+    found: dict[int, Tensor] = {}
+    name: str = stack.config._attn_implementation
+
+    def keep(module: nn.Module, row: Tensor) -> None:
+        found[modules[module]] = row if per_head else row.mean(1)
+        if stop and modules[module] == final:
+            raise _Stop
+
+    with _watching(name, modules, rows, keep):
+        try:
+            yield found
+        except _Stop:
+            pass
+
+
+def check_layers(layers: Sequence[int], depth: int) -> tuple[int, ...]:
+    """Return the wanted layers, ascending and once each.
+
+    Raises:
+        ModelError: none is wanted, or one is outside 0 … depth − 1.
+    """
+    wanted = tuple(sorted(set(layers)))
+    if not wanted or wanted[0] < 0 or wanted[-1] >= depth:
+        raise ModelError(f"layers {list(layers)}, but the model has layers 0 … {depth - 1}", "choose layers it has, or --layers all")
+    return wanted
+
+
+@contextmanager
+def _watching(name: str, modules: Mapping[nn.Module, int], rows: Tensor | None, keep: Callable[[nn.Module, Tensor], None]) -> Iterator[None]:
+    """Call `keep` with every wanted module's attention row: [B, heads, S]."""
+    if name == "eager":  # not in the registry: the weights are the module's second output
+
+        def weights(module: nn.Module, args: Any, output: Any) -> None:
+            full: Tensor = output[1]
+            at = torch.full((len(full),), full.shape[2] - 1) if rows is None else rows
+            keep(module, full[torch.arange(len(full), device=full.device), :, at.to(full.device)].float())
+
+        handles = [module.register_forward_hook(weights) for module in modules]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+        return
+
+    original = ALL_ATTENTION_FUNCTIONS[name]
+
+    def wrapped(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if module in modules:
+            if kwargs.get("s_aux") is not None:
+                raise ModelError("this model uses learned attention sinks, which the recorder does not know", "use a supported family")
+            at = None if rows is None else rows.to(query.device)
+            row = attention_row(
+                query, key, attention_mask, rows=at, scaling=kwargs.get("scaling"), softcap=kwargs.get("softcap")
+            )
+            keep(module, row)
+        return original(module, query, key, value, attention_mask, *args, **kwargs)
+
+    local = ALL_ATTENTION_FUNCTIONS._local_mapping.get(name)
+    ALL_ATTENTION_FUNCTIONS[name] = wrapped
+    try:
+        yield
+    finally:
+        if local is None:
+            del ALL_ATTENTION_FUNCTIONS[name]
+        else:
+            ALL_ATTENTION_FUNCTIONS[name] = local
+
+
+def last_rows(inputs: Mapping[str, Tensor]) -> Tensor | None:
+    """[B] position of each sample's last prompt token, or None if it is the last position of every row."""
+    mask = inputs.get("attention_mask")
+    if mask is None or bool(mask[:, -1].all()):
+        return None
+    length = mask.shape[1]
+    return length - 1 - mask.flip(1).argmax(1)
+
+
+@torch.inference_mode()
+def attention_rows(model: PreTrainedModel, inputs: Mapping[str, Tensor], layers: Sequence[int], *, per_head: bool = False) -> Tensor:
+    """Run the model up to the last wanted layer and return its attention rows.
+
+    Args:
+        model: a stock model. inputs: the processor's whole output, on the model's device.
+        layers: 0-based decoder layers. per_head: keep the heads apart.
+
+    Returns:
+        [layers, B, S], or [layers, B, heads, S] with `per_head`; float32.
+    """
+    with record_attention(model, layers, per_head=per_head, rows=last_rows(inputs), stop=True) as found:
+        model.base_model(**inputs, use_cache=False)
+    device = found[max(layers)].device
+    return torch.stack([found[layer].to(device) for layer in sorted(set(layers))])

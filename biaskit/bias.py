@@ -1,0 +1,221 @@
+"""How a model's attention is biased towards places: metrics with confidence intervals and a verdict, convergence, comparison of priors.
+
+    report(prior)      → BiasReport: per layer and plane the measures of `biaskit.measures` and the pattern of `biaskit.verdict`
+    convergence(prior) → how close the prior already was after the first n images
+    compare(a, b)      → how far two priors agree
+
+Intervals are over images (`biaskit.jackknife`); they need a prior that kept its groups of images, as calibrated priors do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biaskit.correlation import pearson, spearman, top_overlap
+from biaskit.errors import BiaskitError
+from biaskit.grid import resample
+from biaskit.jackknife import Replicates
+from biaskit.measures import Estimate, estimates
+from biaskit.prior import PlaneStats, Prior
+from biaskit.verdict import judge
+
+__all__ = ["BiasReport", "Estimate", "LayerBias", "bias_report", "compare", "convergence", "report"]
+
+TOP = 0.25  # `compare` sets the strongest quarter of the cells against each other
+
+
+@dataclass(frozen=True)
+class LayerBias:
+    """The bias of one plane at one layer.
+
+    Attributes:
+        layer: 0-based decoder layer whose attention was read.
+        plane: `image`, `canvas`, …
+        rows, cols: the plane's size in visual tokens.
+        metrics: the names of `biaskit.measures.MEASURES`, and `split_half` where there are groups of images.
+        verdict: one of `biaskit.verdict.VERDICTS`.
+        why: one sentence with the numbers behind it.
+    """
+
+    layer: int
+    plane: str
+    rows: int
+    cols: int
+    metrics: dict[str, Estimate]
+    verdict: str
+    why: str
+
+
+@dataclass(frozen=True)
+class BiasReport:
+    """What `report` found.
+
+    Attributes:
+        model: the model's id or folder.
+        n_images: images behind the prior; 0 where it is not known.
+        layers: one entry per plane of at least 2 × 2 cells and layer; the primary plane comes first, layers ascend.
+    """
+
+    model: str
+    n_images: int
+    layers: list[LayerBias]
+
+    def get(self, layer: int, plane: str) -> LayerBias | None:
+        """Return the entry of a layer and plane; None where the plane is too small to have one."""
+        return next((entry for entry in self.layers if (entry.layer, entry.plane) == (layer, plane)), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain JSON."""
+        rows = [
+            {
+                "layer": entry.layer,
+                "plane": entry.plane,
+                "rows": entry.rows,
+                "cols": entry.cols,
+                "verdict": entry.verdict,
+                "why": entry.why,
+                "metrics": {name: found.to_json() for name, found in entry.metrics.items()},
+            }
+            for entry in self.layers
+        ]
+        return {"model": self.model, "n_images": self.n_images, "layers": rows}
+
+
+def report(prior: Prior, *, layers: Sequence[int] | None = None, planes: Sequence[str] | None = None) -> BiasReport:
+    """Measure and name the positional bias of a prior.
+
+    Args:
+        prior: the prior.
+        layers: 0-based decoder layers, all by default.
+        planes: planes, all by default. Planes below 2 × 2 cells (a newline column) have no pattern and are left out.
+
+    Raises:
+        PriorError: the prior lacks a layer or plane that was asked for.
+    """
+    wanted = prior.layers if layers is None else tuple(sorted(set(layers)))
+    names = _ordered(prior) if planes is None else [name for name in _ordered(prior) if name in planes]
+    for name in planes or ():
+        prior.map(name, prior.layers[0])  # raises for a plane that is not there
+    found = [_bias(prior, name, layer) for name in names if min(prior.planes[name].mean.shape[1:]) >= 2 for layer in wanted]
+    return BiasReport(prior.model, prior.n_images, found)
+
+
+bias_report = report
+
+
+def _ordered(prior: Prior) -> list[str]:
+    """Plane names, the primary one first."""
+    return [prior.primary, *(name for name in prior.planes if name != prior.primary)]
+
+
+def _bias(prior: Prior, plane: str, layer: int) -> LayerBias:
+    stats, index = prior.planes[plane], prior.layer(layer)
+    groups = None if stats.group_mean is None else stats.group_mean[:, index]
+    replicates = Replicates.of(stats.mean[index], groups, stats.group_count)
+    metrics = estimates(replicates)
+    verdict, why = judge(replicates, metrics)
+    rows, cols = stats.mean.shape[1:]
+    return LayerBias(layer, plane, rows, cols, metrics, verdict, why)
+
+
+def convergence(prior: Prior, at: Sequence[int] = (50, 100, 200, 500, 1000)) -> list[dict[str, Any]]:
+    """How close the prior was after its first n images.
+
+    Groups are consecutive blocks of the randomly ordered images, so the mean over the first blocks is what a calibration that stopped
+    there would have given. Each n of `at` is moved to the nearest block boundary (the earlier one of two equally near); boundaries that
+    coincide are reported once.
+
+    Returns:
+        A list of dicts, by plane (primary first), layer and n, empty for a prior without groups of images:
+        `n` (images of that plane at the boundary), `plane`, `layer`,
+        `r` (Pearson correlation of the first n images' map with the final map, which holds these n images as well),
+        `l1` (mean |difference| over the mean of the final map),
+        `unseen_r` (Pearson correlation with the map of the images after n: free of that overlap; None at the end).
+    """
+    rows: list[dict[str, Any]] = []
+    for name in _ordered(prior):
+        stats = prior.planes[name]
+        if stats.group_mean is None or stats.group_count is None or stats.mean[0].size < 2:
+            continue
+        ends = _boundaries(stats.group_count, at)
+        rows += [_converged(stats, name, layer, index, end) for index, layer in enumerate(prior.layers) for end in ends]
+    return rows
+
+
+def _boundaries(counts: NDArray[np.int32], at: Sequence[int]) -> list[int]:
+    """How many groups to take for each wanted number of images; ascending, no two with the same images, none without images."""
+    sizes = np.cumsum(counts, dtype=np.int64)
+    boundaries = {int(size): int(np.searchsorted(sizes, size)) + 1 for size in sizes if size > 0}
+    if not boundaries:
+        return []
+    nearest = {min(boundaries, key=lambda size: (abs(size - want), size)) for want in at}
+    return [boundaries[size] for size in sorted(nearest)]
+
+
+def _converged(stats: PlaneStats, plane: str, layer: int, index: int, end: int) -> dict[str, Any]:
+    assert stats.group_mean is not None
+    assert stats.group_count is not None
+    counts = stats.group_count.astype(np.float64)
+    mass = stats.group_mean[:, index].astype(np.float64).reshape(len(counts), -1) * counts[:, None]
+    final = mass.sum(axis=0) / counts.sum()
+    first = mass[:end].sum(axis=0) / counts[:end].sum()
+    rest = counts[end:].sum()
+    level = final.mean()
+    return {
+        "n": int(counts[:end].sum()),
+        "plane": plane,
+        "layer": layer,
+        "r": float(pearson(first, final)),
+        "l1": float(np.abs(first - final).mean() / level) if level > 0 else 0.0,
+        "unseen_r": float(pearson(first, mass[end:].sum(axis=0) / rest)) if rest > 0 else None,
+    }
+
+
+def compare(a: Prior, b: Prior) -> list[dict[str, Any]]:
+    """How far two priors agree, on every plane and layer that both have.
+
+    Returns:
+        A list of dicts, by plane (a's primary first) and layer:
+        `plane`, `layer`, `rows`, `cols` (the grid compared on),
+        `resampled` (True where the sizes differ: both maps are then taken to the smaller rows and the smaller cols),
+        `pearson`, `spearman`,
+        `top_k` (Jaccard overlap of the strongest 25% of the cells) and `top_k_chance` (the same for random cells),
+        `mean_abs_diff` (in multiples of uniform: both maps are first divided by their means).
+
+    Raises:
+        BiaskitError: the priors share no plane or no layer.
+    """
+    planes = [name for name in _ordered(a) if name in b.planes]
+    layers = [layer for layer in a.layers if layer in b.layers]
+    if not planes or not layers:
+        what, mine, theirs = ("layer", a.layers, b.layers) if planes else ("plane", tuple(a.planes), tuple(b.planes))
+        raise BiaskitError(
+            f"the priors share no {what}: {', '.join(map(str, mine))} and {', '.join(map(str, theirs))}",
+            f"compare priors that were calibrated on the same {what}s",
+        )
+    return [_compared(a, b, plane, layer) for plane in planes for layer in layers]
+
+
+def _compared(a: Prior, b: Prior, plane: str, layer: int) -> dict[str, Any]:
+    maps = [prior.map(plane, layer) for prior in (a, b)]
+    rows, cols = (min(size) for size in zip(*(m.shape for m in maps), strict=True))
+    x, y = (resample(m, rows, cols).ravel() for m in maps)
+    x, y = x / x.mean(), y / y.mean()
+    top, chance = top_overlap(x, y, TOP)
+    return {
+        "plane": plane,
+        "layer": layer,
+        "rows": rows,
+        "cols": cols,
+        "resampled": maps[0].shape != maps[1].shape,
+        "pearson": float(pearson(x, y)),
+        "spearman": float(spearman(x, y)),
+        "top_k": top,
+        "top_k_chance": chance,
+        "mean_abs_diff": float(np.abs(x - y).mean()),
+    }

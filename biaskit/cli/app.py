@@ -1,0 +1,55 @@
+"""The `biaskit` command: mounts the groups, and turns our errors into two lines."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from biaskit import __version__
+from biaskit.cli import models, priors
+from biaskit.cli.calibrate import calibrate
+from biaskit.cli.heatmap import heatmap
+from biaskit.errors import BiaskitError
+
+app = typer.Typer(
+    name="biaskit",
+    help="Measure, show and remove positional bias in multimodal LLMs.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(calibrate)
+app.command()(heatmap)
+app.add_typer(priors.app, name="priors")
+app.add_typer(models.app, name="models")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")] = False,
+) -> None:
+    """Measure, show and remove positional bias in multimodal LLMs."""
+
+
+def main() -> None:
+    """Run the command; exit 0 fine, 1 our error, 2 usage, 130 interrupted."""
+    try:
+        app()
+    except BiaskitError as error:
+        print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
+        sys.stderr.close()
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""`biaskit calibrate`: from images and a model to a prior on disk."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from biaskit.calibrate import Progress
+    from biaskit.families.load import Loaded
+    from biaskit.prior import Prior
+
+
+def calibrate(
+    model: Annotated[str, typer.Option("--model", "-m", help="Short name (biaskit models list), hub id, or checkpoint directory.")],
+    data: Annotated[
+        str, typer.Option("--data", "-d", help="coco (local or streamed), a directory of images, an instances*.json, or generated.")
+    ] = "coco",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The prior; by default MODEL.safetensors here.")] = None,
+    samples: Annotated[
+        int | None, typer.Option("--samples", "-n", min=1, help="Images. [default: 1000, or all of a smaller source]")
+    ] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option("--prompt", help='Text; may be repeated, then cycled. [default: "Please describe the provided image."]')
+    ] = None,
+    layers: Annotated[
+        str | None, typer.Option(help="0-based decoder layers, such as 1,4 or 0-7, or all. [default: those the presets need]")
+    ] = None,
+    heads: Annotated[bool, typer.Option("--heads", help="Also keep each head's mean.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the choice of images.")] = 0,
+    coco_root: Annotated[
+        Path | None, typer.Option(envvar="BIASKIT_COCO", help="Local COCO: annotations/ and val2017/ or val2017.zip.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Which part of COCO.")] = "val2017",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16, float32.")] = "auto",
+    attention: Annotated[str, typer.Option(help="sdpa, flash_attention_2, eager.")] = "sdpa",
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub checkpoint.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a forward pass. [default: 8 on a GPU, 2 on a CPU]")] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Preprocessing processes. [default: from the cores]")] = None,
+    max_skips: Annotated[int | None, typer.Option(min=0, help="Give up after so many unusable images. [default: n/4, at least 10]")] = None,
+    save_every: Annotated[float, typer.Option(min=0.0, help="Seconds between writes of the state.")] = 10.0,
+    restart: Annotated[bool, typer.Option("--restart", help="Throw an unfinished run away.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the prior.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Report as JSON on stdout.")] = False,
+) -> None:
+    """Average the last prompt token's attention over many images, and store it as a prior.
+
+    Can be stopped at any moment: the same command goes on where it was. Under torchrun the images are shared out over the processes.
+    """
+    from biaskit.errors import CalibrationError
+    from biaskit.families.catalog import resolve
+
+    place = resolve(model)
+    target = out or Path(f"{model if not place.local and '/' not in model else place.name.split('/')[-1]}.safetensors")
+    partial = target.with_name(f"{target.name}.partial")
+    if target.exists() and not force and not list(target.parent.glob(f"{partial.name}*")):
+        raise CalibrationError(f"{target} exists", "choose another --out, or overwrite it with --force")
+    wanted = _layers(layers)
+
+    from biaskit.calibrate import PROMPT
+    from biaskit.calibrate import calibrate as run
+    from biaskit.families.load import load_model
+    from biaskit.images import open_source
+
+    source = open_source(data, coco_root=coco_root if data == "coco" else None, split=split, n=samples, seed=seed)
+    say(f"data {data}: {len(source)} images")
+    loaded = load_model(model, device=device, dtype=dtype, attention=attention, revision=revision, say=say)
+    if partial.exists() and not restart:
+        say(f"going on from {partial}")
+    bar = Bar(str(target))
+    try:
+        prior = run(
+            loaded, source, out=target, report=bar, samples=samples, prompts=tuple(prompt or [PROMPT]), layers=wanted, per_head=heads,
+            seed=seed, batch_size=batch_size, workers=workers, max_skips=max_skips, save_every=save_every, force=force, restart=restart,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        bar.close()
+        say(f"stopped; nothing is lost: the same command goes on from {partial}")
+        raise typer.Exit(130) from None
+    finally:
+        bar.close()
+    _summary(prior, target, loaded, as_json)
+
+
+def say(line: str) -> None:
+    """Tell the user what is happening, on stderr."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _layers(text: str | None) -> tuple[int, ...] | str | None:
+    """Read `1,4`, `0-7`, `all`."""
+    if text is None or text == "all":
+        return text
+    chosen: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise typer.BadParameter(f"{text!r}: write numbers and ranges, such as 1,4 or 0-7, or all", param_hint="--layers")
+        chosen.extend(range(int(first), int(last or first) + 1))
+    return tuple(chosen)
+
+
+class Bar:
+    """A progress bar with images a second and time left, on stderr; skipped images are printed above it."""
+
+    def __init__(self, title: str) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]} images/s"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self.task = self.bar.add_task(title, total=None, rate="–")
+        self.first: int | None = None
+        self.bar.start()
+
+    def __call__(self, progress: Progress) -> None:
+        """Show how far the calibration is."""
+        for skip in progress.skipped:
+            self.bar.console.print(f"skipped {skip.name}: {skip.reason}", markup=False, highlight=False)
+        if self.first is None:
+            self.first = progress.done
+            self.bar.reset(self.task, total=progress.total, completed=progress.done)
+        elapsed = self.bar.tasks[0].elapsed
+        rate = f"{(progress.done - self.first) / elapsed:.1f}" if elapsed and progress.done > self.first else "–"
+        self.bar.update(self.task, completed=progress.done, rate=rate)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        self.bar.stop()
+
+
+def _summary(prior: Prior, target: Path, loaded: Loaded, as_json: bool) -> None:
+    import os
+
+    from biaskit.bias import report
+
+    if int(os.environ.get("RANK", "0")):
+        return
+    found = report(prior)
+    if as_json:
+        facts = {"prior": str(target), "n_images": prior.n_images, "n_skipped": int(prior.meta["n_skipped"]), "model": loaded.name}
+        print(json.dumps({**facts, "bias": found.to_json()}, indent=2))
+        return
+    print(f"{target}: {prior.n_images} images, {prior.meta['n_skipped']} skipped")
+    for layer in found.layers:
+        print(f"  layer {layer.layer} (K={layer.layer + 1}), {layer.plane}: {layer.verdict}. {layer.why}")
+    print(f"next: biaskit heatmap {target}")

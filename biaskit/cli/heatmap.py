@@ -1,0 +1,81 @@
+"""`biaskit heatmap`: draw the bias maps of one prior or several, and say what pattern each has."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def heatmap(
+    priors: Annotated[list[str], typer.Argument(metavar="PRIOR", help="Files, or names of priors.", show_default=False)],
+    layers: Annotated[str, typer.Option("--layers", metavar="1,4|all", help="Decoder layers, 0-based.")] = "all",
+    planes: Annotated[str, typer.Option("--planes", metavar="canvas,base|all", help="Planes to show.")] = "all",
+    labels: Annotated[str | None, typer.Option("--labels", metavar="A,B", help="Names instead of the models', one per prior.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Figure, .png, .pdf or .svg Default: FIRST-PRIOR-heatmap.png.", show_default=False)
+    ] = None,
+    title: Annotated[str | None, typer.Option("--title", help="A heading.", show_default=False)] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Draw bias maps as multiples of uniform attention, on one scale, and name each map's pattern."""
+    chosen = _numbers(layers)
+    shown = _names(planes, "--planes")
+    names = None if labels is None else labels.split(",")
+    path = out if out is not None else Path(f"{Path(priors[0]).name.removesuffix('.safetensors')}-heatmap.png")
+    # heavy imports only once the arguments make sense
+    from biaskit.bias import report
+    from biaskit.panels import shown_planes
+    from biaskit.plots import check_out
+    from biaskit.plots import heatmap as draw
+    from biaskit.store import load_prior
+
+    check_out(path, force)
+    loaded = [load_prior(name) for name in priors]
+    mains = [shown_planes(prior, shown)[:1] for prior in loaded]
+    reports = [report(prior, layers=chosen, planes=main) for prior, main in zip(loaded, mains, strict=True)]
+    draw(loaded, layers=chosen, planes=shown, labels=names, out=path, title=title, force=force, reports=reports)
+    rows: list[dict[str, Any]] = [
+        {
+            "prior": name,
+            "model": found.model,
+            "layer": entry.layer,
+            "plane": entry.plane,
+            "rows": entry.rows,
+            "cols": entry.cols,
+            "verdict": entry.verdict,
+            "why": entry.why,
+        }
+        for name, found in zip(priors, reports, strict=True)
+        for entry in found.layers
+    ]
+    if as_json:
+        typer.echo(json.dumps({"out": str(path), "panels": rows}, indent=2, ensure_ascii=False))
+        return
+    typer.echo(str(path))
+    for row in rows:
+        which = f"{row['prior']}, layer {row['layer']}" if len(priors) > 1 else f"layer {row['layer']}"
+        typer.echo(f"{which}, {row['plane']} {row['rows']}×{row['cols']}: {row['verdict']}. {row['why']}")
+
+
+def _names(text: str, option: str) -> list[str] | None:
+    """Split a comma list; None for all."""
+    if text == "all":
+        return None
+    names = [part.strip() for part in text.split(",")]
+    if not all(names):
+        raise typer.BadParameter(f"{text!r} is not a comma list of names, or all", param_hint=option)
+    return names
+
+
+def _numbers(text: str) -> list[int] | None:
+    """Split a comma list of layers; None for all."""
+    names = _names(text, "--layers")
+    if names is None:
+        return None
+    if not all(name.isascii() and name.isdigit() for name in names):
+        raise typer.BadParameter(f"{text!r} is not a comma list of layers such as 1,4, or all", param_hint="--layers")
+    return [int(name) for name in names]

@@ -1,0 +1,93 @@
+"""`biaskit models`: what is supported, and what a checkpoint looks like to us."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Model families and checkpoints.", no_args_is_help=True)
+
+
+@app.command("list")
+def show_list(as_json: Annotated[bool, typer.Option("--json", help="Report as JSON on stdout.")] = False) -> None:
+    """List the short names and the supported model types."""
+    from biaskit.families import families
+    from biaskit.families.catalog import CHECKPOINTS
+
+    if as_json:
+        print(
+            json.dumps(
+                {
+                    "checkpoints": [{"name": name, **vars(entry)} for name, entry in CHECKPOINTS.items()],
+                    "model_types": {name: family.title for name, family in families},
+                },
+                indent=2,
+            )
+        )
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("name", "hub id", "model type")
+    for name, entry in CHECKPOINTS.items():
+        table.add_row(name, entry.hub_id, entry.model_type)
+    console = Console()
+    console.print(table)
+    for note in {entry.note: None for entry in CHECKPOINTS.values() if entry.note}:
+        names = ", ".join(name for name, entry in CHECKPOINTS.items() if entry.note == note)
+        console.print(f"{names}: {note}.", highlight=False)
+    console.print(f"Any hub id or directory of these model types works too: {', '.join(families.names())}.", highlight=False)
+
+
+@app.command()
+def inspect(
+    model: Annotated[str, typer.Argument(help="Short name, hub id, or checkpoint directory.")],
+    size: Annotated[str, typer.Option(help="Image size in pixels, WIDTHxHEIGHT.")] = "640x480",
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub checkpoint.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Report as JSON on stdout.")] = False,
+) -> None:
+    """Show a checkpoint's decoder, preset layers, and where the visual tokens of an image sit. Loads no weights."""
+    width, cross, height = size.partition("x")
+    if not (cross and width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise typer.BadParameter(f"{size!r}: write WIDTHxHEIGHT, such as 640x480", param_hint="--size")
+    from PIL import Image
+
+    from biaskit.families.load import read_checkpoint
+
+    place, family, config, processor = read_checkpoint(model, revision)
+    prepared = family.prepare(processor, config, [[Image.new("RGB", (int(width), int(height)))]], ["Describe the image."])
+    layout, text = prepared.layouts[0], config.text_config
+    planes = [
+        {"plane": plane.name, "rows": plane.rows, "cols": plane.cols, "box": plane.box, "canonical": family.canonical(config)[plane.name]}
+        for plane in layout.planes
+    ]
+    facts = {
+        "model": place.name,
+        "family": family.title,
+        "model_type": config.model_type,
+        "decoder_layers": text.num_hidden_layers,
+        "heads": text.num_attention_heads,
+        "hidden_size": text.hidden_size,
+        "preset_layers": list(family.default_layers(config)),
+        "image": {"cols": int(width), "rows": int(height)},
+        "visual_tokens": len(layout),
+        "prompt_tokens": int(prepared.inputs["input_ids"].shape[1]),
+        "planes": planes,
+    }
+    if as_json:
+        print(json.dumps(facts, indent=2))
+        return
+    if place.note:
+        print(f"note: {place.note}")
+    print(f"{facts['model']}: {family.title} ({config.model_type})")
+    print(f"decoder: {text.num_hidden_layers} layers, {text.num_attention_heads} heads, hidden size {text.hidden_size}")
+    print(f"layers the presets read: {', '.join(map(str, family.default_layers(config)))}")
+    print(f"a {width}×{height} image: {len(layout)} visual tokens of {facts['prompt_tokens']} in the prompt")
+    for plane in planes:
+        rows, cols = plane["canonical"]
+        where = "no part of the image" if plane["box"] is None else "x {:.3f}–{:.3f}, y {:.3f}–{:.3f}".format(
+            plane["box"][0], plane["box"][2], plane["box"][1], plane["box"][3]
+        )  # fmt: skip
+        print(f"  {plane['plane']}: {plane['rows']} × {plane['cols']} (rows × cols), covers {where}; stored as {rows} × {cols}")

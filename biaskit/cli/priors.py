@@ -1,0 +1,214 @@
+"""`biaskit priors`: list, show, verify, diff, import and export prior files. Data goes to stdout, messages to stderr."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from biaskit.prior import Prior
+
+app = typer.Typer(help="List, inspect, compare and exchange priors.", no_args_is_help=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Hub = Annotated[bool, typer.Option("--hub", help="Look on the Hugging Face hub too: org/repo or org/repo/file.safetensors.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")]
+LayerOption = Annotated[int | None, typer.Option("--layer", help="Only this decoder layer (0-based).")]
+PlaneOption = Annotated[str | None, typer.Option("--plane", help="Only this plane.")]
+PriorArgument = Annotated[str, typer.Argument(metavar="PRIOR", help="A file, or the name of a prior.", show_default=False)]
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _summary(prior: Prior) -> dict[str, Any]:
+    """Describe a prior without its maps."""
+    planes = {
+        name: {
+            "rows": stats.mean.shape[1],
+            "cols": stats.mean.shape[2],
+            "count": stats.count,
+            "groups": 0 if stats.group_mean is None else len(stats.group_mean),
+            "heads": 0 if stats.head_mean is None else stats.head_mean.shape[1],
+        }
+        for name, stats in prior.planes.items()
+    }
+    mass = prior.visual_mass.astype(str).astype(float).tolist()
+    return {"layers": list(prior.layers), "visual_mass": mass, "planes": planes, "meta": dict(prior.meta)}
+
+
+@app.command("list")
+def list_(as_json: AsJson = False) -> None:
+    """List the priors in ./priors and those that come with biaskit."""
+    from biaskit.cli.priors_text import print_list, printable
+    from biaskit.store import folders, list_priors
+
+    found = list_priors()
+    if as_json:
+        rows = []
+        for item in found:
+            what = {"error": str(item.error)} if item.prior is None else _summary(item.prior)
+            rows.append({"name": item.name, "path": str(item.path), **what})
+        _print_json(rows)
+    elif found:
+        print_list(found)
+    for item in found:
+        if item.error is not None:
+            typer.echo(f"unreadable: {printable(item.error.message)} ({item.error.hint})", err=True)
+    if not found:
+        typer.echo(f"no priors in {' or '.join(map(str, folders()))}: make one with `biaskit calibrate --model …`", err=True)
+
+
+@app.command()
+def show(prior: PriorArgument, layer: LayerOption = None, plane: PlaneOption = None, hub: Hub = False, as_json: AsJson = False) -> None:
+    """Show where a prior comes from, and what bias it holds, with confidence intervals over images."""
+    from biaskit.bias import convergence, report
+    from biaskit.exchange import narrow
+    from biaskit.store import load_prior
+
+    value = narrow(load_prior(prior, hub=hub), layer, plane)
+    bias, settled = report(value), convergence(value)
+    if as_json:
+        _print_json({"prior": prior, **_summary(value), "bias": bias.to_json(), "convergence": settled})
+        return
+    from biaskit.cli.priors_text import print_show
+
+    print_show(value, bias, settled)
+
+
+@app.command()
+def verify(
+    priors: Annotated[list[str], typer.Argument(metavar="PRIOR...", help="Files, or names of priors.", show_default=False)],
+    model: Annotated[str | None, typer.Option("--model", metavar="TYPE", help="Also demand this model type, such as llava.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check that prior files are whole and make sense; exit 1 if any is not."""
+    from biaskit.cli.priors_text import printable
+    from biaskit.errors import PriorError
+    from biaskit.store import load_prior
+
+    rows = []
+    for name in priors:
+        try:
+            value = load_prior(name)
+            if model is not None:
+                value.check_model(model)
+            rows.append({"prior": name, "ok": True, "error": None, "hint": None})
+        except PriorError as error:
+            rows.append({"prior": name, "ok": False, "error": error.message, "hint": error.hint})
+    if as_json:
+        _print_json(rows)
+    else:
+        for row in rows:
+            why = f": {row['error']} (hint: {row['hint']})".replace(f": {row['prior']}", ":", 1).replace("::", ":")
+            typer.echo(printable(f"ok   {row['prior']}" if row["ok"] else f"bad  {row['prior']}{why}"))
+    if not all(row["ok"] for row in rows):
+        raise typer.Exit(1)
+
+
+@app.command()
+def diff(
+    a: Annotated[str, typer.Argument(metavar="A", help="A file, or the name of a prior.", show_default=False)],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another.", show_default=False)],
+    hub: Hub = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two priors: the maps they share (each scaled to mean 1), and their metadata."""
+    from biaskit.bias import compare
+    from biaskit.store import load_prior
+
+    first, second = load_prior(a, hub=hub), load_prior(b, hub=hub)
+    maps = compare(first, second)
+    for row in maps:
+        row["level_a"], row["level_b"] = (float(p.map(row["plane"], row["layer"]).mean()) for p in (first, second))
+    meta, notes = _meta_diff(first, second), _only_one_has(first, second)
+    if as_json:
+        _print_json({"a": a, "b": b, "maps": maps, "meta": meta, "notes": notes})
+        return
+    from biaskit.cli.priors_text import print_diff
+
+    print_diff(maps, meta, notes, (a, b))
+
+
+def _meta_diff(a: Prior, b: Prior) -> dict[str, tuple[str | None, str | None]]:
+    """Metadata that differs: key → the two values, None where there is none."""
+    return {key: (a.meta.get(key), b.meta.get(key)) for key in sorted({*a.meta, *b.meta}) if a.meta.get(key) != b.meta.get(key)}
+
+
+def _only_one_has(a: Prior, b: Prior) -> list[str]:
+    """Planes and layers that were not compared, because one prior lacks them."""
+    sides: tuple[tuple[str, set[Any], set[Any]], ...] = (("plane", {*a.planes}, {*b.planes}), ("layer", {*a.layers}, {*b.layers}))
+    return [
+        f"only {side} has {what} {', '.join(map(str, sorted(extra)))}"
+        for what, left, right in sides
+        for side, extra in (("A", left - right), ("B", right - left))
+        if extra
+    ]
+
+
+@app.command("import")
+def import_(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="A .npy, .npz or .pt file.", show_default=False)],
+    as_: Annotated[
+        Literal["bias", "weight"],
+        typer.Option("--as", help="bias: A_bias up to a factor. weight: factors that divide it away.", show_default=False),
+    ],
+    model_type: Annotated[str, typer.Option("--model-type", help="The architecture, such as llava.", show_default=False)],
+    layers: Annotated[
+        str,
+        typer.Option("--layer", "--layers", help="The 0-based decoder layer (a paper's K minus 1), or several: 1,4.", show_default=False),
+    ],
+    rows: Annotated[int | None, typer.Option(min=1, help="Rows of the grid.")] = None,
+    cols: Annotated[int | None, typer.Option(min=1, help="Columns of the grid.")] = None,
+    model: Annotated[str, typer.Option("--model", help="The model's id, if known.")] = "",
+    revision: Annotated[str, typer.Option(help="The checkpoint's commit, if known.")] = "",
+    plane: Annotated[str, typer.Option(help="The plane the map is for.")] = "image",
+    key: Annotated[str | None, typer.Option(help="Which array of an .npz, or of a dict.")] = None,
+    note: Annotated[str, typer.Option(help="Where the file comes from.")] = "",
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The prior to write. Default: priors/NAME.safetensors.", show_default=False)
+    ] = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bring a published map in as a prior. It is scaled to mean 1: its attention mass and number of images are not known."""
+    try:
+        numbers = [int(text) for text in layers.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"{layers!r} is not a whole number, or several with commas", param_hint="--layer") from None
+    from biaskit.exchange import import_prior
+
+    prior = import_prior(
+        path, as_=as_, model_type=model_type, layer=numbers, rows=rows, cols=cols,
+        model=model, revision=revision, plane=plane, key=key, note=note,
+    )  # fmt: skip
+    out = out or Path("priors") / f"{path.stem}.safetensors"
+    prior.save(out, force=force)
+    if as_json:
+        _print_json({"path": str(out), **_summary(prior)})
+    else:
+        typer.echo(str(out))
+
+
+@app.command()
+def export(
+    prior: PriorArgument,
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="A name that ends in .npy, .pt or .json.", show_default=False)],
+    layer: LayerOption = None,
+    plane: PlaneOption = None,
+    hub: Hub = False,
+    force: Force = False,
+) -> None:
+    """Write a prior as .npy (one plane's mean), .pt (a dict of tensors) or .json (everything)."""
+    from biaskit.exchange import export_prior
+    from biaskit.store import load_prior
+
+    value = load_prior(prior, hub=hub)
+    export_prior(value, out, layer=layer, plane=plane, force=force)
+    if out.suffix.lower() == ".npy" and plane is None and len(value.planes) > 1:
+        typer.echo(f"wrote plane {value.primary} only, of {', '.join(value.planes)}: choose with --plane", err=True)
+    typer.echo(str(out))

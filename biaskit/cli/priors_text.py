@@ -1,0 +1,155 @@
+"""What `biaskit priors` prints for people: rich tables of provenance, bias metrics, comparisons. Loaded by those commands only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from biaskit.bias import BiasReport
+    from biaskit.prior import Prior
+    from biaskit.store import Found
+
+PIPE_WIDTH = 160  # columns where stdout is not a terminal, so that rows stay whole lines for grep
+PER_TABLE = 3  # maps side by side in a metrics table: fits 80 columns
+
+
+def printable(text: str) -> str:
+    """Make control characters of foreign files visible, so that they cannot steer the terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _table(title: str, headers: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for header in headers:
+        table.add_column(header, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text("\n".join(printable(line) for line in str(cell).split("\n"))) for cell in row))
+    return table
+
+
+def _print(*tables: Table) -> None:
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=max(PIPE_WIDTH, console.width))
+    for index, table in enumerate(tables):
+        if index:
+            console.print()
+        console.print(table)
+
+
+def _layers(layers: Sequence[int]) -> str:
+    """0, 1, 2, 5 → `0-2,5`."""
+    runs: list[list[int]] = []
+    for k in layers:
+        if runs and k == runs[-1][1] + 1:
+            runs[-1][1] = k
+        else:
+            runs.append([k, k])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+
+
+def plane_sizes(prior: Prior) -> str:
+    """Write `base 24x24, canvas 48x48`."""
+    return ", ".join(f"{name} {s.mean.shape[1]}x{s.mean.shape[2]}" for name, s in prior.planes.items())
+
+
+def print_list(found: Sequence[Found]) -> None:
+    """Print one line per prior; unreadable ones say why."""
+    rows: list[tuple[object, ...]] = []
+    for item in found:
+        if item.prior is None:
+            rows.append((item.name, f"unreadable: {item.error}", "", "", "", "", item.path))
+        else:
+            p = item.prior
+            rows.append(
+                (item.name, p.model or "unknown", p.model_type, _layers(p.layers), plane_sizes(p), p.n_images or "unknown", item.path)
+            )
+    _print(_table("", ("name", "model", "type", "layers", "planes", "images", "file"), rows))
+
+
+def _provenance(prior: Prior) -> list[tuple[str, str]]:
+    rows = []
+    for key, text in prior.meta.items():
+        if key == "skipped":
+            continue  # n_skipped says how many, --json who and why
+        if key == "prompt":
+            try:
+                prompts = json.loads(text)
+            except ValueError:
+                prompts = text
+            text = "\n".join(map(str, prompts)) if isinstance(prompts, list) else text
+        rows.append((key, text))
+    rows.append(("layers", _layers(prior.layers)))
+    for name, stats in prior.planes.items():
+        parts = [f"{stats.mean.shape[1]} rows x {stats.mean.shape[2]} cols", f"{stats.count} images" if stats.count else "images unknown"]
+        parts += ["variance"] * (stats.var is not None)
+        parts += [] if stats.group_mean is None else [f"{len(stats.group_mean)} groups"]
+        parts += [] if stats.head_mean is None else [f"{stats.head_mean.shape[1]} heads"]
+        rows.append((f"plane {name}", ", ".join(parts)))
+    mass = ", ".join(f"{k}: {value:.3f}" for k, value in zip(prior.layers, prior.visual_mass, strict=True))
+    return [*rows, ("visual mass", f"{mass} (by layer)" if prior.meta.get("kind") != "imported" else "unknown, set to 1")]
+
+
+def _interval(value: float, low: float | None, high: float | None) -> str:
+    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _settled(point: dict[str, Any]) -> str:
+    unseen = point.get("unseen_r")
+    return f"{point['r']:.3f}" + ("" if unseen is None else f" ({unseen:.3f})")
+
+
+def print_show(prior: Prior, report: BiasReport, convergence: Sequence[dict[str, Any]]) -> None:
+    """Print provenance, verdict per map, metrics with 95 % intervals, and how fast the map settled."""
+    tables = [_table("provenance", ("", ""), _provenance(prior))]
+    tables[0].show_header = False
+    maps = report.layers
+    tables.append(_table("bias", ("plane", "layer", "verdict", "why"), [(m.plane, m.layer, m.verdict, m.why) for m in maps]))
+    for start in range(0, len(maps), PER_TABLE):
+        some = maps[start : start + PER_TABLE]
+        names = list(dict.fromkeys(name for m in some for name in m.metrics))
+        held = [[m.metrics.get(name) for m in some] for name in names]
+        cells = [["" if e is None else _interval(e.value, e.low, e.high) for e in row] for row in held]
+        rows = [(name, *row) for name, row in zip(names, cells, strict=True)]
+        tables.append(_table("", ("metric", *(f"{m.plane} {m.layer}" for m in some)), rows))
+    if convergence:
+        counts = sorted({int(point["n"]) for point in convergence})
+        r = {(point["plane"], point["layer"], point["n"]): _settled(point) for point in convergence}
+        keys = list(dict.fromkeys((point["plane"], point["layer"]) for point in convergence))
+        rows_r = [(*key, *(r.get((*key, n), "") for n in counts)) for key in keys]
+        title = "correlation of the first n images' map with the final one (with that of the images after n)"
+        tables.append(_table(title, ("plane", "layer", *(f"n={n}" for n in counts)), rows_r))
+    _print(*tables)
+
+
+def print_diff(
+    maps: Sequence[dict[str, Any]], meta: dict[str, tuple[str | None, str | None]], notes: Sequence[str], names: tuple[str, str]
+) -> None:
+    """Print the maps side by side, then what differs in the metadata."""
+    rows = [
+        (
+            m["plane"],
+            m["layer"],
+            f"{m['rows']}x{m['cols']}{' (resampled)' if m['resampled'] else ''}",
+            f"{m['pearson']:.3f}",
+            f"{m['spearman']:.3f}",
+            f"{m['top_k']:.2f} ({m['top_k_chance']:.2f})",
+            f"{m['mean_abs_diff']:.3f}",
+            f"{m['level_a']:.3g} / {m['level_b']:.3g}",
+        )
+        for m in maps
+    ]
+    headers = ("plane", "layer", "grid", "Pearson", "Spearman", "top 25% overlap (chance)", "|a-b| / uniform", "levels")
+    tables = [_table("", headers, rows)]
+    if meta:
+        other = [(key, a if a is not None else "-", b if b is not None else "-") for key, (a, b) in meta.items()]
+        tables.append(_table("", ("differs", *names), other))
+    if notes:
+        tables.append(_table("", ("not compared",), [(note,) for note in notes]))
+    _print(*tables)

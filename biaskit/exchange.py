@@ -1,0 +1,232 @@
+"""Bring maps of other tools in as priors, and write priors out as plain arrays.
+
+Published maps come in two forms: the bias itself, or a *weight* that is multiplied onto attention to divide the bias away. They carry no
+attention mass and no number of images: an import is normalised to mean 1 and says `kind = imported`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biaskit import __version__
+from biaskit.array_file import decode_array, read_array_file
+from biaskit.errors import PriorError
+from biaskit.prior import PlaneStats, Prior
+from biaskit.prior_format import SCHEMA, write_file
+
+
+def import_prior(
+    path: str | os.PathLike[str],
+    *,
+    as_: Literal["bias", "weight"],
+    model_type: str,
+    layer: int | Sequence[int],
+    rows: int | None = None,
+    cols: int | None = None,
+    model: str = "",
+    revision: str = "",
+    plane: str = "image",
+    key: str | None = None,
+    note: str = "",
+) -> Prior:
+    """Read a map of another tool as a Prior.
+
+    The result is normalised to mean 1 at every layer, and `visual_mass` is 1: how much of all attention falls on visual tokens is not in
+    such a file, so levels cannot be compared with calibrated priors, and only shapes can.
+
+    Args:
+        path: a `.npy`, `.npz` or `.pt` file (a tensor or a dict of tensors) with [N], [rows, cols], [layers, N] or [layers, rows, cols].
+        as_: `bias`: the values are A_bias up to a factor. `weight`: they are factors that divide it away, a_bias = 1 / weight.
+        model_type: the architecture, `config.model_type`.
+        layer: the 0-based decoder layer whose attention was read (for a paper's K that is K−1), or one for each entry of the first axis.
+        rows, cols: size of the grid; may be left out where the array is two-dimensional or N is a square.
+        model, revision, note: provenance, as far as it is known.
+        plane: name of the plane the map is for.
+        key: which array of an `.npz` or a dict.
+
+    Raises:
+        PriorError: unreadable, pickled or truncated file; NaN, infinity or negative values; a weight of 0; a size that does not fit.
+    """
+    path = Path(path)
+    if as_ not in ("bias", "weight"):
+        raise PriorError(f"values cannot be read as {as_!r}", "choose bias, or weight for factors that divide the bias away")
+    if not model_type:
+        raise PriorError("the model type is empty", "give the config.model_type of the model, such as llava or qwen2_5_vl")
+    layers = (layer,) if isinstance(layer, int) else tuple(layer)
+    data = read_array_file(path)
+    raw = decode_array(path, data, key)
+    values = _as_bias(_as_maps(raw, layers, rows, cols, path), as_, path)
+    meta = {
+        "kind": "imported",
+        "version": __version__,
+        "model_type": model_type,
+        "model": model,
+        "revision": revision,
+        "n_images": "0",
+        "source": path.name + (f":{key}" if key else ""),
+        "source_fingerprint": f"sha256:{hashlib.sha256(data).hexdigest()}",
+        "reduction": f"imported as {as_}{', a_bias = 1 / weight' if as_ == 'weight' else ''}, mean 1 per layer",
+        "note": note,
+    }
+    ones = np.ones(len(layers), dtype=np.float32)
+    return Prior({plane: PlaneStats(values)}, layers, ones, {name: text for name, text in meta.items() if text})
+
+
+def _as_maps(values: NDArray[np.float64], layers: tuple[int, ...], rows: int | None, cols: int | None, path: Path) -> NDArray[np.float64]:
+    """Bring values to [layers, rows, cols]."""
+    shape = values.shape
+    if len(layers) > 1 or (values.ndim > 1 and shape[0] == 1):
+        if not shape or shape[0] != len(layers):
+            raise PriorError(
+                f"{path} has shape {list(shape)}, but {len(layers)} layers are named", "name one layer for each entry of the first axis"
+            )
+        shape = shape[1:]
+    if len(shape) not in (1, 2) or 0 in shape:
+        raise PriorError(
+            f"{path} has shape {list(values.shape)}, which is no map",
+            "a map is [N] or [rows, cols], with an axis in front for several layers",
+        )
+    if len(shape) == 1:
+        rows, cols = _grid(shape[0], rows, cols, path)
+    elif (wanted := (rows or shape[0], cols or shape[1])) != shape:
+        hint = f"name its {shape[0]} layers" if shape[1] == wanted[0] * wanted[1] else "check rows and cols"
+        raise PriorError(f"{path} has shape {list(values.shape)}, which is not {wanted[0]} rows x {wanted[1]} cols", hint)
+    else:
+        rows, cols = shape
+    return values.reshape(len(layers), rows, cols)
+
+
+def _grid(n: int, rows: int | None, cols: int | None, path: Path) -> tuple[int, int]:
+    """Find rows x cols for N values."""
+    if rows is None and cols is None:
+        side = math.isqrt(n)
+        if side * side != n:
+            raise PriorError(f"{path} has {n} values, which is not a square", "give the grid with --rows and --cols")
+        return side, side
+    known = max(1, rows or cols or 1)
+    rows, cols = rows or n // known, cols or n // known
+    if rows * cols != n or rows < 1:
+        raise PriorError(
+            f"{path} has {n} values, which do not fill {rows} rows x {cols} cols",
+            "check --rows and --cols, and that no text tokens are in it",
+        )
+    return rows, cols
+
+
+def _as_bias(values: NDArray[np.float64], as_: str, path: Path) -> NDArray[np.float32]:
+    """Turn values [layers, rows, cols] into A_bias with mean 1 at every layer."""
+    if not np.isfinite(values).all():
+        raise PriorError(
+            f"{path} has {int((~np.isfinite(values)).sum())} values that are not finite", "a bias is finite everywhere; mend the file"
+        )
+    if values.min() < 0:
+        raise PriorError(
+            f"{path} has negative values, down to {values.min():.4g}",
+            "attention is not negative: take logarithms and differences back first",
+        )
+    if as_ == "weight":
+        if values.min() == 0:
+            raise PriorError(f"{path} has weights of 0, whose bias would be infinite", "is it a bias, not a weight? then import it as bias")
+        # Scaled before and after, so that neither the reciprocal nor the sum overflows.
+        values = values.min(axis=(1, 2), keepdims=True) / values
+    top = values.max(axis=(1, 2), keepdims=True)
+    if not top.all():
+        raise PriorError(f"{path} is 0 everywhere at a layer", "mend the file")
+    values = values / top
+    bias: NDArray[np.float32] = (values / values.mean(axis=(1, 2), keepdims=True)).astype(np.float32)
+    return bias
+
+
+def export_prior(
+    prior: Prior, path: str | os.PathLike[str], *, layer: int | None = None, plane: str | None = None, force: bool = False
+) -> None:
+    """Write a prior as `.npy`, `.pt` or `.json`, whole or for one layer or plane.
+
+    `.npy`: one plane's mean (the primary one unless named), [L, rows, cols], or [rows, cols] for one layer. `.pt`: a dict of tensors with
+    the names and shapes of the prior file. `.json`: everything, also the metadata; every number reads back as the same float32.
+
+    Raises:
+        PriorError: no such layer or plane, another ending, the file exists and `force` is not set, or it cannot be written.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix == ".npy":
+        name = plane or prior.primary
+        mean = narrow(prior, layer, name).planes[name].mean
+        buffer = io.BytesIO()
+        np.save(buffer, mean if layer is None else mean[0], allow_pickle=False)
+        data = buffer.getvalue()
+    elif suffix == ".pt":
+        data = _torch_bytes(narrow(prior, layer, plane))
+    elif suffix == ".json":
+        data = (json.dumps(_as_json(narrow(prior, layer, plane)), ensure_ascii=False) + "\n").encode()
+    else:
+        raise PriorError(f"a prior cannot be written as {path.suffix or path.name!r}", "choose a name that ends in .npy, .pt or .json")
+    write_file(path, data, force)
+
+
+def narrow(prior: Prior, layer: int | None, plane: str | None) -> Prior:
+    """Return the prior of one decoder layer, one plane, or both; None keeps all.
+
+    Raises:
+        PriorError: no such layer or plane.
+    """
+    if plane is not None:
+        prior.map(plane, prior.layers[0])
+        prior = replace(prior, planes={plane: prior.planes[plane]})
+    if layer is None:
+        return prior
+    k = prior.layer(layer)
+
+    def cut(stats: PlaneStats) -> PlaneStats:
+        parts = {name: getattr(stats, name) for name in ("mean", "var", "head_mean")}
+        kept = {name: values[k : k + 1] for name, values in parts.items() if values is not None}
+        groups = None if stats.group_mean is None else stats.group_mean[:, k : k + 1]
+        return replace(stats, group_mean=groups, **kept)
+
+    planes = {name: cut(stats) for name, stats in prior.planes.items()}
+    return replace(prior, planes=planes, layers=(layer,), visual_mass=prior.visual_mass[k : k + 1])
+
+
+def _torch_bytes(prior: Prior) -> bytes:
+    try:
+        import torch
+    except ImportError:
+        raise PriorError("writing .pt needs PyTorch", "pip install torch, or choose .npy") from None
+    tensors = {"visual_mass": prior.visual_mass, "layer_index": np.asarray(prior.layers, dtype=np.int32)}
+    for name, stats in prior.planes.items():
+        held = {f"{name}.{part.name}": getattr(stats, part.name) for part in fields(stats)}
+        tensors |= {key: values for key, values in held.items() if isinstance(values, np.ndarray)}
+    buffer = io.BytesIO()
+    torch.save({key: torch.from_numpy(values.copy()) for key, values in tensors.items()}, buffer)
+    return buffer.getvalue()
+
+
+def _numbers(values: NDArray[Any]) -> Any:
+    """Nested lists; a float32 becomes the shortest decimal that reads back as the same float32 (0.1, not 0.10000000149)."""
+    return values.astype(str).astype(np.float64).tolist() if values.dtype.kind == "f" else values.tolist()
+
+
+def _as_json(prior: Prior) -> dict[str, Any]:
+    planes = {}
+    for name, stats in prior.planes.items():
+        held = {part.name: getattr(stats, part.name) for part in fields(stats)}
+        planes[name] = {key: _numbers(value) if isinstance(value, np.ndarray) else value for key, value in held.items()}
+    return {
+        "schema": SCHEMA,
+        "meta": dict(prior.meta),
+        "layers": list(prior.layers),
+        "visual_mass": _numbers(prior.visual_mass),
+        "planes": planes,
+    }

@@ -1,0 +1,10 @@
+"""Model families: one module per architecture, looked up by the checkpoint's `model_type`."""
+
+from __future__ import annotations
+
+from biaskit.families.base import ModelFamily, Prepared
+from biaskit.registry import Registry
+
+families: Registry[ModelFamily] = Registry("model family", __name__)
+
+__all__ = ["ModelFamily", "Prepared", "families"]

@@ -1,0 +1,149 @@
+"""What a model family knows: how to prepare inputs, and where each of its visual tokens sits."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from biaskit.errors import ModelError
+from biaskit.grid import Layout, Tokens, join
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+Size = tuple[int, int]
+"""(rows, cols) of an image in pixels."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A batch ready for the model.
+
+    Attributes:
+        inputs: what the stock model takes, left-padded: `input_ids` [B, S], `attention_mask` [B, S], pixel values, sizes or grids.
+        layouts: where the visual tokens of each of the B samples sit.
+    """
+
+    inputs: dict[str, Tensor]
+    layouts: list[Layout]
+
+    def __len__(self) -> int:
+        """Return B."""
+        return len(self.layouts)
+
+    def pin_memory(self) -> Prepared:
+        """Pin the tensors, so that copying them to a GPU does not stop the host."""
+        return Prepared({name: value.pin_memory() for name, value in self.inputs.items()}, self.layouts)
+
+
+class ModelFamily(ABC):
+    """One architecture. Stateless; everything is read from the checkpoint's config, so third-party checkpoints of the class work too.
+
+    Attributes:
+        title: the family's name for people.
+        processor: name of the stock processor class.
+        image_processor: name of the stock image processor class, without backend suffix.
+    """
+
+    title: ClassVar[str]
+    processor: ClassVar[str]
+    image_processor: ClassVar[str]
+
+    @abstractmethod
+    def tokens(self, config: Any, inputs: Mapping[str, Tensor], sizes: Sequence[Size] | None) -> list[Tokens]:
+        """Return the visual tokens of every image of the batch, in sequence order, images in prompt order.
+
+        Args:
+            config: the checkpoint's config.
+            inputs: the processor's output.
+            sizes: (rows, cols) in pixels of the images, or None if nobody knows them any more.
+        """
+
+    @abstractmethod
+    def canonical(self, config: Any) -> dict[str, tuple[int, int]]:
+        """Return the (rows, cols) of each plane of a prior; images of other sizes are resampled to it before averaging."""
+
+    def default_layers(self, config: Any) -> tuple[int, ...]:
+        """Return the decoder layers whose attention the presets of D2Pruner read: K − 1 for each K it recommends for this family."""
+        return (1,)
+
+    def check(self, config: Any) -> None:
+        """Raise ModelError if a checkpoint of this class has a form that is not supported."""
+
+    def prepare(self, processor: Any, config: Any, images: Sequence[Sequence[Image]], prompts: Sequence[str]) -> Prepared:
+        """Turn B samples into one left-padded batch, each prompt wrapped in the model's own chat template with its images first.
+
+        Args:
+            processor: the checkpoint's processor.
+            config: the checkpoint's config.
+            images: the images of each sample, RGB.
+            prompts: one text per sample.
+
+        Raises:
+            ModelError: the checkpoint has no chat template, or placeholders and visual tokens do not match.
+        """
+        texts = [
+            chat_text(processor, prompt, n_images=len(mine)) for mine, prompt in zip(images, prompts, strict=True)
+        ]
+        batch = processor(images=[list(mine) for mine in images], text=texts, padding=True, padding_side="left", return_tensors="pt")
+        inputs = dict(batch)
+        sizes = [(image.height, image.width) for mine in images for image in mine]
+        return Prepared(inputs, self.layout(config, inputs, sizes))
+
+    def layout(self, config: Any, inputs: Mapping[str, Tensor], sizes: Sequence[Size] | None = None) -> list[Layout]:
+        """Return where the visual tokens of each sample sit.
+
+        Works on any output of the stock processor. `sizes` (rows, cols in pixels, all images in prompt order) is needed only where the
+        inputs do not tell: the part of the image that LLaVA-1.5's crop covers.
+
+        Raises:
+            ModelError: the placeholders in `input_ids` do not match the images.
+        """
+        pending = self.tokens(config, inputs, sizes)
+        pending.reverse()
+        layouts = []
+        for ids in inputs["input_ids"].cpu().numpy():
+            positions = np.flatnonzero(ids == config.image_token_id)
+            mine: list[Tokens] = []
+            while pending and sum(map(len, mine)) < len(positions):
+                mine.append(pending.pop())
+            found = sum(map(len, mine))
+            if found != len(positions):
+                raise ModelError(
+                    f"{len(positions)} image placeholders in the prompt, but the images give {found} visual tokens",
+                    "pass the processor's whole output, and images and prompts of the same batch",
+                )
+            joined = join([_numbered(tokens, image) for image, tokens in enumerate(mine)])
+            layouts.append(Layout(positions, joined.planes, joined.plane, joined.row, joined.col))
+        if pending:
+            raise ModelError(f"{len(pending)} images have no placeholder in any prompt", "put one image placeholder per image into the prompt")
+        return layouts
+
+
+def _numbered(tokens: Tokens, image: int) -> Tokens:
+    """Mark the planes as those of image number `image` of the prompt."""
+    if image == 0:
+        return tokens
+    from dataclasses import replace
+
+    return replace(tokens, planes=tuple(replace(plane, image=image) for plane in tokens.planes))
+
+
+def chat_text(processor: Any, prompt: str, n_images: int = 1) -> str:
+    """Wrap a prompt and its images in the checkpoint's chat template, assistant prefix included.
+
+    Raises:
+        ModelError: the checkpoint has no chat template.
+    """
+    if not getattr(processor, "chat_template", None):
+        raise ModelError(
+            "the checkpoint has no chat template", "add its chat_template.jinja to the checkpoint's directory, or use the -hf twin"
+        )
+    content = [*({"type": "image"} for _ in range(n_images)), {"type": "text", "text": prompt}]
+    text: str = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    return text

@@ -1,0 +1,98 @@
+"""Short names of checkpoints, and the Hugging Face twins of checkpoints that need remote code."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from biaskit.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint with a short name.
+
+    Attributes:
+        hub_id: its repository.
+        model_type: the family it belongs to.
+        note: what a user must know.
+    """
+
+    hub_id: str
+    model_type: str
+    note: str = ""
+
+
+_MPO = (
+    "the MPO checkpoint, the only InternVL2.5 in HF format: it was trained further than OpenGVLab/InternVL2_5-8B, "
+    "so results are not comparable one to one with papers that used the latter"
+)
+
+CHECKPOINTS = {
+    "llava-1.5": Checkpoint("llava-hf/llava-1.5-7b-hf", "llava"),
+    "llava-1.5-13b": Checkpoint("llava-hf/llava-1.5-13b-hf", "llava"),
+    "llava-next": Checkpoint("llava-hf/llava-v1.6-vicuna-7b-hf", "llava_next"),
+    "llava-next-13b": Checkpoint("llava-hf/llava-v1.6-vicuna-13b-hf", "llava_next"),
+    "llava-onevision": Checkpoint("llava-hf/llava-onevision-qwen2-7b-ov-hf", "llava_onevision"),
+    "qwen2-vl": Checkpoint("Qwen/Qwen2-VL-7B-Instruct", "qwen2_vl"),
+    "qwen2.5-vl": Checkpoint("Qwen/Qwen2.5-VL-7B-Instruct", "qwen2_5_vl"),
+    "qwen2.5-vl-3b": Checkpoint("Qwen/Qwen2.5-VL-3B-Instruct", "qwen2_5_vl"),
+    "qwen3-vl": Checkpoint("Qwen/Qwen3-VL-8B-Instruct", "qwen3_vl"),
+    "internvl2.5": Checkpoint("OpenGVLab/InternVL2_5-8B-MPO-hf", "internvl", _MPO),
+    "internvl2.5-2b": Checkpoint("OpenGVLab/InternVL2_5-2B-MPO-hf", "internvl", _MPO),
+    "internvl3": Checkpoint("OpenGVLab/InternVL3-8B-hf", "internvl"),
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a checkpoint lies: a local directory, or a hub repository with the short name's note."""
+
+    target: str
+    local: bool
+    note: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name that goes into a prior: the hub id, or the directory's own name."""
+        return Path(self.target).resolve().name if self.local else self.target
+
+
+def resolve(name: str) -> Place:
+    """Find out what the user means: a local directory, a short name, or a hub id.
+
+    Raises:
+        ModelError: none of them; the hint offers near short names.
+    """
+    if Path(name).is_dir():
+        return Place(name, local=True)
+    if name in CHECKPOINTS:
+        return Place(CHECKPOINTS[name].hub_id, local=False, note=CHECKPOINTS[name].note)
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith((".", "/")):
+        return Place(name, local=False)
+    if "/" in name or name.startswith("."):
+        raise ModelError(f"there is no checkpoint directory {name}", "check the path, or give a short name (biaskit models list) or a hub id ORG/NAME")
+    near = difflib.get_close_matches(name.lower(), CHECKPOINTS, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    raise ModelError(f"unknown model {name!r}", hint + "give a short name (biaskit models list), a hub id ORG/NAME, or a checkpoint directory")
+
+
+def twin(hub_id: str) -> str | None:
+    """Return the checkpoint in HF format that replaces one with remote or foreign code, or None if none is known."""
+    known = {
+        "liuhaotian/llava-v1.5-7b": "llava-hf/llava-1.5-7b-hf",
+        "liuhaotian/llava-v1.5-13b": "llava-hf/llava-1.5-13b-hf",
+        "liuhaotian/llava-v1.6-vicuna-7b": "llava-hf/llava-v1.6-vicuna-7b-hf",
+        "liuhaotian/llava-v1.6-vicuna-13b": "llava-hf/llava-v1.6-vicuna-13b-hf",
+        "liuhaotian/llava-v1.6-mistral-7b": "llava-hf/llava-v1.6-mistral-7b-hf",
+        "lmms-lab/llava-onevision-qwen2-7b-ov": "llava-hf/llava-onevision-qwen2-7b-ov-hf",
+        "OpenGVLab/InternVL2_5-2B": "OpenGVLab/InternVL2_5-2B-MPO-hf (MPO: trained further)",
+        "OpenGVLab/InternVL2_5-8B": "OpenGVLab/InternVL2_5-8B-MPO-hf (MPO: trained further)",
+    }
+    if hub_id in known:
+        return known[hub_id]
+    if re.fullmatch(r"OpenGVLab/InternVL(2_5-\w+-MPO|3-\w+(-Instruct)?)", hub_id):
+        return f"{hub_id}-hf"
+    return None

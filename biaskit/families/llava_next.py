@@ -1,0 +1,37 @@
+"""LLaVA-NeXT (LLaVA-1.6): a base view of the whole image, then an any-resolution canvas with newline tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from biaskit.families import families
+from biaskit.families.anyres import anyres_tokens, canvas
+from biaskit.families.base import ModelFamily, Size
+from biaskit.grid import Plane, Tokens
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@families.register("llava_next")
+class LlavaNext(ModelFamily):
+    """LLaVA-NeXT: N = side² + rows · (cols + 1); 640×480 gives 576 + 36 · 49 = 2,340."""
+
+    title = "LLaVA-NeXT"
+    processor = "LlavaNextProcessor"
+    image_processor = "LlavaNextImageProcessor"
+
+    def tokens(self, config: Any, inputs: Mapping[str, Tensor], sizes: Sequence[Size] | None) -> list[Tokens]:
+        """Read the sizes from the processor's `image_sizes` (rows, cols in pixels)."""
+        side = config.vision_config.image_size // config.vision_config.patch_size
+        base = Plane("base", side, side)
+        return [
+            anyres_tokens(base, canvas(tuple(size), config.image_grid_pinpoints, config.vision_config.image_size, side))
+            for size in inputs["image_sizes"].tolist()
+        ]
+
+    def canonical(self, config: Any) -> dict[str, tuple[int, int]]:
+        """Base as it is; canvas two tiles high and wide (672 × 672 in the papers)."""
+        side = config.vision_config.image_size // config.vision_config.patch_size
+        return {"base": (side, side), "canvas": (2 * side, 2 * side), "newline": (2 * side, 1)}

@@ -1,0 +1,54 @@
+"""LLaVA-OneVision: LLaVA-NeXT's any-resolution canvas, shrunk when it grows past a limit; several images get one view each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from biaskit.families import families
+from biaskit.families.anyres import Canvas, anyres_tokens, canvas
+from biaskit.families.base import ModelFamily, Size
+from biaskit.grid import Plane, Tokens, join, raster
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@families.register("llava_onevision")
+class LlavaOnevision(ModelFamily):
+    """LLaVA-OneVision (SigLIP tower, no CLS token)."""
+
+    title = "LLaVA-OneVision"
+    processor = "LlavaOnevisionProcessor"
+    image_processor = "LlavaOnevisionImageProcessor"
+
+    def tokens(self, config: Any, inputs: Mapping[str, Tensor], sizes: Sequence[Size] | None) -> list[Tokens]:
+        """Read the sizes from `image_sizes`; in prompts with several images each has its base view and one newline token."""
+        vision = config.vision_config
+        side = vision.image_size // vision.patch_size
+        base = Plane("base", side, side)
+        counts = inputs["batch_num_images"].tolist() if "batch_num_images" in inputs else [1] * len(inputs["image_sizes"])
+        alone = [count == 1 for count in counts for _ in range(count)]
+        result = []
+        for size, single in zip(inputs["image_sizes"].tolist(), alone, strict=True):
+            if single:
+                picture = canvas(tuple(size), config.image_grid_pinpoints, vision.image_size, side)
+                result.append(anyres_tokens(base, _shrunk(picture, side, config.vision_aspect_ratio)))
+            else:
+                result.append(join([raster(base), raster(Plane("newline", 1, 1, None))]))
+        return result
+
+    def canonical(self, config: Any) -> dict[str, tuple[int, int]]:
+        """Base as it is; canvas two tiles high and wide."""
+        side = config.vision_config.image_size // config.vision_config.patch_size
+        return {"base": (side, side), "canvas": (2 * side, 2 * side), "newline": (2 * side, 1)}
+
+
+def _shrunk(picture: Canvas, side: int, aspect_ratio: str) -> Canvas:
+    """Apply the `anyres_max_M` limit: a canvas of more than 1.1² · M tiles is interpolated down to about M tiles."""
+    limit = int(aspect_ratio.removeprefix("anyres_max_"))
+    ratio = math.sqrt(picture.rows * picture.cols / (limit * side**2))
+    if ratio <= 1.1:
+        return picture
+    return Canvas(int(picture.rows // ratio), int(picture.cols // ratio), picture.box)

@@ -1,0 +1,271 @@
+"""Load a checkpoint: say what is happening, fail early and clearly."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from biaskit.errors import ModelError
+from biaskit.families import ModelFamily, families
+from biaskit.families.catalog import Place, resolve, twin
+from biaskit.families.processors import load_processor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from transformers import PreTrainedModel
+
+Say = Callable[[str], None]
+
+_OFFLINE_HINT = "download it once where there is a network and pass the directory, or check the connection and HF_HUB_OFFLINE"
+_DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A checkpoint in memory.
+
+    Attributes:
+        model: the stock model in eval mode. processor: its processor. family: its family.
+        name: hub id, or the directory's name.
+        revision: the hub's commit, or a fingerprint of the local files.
+    """
+
+    model: PreTrainedModel
+    processor: Any
+    family: ModelFamily
+    name: str
+    revision: str
+
+
+def load_model(
+    name: str, *, device: str = "auto", dtype: str = "auto", attention: str = "sdpa", revision: str | None = None, say: Say | None = None
+) -> Loaded:
+    """Load a checkpoint by short name, hub id or directory.
+
+    Args:
+        name: see `biaskit models list`; any hub id or local directory works too.
+        device: `auto` (CUDA, MPS or CPU; several GPUs when one is too small), or a torch device.
+        dtype: `auto` (the checkpoint's own on a GPU, float32 on a CPU), `bfloat16`, `float16`, `float32` or `float64`.
+        attention: implementation of the stock library: `sdpa`, `flash_attention_2`, `eager`.
+        revision: branch, tag or commit of a hub repository.
+        say: called with one line about each step.
+
+    Raises:
+        ModelError: unknown name, missing or gated repository, no network, remote code, unsupported class, not enough memory.
+    """
+    say = say or (lambda line: None)
+    place = resolve(name)
+    if place.note:
+        say(f"note: {name} is {place.target}: {place.note}")
+    say(f"model {place.target}: reading its config" + ("" if place.local else " from the hub or its cache"))
+    config_file, settings, family = _identify(place, revision)
+    target, where = _device(device), _dtype(dtype, settings, device)
+    size = weight_bytes(place, revision)
+    stored = _DTYPE_BYTES.get(str(settings.get("dtype", settings.get("torch_dtype", "float16"))), 2)
+    device_map = _fit(size * _DTYPE_BYTES[where] // stored, target, auto=device == "auto")
+    spread = target if device_map is None else f"all {device_map} GPUs"
+    say(f"{family.title}: {size / 1e9:.2f} GB of weights → {where} on {spread}, {attention} attention")
+    model = _load(place, revision, where, attention, target, device_map)
+    processor = load_processor(family, place.target, None if place.local else revision)
+    family.check(model.config)
+    found = _fingerprint(Path(place.target)) if place.local else config_file.parent.name
+    return Loaded(model, processor, family, place.name, found)
+
+
+def _identify(place: Place, revision: str | None) -> tuple[Path, dict[str, Any], ModelFamily]:
+    """Return a checkpoint's config file, what it says, and its family. No request is made for one that is known to need remote code."""
+    if not place.local and twin(place.target):
+        find_family(place, {"auto_map": {}})
+    path = _file(place, "config.json", revision)
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path} is not JSON: {error}", "download or save the checkpoint again") from error
+    return path, settings, find_family(place, settings)
+
+
+def read_checkpoint(name: str, revision: str | None = None) -> tuple[Place, ModelFamily, Any, Any]:
+    """Return (place, family, config, processor) of a checkpoint, without its weights.
+
+    Raises:
+        ModelError: as `load_model`.
+    """
+    import transformers
+
+    place = resolve(name)
+    _, _, family = _identify(place, revision)
+    with _hub_errors(place):
+        config = transformers.AutoConfig.from_pretrained(place.target, **_where(place, revision))
+    family.check(config)
+    return place, family, config, load_processor(family, place.target, None if place.local else revision)
+
+
+def _where(place: Place, revision: str | None) -> dict[str, Any]:
+    return {} if place.local or revision is None else {"revision": revision}
+
+
+def find_family(place: Place, settings: dict[str, Any]) -> ModelFamily:
+    """Return the family of a checkpoint from its config.json.
+
+    Raises:
+        ModelError: it needs remote code, or its class is not supported.
+    """
+    model_type = str(settings.get("model_type", "?"))
+    if model_type in families and "auto_map" not in settings and not _foreign(settings):
+        return families.get(model_type)
+    other = twin(place.target)
+    if other or "auto_map" in settings or _foreign(settings):
+        hint = f"use its HF-format twin {other}" if other else "look for a checkpoint in HF format, usually named …-hf"
+        raise ModelError(f"{place.target} needs code of its own (model type {model_type!r}), which biaskit does not run", hint)
+    raise ModelError(f"{place.target} is a {model_type!r} model, which no family covers", f"supported model types: {', '.join(families.names())}")
+
+
+def _foreign(settings: dict[str, Any]) -> bool:
+    """Tell whether a config was written by the original LLaVA code, which shares model types with the stock classes."""
+    return any("ForCausalLM" in name and "Llava" in name for name in settings.get("architectures") or [])
+
+
+@contextmanager
+def _hub_errors(place: Place) -> Iterator[None]:
+    """Turn the hub client's errors into ours."""
+    from huggingface_hub import errors as hub
+
+    page = f"the hub page of {place.target}"
+    try:
+        yield
+    except hub.GatedRepoError as error:
+        raise ModelError(f"{place.target} is gated", f"ask for access on {page}, then run `hf auth login` or set HF_TOKEN") from error
+    except hub.RepositoryNotFoundError as error:
+        raise ModelError(
+            f"there is no model {place.target} on the hub, or it is private",
+            "check the spelling (biaskit models list); for a private one run `hf auth login` or set HF_TOKEN",
+        ) from error
+    except hub.RevisionNotFoundError as error:
+        raise ModelError(f"{place.target} has no such revision", f"see the branches and commits on {page}") from error
+    except (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled) as error:
+        raise ModelError(f"{place.target} is not in the local cache and the hub cannot be reached", _OFFLINE_HINT) from error
+    except hub.EntryNotFoundError as error:
+        raise ModelError(f"{place.target} lacks a file: {str(error).splitlines()[0]}", "is it a complete checkpoint in HF format?") from error
+    except (hub.HfHubHTTPError, ConnectionError, TimeoutError) as error:
+        raise ModelError(f"the hub does not answer for {place.target}: {str(error).splitlines()[0]}", _OFFLINE_HINT) from error
+
+
+def _file(place: Place, name: str, revision: str | None) -> Path:
+    """Return a small file of the checkpoint, fetched if need be."""
+    if place.local:
+        path = Path(place.target) / name
+        if not path.is_file():
+            raise ModelError(f"{place.target} has no {name}", "give the directory of a checkpoint saved in HF format (save_pretrained)")
+        return path
+    from huggingface_hub import hf_hub_download
+
+    with _hub_errors(place):
+        return Path(hf_hub_download(place.target, name, revision=revision))
+
+
+def weight_bytes(place: Place, revision: str | None) -> int:
+    """Return the size of the checkpoint's safetensors files. For a hub repository none are fetched: the index tells.
+
+    Raises:
+        ModelError: it has none, or the hub cannot be reached.
+    """
+    if place.local:
+        size = sum(path.stat().st_size for path in Path(place.target).glob("*.safetensors"))
+    else:
+        from huggingface_hub import HfApi, try_to_load_from_cache
+
+        for name in ("model.safetensors.index.json", "model.safetensors"):
+            cached = try_to_load_from_cache(place.target, name, revision=revision)
+            if isinstance(cached, str):
+                path = Path(cached)
+                return int(json.loads(path.read_text())["metadata"]["total_size"]) if path.suffix == ".json" else path.stat().st_size
+        with _hub_errors(place):
+            files = HfApi().model_info(place.target, revision=revision, files_metadata=True).siblings or []
+        size = sum(file.size or 0 for file in files if file.rfilename.endswith(".safetensors") and "/" not in file.rfilename)
+    if not size:
+        raise ModelError(f"{place.target} has no safetensors weights", "convert the checkpoint with save_pretrained; pickled weights are not loaded")
+    return size
+
+
+def _device(device: str) -> str:
+    import torch
+
+    if device == "auto":
+        cuda = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"  # torchrun gives each process its own GPU
+        return cuda if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ModelError(f"unknown device {device!r}", "use auto, cpu, cuda, cuda:1, mps") from error
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ModelError(f"device {device!r} is not there", f"this machine has {torch.cuda.device_count()} CUDA devices; use --device auto or cpu")
+    return device
+
+
+def _dtype(dtype: str, settings: dict[str, Any], device: str) -> str:
+    if dtype != "auto":
+        if dtype not in _DTYPE_BYTES:
+            raise ModelError(f"unknown dtype {dtype!r}", f"use auto, {', '.join(_DTYPE_BYTES)}")
+        return dtype
+    own = str(settings.get("dtype", settings.get("torch_dtype", "bfloat16")))
+    return "float32" if _device(device) == "cpu" or own not in _DTYPE_BYTES else own
+
+
+def _fit(need: int, device: str, *, auto: bool) -> int | None:
+    """Check that the weights fit; return the number of GPUs to spread them over, or None for one device."""
+    import psutil
+    import torch
+
+    need = need * 11 // 10  # activations of one forward pass
+    kind = torch.device(device).type
+    free = torch.cuda.mem_get_info(device)[0] if kind == "cuda" else psutil.virtual_memory().available
+    if need <= free:
+        return None
+    count = torch.cuda.device_count()
+    if kind == "cuda" and auto and need <= sum(torch.cuda.mem_get_info(i)[0] for i in range(count)):
+        return count
+    raise ModelError(
+        f"the model needs about {need / 1e9:.1f} GB on {device}, {free / 1e9:.1f} GB are free",
+        "use --dtype bfloat16, a smaller checkpoint, another --device, or free memory",
+    )
+
+
+def _load(place: Place, revision: str | None, dtype: str, attention: str, device: str, device_map: int | None) -> PreTrainedModel:
+    import torch
+    import transformers
+
+    where = _where(place, revision)
+    if device_map is not None:
+        where["device_map"] = "auto"
+    elif device != "cpu":
+        where["device_map"] = {"": device}
+    try:
+        with _hub_errors(place):
+            model: PreTrainedModel = transformers.AutoModelForImageTextToText.from_pretrained(
+                place.target, dtype=getattr(torch, dtype), attn_implementation=attention, **where
+            )
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        raise ModelError(
+            f"{place.target} does not load: {str(error).strip().splitlines()[0]}", "check its files, --attention, --dtype and --device"
+        ) from error
+    return model.eval().requires_grad_(False)
+
+
+def _fingerprint(directory: Path) -> str:
+    """Tell local checkpoints apart: sha256 of the config, and of size, head and tail of each weight file."""
+    digest = hashlib.sha256((directory / "config.json").read_bytes())
+    for path in sorted(directory.glob("*.safetensors")):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}".encode())
+        with path.open("rb") as file:
+            for start in (0, max(0, size - (1 << 20))):
+                file.seek(start)
+                digest.update(file.read(1 << 20))
+    return f"local-{digest.hexdigest()[:16]}"

@@ -1,0 +1,76 @@
+"""Load processors with or without torchvision.
+
+With torchvision the stock `AutoProcessor` does everything. Without it the stock classes of several families refuse to load, for the sake of a
+video processor that images never need; then the same classes are put together from their parts with the PIL image processor and no video
+processor.
+"""
+
+from __future__ import annotations
+
+import inspect
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from biaskit.errors import ModelError
+from biaskit.families.base import ModelFamily
+
+
+@cache
+def images_only(processor_class: type) -> type:
+    """Return a subclass of a stock processor class that accepts `video_processor=None` and survives pickling."""
+
+    def accept(self: Any, argument_name: str, argument: Any) -> type:
+        return type(argument)
+
+    def reduce(self: Any) -> tuple[Any, ...]:
+        return _rebuild, (processor_class, self.__dict__)
+
+    members = {"check_argument_for_proper_class": accept, "__reduce__": reduce, "__module__": processor_class.__module__}
+    return type(processor_class.__name__, (processor_class,), members)
+
+
+def _rebuild(processor_class: type, state: dict[str, Any]) -> Any:
+    made = object.__new__(images_only(processor_class))
+    made.__dict__.update(state)
+    return made
+
+
+def build_processor(family: ModelFamily, image_processor: Any, tokenizer: Any, settings: dict[str, Any]) -> Any:
+    """Put a family's processor together from an image processor, a tokenizer and the checkpoint's processor settings."""
+    import transformers
+
+    stock = getattr(transformers, family.processor)
+    accepted = inspect.signature(stock.__init__).parameters
+    parts = {"image_processor": image_processor, "tokenizer": tokenizer}
+    if "video_processor" in accepted:
+        parts["video_processor"] = None
+    extra = {name: value for name, value in settings.items() if name in accepted and name not in parts}
+    return images_only(stock)(**parts, **extra)
+
+
+def load_processor(family: ModelFamily, target: str, revision: str | None = None) -> Any:
+    """Load the processor of a checkpoint directory or hub repository.
+
+    Raises:
+        ModelError: a file of the processor is missing or broken.
+    """
+    import transformers
+
+    where = {} if revision is None else {"revision": revision}
+    try:
+        if find_spec("torchvision") is not None:
+            return transformers.AutoProcessor.from_pretrained(target, **where)
+        stock = getattr(transformers, family.processor)
+        settings, _ = stock.get_processor_dict(target, **where)
+        image_processor = getattr(transformers, family.image_processor + "Pil").from_pretrained(target, **where)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(target, **where)
+    except (OSError, ValueError, ImportError) as error:
+        missing = "" if Path(target).is_dir() else " (or the network)"
+        raise ModelError(
+            f"the processor of {target} does not load: {str(error).splitlines()[0]}",
+            f"check its preprocessor, tokenizer and chat-template files{missing}",
+        ) from error
+    settings.setdefault("chat_template", getattr(tokenizer, "chat_template", None))
+    return build_processor(family, image_processor, tokenizer, settings)

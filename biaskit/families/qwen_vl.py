@@ -1,0 +1,55 @@
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL: one grid of the image's own shape, after the 2 × 2 merge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from biaskit.families import families
+from biaskit.families.base import ModelFamily, Size
+from biaskit.grid import Plane, Tokens, join, raster
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class QwenVL(ModelFamily):
+    """The image is scaled to a multiple of the merged patch, keeping its shape; the tower's window order is undone before the decoder."""
+
+    image_processor = "Qwen2VLImageProcessor"
+
+    def tokens(self, config: Any, inputs: Mapping[str, Tensor], sizes: Sequence[Size] | None) -> list[Tokens]:
+        """Read `image_grid_thw` (frames, patch rows, patch cols)."""
+        merge = config.vision_config.spatial_merge_size
+        return [
+            join([raster(Plane("image", rows // merge, cols // merge)) for _ in range(frames)])
+            for frames, rows, cols in inputs["image_grid_thw"].tolist()
+        ]
+
+    def canonical(self, config: Any) -> dict[str, tuple[int, int]]:
+        """32 × 32, about the size of a COCO image's grid squared."""
+        return {"image": (32, 32)}
+
+
+@families.register("qwen2_vl")
+class Qwen2VL(QwenVL):
+    """Qwen2-VL."""
+
+    title = "Qwen2-VL"
+    processor = "Qwen2VLProcessor"
+
+
+@families.register("qwen2_5_vl")
+class Qwen2_5VL(QwenVL):  # noqa: N801 - the model's own name
+    """Qwen2.5-VL."""
+
+    title = "Qwen2.5-VL"
+    processor = "Qwen2_5_VLProcessor"
+
+
+@families.register("qwen3_vl")
+class Qwen3VL(QwenVL):
+    """Qwen3-VL."""
+
+    title = "Qwen3-VL"
+    processor = "Qwen3VLProcessor"

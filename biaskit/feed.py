@@ -1,0 +1,151 @@
+"""Decode and preprocess images ahead of the model, in worker processes, with bounded memory."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from torch.utils.data import DataLoader, Dataset
+
+from biaskit.errors import BiaskitError, CalibrationError, ImageSkipped
+from biaskit.families import ModelFamily, Prepared
+from biaskit.images.base import ImageSource
+
+Task = tuple[int, int]
+"""(slot, index): image number of the calibration, and which image of the source fills it."""
+
+
+@dataclass(frozen=True)
+class Skip:
+    """An image that could not be used."""
+
+    slot: int
+    index: int
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Some tasks, done: the usable images prepared for the model, the others with their reasons."""
+
+    tasks: tuple[Task, ...]
+    slots: tuple[int, ...]
+    prepared: Prepared | None
+    skipped: tuple[Skip, ...]
+
+    def pin_memory(self) -> Batch:
+        """Pin the tensors (called by the loader's pinning thread)."""
+        prepared = None if self.prepared is None else self.prepared.pin_memory()
+        return Batch(self.tasks, self.slots, prepared, self.skipped)
+
+
+class Preprocessor(Dataset[Batch]):
+    """Batches of one list of tasks, by number; runs inside the workers.
+
+    Args:
+        source: the images. family, processor, config: of the checkpoint.
+        prompts: cycled over the slots. dtype: pixel values are cast to it. batch_size: images a batch.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        family: ModelFamily,
+        processor: Any,
+        config: Any,
+        prompts: Sequence[str],
+        dtype: torch.dtype,
+        batch_size: int,
+    ) -> None:
+        self.source, self.family, self.processor, self.config = source, family, processor, config
+        self.prompts, self.dtype, self.batch_size = tuple(prompts), dtype, batch_size
+        self.tasks: tuple[Task, ...] = ()
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return -(-len(self.tasks) // self.batch_size)
+
+    def __getitem__(self, number: int) -> Batch:
+        """Prepare one batch. Only errors of the whole source are raised."""
+        tasks = self.tasks[number * self.batch_size : (number + 1) * self.batch_size]
+        self.source.fetch([index for _, index in tasks])
+        images: dict[Task, Image] = {}
+        skipped = []
+        for task in tasks:
+            try:
+                images[task] = self.source.load(task[1])
+            except ImageSkipped as error:
+                skipped.append(self._skip(task, error))
+        prepared = self._prepare(images, skipped)
+        return Batch(tasks, tuple(slot for slot, _ in images), prepared, tuple(sorted(skipped, key=lambda skip: skip.slot)))
+
+    def _skip(self, task: Task, error: Exception) -> Skip:
+        text = error.message if isinstance(error, BiaskitError) else f"{type(error).__name__}: {error}"
+        return Skip(*task, self.source.identify(task[1]), text.splitlines()[0])
+
+    def _together(self, images: dict[Task, Image]) -> Prepared:
+        prompts = [self.prompts[slot % len(self.prompts)] for slot, _ in images]
+        made = self.family.prepare(self.processor, self.config, [[image] for image in images.values()], prompts)
+        cast = {name: value.to(self.dtype) if value.is_floating_point() else value for name, value in made.inputs.items()}
+        return Prepared(cast, made.layouts)
+
+    def _prepare(self, images: dict[Task, Image], skipped: list[Skip]) -> Prepared | None:
+        """Prepare the images together; if the processor refuses, find out which one it was, and drop it from `images`."""
+        try:
+            return self._together(images) if images else None
+        except BiaskitError:
+            raise
+        except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
+            if len(images) == 1:
+                skipped.append(self._skip(next(iter(images)), error))
+                images.clear()
+                return None
+        for task in list(images):
+            try:
+                self._together({task: images[task]})
+            except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
+                skipped.append(self._skip(task, error))
+                del images[task]
+        return self._together(images) if images else None
+
+
+def _quiet(worker: int) -> None:
+    """Leave Ctrl-C to the main process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _unchanged(batch: Batch) -> Batch:
+    return batch
+
+
+def feed(preprocessor: Preprocessor, tasks: Sequence[Task], *, workers: int, pin: bool) -> Iterator[Batch]:
+    """Yield the batches of `tasks` in order. At most two batches a worker wait in memory.
+
+    Args:
+        preprocessor: makes the batches. tasks: what is to be done.
+        workers: processes that run ahead of the model; 0 prepares in this process.
+        pin: put the tensors into pinned memory.
+
+    Raises:
+        CalibrationError: the workers were killed, or ran out of shared memory.
+    """
+    preprocessor.tasks = tuple(tasks)
+    ahead = {"prefetch_factor": 2, "multiprocessing_context": "fork" if sys.platform == "linux" else "spawn"} if workers else {}
+    loader = DataLoader(
+        preprocessor, batch_size=None, num_workers=workers, collate_fn=_unchanged, pin_memory=pin, worker_init_fn=_quiet, **ahead
+    )  # type: ignore[arg-type]
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise CalibrationError(
+            f"the preprocessing workers died: {str(error).splitlines()[0]}",
+            "the state is kept; go on with fewer --workers or a smaller --batch-size (0 workers use no shared memory)",
+        ) from error

@@ -1,0 +1,168 @@
+"""Where each visual token sits: planes, layouts, folding a row of attention onto planes, resampling a plane.
+
+A *plane* is one rectangular grid of visual tokens (LLaVA-1.5 has one, LLaVA-NeXT three: base, canvas, newline column). A *layout* says
+for every visual token of one sample its position in the sequence and its (plane, row, col). Neighbourhoods and resampling stay inside a
+plane: flattened indices would wrap around row ends and mix tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Box = tuple[float, float, float, float]
+Array = NDArray[Any]
+
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One grid of visual tokens.
+
+    Attributes:
+        name: what the grid is: `image`, `base`, `canvas`, `thumbnail` or `newline`. Planes of one name share a prior.
+        rows, cols: its size in visual tokens.
+        box: the part of the image it covers, (left, top, right, bottom) as fractions of the image's width and height; a grid that
+            reaches into padding goes below 0 or above 1. None where it covers no part of the image (newline), or where the inputs do
+            not tell (LLaVA-1.5's crop without the image's size).
+        image: which image of the prompt, from 0.
+    """
+
+    name: str
+    rows: int
+    cols: int
+    box: Box | None = WHOLE
+    image: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """The visual tokens of one sample.
+
+    Attributes:
+        positions: [N] int64, places in the (padded) input sequence, ascending.
+        planes: the grids, in order of their first token.
+        plane, row, col: [N] int64, where token i sits. Every cell of every plane holds exactly one token.
+
+    Raises:
+        ValueError: lengths differ, positions do not ascend, or a cell is empty or filled twice.
+    """
+
+    positions: NDArray[np.int64]
+    planes: tuple[Plane, ...]
+    plane: NDArray[np.int64]
+    row: NDArray[np.int64]
+    col: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        n = len(self.positions)
+        if not n == len(self.plane) == len(self.row) == len(self.col):
+            raise ValueError(f"{n} positions, but {len(self.plane)} planes, {len(self.row)} rows and {len(self.col)} cols")
+        if n and np.any(np.diff(self.positions) <= 0):
+            raise ValueError("positions must ascend")
+        sizes = np.array([p.rows * p.cols for p in self.planes], dtype=np.int64)
+        widths = np.array([p.cols for p in self.planes], dtype=np.int64)
+        if n and (self.plane.min() < 0 or self.plane.max() >= len(sizes)):
+            raise ValueError("a token names a plane that does not exist")
+        if np.any(self.col < 0) or np.any(self.row < 0) or (n and np.any(self.col >= widths[self.plane])):
+            raise ValueError("a token lies outside its plane")
+        starts = np.concatenate([[0], np.cumsum(sizes)])
+        cells = starts[self.plane] + self.row * widths[self.plane] + self.col
+        if n != starts[-1] or len(np.unique(cells)) != n or (n and cells.max() >= starts[-1]):
+            raise ValueError(f"{n} visual tokens do not fill the {starts[-1]} cells of {[(p.name, p.rows, p.cols) for p in self.planes]} once each")
+
+    def __len__(self) -> int:
+        """Return N, the number of visual tokens."""
+        return len(self.positions)
+
+    def fold(self, values: Array) -> list[Array]:
+        """Lay values [..., N], one per visual token, onto the planes: one array [..., rows, cols] per plane, in order."""
+        maps = []
+        for index, plane in enumerate(self.planes):
+            mine = self.plane == index
+            folded = np.empty((*values.shape[:-1], plane.rows, plane.cols), dtype=values.dtype)
+            folded[..., self.row[mine], self.col[mine]] = values[..., mine]
+            maps.append(folded)
+        return maps
+
+    def unfold(self, maps: Sequence[Array]) -> Array:
+        """Read maps [..., rows, cols], one per plane, back in token order: [..., N]. The inverse of `fold`."""
+        values = np.empty((*maps[0].shape[:-2], len(self)), dtype=np.result_type(*maps))
+        for index, folded in enumerate(maps):
+            mine = self.plane == index
+            values[..., mine] = folded[..., self.row[mine], self.col[mine]]
+        return values
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """The visual tokens of one image in the order of the sequence, before their positions are known.
+
+    Attributes:
+        planes: the image's grids.
+        plane, row, col: [n] int64 as in `Layout`, plane counted within this image.
+    """
+
+    planes: tuple[Plane, ...]
+    plane: NDArray[np.int64]
+    row: NDArray[np.int64]
+    col: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Return the number of visual tokens."""
+        return len(self.plane)
+
+
+def raster(plane: Plane, index: int = 0) -> Tokens:
+    """All cells of one plane in row-major order, as plane number `index`."""
+    row, col = np.divmod(np.arange(plane.rows * plane.cols, dtype=np.int64), plane.cols)
+    return Tokens((plane,), np.full(len(row), index, dtype=np.int64), row, col)
+
+
+def join(parts: Sequence[Tokens]) -> Tokens:
+    """Put several runs of tokens one after another; their planes are numbered on."""
+    planes: list[Plane] = []
+    numbers = []
+    for part in parts:
+        numbers.append(part.plane + len(planes))
+        planes.extend(part.planes)
+    empty = np.zeros(0, dtype=np.int64)
+    return Tokens(
+        tuple(planes),
+        np.concatenate([empty, *numbers]),
+        np.concatenate([empty, *(p.row for p in parts)]),
+        np.concatenate([empty, *(p.col for p in parts)]),
+    )
+
+
+@lru_cache(maxsize=1024)
+def _interpolation(source: int, target: int) -> NDArray[np.float64]:
+    """[target, source] weights of linear interpolation with `align_corners=False`: cell centres at (i + 0.5) / n, edges clamped."""
+    centre = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
+    low = np.floor(centre).astype(np.int64)
+    high = np.minimum(low + 1, source - 1)
+    weights = np.zeros((target, source))
+    rows = np.arange(target)
+    weights[rows, low] += 1 - (centre - low)
+    weights[rows, high] += centre - low
+    weights.flags.writeable = False
+    return weights
+
+
+def resample(values: Array, rows: int, cols: int) -> NDArray[np.float64]:
+    """Bilinear resampling of maps [..., r, c] to [..., rows, cols], `align_corners=False`, in float64.
+
+    Values are densities (attention × N), so a constant map keeps its constant. The same size returns the values unchanged.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    r, c = values.shape[-2:]
+    if (r, c) == (rows, cols):
+        return values
+    result: NDArray[np.float64] = _interpolation(r, rows) @ values @ _interpolation(c, cols).T
+    return result

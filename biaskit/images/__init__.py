@@ -1,0 +1,104 @@
+"""Image sources: COCO, a folder, generated pictures."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from biaskit.errors import BiaskitError
+from biaskit.images.base import ImageSource, View, order
+
+__all__ = ["ImageSource", "View", "open_source", "order"]
+
+
+@dataclass(frozen=True)
+class _Options:
+    coco_root: str | os.PathLike[str] | None
+    split: str
+    n: int | None
+    seed: int
+
+
+def _coco(options: _Options) -> ImageSource:
+    from biaskit.images.coco import open_coco
+
+    return open_coco(options.coco_root or os.environ.get("BIASKIT_COCO") or None, options.split)
+
+
+def _generated(options: _Options) -> ImageSource:
+    from biaskit.images.generated import GeneratedSource
+
+    return GeneratedSource(1000 if options.n is None else options.n, options.seed)
+
+
+# A source with a name is one line here; what has no name is a path.
+_NAMED: dict[str, Callable[[_Options], ImageSource]] = {
+    "coco": _coco,
+    "generated": _generated,
+}
+
+
+def open_source(
+    spec: str | os.PathLike[str],
+    *,
+    coco_root: str | os.PathLike[str] | None = None,
+    split: str = "val2017",
+    n: int | None = None,
+    seed: int = 0,
+) -> ImageSource:
+    """Open an image source from what the user wrote.
+
+    Args:
+        spec: `coco` (the local copy at `coco_root` or $BIASKIT_COCO, else streamed from the network), `generated`, a directory (a COCO root
+            or any folder of images), or a COCO annotation file (`*.json`; images beside it, else streamed). Names win over paths: write
+            `./coco` for a directory called coco.
+        coco_root: local copy of COCO; only goes with `coco`.
+        split: which part of COCO.
+        n: how many pictures to generate; other sources are as long as they are.
+        seed: of the generated pictures.
+
+    Raises:
+        SourceError: the source exists but cannot be used.
+        BiaskitError: nothing is called `spec`, or `coco_root` was given for another source.
+    """
+    text = os.fspath(spec)
+    if coco_root is not None and text != "coco":
+        raise BiaskitError(f"a COCO root ({os.fspath(coco_root)!r}) does not go with the image source {text!r}", "use the source 'coco'")
+    if text in _NAMED:
+        return _NAMED[text](_Options(coco_root, split, n, seed))
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return _directory(path, split)
+    if path.is_file() and path.suffix.lower() == ".json":
+        return _annotations(path)
+    raise BiaskitError(f"unknown image source {text!r}", _hint(text, path))
+
+
+def _directory(path: Path, split: str) -> ImageSource:
+    from biaskit.images.coco import open_coco
+    from biaskit.images.coco_files import looks_like_coco
+    from biaskit.images.folder import FolderSource
+
+    return open_coco(path, split) if looks_like_coco(path) else FolderSource(path)
+
+
+def _annotations(path: Path) -> ImageSource:
+    from biaskit.images.coco import CocoSource
+    from biaskit.images.coco_files import find_images
+
+    split = path.stem.removeprefix("instances_")
+    here = path.absolute().parent
+    return CocoSource(path, find_images(here.parent, split) or find_images(here, split))
+
+
+def _hint(text: str, path: Path) -> str:
+    if path.is_file():
+        return "give a directory of images or a COCO annotation file (*.json), not a single file"
+    siblings = [str(place) for place in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(text, [*_NAMED, *siblings], n=3, cutoff=0.6)
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return f"give {', '.join(_NAMED)}, a directory of images, or a COCO annotation file (*.json)"

@@ -1,0 +1,123 @@
+"""What every image source answers: how many images, what each is called, its bytes, and a fingerprint of the whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import SupportsIndex, overload
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from biaskit.images.decode import decode
+
+
+class ImageSource(ABC):
+    """A sized, indexable collection of images that are decoded when asked for.
+
+    A subclass writes `__len__`, `identify` and `open`. Indices given to the methods are 0 ≤ index < len; only `source[index]` counts from
+    the end as well. A source can be pickled: every worker process gets its own copy, and a copy also works in a forked child.
+
+    Attributes:
+        name: what kind of source it is (`coco`, `folder`, `generated`); stored in the prior.
+    """
+
+    name: str = ""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of images."""
+
+    @abstractmethod
+    def identify(self, index: int) -> str:
+        """Return the stable name of one image, such as its file name: relative, the same on every machine."""
+
+    @abstractmethod
+    def open(self, index: int) -> bytes:
+        """Return the encoded file of one image.
+
+        Raises:
+            ImageSkipped: this one image cannot be used (missing, not served any more).
+            SourceError: the source as a whole failed (directory gone, no network).
+        """
+
+    def extent(self, index: int) -> str:
+        """Return what is known of an image's size without decoding it, for the fingerprint; empty if nothing is."""
+        del index
+        return ""
+
+    def load(self, index: int) -> Image.Image:
+        """Return one image, decoded, upright and RGB.
+
+        Raises:
+            ImageSkipped, SourceError: as `open`, and ImageSkipped for bytes that are no usable picture.
+        """
+        return decode(self.open(index), self.identify(index))
+
+    def fetch(self, indices: Iterable[int]) -> None:
+        """Hint that these images come next: a streaming source downloads the missing ones at the same time. Default: nothing.
+
+        Raises:
+            SourceError: the source as a whole failed. An image that cannot be had is not reported here but by `open`.
+        """
+        del indices
+
+    def fingerprint(self) -> str:
+        """Return the sha256 (hex) of the sorted identifiers and extents: the same data in another directory has the same one."""
+        listing = sorted([self.identify(index), self.extent(index)] for index in range(len(self)))
+        return hashlib.sha256(json.dumps(listing).encode("ascii")).hexdigest()
+
+    @overload
+    def __getitem__(self, index: slice) -> ImageSource: ...
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Image.Image: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> ImageSource | Image.Image:
+        """Return the decoded image at a whole number, or a view of the images of a slice."""
+        if isinstance(index, slice):
+            return View(self, range(len(self))[index])
+        return self.load(range(len(self))[operator.index(index)])
+
+
+class View(ImageSource):
+    """Some images of another source, in a given order; nothing is copied. Its fingerprint covers only these images."""
+
+    def __init__(self, source: ImageSource, indices: Sequence[int]) -> None:
+        self.source = source
+        self.indices = indices
+        self.name = source.name
+
+    def __len__(self) -> int:
+        """Return the number of images in view."""
+        return len(self.indices)
+
+    def identify(self, index: int) -> str:
+        """Return the name the source gives to this image."""
+        return self.source.identify(self.indices[index])
+
+    def open(self, index: int) -> bytes:
+        """Return the encoded file from the source."""
+        return self.source.open(self.indices[index])
+
+    def extent(self, index: int) -> str:
+        """Return what the source knows of the size."""
+        return self.source.extent(self.indices[index])
+
+    def load(self, index: int) -> Image.Image:
+        """Return the image as the source decodes it."""
+        return self.source.load(self.indices[index])
+
+    def fetch(self, indices: Iterable[int]) -> None:
+        """Pass the hint on."""
+        self.source.fetch([self.indices[index] for index in indices])
+
+
+def order(source: ImageSource, seed: int) -> NDArray[np.int64]:
+    """Return all indices in seeded random order, int64 [len(source)].
+
+    The first n are the images of a run of n; whatever has to be skipped is replaced from the ones that follow.
+    """
+    return np.random.default_rng(seed).permutation(len(source)).astype(np.int64)

@@ -1,0 +1,293 @@
+"""The Prior value: A_bias maps per plane and layer with their provenance, validation, save and load.
+
+The file format is described for readers in `priors/README.md`. The same Prior gives the same bytes, so a file is its own fingerprint.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biaskit.errors import PriorError
+from biaskit.grid import Layout, resample
+from biaskit.prior_format import REBUILD, pack, read_file, unpack, write_file
+
+KINDS = ("calibrated", "imported")
+
+Floats = NDArray[np.float32]
+
+_PARTS = ("mean", "var", "group_mean", "group_count", "head_mean")
+
+
+@dataclass(frozen=True, eq=False)
+class PlaneStats:
+    """What calibration saw on one plane. Values are attention × N: uniform attention over all N visual tokens at full mass is 1.0.
+
+    Attributes:
+        mean: [L, rows, cols] float32, averaged over images: A_bias.
+        var: [L, rows, cols] float32, sample variance over images (ddof=1; 0 where there was one image).
+        group_mean: [G, L, rows, cols] float32, means over G consecutive blocks of the randomly ordered images: the raw material of
+            jackknife intervals and of split-half and convergence checks.
+        group_count: [G] int32, images behind each block; where it is 0, `group_mean` is 0.
+        head_mean: [L, heads, rows, cols] float32, as `mean`, for every head.
+        count: images that had this plane; 0 means unknown (imported priors).
+    """
+
+    mean: Floats
+    var: Floats | None = None
+    group_mean: Floats | None = None
+    group_count: NDArray[np.int32] | None = None
+    head_mean: Floats | None = None
+    count: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Prior:
+    """A calibrated map A_bias (D2Pruner, section 3) for one model, prompt template and set of layers.
+
+    Attributes:
+        planes: `image`, or `base`, `canvas`, `thumbnail`, `newline` … → statistics.
+        layers: 0-based decoder layers whose attention was read, ascending: the index into axis L (the paper's K needs K−1).
+        visual_mass: [L] float32, mean over images of the attention mass on all visual tokens; the maps average to about this.
+        meta: provenance, flat strings, without the file's `biaskit.` prefix. `schema` and `count.*` are the file's, not of this mapping.
+
+    Raises:
+        PriorError: the parts contradict each other or hold values no calibration can give.
+    """
+
+    planes: Mapping[str, PlaneStats]
+    layers: tuple[int, ...]
+    visual_mass: Floats
+    meta: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @property
+    def model(self) -> str:
+        """The model's id or folder, "" where it is not known."""
+        return self.meta.get("model", "")
+
+    @property
+    def model_type(self) -> str:
+        """The architecture (`config.model_type`), "" where it is not known."""
+        return self.meta.get("model_type", "")
+
+    @property
+    def revision(self) -> str:
+        """The checkpoint's commit, "" where it is not known."""
+        return self.meta.get("revision", "")
+
+    @property
+    def n_images(self) -> int:
+        """Images that were averaged; 0 where it is not known."""
+        return int(self.meta.get("n_images", "0"))
+
+    @property
+    def primary(self) -> str:
+        """The plane for figures and verdicts: the first of image, canvas, base, else the largest."""
+        for name in ("image", "canvas", "base"):
+            if name in self.planes:
+                return name
+        return max(sorted(self.planes), key=lambda name: self.planes[name].mean.size)
+
+    def layer(self, k: int) -> int:
+        """Return the index of decoder layer k on axis L.
+
+        Raises:
+            PriorError: the prior does not hold that layer.
+        """
+        if k not in self.layers:
+            held = ", ".join(map(str, self.layers))
+            raise PriorError(f"this prior has no layer {k}, only {held}", f"choose one of {held}, or calibrate with `--layers {k}`")
+        return self.layers.index(k)
+
+    def map(self, plane: str, layer: int) -> NDArray[np.float64]:
+        """Return a copy of one plane's mean at decoder layer `layer`: [rows, cols] float64, in attention × N.
+
+        Raises:
+            PriorError: no such plane or layer.
+        """
+        if plane not in self.planes:
+            held = ", ".join(sorted(self.planes))
+            hint = "use the prior of the same model and image setting, or calibrate one"
+            raise PriorError(f"this prior has no plane {plane!r}, only {held}", hint)
+        mean: NDArray[np.float64] = self.planes[plane].mean[self.layer(layer)].astype(np.float64)
+        return mean
+
+    def for_layout(self, layout: Layout, layer: int) -> NDArray[np.float64]:
+        """Return a_bias for every visual token of one sample: [N] float64, in attention × N.
+
+        Each plane's map is resampled (bilinear, `align_corners=False`) to that plane's size in the sample; the relative level of the planes
+        is kept.
+
+        Raises:
+            PriorError: no such layer, or the sample has a plane that the prior lacks.
+        """
+        if not layout.planes:
+            return np.zeros(0)
+        values: NDArray[np.float64] = layout.unfold([resample(self.map(p.name, layer), p.rows, p.cols) for p in layout.planes])
+        return values
+
+    def check_model(self, model_type: str, revision: str | None = None, model: str | None = None) -> None:
+        """Refuse a prior of another architecture; warn when the model id or revision is another one.
+
+        Raises:
+            PriorError: the prior belongs to another `model_type`, or does not say which.
+        """
+        if self.model_type != model_type:
+            raise PriorError(
+                f"this prior is for model type {self.model_type or 'unknown'!r}, not {model_type!r}",
+                "a prior holds for the model it was calibrated on: run `biaskit calibrate --model …` for this one",
+            )
+        for what, mine, theirs in (("model", self.model, model), ("revision", self.revision, revision)):
+            if mine and theirs and mine != theirs:
+                warnings.warn(f"this prior was calibrated on {what} {mine!r}, and is used with {theirs!r}", stacklevel=2)
+
+    def to_bytes(self) -> bytes:
+        """Return the file: safetensors with a canonical header (sorted keys, no dates), so that equal priors are equal bytes."""
+        tensors: dict[str, NDArray[Any]] = {"visual_mass": self.visual_mass, "layer_index": np.asarray(self.layers, dtype=np.int32)}
+        meta = dict(self.meta)
+        for plane, stats in self.planes.items():
+            meta[f"count.{plane}"] = str(stats.count)
+            held = {f"{plane}.{part}": getattr(stats, part) for part in _PARTS}
+            tensors |= {key: values for key, values in held.items() if values is not None}
+        return pack(tensors, meta)
+
+    def save(self, path: str | os.PathLike[str], force: bool = False) -> None:
+        """Write the file in one step: readers see the old file or the whole new one.
+
+        Raises:
+            PriorError: the file exists and `force` is not set, or cannot be written.
+        """
+        write_file(Path(path), self.to_bytes(), force)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Prior:
+        """Read and validate a prior file.
+
+        Raises:
+            PriorError: missing, unreadable, not a prior, too new, or broken; the hint says what to do.
+        """
+        path = Path(path)
+        return cls.from_bytes(read_file(path), str(path))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, name: str = "prior") -> Prior:
+        """Read and validate the bytes of a prior file; `name` is what errors call it.
+
+        Raises:
+            PriorError: not a prior, too new, or broken.
+        """
+        tensors, meta = unpack(data, name)
+        try:
+            return _assemble(tensors, meta)
+        except PriorError as error:
+            raise PriorError(f"{name}: {error.message}", error.hint) from None
+
+
+def _assemble(tensors: dict[str, NDArray[Any]], meta: dict[str, str]) -> Prior:
+    """Sort a file's tensors and counts into a Prior; whatever it does not know, it refuses."""
+    for key in ("visual_mass", "layer_index"):
+        if key not in tensors:
+            raise PriorError(f"tensor {key} is missing", REBUILD)
+    layers, mass = tensors.pop("layer_index"), tensors.pop("visual_mass")
+    if layers.dtype != np.int32 or layers.ndim != 1:
+        raise PriorError(f"layer_index is {layers.dtype} {list(layers.shape)}, not int32 [layers]", REBUILD)
+    parts: dict[str, dict[str, Any]] = {}
+    for key, values in tensors.items():
+        plane, _, part = key.rpartition(".")
+        if not plane or part not in _PARTS:
+            raise PriorError(f"unknown tensor {key!r}", REBUILD)
+        parts.setdefault(plane, {})[part] = values
+    for plane, held in parts.items():
+        if "mean" not in held:
+            raise PriorError(f"tensor {f'{plane}.mean'!r} is missing", REBUILD)
+        held["count"] = _whole(f"count.{plane}", meta.pop(f"count.{plane}", ""))
+    for key in meta:
+        if key.startswith("count."):
+            raise PriorError(f"biaskit.{key} counts a plane that has no tensors", REBUILD)
+    planes = {plane: PlaneStats(**parts[plane]) for plane in sorted(parts)}
+    return Prior(planes, tuple(layers.tolist()), mass, dict(sorted(meta.items())))
+
+
+def _whole(key: str, text: str) -> int:
+    if not re.fullmatch("[0-9]{1,18}", text):
+        raise PriorError(f"biaskit.{key} is {text[:40]!r}, not a whole number", REBUILD)
+    return int(text)
+
+
+def _check(prior: Prior) -> None:
+    """Refuse a prior whose parts contradict each other. Raises PriorError."""
+    layers = prior.layers
+    if not layers or min(layers) < 0 or any(b <= a for a, b in pairwise(layers)):
+        raise PriorError(f"layers {list(layers)} are not ascending, unique and from 0", REBUILD)
+    _check_values("visual_mass", prior.visual_mass, (len(layers),))
+    if prior.visual_mass.max() > 1.01:  # room for the rounding of half-precision softmax rows
+        raise PriorError(f"visual_mass reaches {prior.visual_mass.max():.4g}, but attention sums to 1", REBUILD)
+    if not prior.planes:
+        raise PriorError("there is no plane", REBUILD)
+    for name, stats in prior.planes.items():
+        if not re.fullmatch("[A-Za-z0-9_-]+", name):
+            raise PriorError(f"plane name {name!r} is not made of letters, digits, - and _", "planes are called image, base, canvas, …")
+        _check_plane(name, stats, len(layers))
+    for key, text in prior.meta.items():
+        if not isinstance(key, str) or not isinstance(text, str):
+            raise PriorError(f"metadata {key!r}: {text!r} is not text", "write every value as a string, lists as JSON")
+        if not key or key == "schema" or key.startswith("count."):
+            raise PriorError(f"metadata key {key!r} belongs to the file", "leave it out: it is written on save")
+        try:
+            (key + text).encode()
+        except UnicodeEncodeError:
+            raise PriorError(f"metadata {key!r} is not valid Unicode", "remove the lone surrogates from the text") from None
+    _whole("n_images", prior.meta.get("n_images", "0"))
+    if prior.meta.get("kind", KINDS[0]) not in KINDS:
+        raise PriorError(f"kind is {prior.meta['kind']!r}, not {' or '.join(KINDS)}", REBUILD)
+
+
+def _check_plane(name: str, stats: PlaneStats, n_layers: int) -> None:
+    if stats.mean.ndim != 3 or 0 in stats.mean.shape:
+        raise PriorError(f"{name}.mean has shape {list(stats.mean.shape)}, not [layers, rows, cols]", REBUILD)
+    rows, cols = stats.mean.shape[1:]
+    _check_values(f"{name}.mean", stats.mean, (n_layers, rows, cols))
+    if not stats.mean.any(axis=(1, 2)).all():
+        raise PriorError(f"{name}.mean is all zero at a layer", REBUILD)
+    if stats.count < 0:
+        raise PriorError(f"count of plane {name} is {stats.count}", REBUILD)
+    if stats.var is not None:
+        _check_values(f"{name}.var", stats.var, (n_layers, rows, cols))
+    if stats.head_mean is not None:
+        _check_values(f"{name}.head_mean", stats.head_mean, (n_layers, max(stats.head_mean.shape[1:2], default=0), rows, cols))
+    if (stats.group_mean is None) != (stats.group_count is None):
+        raise PriorError(f"{name}.group_mean and {name}.group_count come together, one is missing", REBUILD)
+    if stats.group_mean is None or stats.group_count is None:
+        return
+    groups = len(stats.group_mean) if stats.group_mean.ndim else 0
+    _check_values(f"{name}.group_mean", stats.group_mean, (groups, n_layers, rows, cols))
+    _check_values(f"{name}.group_count", stats.group_count, (groups,), np.int32)
+    total = int(stats.group_count.sum(dtype=np.int64))
+    if total != stats.count:
+        raise PriorError(f"{name}.group_count adds up to {total}, not to the {stats.count} images of the plane", REBUILD)
+    if stats.group_mean[stats.group_count == 0].any():
+        raise PriorError(f"{name}.group_mean is not 0 for a block without images", REBUILD)
+
+
+def _check_values(name: str, values: NDArray[Any], shape: tuple[int, ...], dtype: type[np.generic] = np.float32) -> None:
+    """One tensor: dtype, shape without empty axes, finite, not negative."""
+    if values.dtype != dtype:
+        raise PriorError(f"{name} is {values.dtype}, not {np.dtype(dtype)}", REBUILD)
+    if values.shape != shape or 0 in shape:
+        raise PriorError(f"{name} has shape {list(values.shape)}, not {list(shape)}", REBUILD)
+    if not np.isfinite(values).all():
+        raise PriorError(f"{name} has values that are not finite", REBUILD)
+    if values.min() < 0:
+        raise PriorError(f"{name} has negative values, down to {values.min():.4g}", REBUILD)

@@ -1,0 +1,138 @@
+"""The bytes of a prior file, schema 1: named float32 and int32 tensors with flat `biaskit.*` strings, in canonical safetensors.
+
+This module knows tensors and strings; what they mean, and whether they make sense together, is `prior.py`'s.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+from numpy.typing import NDArray
+
+from biaskit.errors import PriorError
+
+SCHEMA = 1
+REBUILD = "calibrate it again with `biaskit calibrate`, or fetch the file again"
+
+_PREFIX = "biaskit."
+_DTYPES = {"F32": np.dtype("<f4"), "I32": np.dtype("<i4")}
+_HEADER_LIMIT = 100_000_000  # the safetensors format's own limit
+
+
+def pack(tensors: Mapping[str, NDArray[Any]], meta: Mapping[str, str]) -> bytes:
+    """Write float and int tensors and metadata as a prior file: sorted keys, no dates, so that equal contents are equal bytes.
+
+    Not `safetensors.numpy.save`, which writes the metadata in random order.
+    """
+    header: dict[str, object] = {"__metadata__": {_PREFIX + key: value for key, value in meta.items()} | {_PREFIX + "schema": str(SCHEMA)}}
+    blobs, end = [], 0
+    for name in sorted(tensors):
+        code = "F32" if tensors[name].dtype.kind == "f" else "I32"
+        blob = tensors[name].astype(_DTYPES[code]).tobytes()
+        header[name] = {"dtype": code, "shape": list(tensors[name].shape), "data_offsets": [end, end + len(blob)]}
+        blobs.append(blob)
+        end += len(blob)
+    text = json.dumps(header, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join([len(text).to_bytes(8, "little"), text, *blobs])
+
+
+def unpack(data: bytes, name: str) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """Read a prior file's tensors (read-only) and metadata (prefix and schema removed); `name` is what errors call it.
+
+    Raises:
+        PriorError: not safetensors, not a prior, too new, or tensors of another dtype.
+    """
+    meta = read_metadata(data, name)
+    deserialize: Callable[[bytes], list[tuple[str, dict[str, Any]]]] = safetensors.deserialize
+    try:
+        entries = deserialize(data)
+    except safetensors.SafetensorError as error:
+        raise PriorError(f"{name} is damaged: {error}", REBUILD) from None
+    tensors = {}
+    for key, entry in entries:
+        if entry["dtype"] not in _DTYPES:
+            raise PriorError(f"{name}: tensor {key!r} is {entry['dtype']}, not F32 or I32", REBUILD)
+        tensors[key] = np.frombuffer(bytes(entry["data"]), dtype=_DTYPES[entry["dtype"]]).reshape(entry["shape"])
+    return tensors, meta
+
+
+def read_metadata(data: bytes, name: str) -> dict[str, str]:
+    """Read the `biaskit.*` strings of a file of which `data` is at least the header, and check the schema.
+
+    Raises:
+        PriorError: not safetensors, no biaskit schema, or a newer one.
+    """
+    size = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or size > min(_HEADER_LIMIT, len(data) - 8):
+        what = f"{name} is not a safetensors file, or is cut short" if data else f"{name} is empty"
+        raise PriorError(what, f"{REBUILD}; NumPy and PyTorch files come in by `biaskit priors import`")
+    try:
+        header = json.loads(data[8 : 8 + size].decode())
+        meta = header.get("__metadata__", {}) if isinstance(header, dict) else None
+    except (ValueError, RecursionError):
+        meta = None
+    if not isinstance(meta, dict) or not all(isinstance(value, str) for value in meta.values()):
+        raise PriorError(f"{name} has no readable safetensors header", REBUILD)
+    found = {key.removeprefix(_PREFIX): value for key, value in meta.items() if key.startswith(_PREFIX)}
+    schema = found.pop("schema", None)
+    if schema is None:
+        raise PriorError(f"{name} is not a biaskit prior: it has no biaskit.schema", "bring other arrays in with `biaskit priors import`")
+    if not re.fullmatch("[1-9][0-9]{0,8}", schema):
+        raise PriorError(f"{name} has schema {schema!r}, which is not a whole number from 1", REBUILD)
+    if int(schema) > SCHEMA:
+        raise PriorError(f"{name} has schema {schema}, this biaskit reads up to {SCHEMA}", "upgrade it: pip install -U biaskit")
+    return found
+
+
+def read_file(path: Path) -> bytes:
+    """Read a prior file whole, its header first: a model checkpoint of many gigabytes is turned away before it is read.
+
+    Raises:
+        PriorError: missing, unreadable, or its header is not a prior's.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+            head += file.read(min(int.from_bytes(head, "little"), _HEADER_LIMIT))
+            read_metadata(head, str(path))
+            return head + file.read()
+    except IsADirectoryError:
+        raise PriorError(f"{path} is a folder", f"name a file in it: {path}/NAME.safetensors") from None
+    except FileNotFoundError:
+        raise PriorError(f"{path} does not exist", "`biaskit priors list` shows the priors that are here") from None
+    except OSError as error:
+        raise PriorError(f"{path} cannot be read: {error.strerror or error}", "check its permissions and the disk") from None
+
+
+def write_file(path: Path, data: bytes, force: bool) -> None:
+    """Write a file in one step (temporary file beside it, fsync, rename), making its folder where needed.
+
+    Raises:
+        PriorError: it exists and `force` is not set, or cannot be written.
+    """
+    if path.is_dir():
+        raise PriorError(f"{path} is a folder", f"name a file in it: {path}/NAME{path.suffix or '.safetensors'}")
+    if path.exists() and not force:
+        raise PriorError(f"{path} exists", "choose another name, or overwrite it with --force (in Python: force=True)")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        why = error.strerror or error
+        raise PriorError(f"{path} cannot be written: {why}", "choose a folder you may write to, on a disk with room") from None

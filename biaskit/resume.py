@@ -1,0 +1,100 @@
+"""The state of an unfinished calibration on disk: written atomically, so that a kill at any moment loses at most a few seconds."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biaskit.errors import CalibrationError
+from biaskit.feed import Skip, Task
+from biaskit.moments import Moments
+from biaskit.prior_format import write_file
+
+
+@dataclass
+class Ledger:
+    """Which images are done, which wait, which were skipped.
+
+    Image number s (its slot) is filled with image s of the seeded order. A phase works through its tasks; the slots whose image was skipped
+    get the next images of the order in the phase after it, until every slot is filled. Whatever the number of processes or restarts, a
+    slot gets the same image.
+
+    Attributes:
+        todo: tasks of this phase that wait; None before it begins.
+        failed: skips of this phase. history: skips of the phases before.
+        aborted: the last run gave up because of too many skips; they are tried again.
+    """
+
+    todo: list[Task] | None = None
+    failed: list[Skip] = field(default_factory=list)
+    history: list[list[Skip]] = field(default_factory=list)
+    aborted: bool = False
+
+    @property
+    def skipped(self) -> list[Skip]:
+        """Every skip so far, in the order of slots, then of attempts."""
+        return sorted((skip for phase in [*self.history, self.failed] for skip in phase), key=lambda skip: (skip.slot, skip.index))
+
+    def close_phase(self) -> None:
+        """The tasks of this phase are done."""
+        self.history.append(self.failed)
+        self.failed, self.todo = [], None
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Ledger:
+        """Read `asdict()` back. After an abort the skipped images of the phase are put in front again."""
+        todo = None if values["todo"] is None else [(int(slot), int(index)) for slot, index in values["todo"]]
+        failed = [Skip(**skip) for skip in values["failed"]]
+        history = [[Skip(**skip) for skip in phase] for phase in values["history"]]
+        if values["aborted"]:
+            todo, failed = [(skip.slot, skip.index) for skip in failed] + (todo or []), []
+        return cls(todo, failed, history)
+
+
+def save_state(path: Path, settings: Mapping[str, Any], ledger: Ledger, moments: Moments) -> None:
+    """Write the state: settings, ledger and float64 statistics."""
+    from safetensors.numpy import save
+
+    body = save(moments.tensors())
+    head = json.dumps({"settings": settings, "ledger": asdict(ledger)}).encode()
+    write_file(path, struct.pack("<Q", len(head)) + head + body, force=True)
+
+
+def load_state(path: Path, settings: Mapping[str, Any], moments: Moments) -> Ledger | None:
+    """Read the state back into `moments`; None if there is none.
+
+    Raises:
+        CalibrationError: the state belongs to other settings (the message names them), or cannot be read.
+    """
+    from safetensors.numpy import load
+
+    if not path.is_file():
+        return None
+    data = path.read_bytes()
+    try:
+        (length,) = struct.unpack_from("<Q", data)
+        head = json.loads(data[8 : 8 + length])
+        stored, ledger = head["settings"], Ledger.from_json(head["ledger"])
+        tensors: dict[str, NDArray[Any]] = load(data[8 + length :])
+    except Exception as error:
+        raise CalibrationError(f"{path} is no state of a calibration: {error}", "delete it, or use --restart to begin anew") from error
+    differing = [name for name in {**stored, **settings} if stored.get(name) != settings.get(name)]
+    if differing:
+        was = "; ".join(f"{name} was {_short(stored.get(name))}, is {_short(settings.get(name))}" for name in differing)
+        raise CalibrationError(
+            f"{path} was left by a calibration with other settings: {was}", "run the old command to finish it, or use --restart to begin anew"
+        )
+    moments.restore({name: np.ascontiguousarray(value) for name, value in tensors.items()})
+    return ledger
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "…"

@@ -1,0 +1,133 @@
+"""Find a prior by name: an existing path → `./priors/` → the priors that come with biaskit → the Hugging Face hub, when asked to."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+from biaskit.errors import PriorError
+from biaskit.prior import Prior
+
+SUFFIX = ".safetensors"
+HUB_FILE = "prior.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """One prior file in a folder that biaskit searches: either readable (`prior`) or not (`error`).
+
+    Attributes:
+        name: what `load_prior` knows it by.
+        path: where it lies.
+    """
+
+    name: str
+    path: Path
+    prior: Prior | None
+    error: PriorError | None
+
+
+def folders() -> list[Path]:
+    """Return where names are looked up, first hit wins: `./priors`, then the priors that come with biaskit."""
+    places = [Path("priors"), packaged()]
+    return places[:1] if places[0].resolve() == places[1].resolve() else places
+
+
+def packaged() -> Path:
+    """Return the folder of the priors that come with biaskit: `biaskit/_priors` in a wheel, the top-level `priors/` in a checkout."""
+    package = Path(__file__).resolve().parent
+    wheel = package / "_priors"
+    # Beside an installed package `priors/` would be somebody else's folder: a checkout has the project file too.
+    checkout = (package.parent / "pyproject.toml").is_file()
+    return package.parent / "priors" if checkout and not wheel.is_dir() else wheel
+
+
+def load_prior(name: str | Path, *, hub: bool = False) -> Prior:
+    """Find and load a prior.
+
+    Args:
+        name: a path, the name of a file in `./priors` or among the priors that come with biaskit (with or without `.safetensors`), or,
+            with `hub`, `org/repo` (its `prior.safetensors`) or `org/repo/file.safetensors` on the Hugging Face hub.
+        hub: look on the hub when nothing local has that name. Nothing is ever fetched without it.
+
+    Raises:
+        PriorError: nothing has that name (the message says where was looked, the hint offers near names), or the file is not a valid prior.
+    """
+    text = str(name)
+    if Path(text).is_file():
+        return Prior.load(text)
+    on_hub = isinstance(name, str) and len(text.split("/")) > 1 and not text.startswith((".", "/", "~"))
+    if "/" not in text and text not in {"", ".", ".."}:
+        for folder in folders():
+            path = folder / (text.removesuffix(SUFFIX) + SUFFIX)
+            if path.is_file():
+                return Prior.load(path)
+    if hub and on_hub:
+        return _from_hub(text)
+    looked = [f"the path {text}", *(f"{folder}/" for folder in folders())]
+    raise PriorError(f"no prior {text!r}: looked at {', '.join(looked)}", _hint(text, hub, on_hub))
+
+
+def _hint(text: str, hub: bool, on_hub: bool) -> str:
+    """Say what to do about a name that nothing has."""
+    if Path(text).is_dir():
+        return f"{text} is a folder: name a file in it"
+    names = sorted({path.stem for path in _files()})
+    near = difflib.get_close_matches(Path(text).name.removesuffix(SUFFIX).lower(), [n.lower() for n in names], n=3, cutoff=0.5)
+    if near:
+        return f"did you mean {' or '.join(n for n in names if n.lower() in near)}?"
+    if on_hub and not hub:
+        return "to look for it on the Hugging Face hub, add --hub (in Python: hub=True)"
+    known = f"there are {', '.join(names)}" if names else "there are none yet"
+    wrong = "; on the hub, priors are named org/repo or org/repo/file.safetensors" if hub else ""
+    return f"{known}: make one with `biaskit calibrate --model …`{wrong}"
+
+
+def _files() -> list[Path]:
+    """Every prior file in the searched folders, `./priors` first, each folder sorted."""
+    return [path for folder in folders() for path in sorted(folder.glob(f"*{SUFFIX}")) if path.is_file()]
+
+
+def list_priors() -> list[Found]:
+    """List the prior files in `./priors` and among those that come with biaskit; an unreadable file is listed with its error."""
+    result = []
+    for path in _files():
+        try:
+            result.append(Found(path.stem, path, Prior.load(path), None))
+        except PriorError as error:
+            result.append(Found(path.stem, path, None, error))
+    return result
+
+
+def _from_hub(name: str) -> Prior:
+    """Fetch (or take from the hub's cache) and load `org/repo[/file.safetensors]`."""
+    try:
+        from huggingface_hub import errors, hf_hub_download
+    except ImportError:
+        raise PriorError(f"{name!r} cannot be fetched: huggingface_hub is not installed", "pip install huggingface_hub") from None
+    org, repo, *rest = name.split("/")
+    file = "/".join(rest) or HUB_FILE
+    if not file.endswith(SUFFIX):
+        raise PriorError(f"{name!r} does not name a prior on the hub", "write org/repo or org/repo/file.safetensors")
+    where = f"{org}/{repo}"
+    try:
+        path = hf_hub_download(where, file)
+    except errors.GatedRepoError:
+        raise PriorError(
+            f"{where} is gated on the hub", f"accept its terms on https://huggingface.co/{where} and log in: hf auth login"
+        ) from None
+    except errors.RepositoryNotFoundError:
+        raise PriorError(f"there is no {where} on the hub, or it is private", "check the spelling, or log in: hf auth login") from None
+    except errors.LocalEntryNotFoundError:
+        raise PriorError(
+            f"{where}/{file} is not in the hub's cache, and the hub cannot be reached",
+            "check the connection and HF_HUB_OFFLINE, or download the file elsewhere and give its path",
+        ) from None
+    except errors.EntryNotFoundError:
+        raise PriorError(f"{where} has no file {file}", f"name the file: {where}/FILE.safetensors") from None
+    except errors.HFValidationError as error:
+        raise PriorError(f"{where!r} cannot be a hub repository: {error}", "write org/repo or org/repo/file.safetensors") from None
+    except OSError as error:  # HTTP errors and refused connections are OSErrors
+        raise PriorError(f"{where}/{file} could not be fetched: {error}", "try again, or download the file and give its path") from None
+    return Prior.load(path)
