@@ -136,7 +136,9 @@ def check_layers(layers: Sequence[int], depth: int) -> tuple[int, ...]:
 
 
 @contextmanager
-def _watching(name: str, modules: Mapping[nn.Module, int], rows: Tensor | None, keep: Callable[[nn.Module, Tensor], None]) -> Iterator[None]:
+def _watching(
+    name: str, modules: Mapping[nn.Module, int], rows: Tensor | None, keep: Callable[[nn.Module, Tensor], None]
+) -> Iterator[None]:
     """Call `keep` with every wanted module's attention row: [B, heads, S]."""
     if name == "eager":  # not in the registry: the weights are the module's second output
 
@@ -160,9 +162,7 @@ def _watching(name: str, modules: Mapping[nn.Module, int], rows: Tensor | None, 
             if kwargs.get("s_aux") is not None:
                 raise ModelError("this model uses learned attention sinks, which the recorder does not know", "use a supported family")
             at = None if rows is None else rows.to(query.device)
-            row = attention_row(
-                query, key, attention_mask, rows=at, scaling=kwargs.get("scaling"), softcap=kwargs.get("softcap")
-            )
+            row = attention_row(query, key, attention_mask, rows=at, scaling=kwargs.get("scaling"), softcap=kwargs.get("softcap"))
             keep(module, row)
         return original(module, query, key, value, attention_mask, *args, **kwargs)
 
@@ -186,6 +186,19 @@ def last_rows(inputs: Mapping[str, Tensor]) -> Tensor | None:
     return length - 1 - mask.flip(1).argmax(1)
 
 
+def prefill(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> None:
+    """Run the prompt through the base model with the position ids `generate()` gives it: counted from each sample's first real token.
+
+    Without them the stock models count the padding too. In exact arithmetic rotary attention would not care; float32 angles do. Models with
+    M-RoPE work their positions out of the attention mask by themselves.
+    """
+    given = dict(inputs)
+    mask = given.get("attention_mask")
+    if mask is not None and "position_ids" not in given and not hasattr(model.base_model, "get_rope_index"):
+        given["position_ids"] = (mask.long().cumsum(-1) - 1).clamp(min=0)
+    model.base_model(**given, use_cache=False)
+
+
 @torch.inference_mode()
 def attention_rows(model: PreTrainedModel, inputs: Mapping[str, Tensor], layers: Sequence[int], *, per_head: bool = False) -> Tensor:
     """Run the model up to the last wanted layer and return its attention rows.
@@ -198,6 +211,6 @@ def attention_rows(model: PreTrainedModel, inputs: Mapping[str, Tensor], layers:
         [layers, B, S], or [layers, B, heads, S] with `per_head`; float32.
     """
     with record_attention(model, layers, per_head=per_head, rows=last_rows(inputs), stop=True) as found:
-        model.base_model(**inputs, use_cache=False)
+        prefill(model, inputs)
     device = found[max(layers)].device
     return torch.stack([found[layer].to(device) for layer in sorted(set(layers))])

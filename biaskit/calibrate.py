@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from biaskit import __version__
-from biaskit.attention import check_layers, decoder, record_attention
+from biaskit.attention import check_layers, decoder, prefill, record_attention
 from biaskit.errors import BiaskitError, CalibrationError
 from biaskit.families.load import Loaded, load_model
 from biaskit.feed import Batch, Preprocessor, Skip, Task, feed
@@ -244,7 +244,7 @@ class _Calibration:
         moved = {name: value.to(self.device, non_blocking=True) for name, value in inputs.items()}
         try:
             with record_attention(self.loaded.model, self.layers, per_head=self.options.per_head, stop=True) as found:
-                self.loaded.model.base_model(**moved, use_cache=False)
+                prefill(self.loaded.model, moved)
         except torch.OutOfMemoryError as error:
             raise CalibrationError("the GPU ran out of memory", "the state is kept; go on with a smaller --batch-size") from error
         last = found[self.layers[-1]].device

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -137,9 +138,11 @@ def feed(preprocessor: Preprocessor, tasks: Sequence[Task], *, workers: int, pin
     """
     preprocessor.tasks = tuple(tasks)
     ahead = {"prefetch_factor": 2, "multiprocessing_context": "fork" if sys.platform == "linux" else "spawn"} if workers else {}
-    loader = DataLoader(
-        preprocessor, batch_size=None, num_workers=workers, collate_fn=_unchanged, pin_memory=pin, worker_init_fn=_quiet, **ahead
-    )  # type: ignore[arg-type]
+    with warnings.catch_warnings():  # the user has chosen the number of workers
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        loader = DataLoader(
+            preprocessor, batch_size=None, num_workers=workers, collate_fn=_unchanged, pin_memory=pin, worker_init_fn=_quiet, **ahead
+        )  # type: ignore[call-overload]
     try:
         yield from loader
     except RuntimeError as error:

@@ -75,7 +75,9 @@ class Layout:
         starts = np.concatenate([[0], np.cumsum(sizes)])
         cells = starts[self.plane] + self.row * widths[self.plane] + self.col
         if n != starts[-1] or len(np.unique(cells)) != n or (n and cells.max() >= starts[-1]):
-            raise ValueError(f"{n} visual tokens do not fill the {starts[-1]} cells of {[(p.name, p.rows, p.cols) for p in self.planes]} once each")
+            raise ValueError(
+                f"{n} visual tokens do not fill the {starts[-1]} cells of {[(p.name, p.rows, p.cols) for p in self.planes]} once each"
+            )
 
     def __len__(self) -> int:
         """Return N, the number of visual tokens."""

@@ -18,6 +18,7 @@ from biaskit.prior import Prior
 Maps = NDArray[np.float64]
 
 ROBUST = 99.0  # percentile of |log2| in a map that the colours must reach; what lies beyond is clipped and marked at the colour bar
+HEADROOM = 0.15  # log2 above it, so that a cell a little stronger is not painted as a sink
 FAINTEST, STRONGEST = 1.25, 8.0  # bounds of the colour scale's end, in multiples of uniform: a flat map shall look flat
 _FINE = ((0.45, (1 / 1.25, 1 / 1.1, 1.0, 1.1, 1.25)), (1.6, (0.5, 1 / 1.5, 1 / 1.25, 1.0, 1.25, 1.5, 2.0)))  # up to |log2| → ticks
 _PROFILE_TICKS = (0.0, 0.5, 0.8, 0.9, 1.1, 1.2, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0)
@@ -112,7 +113,8 @@ def _relative(prior: Prior, layer: int) -> dict[str, Maps]:
 def colour_limit(found: Sequence[Panel]) -> float:
     """Half-width of the colour scale in log2: reaches the 99th percentile of every map, so a map's few sinks do not set it."""
     robust = max(float(np.percentile(np.abs(m), ROBUST, method="lower")) for panel in found for m in panel.maps.values())
-    return min(max(math.ceil(robust * 4) / 4, math.log2(FAINTEST)), math.log2(STRONGEST))
+    wide = math.ceil((robust + HEADROOM) * 4) / 4
+    return min(max(wide, math.log2(FAINTEST)), math.log2(STRONGEST))
 
 
 def colour_ticks(limit: float, fine: bool) -> list[float]:

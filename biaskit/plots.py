@@ -142,9 +142,18 @@ class _Sheet:
         """Text with its baseline at (x, y), shortened with … to a width."""
         label = self.figure.text(x / self.page.width, 1 - y / self.page.height, text, fontsize=size, parse_math=False, **style)
         renderer = self.canvas.get_renderer()  # type: ignore[no-untyped-call]
-        while len(text) > 1 and label.get_window_extent(renderer).width / self.figure.dpi > width:
-            text = text[:-1]
-            label.set_text(text.rstrip() + "…")
+
+        def too_wide() -> bool:
+            return label.get_window_extent(renderer).width / self.figure.dpi > width
+
+        if not too_wide():
+            return
+        fits, cut = 0, len(text)  # the longest prefix that fits lies in between
+        while cut - fits > 1:
+            middle = (fits + cut) // 2
+            label.set_text(text[:middle].rstrip() + "…")
+            fits, cut = (fits, middle) if too_wide() else (middle, cut)
+        label.set_text(text[:fits].rstrip() + "…")
 
 
 def _draw(found: Sequence[Panel], columns: int, title: str | None) -> Figure:

@@ -89,7 +89,8 @@ def load_state(path: Path, settings: Mapping[str, Any], moments: Moments) -> Led
     if differing:
         was = "; ".join(f"{name} was {_short(stored.get(name))}, is {_short(settings.get(name))}" for name in differing)
         raise CalibrationError(
-            f"{path} was left by a calibration with other settings: {was}", "run the old command to finish it, or use --restart to begin anew"
+            f"{path} was left by a calibration with other settings: {was}",
+            "run the old command to finish it, or use --restart to begin anew",
         )
     moments.restore({name: np.ascontiguousarray(value) for name, value in tensors.items()})
     return ledger

@@ -15,10 +15,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from biaskit.families import ModelFamily, families
 from biaskit.families.processors import build_processor
 
-SPECIAL = (
-    ["<pad>", "<s>", "</s>", "<unk>", "<image>", "<video>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"]
-    + ["<|image_pad|>", "<|video_pad|>", "<img>", "</img>", "<IMG_CONTEXT>"]
-)
+SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<image>", "<video>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"] + [
+    "<|image_pad|>",
+    "<|video_pad|>",
+    "<img>",
+    "</img>",
+    "<IMG_CONTEXT>",
+]
 
 _PARTS = "{% for c in m['content'] %}{% if c['type'] == 'image' %}IMAGE{% else %}{{ c['text'] }}{% endif %}{% endfor %}"
 _LLAVA_CHAT = (
@@ -78,7 +81,12 @@ def _llava(layers: int) -> tuple[Any, Any, Any, dict[str, Any]]:
     config = hf.LlavaConfig(vision_config=_clip(), text_config=hf.LlamaConfig(**_text(layers)), image_token_id=_id("<image>"),
                             image_token_index=_id("<image>"), vision_feature_layer=-2, vision_feature_select_strategy="default")  # fmt: skip
     pixels = hf.CLIPImageProcessorPil(size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336})
-    settings = {"patch_size": 14, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1, "chat_template": _LLAVA_CHAT}
+    settings = {
+        "patch_size": 14,
+        "vision_feature_select_strategy": "default",
+        "num_additional_image_tokens": 1,
+        "chat_template": _LLAVA_CHAT,
+    }
     return config, pixels, byte_tokenizer(image_token="<image>"), settings
 
 
@@ -88,7 +96,12 @@ def _llava_next(layers: int) -> tuple[Any, Any, Any, dict[str, Any]]:
     pixels = hf.LlavaNextImageProcessorPil(
         size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336}, image_grid_pinpoints=_PINPOINTS
     )
-    settings = {"patch_size": 14, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1, "chat_template": _LLAVA_CHAT}
+    settings = {
+        "patch_size": 14,
+        "vision_feature_select_strategy": "default",
+        "num_additional_image_tokens": 1,
+        "chat_template": _LLAVA_CHAT,
+    }
     return config, pixels, byte_tokenizer(image_token="<image>"), settings
 
 
@@ -101,7 +114,12 @@ def _llava_onevision(layers: int) -> tuple[Any, Any, Any, dict[str, Any]]:
         vision_feature_select_strategy="full", vision_aspect_ratio="anyres_max_9",
     )  # fmt: skip
     pixels = hf.LlavaOnevisionImageProcessorPil(size={"height": 126, "width": 126}, image_grid_pinpoints=pinpoints)
-    settings = {"num_image_tokens": 81, "vision_feature_select_strategy": "full", "vision_aspect_ratio": "anyres_max_9", "chat_template": _LLAVA_CHAT}
+    settings = {
+        "num_image_tokens": 81,
+        "vision_feature_select_strategy": "full",
+        "vision_aspect_ratio": "anyres_max_9",
+        "chat_template": _LLAVA_CHAT,
+    }
     return config, pixels, byte_tokenizer(image_token="<image>", video_token="<video>"), settings
 
 
@@ -133,7 +151,9 @@ def _internvl(text: Callable[..., Any]) -> Callable[[int], tuple[Any, Any, Any, 
         config = hf.InternVLConfig(vision_config=vision, text_config=text(**_text(layers)), image_token_id=_id("<IMG_CONTEXT>"),
                                    image_seq_length=64, downsample_ratio=0.5)  # fmt: skip
         pixels = hf.GotOcr2ImageProcessorPil(size={"height": 224, "width": 224}, crop_to_patches=True, min_patches=1, max_patches=12)
-        tokens = byte_tokenizer(start_image_token="<img>", end_image_token="</img>", context_image_token="<IMG_CONTEXT>", video_token="<video>")
+        tokens = byte_tokenizer(
+            start_image_token="<img>", end_image_token="</img>", context_image_token="<IMG_CONTEXT>", video_token="<video>"
+        )
         return config, pixels, tokens, {"image_seq_length": 64, "chat_template": _INTERN_CHAT}
 
     return make

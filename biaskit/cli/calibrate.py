@@ -25,7 +25,8 @@ def calibrate(
         int | None, typer.Option("--samples", "-n", min=1, help="Images. [default: 1000, or all of a smaller source]")
     ] = None,
     prompt: Annotated[
-        list[str] | None, typer.Option("--prompt", help='Text; may be repeated, then cycled. [default: "Please describe the provided image."]')
+        list[str] | None,
+        typer.Option("--prompt", help='Text; may be repeated, then cycled. [default: "Please describe the provided image."]'),
     ] = None,
     layers: Annotated[
         str | None, typer.Option(help="0-based decoder layers, such as 1,4 or 0-7, or all. [default: those the presets need]")

@@ -87,9 +87,7 @@ class ModelFamily(ABC):
         Raises:
             ModelError: the checkpoint has no chat template, or placeholders and visual tokens do not match.
         """
-        texts = [
-            chat_text(processor, prompt, n_images=len(mine)) for mine, prompt in zip(images, prompts, strict=True)
-        ]
+        texts = [chat_text(processor, prompt, n_images=len(mine)) for mine, prompt in zip(images, prompts, strict=True)]
         batch = processor(images=[list(mine) for mine in images], text=texts, padding=True, padding_side="left", return_tensors="pt")
         inputs = dict(batch)
         sizes = [(image.height, image.width) for mine in images for image in mine]
@@ -121,7 +119,9 @@ class ModelFamily(ABC):
             joined = join([_numbered(tokens, image) for image, tokens in enumerate(mine)])
             layouts.append(Layout(positions, joined.planes, joined.plane, joined.row, joined.col))
         if pending:
-            raise ModelError(f"{len(pending)} images have no placeholder in any prompt", "put one image placeholder per image into the prompt")
+            raise ModelError(
+                f"{len(pending)} images have no placeholder in any prompt", "put one image placeholder per image into the prompt"
+            )
         return layouts
 
 

@@ -73,10 +73,14 @@ def resolve(name: str) -> Place:
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith((".", "/")):
         return Place(name, local=False)
     if "/" in name or name.startswith("."):
-        raise ModelError(f"there is no checkpoint directory {name}", "check the path, or give a short name (biaskit models list) or a hub id ORG/NAME")
+        raise ModelError(
+            f"there is no checkpoint directory {name}", "check the path, or give a short name (biaskit models list) or a hub id ORG/NAME"
+        )
     near = difflib.get_close_matches(name.lower(), CHECKPOINTS, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
-    raise ModelError(f"unknown model {name!r}", hint + "give a short name (biaskit models list), a hub id ORG/NAME, or a checkpoint directory")
+    raise ModelError(
+        f"unknown model {name!r}", hint + "give a short name (biaskit models list), a hub id ORG/NAME, or a checkpoint directory"
+    )
 
 
 def twin(hub_id: str) -> str | None:

@@ -32,7 +32,9 @@ class InternVL(ModelFamily):
         for image, views in enumerate(_views(config, inputs["input_ids"].cpu().numpy(), side * side)):
             tiles = views - 1 if views > 1 else 1
             if views == 2:
-                raise ModelError("an image has one tile and a thumbnail", "InternVL's processor never makes this; pass its output unchanged")
+                raise ModelError(
+                    "an image has one tile and a thumbnail", "InternVL's processor never makes this; pass its output unchanged"
+                )
             if tiles == 1:
                 rows, cols = 1, 1
             elif sizes is not None:

@@ -124,7 +124,9 @@ def find_family(place: Place, settings: dict[str, Any]) -> ModelFamily:
     if other or "auto_map" in settings or _foreign(settings):
         hint = f"use its HF-format twin {other}" if other else "look for a checkpoint in HF format, usually named …-hf"
         raise ModelError(f"{place.target} needs code of its own (model type {model_type!r}), which biaskit does not run", hint)
-    raise ModelError(f"{place.target} is a {model_type!r} model, which no family covers", f"supported model types: {', '.join(families.names())}")
+    raise ModelError(
+        f"{place.target} is a {model_type!r} model, which no family covers", f"supported model types: {', '.join(families.names())}"
+    )
 
 
 def _foreign(settings: dict[str, Any]) -> bool:
@@ -152,7 +154,9 @@ def _hub_errors(place: Place) -> Iterator[None]:
     except (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled) as error:
         raise ModelError(f"{place.target} is not in the local cache and the hub cannot be reached", _OFFLINE_HINT) from error
     except hub.EntryNotFoundError as error:
-        raise ModelError(f"{place.target} lacks a file: {str(error).splitlines()[0]}", "is it a complete checkpoint in HF format?") from error
+        raise ModelError(
+            f"{place.target} lacks a file: {str(error).splitlines()[0]}", "is it a complete checkpoint in HF format?"
+        ) from error
     except (hub.HfHubHTTPError, ConnectionError, TimeoutError) as error:
         raise ModelError(f"the hub does not answer for {place.target}: {str(error).splitlines()[0]}", _OFFLINE_HINT) from error
 
@@ -190,7 +194,9 @@ def weight_bytes(place: Place, revision: str | None) -> int:
             files = HfApi().model_info(place.target, revision=revision, files_metadata=True).siblings or []
         size = sum(file.size or 0 for file in files if file.rfilename.endswith(".safetensors") and "/" not in file.rfilename)
     if not size:
-        raise ModelError(f"{place.target} has no safetensors weights", "convert the checkpoint with save_pretrained; pickled weights are not loaded")
+        raise ModelError(
+            f"{place.target} has no safetensors weights", "convert the checkpoint with save_pretrained; pickled weights are not loaded"
+        )
     return size
 
 
@@ -205,7 +211,9 @@ def _device(device: str) -> str:
     except RuntimeError as error:
         raise ModelError(f"unknown device {device!r}", "use auto, cpu, cuda, cuda:1, mps") from error
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise ModelError(f"device {device!r} is not there", f"this machine has {torch.cuda.device_count()} CUDA devices; use --device auto or cpu")
+        raise ModelError(
+            f"device {device!r} is not there", f"this machine has {torch.cuda.device_count()} CUDA devices; use --device auto or cpu"
+        )
     return device
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from biaskit.errors import ImageSkipped, SourceError
-from biaskit.images.download import THREADS, Downloader, NotServed, replacing
+from biaskit.images.download import THREADS, Downloader, NotServedError, replacing
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ class UrlStore(Store):
             raise ImageSkipped(f"image {image.file_name!r} has no coco_url to download it from")
         try:
             response = self.downloader.get(image.coco_url)
-        except NotServed as error:
+        except NotServedError as error:
             raise ImageSkipped(f"image {image.file_name!r}: {error.message}") from error
         kind = response.headers.get("Content-Type", "")
         if not response.data or kind.startswith("text/html"):  # must not settle in the cache: it may be a login page

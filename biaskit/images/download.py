@@ -27,7 +27,7 @@ _LONGEST_WAIT = 60.0  # seconds: a server may ask for an hour by Retry-After, no
 _RETRIED = (408, 429, 500, 502, 503, 504)
 
 
-class NotServed(SourceError):
+class NotServedError(SourceError):
     """The server is well but does not hand out this one file (403, 404, 410)."""
 
 
@@ -57,7 +57,7 @@ class Downloader:
         """Return the answer to a GET request, its body read in full and as long as Content-Length says.
 
         Raises:
-            NotServed: status 403, 404 or 410.
+            NotServedError: status 403, 404 or 410.
             SourceError: not an http(s) URL, no connection, or another status that is no success, after all retries.
         """
         with _network_errors(url):
@@ -67,7 +67,7 @@ class Downloader:
         """Return the size of a remote file in bytes if the server hands out parts of it, else None. The body is not read.
 
         Raises:
-            NotServed, SourceError: as `get`.
+            NotServedError, SourceError: as `get`.
         """
         with _network_errors(url):
             response = _checked(self._request(url, {"Range": "bytes=0-0"}, whole=False), url)
@@ -79,7 +79,7 @@ class Downloader:
         """Download a large file to `target`, atomically.
 
         Raises:
-            NotServed, SourceError: as `get`; SourceError also if `target` cannot be written.
+            NotServedError, SourceError: as `get`; SourceError also if `target` cannot be written.
         """
         with _network_errors(url), replacing(target) as file:
             for attempt in range(self.retries + 1):
@@ -230,7 +230,7 @@ def _checked(response: urllib3.BaseHTTPResponse, url: str) -> urllib3.BaseHTTPRe
         return response
     response.close()
     if response.status in (403, 404, 410):
-        raise NotServed(f"{url} is not served (HTTP {response.status})", LOCAL_COPY)
+        raise NotServedError(f"{url} is not served (HTTP {response.status})", LOCAL_COPY)
     raise SourceError(f"cannot download {url}: HTTP {response.status} {response.reason or ''}".rstrip(), LOCAL_COPY)
 
 

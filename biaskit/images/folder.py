@@ -8,9 +8,8 @@ from pathlib import Path
 from biaskit.errors import ImageSkipped, SourceError
 from biaskit.images.base import ImageSource
 
-SUFFIXES = frozenset(
-    ".avif .bmp .dib .gif .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tga .tif .tiff .webp".split(),
-)
+_KINDS = ("avif", "bmp", "dib", "gif", "jfif", "jp2", "jpe", "jpeg", "jpg", "pbm", "pgm", "png", "pnm", "ppm", "tga", "tif", "tiff", "webp")
+SUFFIXES = frozenset(f".{kind}" for kind in _KINDS)
 
 
 class FolderSource(ImageSource):

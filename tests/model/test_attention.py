@@ -25,7 +25,10 @@ def padded_pair(processor, config, family):
 
 
 def eager_rows(name, inputs, at):
+    """The whole maps of the stock model under eager attention, with the position ids generate() would give."""
     model, _, _ = tiny_model(name, attention="eager")
+    if not hasattr(model.base_model, "get_rope_index"):
+        inputs = {**inputs, "position_ids": (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)}
     with torch.no_grad():
         maps = model(**inputs, output_attentions=True).attentions
     return torch.stack([torch.stack([maps[layer][b, :, row] for b, row in enumerate(at)]) for layer in LAYERS])
@@ -173,3 +176,25 @@ def test_half_precision_rows_are_computed_in_float32():
     half = attention_row(query.bfloat16(), key.bfloat16())
     assert half.dtype == torch.float32
     torch.testing.assert_close(half, attention_row(query.bfloat16().float(), key.bfloat16().float()), atol=1e-7, rtol=0)
+
+
+def test_position_ids_are_those_of_generate(tiny):
+    model, processor, family = tiny
+    inputs = padded_pair(processor, model.config, family).inputs
+    seen = []
+    handle = (
+        model.get_decoder()
+        .layers[0]
+        .self_attn.register_forward_pre_hook(
+            lambda module, args, kwargs: seen.append([part.clone() for part in kwargs["position_embeddings"]]), with_kwargs=True
+        )
+    )
+    real = inputs["attention_mask"].bool()
+    try:
+        with torch.no_grad():
+            model.generate(**inputs, max_new_tokens=1, do_sample=False, pad_token_id=0)
+        attention_rows(model, inputs, [0])
+    finally:
+        handle.remove()
+    for ours, theirs in zip(seen[-1], seen[0], strict=True):
+        assert torch.equal(ours.expand_as(theirs)[real], theirs[real])

@@ -259,11 +259,8 @@ def test_find_coco_says_what_it_looked_for(root: Path, tmp_path: Path) -> None:
         find_coco(tmp_path)
 
 
-@pytest.mark.skipif(
-    "BIASKIT_COCO_SAMPLE" not in os.environ, reason="set BIASKIT_COCO_SAMPLE to a directory with a sample of real COCO images"
-)
-def test_real_images() -> None:
-    source = CocoSource(*find_coco(os.environ["BIASKIT_COCO_SAMPLE"]))
+def test_real_images(coco_sample: Path) -> None:
+    source = CocoSource(*find_coco(coco_sample))
     assert len(source) == 117
     for index, record in enumerate(source.records):
         image = source[index]

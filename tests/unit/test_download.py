@@ -66,11 +66,18 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     with replacing(target) as file:
         file.write(b"old")
         assert not target.exists()
-    with pytest.raises(KeyboardInterrupt), replacing(target) as file:  # noqa: PT012  # the block itself is what is interrupted
+    with pytest.raises(KeyboardInterrupt), replacing(target) as file:  # the block itself is what is interrupted
         file.write(b"half of the n")
         raise KeyboardInterrupt
     assert target.read_bytes() == b"old"
     assert list(target.parent.iterdir()) == [target]
+
+
+def test_unwritable_cache(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file in the way")
+    with pytest.raises(SourceError, match=r"cannot write '.*': Not a directory") as caught, replacing(tmp_path / "cache" / "sub" / "x"):
+        pytest.fail("there is nothing to write to")
+    assert "$BIASKIT_CACHE" in caught.value.hint
 
 
 class Pretender:

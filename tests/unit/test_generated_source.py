@@ -42,7 +42,7 @@ def test_sizes_and_modes_vary_as_photographs_do() -> None:
 @pytest.mark.parametrize(("part", "n"), [("_background", 400), ("_shape", 100)])
 def test_no_place_is_preferred(part: str, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without backgrounds, then without shapes: on the mean over many pictures no quarter stands out."""
-    monkeypatch.setattr(generated, part, lambda *args: np.zeros((*args[1:], 3), np.uint8))
+    monkeypatch.setattr(generated, part, lambda *args: np.zeros((*args[-2:], 3), np.uint8))
     images = (GeneratedSource(n, 1).load(index).convert("L").resize((32, 32), Image.Resampling.BOX) for index in range(n))
     grey = np.stack([np.asarray(image, float) for image in images])
     quarters = np.stack([half.mean(axis=(1, 2)) for rows in np.array_split(grey, 2, 1) for half in np.array_split(rows, 2, 2)])

@@ -1,0 +1,328 @@
+"""Calibration against a naive loop; batches, workers, prompts; skips and replacements; resume after kills."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from biaskit.calibrate import PROMPT, calibrate
+from biaskit.errors import BiaskitError, CalibrationError, ImageSkipped, ModelError, SourceError
+from biaskit.families.load import Loaded, load_model
+from biaskit.grid import resample
+from biaskit.images.base import ImageSource, order
+from biaskit.images.generated import GeneratedSource
+from biaskit.prior import Prior
+from biaskit.testing import TINY, tiny_model
+
+
+class Pictures(ImageSource):
+    """Generated pictures, some of which cannot be read."""
+
+    name = "pictures"
+
+    def __init__(self, n, bad=(), delay=0.0):
+        self.inner, self.bad, self.delay = GeneratedSource(n, 0), set(bad), delay
+
+    def __len__(self):
+        return len(self.inner)
+
+    def identify(self, index):
+        return self.inner.identify(index)
+
+    def open(self, index):
+        raise NotImplementedError
+
+    def load(self, index):
+        time.sleep(self.delay)
+        if index in self.bad:
+            raise ImageSkipped(f"{self.identify(index)} is spoilt")
+        return self.inner.load(index)
+
+
+def loaded(name, **options):
+    model, processor, family = tiny_model(name, **options)
+    return Loaded(model, processor, family, name, "test")
+
+
+def naive(unit, source, slots, layers, prompts=(PROMPT,)):
+    """Plane → [L, rows, cols] mean, [L, …] variance, from full eager attention maps, one image at a time."""
+    eager, _, _ = tiny_model(unit.name, attention="eager")
+    maps: dict[str, list[np.ndarray]] = {}
+    for slot, index in slots:
+        prepared = unit.family.prepare(unit.processor, eager.config, [[source.load(index)]], [prompts[slot % len(prompts)]])
+        with torch.no_grad():
+            attentions = eager(**prepared.inputs, output_attentions=True).attentions
+        (layout,) = prepared.layouts
+        rows = np.stack([attentions[layer][0, :, -1].double().mean(0).numpy()[layout.positions] for layer in layers])
+        for number, plane in enumerate(layout.planes):
+            folded = np.zeros((len(layers), plane.rows, plane.cols))
+            for token in np.flatnonzero(layout.plane == number):
+                folded[:, layout.row[token], layout.col[token]] = rows[:, token] * len(layout)
+            size = unit.family.canonical(eager.config)[plane.name]
+            maps.setdefault(plane.name, []).append(resample(folded, *size))
+    return {name: (np.mean(values, 0), np.var(values, 0, ddof=1), len(values)) for name, values in maps.items()}
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_prior_equals_the_naive_average(name):
+    unit = loaded(name)
+    source = Pictures(12)
+    prior = calibrate(unit, source, samples=5, layers=(0, 3), batch_size=2, workers=0)
+    slots = list(enumerate(order(source, 0)[:5].tolist()))
+    expected = naive(unit, source, slots, (0, 3))
+    assert prior.n_images == 5
+    assert set(prior.planes) == set(expected)
+    for plane, (mean, var, count) in expected.items():
+        stats = prior.planes[plane]
+        assert stats.count == count
+        np.testing.assert_allclose(stats.mean, mean, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(stats.var, var, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["llava-1.5", "llava-next", "qwen2.5-vl", "internvl-llama"])
+@pytest.mark.parametrize(("dtype", "layers", "tolerance"), [(torch.float32, None, 1e-5), (torch.float64, "all", 1e-6)])
+def test_batch_one_and_eight_give_the_same_prior(name, dtype, layers, tolerance):
+    """In float32 at the preset layers; at every layer in float64, where chaos of random weights does not amplify rounding."""
+    unit = loaded(name, dtype=dtype)
+    source = Pictures(16)
+    one, eight = (calibrate(unit, source, batch_size=size, workers=0, layers=layers) for size in (1, 8))
+    for plane in one.planes:
+        np.testing.assert_allclose(eight.planes[plane].mean, one.planes[plane].mean, rtol=tolerance)
+        np.testing.assert_array_equal(eight.planes[plane].group_count, one.planes[plane].group_count)
+    np.testing.assert_allclose(eight.visual_mass, one.visual_mass, rtol=1e-5)
+
+
+def test_heads_average_to_the_mean_and_prompts_are_cycled():
+    unit = loaded("llava-1.5")
+    source = Pictures(8)
+    prompts = ("Where is the cat?", "Is there a dog in this picture?", PROMPT)
+    prior = calibrate(unit, source, samples=7, layers=(1,), per_head=True, prompts=prompts, batch_size=3, workers=0)
+    stats = prior.planes["image"]
+    assert stats.head_mean.shape == (1, 4, 24, 24)
+    np.testing.assert_allclose(stats.head_mean.mean(1), stats.mean, rtol=1e-5)
+    expected = naive(unit, source, list(enumerate(order(source, 0)[:7].tolist())), (1,), prompts)
+    np.testing.assert_allclose(stats.mean, expected["image"][0], rtol=1e-4)
+    assert json.loads(prior.meta["prompt"]) == list(prompts)
+
+
+def test_workers_change_nothing():
+    unit = loaded("qwen2.5-vl")
+    source = Pictures(9, bad=[3])
+    results = {calibrate(unit, source, samples=8, batch_size=2, workers=workers).to_bytes() for workers in (0, 1, 3)}
+    assert len(results) == 1
+
+
+def test_default_layers_and_default_samples():
+    prior = calibrate(loaded("llava-1.5"), Pictures(3), workers=0)
+    assert prior.layers == (1, 4)
+    assert prior.n_images == 3
+    assert calibrate(loaded("qwen3-vl"), Pictures(2), workers=0).layers == (1,)
+
+
+def test_skipped_images_are_replaced_by_the_next_ones():
+    unit = loaded("llava-1.5")
+    source = Pictures(20)
+    queue = order(source, 7).tolist()
+    bad = [queue[1], queue[4], queue[8], queue[9]]  # two of the first eight, then both of their first replacements
+    source.bad = set(bad)
+    seen = []
+    prior = calibrate(unit, source, samples=8, seed=7, batch_size=3, workers=0, layers=(1,), report=lambda p: seen.extend(p.skipped))
+    assert prior.n_images == 8 and prior.meta["n_skipped"] == "4"
+    named = json.loads(prior.meta["skipped"])
+    assert {name for name, _ in named} == {source.identify(index) for index in bad} == {skip.name for skip in seen}
+    assert all("is spoilt" in reason for _, reason in named)
+    used = [(slot, queue[slot]) for slot in range(8) if slot not in (1, 4)] + [(1, queue[10]), (4, queue[11])]
+    np.testing.assert_allclose(prior.planes["image"].mean, naive(unit, source, used, (1,))["image"][0], rtol=1e-4)
+
+
+def test_a_picture_the_processor_refuses_is_skipped():
+    class Ribbon(Pictures):
+        def load(self, index):
+            return Image.new("RGB", (20 * 250, 20)) if index == 2 else super().load(index)
+
+    prior = calibrate(loaded("qwen2.5-vl"), Ribbon(6), samples=5, batch_size=6, workers=0)
+    assert prior.n_images == 5
+    assert json.loads(prior.meta["skipped"])[0][1].startswith("ValueError: absolute aspect ratio")
+
+
+def test_a_source_that_runs_dry(tmp_path):
+    source = Pictures(8, bad=range(3))
+    with pytest.raises(CalibrationError, match="8 images wanted, 5 of 8 are usable"):
+        calibrate(loaded("llava-1.5"), source, samples=8, workers=0, out=tmp_path / "p.safetensors")
+    assert calibrate(loaded("llava-1.5"), source, workers=0).n_images == 5, "without a wish, all that is usable is enough"
+    with pytest.raises(CalibrationError, match="none of the 2 images"):
+        calibrate(loaded("llava-1.5"), Pictures(2, bad=[0, 1]), workers=0)
+    with pytest.raises(CalibrationError, match="9 samples of a source with 8"):
+        calibrate(loaded("llava-1.5"), source, samples=9)
+
+
+def test_too_many_skips_keep_the_state_and_are_tried_again(tmp_path):
+    unit, out = loaded("llava-1.5"), tmp_path / "prior.safetensors"
+    whole = calibrate(unit, Pictures(40), samples=24, workers=0).to_bytes()
+    source = Pictures(40, bad=order(Pictures(40), 0)[10:].tolist())  # the disk goes away after ten images
+    with pytest.raises(CalibrationError, match="1[12] images could not be used") as caught:
+        calibrate(unit, source, samples=24, workers=0, out=out)
+    assert "run the same command again" in caught.value.hint
+    assert Path(f"{out}.partial").is_file() and not out.exists()
+    source.bad = set()
+    assert calibrate(unit, source, samples=24, workers=0, out=out).to_bytes() == whole == out.read_bytes()
+    assert not Path(f"{out}.partial").exists()
+
+
+def test_errors_of_the_whole_source_keep_the_state(tmp_path):
+    class Flaky(Pictures):
+        broken = True
+
+        def load(self, index):
+            if self.broken and index == self.stop:
+                raise SourceError("the network is gone", "plug it in")
+            return super().load(index)
+
+    unit, out = loaded("llava-1.5"), tmp_path / "prior.safetensors"
+    source = Flaky(10)
+    source.stop = int(order(source, 0)[7])
+    with pytest.raises(SourceError, match="network is gone"):
+        calibrate(unit, source, workers=0, out=out)
+    assert Path(f"{out}.partial").is_file()
+    source.broken = False
+    calibrate(unit, source, workers=0, out=out)
+    assert out.read_bytes() == calibrate(unit, Pictures(10), workers=0).to_bytes()
+
+
+def _run(unit, out):
+    calibrate(unit, Pictures(24, bad=[5, 9], delay=0.004), samples=20, batch_size=2, workers=0, out=out, save_every=0.0, layers="all")
+
+
+def test_ten_kills_at_random_moments_give_ten_identical_files(tmp_path):
+    unit = loaded("llava-1.5")
+    started = time.monotonic()
+    _run(unit, tmp_path / "whole.safetensors")
+    duration = time.monotonic() - started
+    whole = (tmp_path / "whole.safetensors").read_bytes()
+    rng = np.random.default_rng()
+    resumed = 0
+    fork = multiprocessing.get_context("fork")
+    for number in range(10):
+        out = tmp_path / f"killed-{number}.safetensors"
+        victim = fork.Process(target=_run, args=(unit, out))
+        victim.start()
+        time.sleep(float(rng.uniform(0.1, 0.9)) * duration)
+        os.kill(victim.pid, signal.SIGKILL)
+        victim.join()
+        resumed += Path(f"{out}.partial").exists()
+        if out.exists():
+            out.unlink()  # it was faster than the kill
+        _run(unit, out)
+        assert out.read_bytes() == whole
+        assert [path.name for path in tmp_path.glob(f"*{out.name}.partial*")] == []
+    assert resumed >= 5, "most kills must have left a state to go on from"
+
+
+def test_ctrl_c_keeps_the_state(tmp_path):
+    unit, out = loaded("llava-1.5"), tmp_path / "prior.safetensors"
+
+    def interrupt(progress):
+        if progress.done >= 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(unit, Pictures(10), workers=0, out=out, report=interrupt)
+    first = []
+    calibrate(unit, Pictures(10), workers=0, out=out, report=lambda p: first.append(p.done))
+    assert first[0] == 4
+    assert out.read_bytes() == calibrate(unit, Pictures(10), workers=0).to_bytes()
+
+
+def test_state_of_other_settings_is_refused_and_named(tmp_path):
+    unit, out = loaded("llava-1.5"), tmp_path / "prior.safetensors"
+
+    def stop(progress):
+        if progress.done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(unit, Pictures(10), workers=0, out=out, report=stop)
+    with pytest.raises(CalibrationError, match="other settings: seed was 0, is 1") as caught:
+        calibrate(unit, Pictures(10), seed=1, workers=0, out=out)
+    assert "--restart" in caught.value.hint
+    calibrate(unit, Pictures(10), seed=1, workers=0, out=out, restart=True)
+    assert Prior.load(out).meta["seed"] == "1"
+
+
+def test_broken_state_is_named(tmp_path):
+    out = tmp_path / "prior.safetensors"
+    Path(f"{out}.partial").write_bytes(b"nonsense")
+    with pytest.raises(CalibrationError, match="no state of a calibration"):
+        calibrate(loaded("llava-1.5"), Pictures(4), workers=0, out=out)
+
+
+def test_nothing_is_overwritten_without_force(tmp_path):
+    unit, out = loaded("llava-1.5"), tmp_path / "prior.safetensors"
+    out.write_text("precious")
+    with pytest.raises(CalibrationError, match="exists"):
+        calibrate(unit, Pictures(3), workers=0, out=out)
+    assert out.read_text() == "precious"
+    calibrate(unit, Pictures(3), workers=0, out=out, force=True)
+    assert Prior.load(out).n_images == 3
+
+
+def test_killed_between_writing_the_prior_and_deleting_the_state(tmp_path):
+    unit, out = loaded("llava-1.5"), tmp_path / "prior.safetensors"
+    done = calibrate(unit, Pictures(3), workers=0, out=out)
+    Path(f"{out}.partial").write_bytes(b"left behind")
+    assert calibrate(unit, Pictures(3), workers=0, out=out).to_bytes() == done.to_bytes()
+    assert not Path(f"{out}.partial").exists()
+
+
+@pytest.mark.parametrize(("layers", "error"), [((0, 17), "layers"), ("first", "layers 'first'"), ((), "layers")])
+def test_impossible_layers(layers, error):
+    with pytest.raises(BiaskitError, match=error):
+        calibrate(loaded("llava-1.5"), Pictures(3), layers=layers, workers=0)
+
+
+def test_real_images(coco_sample, checkpoint):
+    from biaskit.images import open_source
+
+    source = open_source("coco", coco_root=coco_sample)
+    assert len(source) == 117
+    prior = calibrate(load_model(str(checkpoint("qwen2.5-vl"))), source, samples=12, workers=0)
+    assert prior.n_images == 12 and prior.meta["source"] == "coco" and prior.meta["n_skipped"] == "0"
+
+
+def test_torchrun_gives_the_same_prior(tmp_path, checkpoint):
+    """Two processes share the images out; the result is that of one, up to the order of float64 sums."""
+    import subprocess
+    import sys
+
+    base = [
+        "--model", str(checkpoint("llava-1.5")), "--data", "generated", "-n", "11", "--batch-size", "2", "--workers", "0", "--device", "cpu",
+    ]  # fmt: skip
+    run = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29517"]
+    two, one = tmp_path / "two.safetensors", tmp_path / "one.safetensors"
+    subprocess.run([*run, "-m", "biaskit", "calibrate", *base, "--out", str(two)], check=True, capture_output=True, timeout=300)
+    subprocess.run([sys.executable, "-m", "biaskit", "calibrate", *base, "--out", str(one)], check=True, capture_output=True, timeout=300)
+    a, b = Prior.load(one), Prior.load(two)
+    assert b.n_images == 11 and dict(a.meta) == dict(b.meta)
+    np.testing.assert_allclose(b.planes["image"].mean, a.planes["image"].mean, rtol=1e-6)
+    np.testing.assert_allclose(b.planes["image"].var, a.planes["image"].var, rtol=1e-5, atol=1e-9)
+    assert not list(tmp_path.glob("*partial*"))
+
+
+def test_load_model_reads_what_was_saved(checkpoint):
+    lines = []
+    unit = load_model(str(checkpoint("internvl-qwen2")), say=lines.append)
+    expected, _, _ = tiny_model("internvl-qwen2")
+    for name, weight in expected.state_dict().items():
+        assert torch.equal(unit.model.state_dict()[name], weight), name
+    assert any("float32 on cpu" in line and "GB of weights" in line for line in lines)
+    with pytest.raises(ModelError, match="there is no checkpoint directory"):
+        load_model("./nowhere/at-all")
