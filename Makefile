@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE
 JOBS ?= 2
+DOCS := $(BIN)/typer biaskit.cli.app utils docs --name biaskit --title "biaskit: the commands"
 CONSTRAINTS ?= constraints.txt
 
 .PHONY: setup demo test test-oldest check format docs
@@ -29,12 +30,13 @@ test-oldest:
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy biaskit
-	$(RUN) $(BIN)/python -m biaskit.reference --check
+	$(BIN)/mypy
+	$(DOCS) --output $(VENV)/commands.md >/dev/null
+	diff docs/commands.md $(VENV)/commands.md || (echo "docs/commands.md is stale: run make docs" >&2; false)
 
 format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 docs: setup
-	$(RUN) $(BIN)/python -m biaskit.reference
+	$(DOCS) --output docs/commands.md

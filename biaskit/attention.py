@@ -1,14 +1,14 @@
 """Record the last prompt token's attention row without eager attention and without an N × N map.
 
-The registry entry of the attention implementation that the model already uses is wrapped for the time of a `with` block. At the chosen layers
-the wrapper sees queries and keys as the kernel does, after rotary embedding, query/key norms and cache update, and computes one row of
-softmax in float32. No per-family code, no forward copied, nothing left behind.
+The registry entry of the attention implementation that the model already uses is wrapped for the time of a `with` block. At the chosen
+layers the wrapper sees queries and keys as the kernel does, after rotary embedding, query and key norms and cache update, and computes one
+row of softmax in float32. No per-family code, no forward copied, nothing left behind.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -23,16 +23,21 @@ class _Stop(Exception):
     """Ends the forward pass after the last wanted layer."""
 
 
-def decoder(model: PreTrainedModel) -> nn.Module:
-    """Return the language model that holds the decoder layers.
+def decoder(model: PreTrainedModel) -> Any:
+    """Return the language model (a module) that holds the decoder layers.
 
     Raises:
         ModelError: the model has no decoder with `layers` whose attention can be read.
     """
-    found = model.get_decoder()
+    found: Any = model.get_decoder()
     if not isinstance(getattr(found, "layers", None), nn.ModuleList) or not hasattr(found.layers[0], "self_attn"):
         raise ModelError(f"{type(model).__name__} has no decoder layers with self-attention", "biaskit models list names what is supported")
     return found
+
+
+def decoder_config(model: PreTrainedModel) -> Any:
+    """Return the language model's config."""
+    return decoder(model).config
 
 
 def _allowed(mask: Any, rows: Tensor | None, length: int, batch: int) -> Tensor | None:
@@ -116,11 +121,8 @@ def record_attention(
         if stop and modules[module] == final:
             raise _Stop
 
-    with _watching(name, modules, rows, keep):
-        try:
-            yield found
-        except _Stop:
-            pass
+    with _watching(name, modules, rows, keep), suppress(_Stop):
+        yield found
 
 
 def check_layers(layers: Sequence[int], depth: int) -> tuple[int, ...]:

@@ -6,21 +6,19 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from numpy.typing import NDArray
-from torch import Tensor
 
 from biaskit import __version__
-from biaskit.attention import check_layers, decoder, prefill, record_attention
+from biaskit.attention import check_layers, decoder_config
 from biaskit.errors import BiaskitError, CalibrationError
 from biaskit.families.load import Loaded, load_model
-from biaskit.feed import Batch, Preprocessor, Skip, Task, feed
+from biaskit.feed import Preprocessor, Skip, Task, attended, feed
 from biaskit.images import ImageSource, open_source
 from biaskit.images.base import order
 from biaskit.moments import Moments
@@ -106,15 +104,15 @@ class _Calibration:
         self.ranks = Ranks()
         self.config = loaded.model.config
         self.device = loaded.model.get_input_embeddings().weight.device
-        stack = decoder(loaded.model).config
+        stack = decoder_config(loaded.model)
         self.layers = _layers(options.layers, stack.num_hidden_layers, loaded)
         self.samples = _samples(options.samples, source)
         self.order = order(source, options.seed)
         self.max_skips = max(10, self.samples // 4) if options.max_skips is None else options.max_skips
         canonical = loaded.family.canonical(self.config)
         heads = int(stack.num_attention_heads) if options.per_head else None
-        self.empty = lambda: Moments(self.samples, len(self.layers), canonical, heads)
-        self.moments = self.empty()
+        self.shape = (self.samples, len(self.layers), canonical, heads)
+        self.moments = Moments(*self.shape)
         self.ledger = Ledger()
         self.settings = self._settings()
         self.state = None if out is None else out.with_name(f"{out.name}.partial{self.ranks.suffix}")
@@ -138,7 +136,7 @@ class _Calibration:
             "layers": list(self.layers),
             "per_head": self.options.per_head,
             "dtype": str(self.loaded.model.dtype).removeprefix("torch."),
-            "attention": decoder(self.loaded.model).config._attn_implementation,
+            "attention": decoder_config(self.loaded.model)._attn_implementation,
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         }
@@ -190,8 +188,9 @@ class _Calibration:
             empty = sorted(skip.slot for part in self.ranks.gather(self.ledger.history[phase]) for skip in part)
             spare = self.order[cursor : cursor + len(empty)].tolist()
             if len(spare) < len(empty) and self.options.samples is not None:
+                usable = self.samples - len(empty) + len(spare)
                 raise CalibrationError(
-                    f"{self.source.name}: {self.samples} images wanted, {self.samples - len(empty) + len(spare)} of {len(self.order)} are usable",
+                    f"{self.source.name}: {self.samples} images wanted, {usable} of {len(self.order)} are usable",
                     "lower --samples, or give a larger source",
                 )
             tasks = list(zip(empty, spare, strict=False))
@@ -213,7 +212,8 @@ class _Calibration:
         workers = _workers(self.ranks.local_count, gpu) if self.options.workers is None else self.options.workers
         saved = time.monotonic()
         self.report(self._progress(()))
-        for batch, attention in self._attended(feed(preprocessor, todo, workers=workers, pin=self.device.type == "cuda")):
+        batches = feed(preprocessor, todo, workers=workers, pin=self.device.type == "cuda")
+        for batch, attention in attended(self.loaded.model, batches, self.layers, per_head=self.options.per_head):
             if batch.prepared is not None and attention is not None:
                 for row, (slot, layout) in enumerate(zip(batch.slots, batch.prepared.layouts, strict=True)):
                     self.moments.add(slot, layout, attention[:, row][..., layout.positions])
@@ -227,28 +227,6 @@ class _Calibration:
 
     def _progress(self, skipped: tuple[Skip, ...]) -> Progress:
         return Progress(min(self.samples, self.moments.count * self.ranks.count), self.samples, skipped)
-
-    def _attended(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, NDArray[Any] | None]]:
-        """Yield each batch with its attention rows [L, B, (heads,) S]; the model runs one batch ahead of whoever counts them."""
-        waiting: tuple[Batch, Tensor | None] | None = None
-        for batch in batches:
-            rows = None if batch.prepared is None else self._attend(batch.prepared.inputs)
-            if waiting is not None:
-                yield waiting[0], None if waiting[1] is None else waiting[1].cpu().numpy()
-            waiting = (batch, rows)
-        if waiting is not None:
-            yield waiting[0], None if waiting[1] is None else waiting[1].cpu().numpy()
-
-    @torch.inference_mode()
-    def _attend(self, inputs: dict[str, Tensor]) -> Tensor:
-        moved = {name: value.to(self.device, non_blocking=True) for name, value in inputs.items()}
-        try:
-            with record_attention(self.loaded.model, self.layers, per_head=self.options.per_head, stop=True) as found:
-                prefill(self.loaded.model, moved)
-        except torch.OutOfMemoryError as error:
-            raise CalibrationError("the GPU ran out of memory", "the state is kept; go on with a smaller --batch-size") from error
-        last = found[self.layers[-1]].device
-        return torch.stack([found[layer].to(last) for layer in self.layers])
 
     def _check_skips(self) -> None:
         count = len(self.ledger.skipped)
@@ -265,9 +243,9 @@ class _Calibration:
         moments = self.moments
         skipped = self.ledger.skipped
         if self.ranks.count > 1:
-            moments = self.empty()
+            moments = Moments(*self.shape)
             for tensors in self.ranks.gather(self.moments.tensors()):
-                moments.merge(self.empty().restore(tensors))
+                moments.merge(Moments(*self.shape).restore(tensors))
             skipped = sorted((skip for part in self.ranks.gather(skipped) for skip in part), key=lambda skip: (skip.slot, skip.index))
         if not moments.count:
             raise CalibrationError(f"none of the {len(self.source)} images of {self.source.name} is usable", "check the source")

@@ -1,18 +1,22 @@
-"""Decode and preprocess images ahead of the model, in worker processes, with bounded memory."""
+"""Decode and preprocess images ahead of the model, in worker processes with bounded memory; run the model over the batches."""
 
 from __future__ import annotations
 
 import signal
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from PIL.Image import Image
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from transformers import PreTrainedModel
 
+from biaskit.attention import prefill, record_attention
 from biaskit.errors import BiaskitError, CalibrationError, ImageSkipped
 from biaskit.families import ModelFamily, Prepared
 from biaskit.images.base import ImageSource
@@ -121,7 +125,7 @@ def _quiet(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _unchanged(batch: Batch) -> Batch:
+def _unchanged(batch: Any) -> Any:
     return batch
 
 
@@ -137,12 +141,18 @@ def feed(preprocessor: Preprocessor, tasks: Sequence[Task], *, workers: int, pin
         CalibrationError: the workers were killed, or ran out of shared memory.
     """
     preprocessor.tasks = tuple(tasks)
-    ahead = {"prefetch_factor": 2, "multiprocessing_context": "fork" if sys.platform == "linux" else "spawn"} if workers else {}
-    with warnings.catch_warnings():  # the user has chosen the number of workers
+    ahead: dict[str, Any] = {"prefetch_factor": 2, "multiprocessing_context": "fork" if sys.platform == "linux" else "spawn"}
+    with warnings.catch_warnings():  # how many workers is the user's choice
         warnings.filterwarnings("ignore", message="This DataLoader will create")
-        loader = DataLoader(
-            preprocessor, batch_size=None, num_workers=workers, collate_fn=_unchanged, pin_memory=pin, worker_init_fn=_quiet, **ahead
-        )  # type: ignore[call-overload]
+        loader: Iterable[Batch] = DataLoader(
+            preprocessor,
+            batch_size=None,
+            num_workers=workers,
+            collate_fn=_unchanged,
+            pin_memory=pin,
+            worker_init_fn=_quiet,
+            **(ahead if workers else {}),
+        )
     try:
         yield from loader
     except RuntimeError as error:
@@ -152,3 +162,35 @@ def feed(preprocessor: Preprocessor, tasks: Sequence[Task], *, workers: int, pin
             f"the preprocessing workers died: {str(error).splitlines()[0]}",
             "the state is kept; go on with fewer --workers or a smaller --batch-size (0 workers use no shared memory)",
         ) from error
+
+
+def attended(
+    model: PreTrainedModel, batches: Iterable[Batch], layers: Sequence[int], *, per_head: bool
+) -> Iterator[tuple[Batch, NDArray[Any] | None]]:
+    """Yield each batch with its attention rows [L, B, (heads,) S], or None if none of its images is usable.
+
+    The model runs one batch ahead of whoever counts the rows, so that a GPU does not wait for the host.
+
+    Raises:
+        CalibrationError: the GPU ran out of memory.
+    """
+    waiting: tuple[Batch, Tensor | None] | None = None
+    for batch in batches:
+        rows = None if batch.prepared is None else _attend(model, batch.prepared.inputs, layers, per_head=per_head)
+        if waiting is not None:
+            yield waiting[0], None if waiting[1] is None else waiting[1].cpu().numpy()
+        waiting = (batch, rows)
+    if waiting is not None:
+        yield waiting[0], None if waiting[1] is None else waiting[1].cpu().numpy()
+
+
+@torch.inference_mode()
+def _attend(model: PreTrainedModel, inputs: Mapping[str, Tensor], layers: Sequence[int], *, per_head: bool) -> Tensor:
+    device = model.get_input_embeddings().weight.device
+    moved = {name: value.to(device, non_blocking=True) for name, value in inputs.items()}
+    try:
+        with record_attention(model, layers, per_head=per_head, stop=True) as found:
+            prefill(model, moved)
+    except torch.OutOfMemoryError as error:
+        raise CalibrationError("the GPU ran out of memory", "the state is kept; go on with a smaller --batch-size") from error
+    return torch.stack([found[layer].to(found[layers[-1]].device) for layer in layers])

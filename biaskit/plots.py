@@ -141,7 +141,7 @@ class _Sheet:
     def text(self, x: float, y: float, text: str, size: float, width: float = math.inf, **style: Any) -> None:
         """Text with its baseline at (x, y), shortened with … to a width."""
         label = self.figure.text(x / self.page.width, 1 - y / self.page.height, text, fontsize=size, parse_math=False, **style)
-        renderer = self.canvas.get_renderer()  # type: ignore[no-untyped-call]
+        renderer = self.canvas.get_renderer()
 
         def too_wide() -> bool:
             return label.get_window_extent(renderer).width / self.figure.dpi > width

@@ -1,5 +1,6 @@
 """Tiny random checkpoints of the real classes, for our own tests and those of plug-in authors. Their weights are random: they say
-nothing about quality, and everything about shapes, positions and exactness."""
+nothing about quality, and everything about shapes, positions and exactness.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +16,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from biaskit.families import ModelFamily, families
 from biaskit.families.processors import build_processor
 
-SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<image>", "<video>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"] + [
-    "<|image_pad|>",
-    "<|video_pad|>",
-    "<img>",
-    "</img>",
-    "<IMG_CONTEXT>",
+SPECIAL = [
+    *("<pad>", "<s>", "</s>", "<unk>", "<image>", "<video>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"),
+    *("<|image_pad|>", "<|video_pad|>", "<img>", "</img>", "<IMG_CONTEXT>"),
 ]
 
 _PARTS = "{% for c in m['content'] %}{% if c['type'] == 'image' %}IMAGE{% else %}{{ c['text'] }}{% endif %}{% endfor %}"
@@ -77,79 +75,83 @@ def _rope(**more: Any) -> dict[str, Any]:
     return {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3], **more}}
 
 
-def _llava(layers: int) -> tuple[Any, Any, Any, dict[str, Any]]:
-    config = hf.LlavaConfig(vision_config=_clip(), text_config=hf.LlamaConfig(**_text(layers)), image_token_id=_id("<image>"),
-                            image_token_index=_id("<image>"), vision_feature_layer=-2, vision_feature_select_strategy="default")  # fmt: skip
-    pixels = hf.CLIPImageProcessorPil(size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336})
-    settings = {
-        "patch_size": 14,
-        "vision_feature_select_strategy": "default",
-        "num_additional_image_tokens": 1,
-        "chat_template": _LLAVA_CHAT,
-    }
-    return config, pixels, byte_tokenizer(image_token="<image>"), settings
+Parts = tuple[Any, Any, Any, dict[str, Any]]
+"""(config, image processor, tokenizer, processor settings)."""
+
+_LLAVA_SETTINGS = {
+    "patch_size": 14,
+    "vision_feature_select_strategy": "default",
+    "num_additional_image_tokens": 1,
+    "chat_template": _LLAVA_CHAT,
+}
+_SQUARE = {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}}
 
 
-def _llava_next(layers: int) -> tuple[Any, Any, Any, dict[str, Any]]:
-    config = hf.LlavaNextConfig(vision_config=_clip(), text_config=hf.LlamaConfig(**_text(layers)), image_token_index=_id("<image>"),
-                                image_grid_pinpoints=_PINPOINTS, vision_feature_layer=-2, vision_feature_select_strategy="default")  # fmt: skip
-    pixels = hf.LlavaNextImageProcessorPil(
-        size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336}, image_grid_pinpoints=_PINPOINTS
-    )
-    settings = {
-        "patch_size": 14,
-        "vision_feature_select_strategy": "default",
-        "num_additional_image_tokens": 1,
-        "chat_template": _LLAVA_CHAT,
-    }
-    return config, pixels, byte_tokenizer(image_token="<image>"), settings
+def _llava(layers: int) -> Parts:
+    ids = {"image_token_id": _id("<image>"), "image_token_index": _id("<image>")}
+    tower = {"vision_feature_layer": -2, "vision_feature_select_strategy": "default"}
+    config = hf.LlavaConfig(vision_config=_clip(), text_config=hf.LlamaConfig(**_text(layers)), **ids, **tower)
+    return config, hf.CLIPImageProcessorPil(**_SQUARE), byte_tokenizer(image_token="<image>"), dict(_LLAVA_SETTINGS)
 
 
-def _llava_onevision(layers: int) -> tuple[Any, Any, Any, dict[str, Any]]:
+def _llava_next(layers: int) -> Parts:
+    tower = {"vision_feature_layer": -2, "vision_feature_select_strategy": "default", "image_grid_pinpoints": _PINPOINTS}
+    text = hf.LlamaConfig(**_text(layers))
+    config = hf.LlavaNextConfig(vision_config=_clip(), text_config=text, image_token_index=_id("<image>"), **tower)
+    pixels = hf.LlavaNextImageProcessorPil(**_SQUARE, image_grid_pinpoints=_PINPOINTS)
+    return config, pixels, byte_tokenizer(image_token="<image>"), dict(_LLAVA_SETTINGS)
+
+
+def _llava_onevision(layers: int) -> Parts:
     vision = hf.SiglipVisionConfig(**_VIT, num_hidden_layers=2, image_size=126, patch_size=14)
     pinpoints = [[126 * rows, 126 * cols] for rows in range(1, 7) for cols in range(1, 7)]
+    shared = {"vision_feature_select_strategy": "full", "vision_aspect_ratio": "anyres_max_9"}
+    image, video = _id("<image>"), _id("<video>")
     config = hf.LlavaOnevisionConfig(
-        vision_config=vision, text_config=hf.Qwen2Config(**_text(layers)), image_token_index=_id("<image>"), image_token_id=_id("<image>"),
-        video_token_index=_id("<video>"), video_token_id=_id("<video>"), image_grid_pinpoints=pinpoints, vision_feature_layer=-1,
-        vision_feature_select_strategy="full", vision_aspect_ratio="anyres_max_9",
-    )  # fmt: skip
+        vision_config=vision,
+        text_config=hf.Qwen2Config(**_text(layers)),
+        image_token_index=image,
+        image_token_id=image,
+        video_token_index=video,
+        video_token_id=video,
+        image_grid_pinpoints=pinpoints,
+        vision_feature_layer=-1,
+        **shared,
+    )
     pixels = hf.LlavaOnevisionImageProcessorPil(size={"height": 126, "width": 126}, image_grid_pinpoints=pinpoints)
-    settings = {
-        "num_image_tokens": 81,
-        "vision_feature_select_strategy": "full",
-        "vision_aspect_ratio": "anyres_max_9",
-        "chat_template": _LLAVA_CHAT,
-    }
+    settings = {**shared, "num_image_tokens": 81, "chat_template": _LLAVA_CHAT}
     return config, pixels, byte_tokenizer(image_token="<image>", video_token="<video>"), settings
 
 
-def _qwen_pixels(patch: int) -> Any:
-    return hf.Qwen2VLImageProcessorPil(patch_size=patch, merge_size=2, temporal_patch_size=2, min_pixels=56 * 56, max_pixels=28 * 28 * 400)
+def _qwen(config: type, patch: int, tower: dict[str, Any], text: dict[str, Any]) -> Callable[[int], Parts]:
+    def make(layers: int) -> Parts:
+        vision = {"num_heads": 2, "patch_size": patch, "spatial_merge_size": 2, "temporal_patch_size": 2, **tower}
+        whole = config(text_config=_text(layers, **text), vision_config=vision, **_QWEN_IDS)
+        pixels = hf.Qwen2VLImageProcessorPil(
+            patch_size=patch, merge_size=2, temporal_patch_size=2, min_pixels=56 * 56, max_pixels=28 * 28 * 400
+        )
+        return whole, pixels, byte_tokenizer(), {"chat_template": _QWEN_CHAT}
+
+    return make
 
 
-def _qwen2_vl(layers: int) -> tuple[Any, Any, Any, dict[str, Any]]:
-    vision = {"depth": 2, "embed_dim": 32, "hidden_size": 64, "num_heads": 2, "patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2, "mlp_ratio": 2}  # fmt: skip
-    return hf.Qwen2VLConfig(text_config=_text(layers, **_rope()), vision_config=vision, **_QWEN_IDS), _qwen_pixels(14), byte_tokenizer(), {"chat_template": _QWEN_CHAT}  # fmt: skip
+_TOWER_25 = {
+    "depth": 2,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "out_hidden_size": 64,
+    "window_size": 112,
+    "fullatt_block_indexes": [1],
+}
+_TOWER_3 = _TOWER_25 | {"depth": 4, "num_position_embeddings": 256, "deepstack_visual_indexes": [0, 1, 2]}
+del _TOWER_3["window_size"], _TOWER_3["fullatt_block_indexes"]
 
 
-def _qwen2_5_vl(layers: int) -> tuple[Any, Any, Any, dict[str, Any]]:
-    vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 64, "patch_size": 14,
-              "spatial_merge_size": 2, "temporal_patch_size": 2, "window_size": 112, "fullatt_block_indexes": [1]}  # fmt: skip
-    return hf.Qwen2_5_VLConfig(text_config=_text(layers, **_rope()), vision_config=vision, **_QWEN_IDS), _qwen_pixels(14), byte_tokenizer(), {"chat_template": _QWEN_CHAT}  # fmt: skip
-
-
-def _qwen3_vl(layers: int) -> tuple[Any, Any, Any, dict[str, Any]]:
-    vision = {"depth": 4, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 64, "patch_size": 16,
-              "spatial_merge_size": 2, "temporal_patch_size": 2, "num_position_embeddings": 256, "deepstack_visual_indexes": [0, 1, 2]}  # fmt: skip
-    text = _text(layers, head_dim=16, **_rope(mrope_interleaved=True))
-    return hf.Qwen3VLConfig(text_config=text, vision_config=vision, **_QWEN_IDS), _qwen_pixels(16), byte_tokenizer(), {"chat_template": _QWEN_CHAT}  # fmt: skip
-
-
-def _internvl(text: Callable[..., Any]) -> Callable[[int], tuple[Any, Any, Any, dict[str, Any]]]:
-    def make(layers: int) -> tuple[Any, Any, Any, dict[str, Any]]:
+def _internvl(text: Callable[..., Any]) -> Callable[[int], Parts]:
+    def make(layers: int) -> Parts:
         vision = {**_VIT, "num_hidden_layers": 2, "image_size": [224, 224], "patch_size": [14, 14]}
-        config = hf.InternVLConfig(vision_config=vision, text_config=text(**_text(layers)), image_token_id=_id("<IMG_CONTEXT>"),
-                                   image_seq_length=64, downsample_ratio=0.5)  # fmt: skip
+        ids = {"image_token_id": _id("<IMG_CONTEXT>"), "image_seq_length": 64, "downsample_ratio": 0.5}
+        config = hf.InternVLConfig(vision_config=vision, text_config=text(**_text(layers)), **ids)
         pixels = hf.GotOcr2ImageProcessorPil(size={"height": 224, "width": 224}, crop_to_patches=True, min_patches=1, max_patches=12)
         tokens = byte_tokenizer(
             start_image_token="<img>", end_image_token="</img>", context_image_token="<IMG_CONTEXT>", video_token="<video>"
@@ -159,13 +161,13 @@ def _internvl(text: Callable[..., Any]) -> Callable[[int], tuple[Any, Any, Any, 
     return make
 
 
-_TINY: dict[str, Callable[[int], tuple[Any, Any, Any, dict[str, Any]]]] = {
+_TINY: dict[str, Callable[[int], Parts]] = {
     "llava-1.5": _llava,
     "llava-next": _llava_next,
     "llava-onevision": _llava_onevision,
-    "qwen2-vl": _qwen2_vl,
-    "qwen2.5-vl": _qwen2_5_vl,
-    "qwen3-vl": _qwen3_vl,
+    "qwen2-vl": _qwen(hf.Qwen2VLConfig, 14, {"depth": 2, "embed_dim": 32, "hidden_size": 64, "mlp_ratio": 2}, _rope()),
+    "qwen2.5-vl": _qwen(hf.Qwen2_5_VLConfig, 14, _TOWER_25, _rope()),
+    "qwen3-vl": _qwen(hf.Qwen3VLConfig, 16, _TOWER_3, {"head_dim": 16, **_rope(mrope_interleaved=True)}),
     "internvl-llama": _internvl(hf.LlamaConfig),
     "internvl-qwen2": _internvl(hf.Qwen2Config),
 }

@@ -22,14 +22,14 @@ def calibrate(
     ] = "coco",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The prior; by default MODEL.safetensors here.")] = None,
     samples: Annotated[
-        int | None, typer.Option("--samples", "-n", min=1, help="Images. [default: 1000, or all of a smaller source]")
+        int | None, typer.Option("--samples", "-n", min=1, help="Images. (default: 1000, or all of a smaller source)")
     ] = None,
     prompt: Annotated[
         list[str] | None,
-        typer.Option("--prompt", help='Text; may be repeated, then cycled. [default: "Please describe the provided image."]'),
+        typer.Option("--prompt", help='Text; may be repeated, then cycled. (default: "Please describe the provided image.")'),
     ] = None,
     layers: Annotated[
-        str | None, typer.Option(help="0-based decoder layers, such as 1,4 or 0-7, or all. [default: those the presets need]")
+        str | None, typer.Option(help="0-based decoder layers, such as 1,4 or 0-7, or all. (default: those the presets need)")
     ] = None,
     heads: Annotated[bool, typer.Option("--heads", help="Also keep each head's mean.")] = False,
     seed: Annotated[int, typer.Option(help="Of the choice of images.")] = 0,
@@ -41,9 +41,9 @@ def calibrate(
     dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16, float32.")] = "auto",
     attention: Annotated[str, typer.Option(help="sdpa, flash_attention_2, eager.")] = "sdpa",
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub checkpoint.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a forward pass. [default: 8 on a GPU, 2 on a CPU]")] = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Preprocessing processes. [default: from the cores]")] = None,
-    max_skips: Annotated[int | None, typer.Option(min=0, help="Give up after so many unusable images. [default: n/4, at least 10]")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a forward pass. (default: 8 on a GPU, 2 on a CPU)")] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Preprocessing processes. (default: from the cores)")] = None,
+    max_skips: Annotated[int | None, typer.Option(min=0, help="Give up after so many unusable images. (default: n/4, at least 10)")] = None,
     save_every: Annotated[float, typer.Option(min=0.0, help="Seconds between writes of the state.")] = 10.0,
     restart: Annotated[bool, typer.Option("--restart", help="Throw an unfinished run away.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the prior.")] = False,
@@ -63,13 +63,15 @@ def calibrate(
         raise CalibrationError(f"{target} exists", "choose another --out, or overwrite it with --force")
     wanted = _layers(layers)
 
-    from biaskit.calibrate import PROMPT
-    from biaskit.calibrate import calibrate as run
-    from biaskit.families.load import load_model
     from biaskit.images import open_source
 
     source = open_source(data, coco_root=coco_root if data == "coco" else None, split=split, n=samples, seed=seed)
     say(f"data {data}: {len(source)} images")
+
+    from biaskit.calibrate import PROMPT
+    from biaskit.calibrate import calibrate as run
+    from biaskit.families.load import load_model
+
     loaded = load_model(model, device=device, dtype=dtype, attention=attention, revision=revision, say=say)
     if partial.exists() and not restart:
         say(f"going on from {partial}")

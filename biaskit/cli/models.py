@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -59,7 +59,7 @@ def inspect(
     place, family, config, processor = read_checkpoint(model, revision)
     prepared = family.prepare(processor, config, [[Image.new("RGB", (int(width), int(height)))]], ["Describe the image."])
     layout, text = prepared.layouts[0], config.text_config
-    planes = [
+    planes: list[dict[str, Any]] = [
         {"plane": plane.name, "rows": plane.rows, "cols": plane.cols, "box": plane.box, "canonical": family.canonical(config)[plane.name]}
         for plane in layout.planes
     ]

@@ -1,4 +1,4 @@
-"""The any-resolution grid of LLaVA-NeXT and LLaVA-OneVision: a base view, then tiles merged into one canvas with a newline after each row."""
+"""The any-resolution grid of LLaVA-NeXT and LLaVA-OneVision: a base view, then tiles merged into one canvas, a newline after each row."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def canvas(size: tuple[int, int], pinpoints: Sequence[Sequence[int]], image_size
     unit = image_size / patches
 
     def fraction(cell: int, axis: int) -> float:
-        return (cell * unit - pad[axis]) / resized[axis]
+        return float((cell * unit - pad[axis]) / resized[axis])
 
     rows, cols = kept.shape
     return Canvas(rows, cols, (fraction(left, 1), fraction(top, 0), fraction(left + cols, 1), fraction(top + rows, 0)))

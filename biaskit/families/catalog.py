@@ -64,13 +64,15 @@ def resolve(name: str) -> Place:
     """Find out what the user means: a local directory, a short name, or a hub id.
 
     Raises:
-        ModelError: none of them; the hint offers near short names.
+        ModelError: none of them (the hint offers near short names), or a checkpoint known to need remote code.
     """
     if Path(name).is_dir():
         return Place(name, local=True)
     if name in CHECKPOINTS:
         return Place(CHECKPOINTS[name].hub_id, local=False, note=CHECKPOINTS[name].note)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith((".", "/")):
+        if twin(name):
+            raise needs_code(name)
         return Place(name, local=False)
     if "/" in name or name.startswith("."):
         raise ModelError(
@@ -81,6 +83,13 @@ def resolve(name: str) -> Place:
     raise ModelError(
         f"unknown model {name!r}", hint + "give a short name (biaskit models list), a hub id ORG/NAME, or a checkpoint directory"
     )
+
+
+def needs_code(name: str) -> ModelError:
+    """Return the error for a checkpoint that stock classes cannot load."""
+    other = twin(name)
+    hint = f"use its HF-format twin {other}" if other else "look for a checkpoint in HF format, usually named …-hf"
+    return ModelError(f"{name} needs code of its own, which biaskit does not run", hint)
 
 
 def twin(hub_id: str) -> str | None:

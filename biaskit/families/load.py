@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from biaskit.errors import ModelError
 from biaskit.families import ModelFamily, families
-from biaskit.families.catalog import Place, resolve, twin
+from biaskit.families.catalog import Place, needs_code, resolve
 from biaskit.families.processors import load_processor
 
 if TYPE_CHECKING:
@@ -80,9 +80,7 @@ def load_model(
 
 
 def _identify(place: Place, revision: str | None) -> tuple[Path, dict[str, Any], ModelFamily]:
-    """Return a checkpoint's config file, what it says, and its family. No request is made for one that is known to need remote code."""
-    if not place.local and twin(place.target):
-        find_family(place, {"auto_map": {}})
+    """Return a checkpoint's config file, what it says, and its family."""
     path = _file(place, "config.json", revision)
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
@@ -120,10 +118,8 @@ def find_family(place: Place, settings: dict[str, Any]) -> ModelFamily:
     model_type = str(settings.get("model_type", "?"))
     if model_type in families and "auto_map" not in settings and not _foreign(settings):
         return families.get(model_type)
-    other = twin(place.target)
-    if other or "auto_map" in settings or _foreign(settings):
-        hint = f"use its HF-format twin {other}" if other else "look for a checkpoint in HF format, usually named …-hf"
-        raise ModelError(f"{place.target} needs code of its own (model type {model_type!r}), which biaskit does not run", hint)
+    if "auto_map" in settings or _foreign(settings):
+        raise needs_code(place.target)
     raise ModelError(
         f"{place.target} is a {model_type!r} model, which no family covers", f"supported model types: {', '.join(families.names())}"
     )
@@ -157,7 +153,7 @@ def _hub_errors(place: Place) -> Iterator[None]:
         raise ModelError(
             f"{place.target} lacks a file: {str(error).splitlines()[0]}", "is it a complete checkpoint in HF format?"
         ) from error
-    except (hub.HfHubHTTPError, ConnectionError, TimeoutError) as error:
+    except (hub.HfHubHTTPError.__bases__[0], ConnectionError, TimeoutError) as error:  # the base is the HTTP client's own HTTPError
         raise ModelError(f"the hub does not answer for {place.target}: {str(error).splitlines()[0]}", _OFFLINE_HINT) from error
 
 
@@ -248,6 +244,7 @@ def _fit(need: int, device: str, *, auto: bool) -> int | None:
 def _load(place: Place, revision: str | None, dtype: str, attention: str, device: str, device_map: int | None) -> PreTrainedModel:
     import torch
     import transformers
+    from safetensors import SafetensorError
 
     where = _where(place, revision)
     if device_map is not None:
@@ -259,7 +256,7 @@ def _load(place: Place, revision: str | None, dtype: str, attention: str, device
             model: PreTrainedModel = transformers.AutoModelForImageTextToText.from_pretrained(
                 place.target, dtype=getattr(torch, dtype), attn_implementation=attention, **where
             )
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise ModelError(
             f"{place.target} does not load: {str(error).strip().splitlines()[0]}", "check its files, --attention, --dtype and --device"
         ) from error

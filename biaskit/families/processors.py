@@ -1,8 +1,8 @@
 """Load processors with or without torchvision.
 
-With torchvision the stock `AutoProcessor` does everything. Without it the stock classes of several families refuse to load, for the sake of a
-video processor that images never need; then the same classes are put together from their parts with the PIL image processor and no video
-processor.
+With torchvision the stock `AutoProcessor` does everything. Without it the stock classes of several families refuse to load, for the sake
+of a video processor that images never need; then the same classes are put together from their parts with the PIL image processor and no
+video processor.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def images_only(processor_class: type) -> type:
 
 
 def _rebuild(processor_class: type, state: dict[str, Any]) -> Any:
-    made = object.__new__(images_only(processor_class))
+    made: Any = object.__new__(images_only(processor_class))
     made.__dict__.update(state)
     return made
 
@@ -72,5 +72,7 @@ def load_processor(family: ModelFamily, target: str, revision: str | None = None
             f"the processor of {target} does not load: {str(error).splitlines()[0]}",
             f"check its preprocessor, tokenizer and chat-template files{missing}",
         ) from error
+    if len(tokenizer) < 2:  # the stock loader makes an empty one where the files are missing
+        raise ModelError(f"{target} has no tokenizer", "add its tokenizer.json and tokenizer_config.json")
     settings.setdefault("chat_template", getattr(tokenizer, "chat_template", None))
     return build_processor(family, image_processor, tokenizer, settings)

@@ -107,7 +107,7 @@ class Downloader:
                 return None if wait is None else min(wait, _LONGEST_WAIT)
 
         sent = {"User-Agent": f"biaskit/{__version__}", "Accept-Encoding": "identity", **(headers or {})}
-        patience = Patience(self.retries, backoff_factor=self.backoff, status_forcelist=_RETRIED)
+        patience = Patience(self.retries, connect=min(self.retries, 3), backoff_factor=self.backoff, status_forcelist=_RETRIED)
         return self._pool(url).request("GET", url, headers=sent, retries=patience, timeout=self.timeout, preload_content=whole)
 
     def _pool(self, url: str) -> urllib3.PoolManager:

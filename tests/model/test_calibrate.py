@@ -169,7 +169,7 @@ def test_too_many_skips_keep_the_state_and_are_tried_again(tmp_path):
     unit, out = loaded("llava-1.5"), tmp_path / "prior.safetensors"
     whole = calibrate(unit, Pictures(40), samples=24, workers=0).to_bytes()
     source = Pictures(40, bad=order(Pictures(40), 0)[10:].tolist())  # the disk goes away after ten images
-    with pytest.raises(CalibrationError, match="1[12] images could not be used") as caught:
+    with pytest.raises(CalibrationError, match=r"1[12] images could not be used") as caught:
         calibrate(unit, source, samples=24, workers=0, out=out)
     assert "run the same command again" in caught.value.hint
     assert Path(f"{out}.partial").is_file() and not out.exists()
@@ -303,9 +303,8 @@ def test_torchrun_gives_the_same_prior(tmp_path, checkpoint):
     import subprocess
     import sys
 
-    base = [
-        "--model", str(checkpoint("llava-1.5")), "--data", "generated", "-n", "11", "--batch-size", "2", "--workers", "0", "--device", "cpu",
-    ]  # fmt: skip
+    data = ["--data", "generated", "-n", "11", "--batch-size", "2", "--workers", "0", "--device", "cpu"]
+    base = ["--model", str(checkpoint("llava-1.5")), *data]
     run = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29517"]
     two, one = tmp_path / "two.safetensors", tmp_path / "one.safetensors"
     subprocess.run([*run, "-m", "biaskit", "calibrate", *base, "--out", str(two)], check=True, capture_output=True, timeout=300)

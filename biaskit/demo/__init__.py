@@ -1,0 +1,1 @@
+"""The demonstration: what the toolkit does, without a download."""

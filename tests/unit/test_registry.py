@@ -1,0 +1,56 @@
+"""Built-ins and entry points come in by the same door."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from biaskit.errors import BiaskitError
+from biaskit.families import families
+
+
+def test_unknown_names_offer_the_nearest():
+    with pytest.raises(BiaskitError, match="unknown model family 'llava_nxt'") as caught:
+        families.get("llava_nxt")
+    assert "llava_next" in caught.value.hint
+
+
+def test_a_name_cannot_be_taken_twice():
+    with pytest.raises(ValueError, match="already Llava"):
+
+        @families.register("llava")
+        class Impostor:
+            pass
+
+
+def test_plug_ins_come_in_by_entry_point(tmp_path):
+    """A package of somebody else's announces a family, and a broken one does not take the toolkit down."""
+    (tmp_path / "their_family.py").write_text(
+        textwrap.dedent(
+            """
+            from biaskit.families import families
+            from biaskit.families.llava import Llava
+
+            @families.register("their_llava")
+            class Theirs(Llava):
+                title = "Theirs"
+            """
+        )
+    )
+    info = tmp_path / "their_family-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-family\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[biaskit.families]\ntheirs = their_family\nbroken = no_such_module\n")
+    code = "from biaskit.families import families; print(families.get('their_llava').title, 'llava' in families)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=_path(tmp_path))
+    assert done.stdout.strip() == "Theirs True"
+    assert "'broken' (no_such_module) failed to load" in done.stderr
+
+
+def _path(extra):
+    import os
+
+    return {**os.environ, "PYTHONPATH": f"{extra}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
