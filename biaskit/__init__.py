@@ -16,7 +16,7 @@ _PUBLIC = {
     "Plane": "grid",
     "Prior": "prior",
     "bias_report": "bias",
-    "calibrate": "calibrate",
+    "calibrate": "calibration",
     "heatmap": "plots",
     "load_model": "families.load",
     "load_prior": "store",

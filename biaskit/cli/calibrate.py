@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from biaskit.calibrate import Progress
+    from biaskit.calibration import Progress
     from biaskit.families.load import Loaded
     from biaskit.prior import Prior
 
@@ -68,8 +68,8 @@ def calibrate(
     source = open_source(data, coco_root=coco_root if data == "coco" else None, split=split, n=samples, seed=seed)
     say(f"data {data}: {len(source)} images")
 
-    from biaskit.calibrate import PROMPT
-    from biaskit.calibrate import calibrate as run
+    from biaskit.calibration import PROMPT
+    from biaskit.calibration import calibrate as run
     from biaskit.families.load import load_model
 
     loaded = load_model(model, device=device, dtype=dtype, attention=attention, revision=revision, say=say)

@@ -135,6 +135,7 @@ def _hub_errors(place: Place) -> Iterator[None]:
     """Turn the hub client's errors into ours."""
     from huggingface_hub import errors as hub
 
+    client_error: type[Exception] = hub.HfHubHTTPError.__mro__[1]  # whichever HTTP client the hub library uses
     page = f"the hub page of {place.target}"
     try:
         yield
@@ -153,7 +154,7 @@ def _hub_errors(place: Place) -> Iterator[None]:
         raise ModelError(
             f"{place.target} lacks a file: {str(error).splitlines()[0]}", "is it a complete checkpoint in HF format?"
         ) from error
-    except (hub.HfHubHTTPError.__bases__[0], ConnectionError, TimeoutError) as error:  # the base is the HTTP client's own HTTPError
+    except (client_error, ConnectionError, TimeoutError) as error:
         raise ModelError(f"the hub does not answer for {place.target}: {str(error).splitlines()[0]}", _OFFLINE_HINT) from error
 
 

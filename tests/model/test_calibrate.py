@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from biaskit.calibrate import PROMPT, calibrate
+from biaskit.calibration import PROMPT, calibrate
 from biaskit.errors import BiaskitError, CalibrationError, ImageSkipped, ModelError, SourceError
 from biaskit.families.load import Loaded, load_model
 from biaskit.grid import resample

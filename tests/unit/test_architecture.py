@@ -18,7 +18,7 @@ LEVELS = {
     "1": ["prior", "jackknife", "measures"],
     "2a": ["images", "store", "exchange"],
     "2b": ["families", "attention", "moments", "ranks", "testing"],
-    "3": ["feed", "resume", "calibrate", "bias", "verdict"],
+    "3": ["feed", "resume", "calibration", "bias", "verdict"],
     "4": ["plots", "panels", "figure_layout", "demo"],
     "5": ["cli", "__main__"],
 }
@@ -96,8 +96,11 @@ def test_reading_a_prior_loads_no_torch():
     assert not {"torch", "transformers", "matplotlib"} & loaded_by("import biaskit; biaskit.load_prior; biaskit.Prior; biaskit.bias_report")
 
 
-def test_public_names_exist():
+def test_public_names_exist_and_stay_what_they_are():
+    """A module of the same name would take a function's place once it is imported."""
+    names = {path.stem for path in PACKAGE.iterdir()} - {"__init__"}
+    assert not names & set(biaskit.__all__)
     for name in biaskit.__all__:
-        assert getattr(biaskit, name) is not None
+        assert getattr(biaskit, name) is getattr(biaskit, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'callibrate'"):
         biaskit.callibrate  # noqa: B018
