@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -120,9 +123,17 @@ class Preprocessor(Dataset[Batch]):
         return self._together(images) if images else None
 
 
-def _quiet(worker: int) -> None:
-    """Leave Ctrl-C to the main process."""
+def _depend(worker: int) -> None:
+    """Leave Ctrl-C to the main process, and die with it: a worker that waits to hand over a batch would outlive a killed one for ever."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _unchanged(batch: Any) -> Any:
@@ -150,7 +161,7 @@ def feed(preprocessor: Preprocessor, tasks: Sequence[Task], *, workers: int, pin
             num_workers=workers,
             collate_fn=_unchanged,
             pin_memory=pin,
-            worker_init_fn=_quiet,
+            worker_init_fn=_depend,
             **(ahead if workers else {}),
         )
     try:

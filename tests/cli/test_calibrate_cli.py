@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from PIL import Image
 
@@ -89,8 +90,10 @@ def test_killed_and_started_again(tmp_path, checkpoint):
     while not state.exists() and victim.poll() is None:
         time.sleep(0.01)
     time.sleep(0.2)
+    workers = psutil.Process(victim.pid).children(recursive=True)
     victim.send_signal(signal.SIGKILL)
     victim.wait()
+    assert workers and not psutil.wait_procs(workers, timeout=20)[1], "no worker may outlive the command"
     assert state.exists() and not (tmp_path / "killed.safetensors").exists()
     again = biaskit(*words, "--out", "killed.safetensors", cwd=tmp_path)
     assert "going on from killed.safetensors.partial" in again.stderr
