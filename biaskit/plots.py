@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,32 +22,12 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 
 from biaskit.bias import BiasReport
-from biaskit.errors import BiaskitError
+from biaskit.figure_file import FAINT, INK, STYLE, check_out, write_figure
 from biaskit.figure_layout import COMPACT, FULL, FULL_PANELS, LEFT, Page, Rect, Sizes, Slot, page, slot
 from biaskit.panels import Panel, caption, colour_limit, colour_ticks, multiple, panels, profile_reach, profile_ticks
 from biaskit.prior import Prior
 
-METADATA: dict[str, dict[str, Any]] = {  # by suffix; no dates, so that the same input gives the same bytes
-    ".png": {"Software": "biaskit"},
-    ".pdf": {"Creator": "biaskit", "CreationDate": None},
-    ".svg": {"Creator": "biaskit", "Date": None},
-}
-_INK, _FAINT = "0.15", "0.45"
 _MORE, _LESS = "#c2545a", "#3f6ea3"
-_STYLE: dict[str, Any] = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 8,
-    "axes.linewidth": 0.6,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "svg.hashsalt": "biaskit",
-    "pdf.fonttype": 42,
-}
 
 
 def heatmap(
@@ -85,27 +64,12 @@ def heatmap(
     if out is not None:
         check_out(Path(out), force)
     found = panels(group, layers, planes, labels, reports)
-    style: Any = {**sns.axes_style("ticks"), **_STYLE}
+    style: Any = {**sns.axes_style("ticks"), **STYLE}
     with rc_context(style):
         figure = _draw(found, _columns(len(found), len(group)), title)
         if out is not None:
-            _write(figure, Path(out))
+            write_figure(figure, Path(out))
     return figure
-
-
-def check_out(path: Path, force: bool) -> None:
-    """Refuse a figure's path before any work.
-
-    Raises:
-        BiaskitError: an unknown suffix, a folder that is not there, or a file that exists without `force`.
-    """
-    if path.suffix.lower() not in METADATA:
-        what = f"a {path.suffix} figure" if path.suffix else "a figure without a suffix"
-        raise BiaskitError(f"cannot write {what}: {path}", f"end the name in {', '.join(METADATA)}")
-    if not path.parent.is_dir():
-        raise BiaskitError(f"there is no folder {path.parent}", "create it first")
-    if path.exists() and not force:
-        raise BiaskitError(f"{path} exists", "choose another name, or overwrite it with --force")
 
 
 def _columns(count: int, groups: int) -> int:
@@ -178,7 +142,7 @@ def _draw(found: Sequence[Panel], columns: int, title: str | None) -> Figure:
             _profile(sheet.axes(where.col_profile, corner), cols, reach, upright=False)
     _colour_bar(sheet, found, norm, colours)
     for line, note in enumerate(notes):
-        sheet.text(LEFT, place.height - 0.12 - 0.18 * (len(notes) - line - 0.8), note, 7, place.width - LEFT - 0.1, color=_FAINT)
+        sheet.text(LEFT, place.height - 0.12 - 0.18 * (len(notes) - line - 0.8), note, 7, place.width - LEFT - 0.1, color=FAINT)
     if title:
         sheet.text(LEFT, 0.34, title, 11, place.width - LEFT - 0.1, weight="bold")
     return figure
@@ -198,11 +162,11 @@ def _profile(axes: Axes, values: Any, reach: tuple[float, float], upright: bool)
     ticks = profile_ticks(reach)
     text = [multiple(tick) for tick in ticks]
     if upright:
-        axes.axvline(1, color=_INK, linewidth=0.7)
+        axes.axvline(1, color=INK, linewidth=0.7)
         axes.set(xlim=reach, ylim=(size, 0), yticks=[])
         axes.set_xticks(ticks, text, fontsize=6)
     else:
-        axes.axhline(1, color=_INK, linewidth=0.7)
+        axes.axhline(1, color=INK, linewidth=0.7)
         axes.set(ylim=reach, xlim=(0, size), xticks=[])
         axes.set_yticks(ticks, text, fontsize=6)
     axes.tick_params(length=2, pad=1.5)
@@ -219,14 +183,14 @@ def _words(sheet: _Sheet, where: Slot, corner: tuple[float, float], panel: Panel
         return
     sheet.text(x, top + 0.26, panel.name, 9.5, where.width, weight="bold")
     sheet.text(x, top + 0.44, " · ".join(part for part in (panel.layer_text, panel.verdict) if part), 8.5, where.width)
-    sheet.text(x, top + where.height - sizes.foot + 0.2, caption(panel.prior), 6.5, where.width, color=_FAINT)
+    sheet.text(x, top + where.height - sizes.foot + 0.2, caption(panel.prior), 6.5, where.width, color=FAINT)
     if len(where.maps) == 1:
         return
     for name, (left, above, width, _) in where.maps.items():
         rows, cols = panel.maps[name].shape
         attached = name == "newline" and name != panel.main
         text, at, align = (name, left + width, "right") if attached else (f"{name} {rows}×{cols}", left, "left")
-        sheet.text(x + at, top + above - 0.05, text, 6, color=_FAINT, ha=align)
+        sheet.text(x + at, top + above - 0.05, text, 6, color=FAINT, ha=align)
 
 
 def _colour_bar(sheet: _Sheet, found: Sequence[Panel], norm: Normalize, colours: Colormap) -> None:
@@ -239,21 +203,3 @@ def _colour_bar(sheet: _Sheet, found: Sequence[Panel], norm: Normalize, colours:
     bar.set_ticks([math.log2(tick) for tick in ticks], labels=[f"{multiple(tick)} ×" for tick in ticks])
     bar.ax.tick_params(length=2.5, labelsize=7)
     bar.set_label("attention relative to uniform", fontsize=7.5)
-
-
-def _write(figure: Figure, path: Path) -> None:
-    """Save in one step: readers see no file, the old one or the whole new one."""
-    suffix = path.suffix.lower()
-    part = None
-    try:
-        handle, name = tempfile.mkstemp(suffix=suffix, prefix=f".{path.stem}-", dir=path.parent)
-        os.close(handle)
-        part = Path(name)
-        figure.savefig(part, dpi=200, metadata=METADATA[suffix], format=suffix[1:])
-        part.chmod(0o644)  # mkstemp's files are private; figures are not
-        part.replace(path)
-    except OSError as error:
-        raise BiaskitError(f"cannot write {path}: {error.strerror or error}", "choose a folder you may write to") from error
-    finally:
-        if part is not None:
-            part.unlink(missing_ok=True)

@@ -29,7 +29,7 @@ def heatmap(
     # heavy imports only once the arguments make sense
     from biaskit.bias import report
     from biaskit.panels import shown_planes
-    from biaskit.plots import check_out
+    from biaskit.figure_file import check_out
     from biaskit.plots import heatmap as draw
     from biaskit.store import load_prior
 

@@ -1,0 +1,143 @@
+"""`biaskit prune`: one image and prompt, answered with and without pruning, and where the kept tokens lie."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from biaskit.families import Prepared
+    from biaskit.families.load import Loaded
+    from biaskit.prior import Prior
+    from biaskit.pruners import Pruner
+
+
+def prune(
+    model: Annotated[str, typer.Option("--model", "-m", help="Short name (biaskit models list), hub id, or checkpoint directory.")],
+    image: Annotated[Path, typer.Option("--image", "-i", help="The picture.")],
+    prompt: Annotated[str, typer.Option("--prompt", "-p", help="What to ask.")] = "Please describe the provided image.",
+    pruner: Annotated[str, typer.Option("--pruner", help="Method (biaskit pruners list).")] = "d2pruner",
+    retention: Annotated[float | None, typer.Option("--retention", "-r", help="Share of visual tokens kept. (default: 0.1)")] = None,
+    budget: Annotated[int | None, typer.Option(min=1, help="Number of visual tokens kept; instead of --retention.")] = None,
+    layer: Annotated[int | None, typer.Option(min=0, help="K: drop before this decoder layer. (default: the method's)")] = None,
+    preset: Annotated[str | None, typer.Option(help="A set of the method's parameters (biaskit pruners show).")] = None,
+    parameters: Annotated[list[str] | None, typer.Option("--set", help="A parameter of the method, NAME=VALUE; may be repeated.")] = None,
+    prior: Annotated[str | None, typer.Option(help="File or name of a prior, for the methods that read attention.")] = None,
+    compare: Annotated[str | None, typer.Option(help="Further methods with their defaults, such as fastv,divprune.")] = None,
+    overlay: Annotated[Path | None, typer.Option(help="Figure of the kept tokens, one panel a method: .png, .pdf or .svg.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Length of the answers.")] = 64,
+    seed: Annotated[int, typer.Option(help="Of methods that draw random numbers.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16, float32.")] = "auto",
+    attention: Annotated[str, typer.Option(help="sdpa, flash_attention_2, eager.")] = "sdpa",
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub checkpoint.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the figure.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Report as JSON on stdout.")] = False,
+) -> None:
+    """Answer a prompt about an image with all visual tokens and with those a method keeps, and draw which they are."""
+    if retention is not None and budget is not None:
+        raise typer.BadParameter("give --retention or --budget, not both", param_hint="--budget")
+    share: dict[str, Any] = {"budget": budget} if budget is not None else {"retention": 0.1 if retention is None else retention}
+    chosen = {name: value for name, value in (("layer", layer), ("preset", preset)) if value is not None}
+
+    from biaskit.images.decode import decode
+    from biaskit.pruners import get_pruner
+    from biaskit.store import load_prior
+
+    methods = [get_pruner(pruner, **share, **chosen, **_parameters(parameters or []))]
+    methods += [get_pruner(name.strip(), **share) for name in (compare or "").split(",") if name.strip()]
+    bias = None if prior is None else load_prior(prior)
+    if overlay is not None:
+        from biaskit.figure_file import check_out
+
+        check_out(overlay, force)
+    picture = decode(_bytes(image), image.name)
+
+    from biaskit.cli.calibrate import say
+    from biaskit.families.load import load_model
+
+    loaded = load_model(model, device=device, dtype=dtype, attention=attention, revision=revision, say=say)
+    prepared = loaded.family.prepare(loaded.processor, loaded.model.config, [[picture]], [prompt])
+    whole = get_pruner("random", retention=1.0, layer=0)
+    rows = [_answer(loaded, prepared, whole, None, max_new_tokens, seed, name="none")]
+    rows += [_answer(loaded, prepared, method, bias, max_new_tokens, seed, name=type(method).title) for method in methods]
+    if overlay is not None:
+        from biaskit.overlay import Kept
+        from biaskit.overlay import overlay as draw
+
+        panels = [Kept(row["method"], row["kept"], row["answer"]) for row in rows[1:]]
+        draw(picture, prepared.layouts[0], panels, out=overlay, title=prompt, force=force)
+    _show(rows, loaded.name, overlay, as_json)
+
+
+def _bytes(path: Path) -> bytes:
+    from biaskit.errors import BiaskitError
+
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BiaskitError(f"cannot read {path}: {error.strerror}", "give the path of an image file") from error
+
+
+def _parameters(words: list[str]) -> dict[str, Any]:
+    """Read NAME=VALUE; values are JSON where they can be (0.5, true, null), else text."""
+    found: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise typer.BadParameter(f"{word!r}: write NAME=VALUE", param_hint="--set")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
+
+
+def _answer(
+    loaded: Loaded, prepared: Prepared, pruner: Pruner, prior: Prior | None, max_new_tokens: int, seed: int, *, name: str
+) -> dict[str, Any]:
+    """Generate greedily with one method; return its answer and accounting."""
+    import torch
+
+    from biaskit.apply import prune as pruned
+
+    device = loaded.model.get_input_embeddings().weight.device
+    inputs = {
+        key: value.to(device, loaded.model.dtype if value.is_floating_point() else value.dtype) for key, value in prepared.inputs.items()
+    }
+    used = None if pruner.prior == "unused" else prior
+    with torch.inference_mode(), pruned(loaded.model, pruner, prior=used, seed=seed) as pruning:
+        output = loaded.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+    (sample,) = pruning.samples
+    fresh = output[0, prepared.inputs["input_ids"].shape[1] :]
+    return {
+        "method": name,
+        "answer": loaded.processor.tokenizer.decode(fresh, skip_special_tokens=True).strip(),
+        "N": sample.n_visual,
+        "n": len(sample),
+        "mean_tokens": sample.mean_tokens,
+        "cache_bytes": sample.cache_bytes,
+        "kept": sample.indices.cpu().numpy(),
+        "info": dict(sample.info),
+    }
+
+
+def _show(rows: list[dict[str, Any]], name: str, figure: Path | None, as_json: bool) -> None:
+    if as_json:
+        plain = [{**row, "kept": row["kept"].tolist()} for row in rows]
+        print(json.dumps({"model": name, "overlay": None if figure is None else str(figure), "runs": plain}, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("method", "N", "n", "layer mean", "cache MB", "answer", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(
+            row["method"], str(row["N"]), str(row["n"]), f"{row['mean_tokens']:.1f}", f"{row['cache_bytes'] / 1e6:.2f}", row["answer"]
+        )
+    Console().print(table, markup=False)
+    if figure is not None:
+        print(figure)
