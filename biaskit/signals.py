@@ -62,7 +62,7 @@ class Keep:
     """Which visual tokens stay.
 
     Attributes:
-        indices: [n] int64, ascending, into the N visual tokens of the sample.
+        indices: [n] int64, ascending, into the N visual tokens of the sample; on any device.
         info: what the method wants to report about this decision, such as the density of its graph.
     """
 
@@ -84,6 +84,6 @@ def budget(n_tokens: int, retention: float) -> int:
     """
     if not 0 < retention <= 1:
         raise BiaskitError(
-            f"retention is {retention}, not in 0 < r ≤ 1", "it is the share of visual tokens that is kept: 0.1 keeps a tenth"
+            f"retention is {retention}, not in 0 < r ≤ 1", "it is the share of visual tokens kept: 0.1 keeps a tenth"
         )
     return min(max(math.floor(round(retention * n_tokens, 9) + 0.5), 1), n_tokens)
