@@ -1,5 +1,6 @@
 """Tiny random checkpoints of the real classes, for our own tests and those of plug-in authors. Their weights are random: they say
-nothing about quality, and everything about shapes, positions and exactness."""
+nothing about quality, and everything about shapes, positions and exactness.
+"""
 
 from __future__ import annotations
 

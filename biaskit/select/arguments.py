@@ -20,9 +20,7 @@ def vector(name: str, values: Tensor, length: int | None = None) -> Tensor:
     """
     if values.ndim != 1 or (length is not None and len(values) != length):
         wanted = "[N]" if length is None else f"[{length}]"
-        raise BiaskitError(
-            f"{name} has shape {list(values.shape)}, not {wanted}", "one value per visual token of one sample, no batch axis"
-        )
+        raise BiaskitError(f"{name} has shape {list(values.shape)}, not {wanted}", "one value per visual token of one sample, no batch")
     return _finite(name, values)
 
 
@@ -34,7 +32,7 @@ def matrix(name: str, values: Tensor, length: int | None = None) -> Tensor:
     """
     if values.ndim != 2 or (length is not None and len(values) != length):
         wanted = "[N, d]" if length is None else f"[{length}, d]"
-        raise BiaskitError(f"{name} has shape {list(values.shape)}, not {wanted}", "one row per visual token of one sample, no batch axis")
+        raise BiaskitError(f"{name} has shape {list(values.shape)}, not {wanted}", "one row per visual token of one sample, no batch")
     return _finite(name, values)
 
 

@@ -1,4 +1,4 @@
-"""Where tokens sit, as a tensor of (plane, row, col), and who is next to whom. Flattened indices would wrap around row ends and mix tiles."""
+"""Where tokens sit, as a tensor of (plane, row, col), and who is next to whom. Flattened indices would wrap and mix tiles."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def cells(grid: Layout | tuple[int, int], *, newline_column: bool = True) -> Ten
 
     Args:
         grid: (rows, cols) of one plane in raster order, or a layout.
-        newline_column: count each row's newline token as one more column of its image's canvas; otherwise newlines are a plane of their own.
+        newline_column: count a row's newline token as one more column of its image's canvas; otherwise newlines are a plane apart.
     """
     if not isinstance(grid, Layout):
         rows, cols = grid
-        index = torch.arange(rows * cols)
-        return torch.stack([torch.zeros_like(index), index // max(cols, 1), index % max(cols, 1)], 1)
+        raster = torch.arange(rows * cols)
+        return torch.stack([torch.zeros_like(raster), raster // max(cols, 1), raster % max(cols, 1)], 1)
     plane, row, col = (torch.from_numpy(part).to(torch.int64) for part in (grid.plane, grid.row, grid.col))
     if newline_column:
         canvas = {p.image: index for index, p in enumerate(grid.planes) if p.name == "canvas"}
@@ -37,7 +37,7 @@ def check_cells(where: Tensor, n_tokens: int) -> None:
     """Raise BiaskitError if `where` is not [N, 3] whole numbers from 0."""
     if where.shape != (n_tokens, 3) or where.is_floating_point():
         raise BiaskitError(
-            f"cells have shape {list(where.shape)}, not [{n_tokens}, 3]", "pass (plane, row, col) of every token, as cells() makes"
+            f"cells have shape {list(where.shape)}, not [{n_tokens}, 3]", "pass every token's (plane, row, col), as cells() makes"
         )
     if n_tokens and int(where.min()) < 0:
         raise BiaskitError("a cell has a negative plane, row or column", "count planes, rows and columns from 0")

@@ -17,7 +17,7 @@ def unit_rows(features: Tensor) -> Tensor:
     """Scale rows [N, d] to length 1. A row of zeros stays zero: it is similar to nothing."""
     largest = features.abs().amax(-1, keepdim=True) if features.shape[-1] else features.new_ones(len(features), 1)
     features = features / torch.where(largest > 0, largest, 1.0)  # lengths that float32 cannot square
-    length = features.norm(dim=-1, keepdim=True)
+    length = torch.linalg.vector_norm(features, dim=-1, keepdim=True)
     return features / torch.where(length > 0, length, 1.0)
 
 

@@ -64,9 +64,9 @@ def graph_select(
         graph: of the same N tokens.
         pivot_mode: `topk`, pivots are the highest scores; `mis`, pivots too must not be linked.
         exclude_pivot_neighbours: whether pivots' neighbours are out of the expansion.
-        fill: when the graph leaves fewer than n. `score`: the highest scores that are left. `layers`: forget all exclusions and expand again on
-            what is left, as often as it takes. `raise_theta`: raise the threshold by 0.05 and expand on, until there are no edges.
-            `none`: keep fewer.
+        fill: when the graph leaves fewer than n. `score`: the highest scores that are left. `layers`: forget all exclusions and expand
+            again on what is left, as often as it takes. `raise_theta`: raise the threshold by 0.05 and expand on, until there are no
+            edges. `none`: keep fewer.
 
     Returns:
         The kept tokens, ascending. `info`: `pivots`, `independent` (kept before the fill), `filled`, `missing` (n minus kept).

@@ -12,7 +12,7 @@ from torch import Tensor
 from biaskit.errors import BiaskitError
 from biaskit.select.arguments import choice, fraction, matrix
 from biaskit.select.cells import check_cells, neighbours
-from biaskit.select.cosine import cosines, row_blocks, rounded, unit_rows
+from biaskit.select.cosine import cosines, rounded, row_blocks, unit_rows
 
 Diagonal = Literal["included", "excluded"]
 
@@ -73,8 +73,8 @@ class Graph:
     def first_independent(self, rank: Tensor, alive: Tensor, limit: int) -> Tensor:
         """Return what the greedy loop "take the best-ranked living token, kill its neighbours" takes, at most `limit` tokens: [N] bool.
 
-        Found in rounds instead of one by one: every living token that outranks all its living neighbours is taken at once. This gives the very
-        same set (Blelloch, Fineman and Shun, 2012), and the loop's first `limit` picks are the best-ranked of it.
+        Found in rounds instead of one by one: every living token that outranks all its living neighbours is taken at once. This gives the
+        very same set (Blelloch, Fineman and Shun, 2012), and the loop's first `limit` picks are the best-ranked of it.
 
         Args:
             rank: [N] int64, a permutation; 0 is best. alive: [N] bool, who may be taken. limit: from 0.
@@ -103,8 +103,8 @@ class Graph:
 def d2_graph(features: Tensor, where: Tensor | None, *, alpha: float = 1.0, theta: float = 0.8, diagonal: Diagonal = "included") -> Graph:
     """Build D2Pruner's graph: S_fused = α · minmax(cos) + (1 − α) · [8-neighbours], edges where S_fused > θ (eq. 4–8).
 
-    For α ≤ θ only neighbours can be linked, so the graph has at most 8 edges a token and the N × N similarities are only passed over, block by
-    block, for their range. A token is never its own neighbour. If all tokens are alike, every normalised similarity is 1.
+    For α ≤ θ only neighbours can be linked, so the graph has at most 8 edges a token and the N × N similarities are only passed over,
+    block by block, for their range. A token is never its own neighbour. If all tokens are alike, every normalised similarity is 1.
 
     Args:
         features: [N, d], the visual rows of the output of layer K − 1.
@@ -120,9 +120,7 @@ def d2_graph(features: Tensor, where: Tensor | None, *, alpha: float = 1.0, thet
     fraction("theta", theta)
     choice("diagonal", diagonal, ("included", "excluded"))
     if where is None and alpha < 1:
-        raise BiaskitError(
-            f"alpha is {alpha}, but there are no cells", "pass (plane, row, col) of every token, as cells() makes, or alpha=1"
-        )
+        raise BiaskitError(f"alpha is {alpha}, but there are no cells", "pass every token's (plane, row, col), as cells() makes")
     if where is not None:
         check_cells(where, len(features))
         where = where.to(features.device)

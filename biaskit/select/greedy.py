@@ -27,7 +27,7 @@ def _greedy(unit: Tensor, n: int, first: Tensor, worth: Tensor, weight: float) -
 
 
 def mmr_select(importance: Tensor, features: Tensor, n: int, *, lam: float = 0.5, eps: float = 1e-6, order: Order = "sequence") -> Tensor:
-    """Maximal marginal relevance (IDPruner): next = argmax of λ · Imp − (1 − λ) · max cosine with the chosen; the first is the most important.
+    """Maximal marginal relevance (IDPruner): the most important, then always argmax λ · Imp − (1 − λ) · max cosine with the chosen.
 
     Imp is `importance` scaled to 0 … 1 by min–max. O(n · N · d) time, O(N) memory beside the features.
 
@@ -88,9 +88,9 @@ def dart_select(
     """Least duplication of a few pivots (DART): keep the visual pivots, and for each pivot in turn the tokens least similar to it.
 
     Pivots are the `pivots` visual tokens and the `text_pivots` text tokens with the highest scores; visual ones go first, each kind by
-    descending score. The n − pivots further tokens are shared out evenly: ceil of that number / all pivots each, the last pivots what is left.
-    Text pivots choose but are not part of the answer. The pivots alone are compared with: two copies of a token that are far from all pivots
-    are both kept.
+    descending score. The n − pivots further tokens are shared out evenly: ceil of that number / all pivots each, the last pivots what is
+    left. Text pivots choose but are not part of the answer. The pivots alone are compared with: two copies of a token that are far from all
+    pivots are both kept.
 
     Args:
         scores: [N], DART: the L1 norm of the cached key. features: [N, d], DART: the hidden state after the model's last norm.

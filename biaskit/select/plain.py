@@ -35,9 +35,9 @@ def random_select(n_tokens: int, n: int, generator: Generator, *, order: Order =
 def uniform_select(n_tokens: int, n: int, *, where: Tensor | None = None) -> Tensor:
     """Keep n evenly spaced tokens: [min(n, N)] int64, ascending.
 
-    Along the sequence token i of n is floor((2i + 1) · N / (2n)). With `where` the spacing is two-dimensional: every plane gets its share of n
-    (largest remainder), and in a plane of h × w a lattice of gh × gw ≥ n nodes, with no row or column more than n needs and gh / gw as near to
-    h / w as that allows; nodes beyond n are dropped evenly along the raster.
+    Along the sequence token i of n is floor((2i + 1) · N / (2n)). With `where` the spacing is two-dimensional: every plane gets its share
+    of n (largest remainder), and in a plane of h × w a lattice of gh × gw ≥ n nodes, with no row or column more than n needs and gh / gw as
+    near to h / w as that allows; nodes beyond n are dropped evenly along the raster.
 
     Args:
         where: [N, 3] (plane, row, col) of every token, planes full, as `cells` makes.
@@ -60,16 +60,14 @@ def _spaced(length: int, n: int) -> Tensor:
 
 
 def _lattice(where: Tensor, plane: int, n: int) -> Tensor:
-    """n tokens of one plane, as evenly spaced in both directions as n allows: [n] int64."""
+    """Choose n tokens of one plane, as evenly spaced in both directions as n allows: [n] int64."""
     mine = torch.nonzero(where[:, 0] == plane)[:, 0]
     row, col = where[mine, 1], where[mine, 2]
     rows, cols = int(row.max()) + 1, int(col.max()) + 1
     raster = torch.full((rows * cols,), -1, dtype=torch.int64)
     raster[row * cols + col] = mine
     if len(mine) != rows * cols or int(raster.min()) < 0:
-        raise BiaskitError(
-            f"plane {plane} is not a full rectangle of {rows} × {cols} tokens", "pass newline tokens as a plane of their own"
-        )
+        raise BiaskitError(f"plane {plane} is not a full rectangle of {rows} × {cols} tokens", "pass newline tokens as a plane apart")
     down, across = _shape(rows, cols, n)
     nodes = raster[(_spaced(rows, down)[:, None] * cols + _spaced(cols, across)).flatten()]
     return nodes[_spaced(len(nodes), n)]

@@ -69,7 +69,8 @@ def feature_norm(features: Tensor) -> Tensor:
     Raises:
         BiaskitError: not [N, d], or not finite.
     """
-    return matrix("features", features).norm(dim=-1)
+    norm: Tensor = torch.linalg.vector_norm(matrix("features", features), dim=-1)
+    return norm
 
 
 def selector_score(features: Tensor, query: tuple[Tensor, Tensor], key: tuple[Tensor, Tensor]) -> Tensor:
@@ -91,7 +92,7 @@ def selector_score(features: Tensor, query: tuple[Tensor, Tensor], key: tuple[Te
     if width != features.shape[1] or key_weight.shape != query_weight.shape:
         raise BiaskitError(
             f"the selector is for features of size {width}, these have {features.shape[1]}",
-            "use the selector that was trained for this model",
+            "use the selector trained for this model",
         )
     with torch.autocast(features.device.type, enabled=False):
         mean_key = features.mean(0) @ key_weight.mT + key_bias
