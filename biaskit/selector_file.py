@@ -51,7 +51,7 @@ def read_selector(path: str | os.PathLike[str]) -> Selector:
     hidden = len(query_bias)
     if query_weight.ndim != 2 or key_weight.shape != query_weight.shape or not hidden == len(key_bias) == len(query_weight):
         raise BiaskitError(
-            f"{path}: q_proj is {list(query_weight.shape)} and k_proj {list(key_weight.shape)}, with biases of {hidden}", hint
+            f"{path}: q_proj {list(query_weight.shape)} and k_proj {list(key_weight.shape)} do not match, or the biases do not", hint
         )
     return Selector((query_weight, query_bias), (key_weight, key_bias))
 

@@ -83,7 +83,5 @@ def budget(n_tokens: int, retention: float) -> int:
         BiaskitError: retention is not in (0, 1].
     """
     if not 0 < retention <= 1:
-        raise BiaskitError(
-            f"retention is {retention}, not in 0 < r ≤ 1", "it is the share of visual tokens kept: 0.1 keeps a tenth"
-        )
+        raise BiaskitError(f"retention is {retention}, not in 0 < r ≤ 1", "it is the share of visual tokens kept: 0.1 keeps a tenth")
     return min(max(math.floor(round(retention * n_tokens, 9) + 0.5), 1), n_tokens)

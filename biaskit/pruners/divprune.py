@@ -26,6 +26,7 @@ class DivPrune(Pruner):
     deviations: ClassVar[tuple[str, ...]] = (
         "similarity in float32; the released code computes it in the model's dtype, where order and ties can differ",
         "positions are renumbered as in the released LLaVA code; its Qwen ports keep them: positions='original'",
+        "the budget rounds halves up; the released code rounds them to even",
     )
 
     layer: int = param(0, "K: tokens are dropped before this decoder layer; 0 is before the language model")

@@ -18,12 +18,15 @@ class FastV(AttentionPruner):
 
     name: ClassVar[str] = "fastv"
     title: ClassVar[str] = "FastV"
-    paper: ClassVar[str] = "An Image is Worth 1/2 Tokens After Layer 2: Plug-and-Play Inference Acceleration for Large VLMs"
+    paper: ClassVar[str] = (
+        "An Image is Worth 1/2 Tokens After Layer 2: Plug-and-Play Inference Acceleration for Large Vision-Language Models"
+    )
     year: ClassVar[int | None] = 2024
     arxiv: ClassVar[str] = "2403.06764"
     deviations: ClassVar[tuple[str, ...]] = (
         "tokens are chosen once, at prefill, and dropped; the released mask variant hides them and ranks again at every decoding step",
         "ties go to the lower index; the released code leaves them to topk",
+        "the budget rounds halves up; the released code rounds them to even",
         "a prior, if given, debiases the attention; that is not FastV any more",
     )
 

@@ -39,6 +39,7 @@ class IDPruner(AttentionPruner):
     deviations: ClassVar[tuple[str, ...]] = (
         "the paper's numbers need a trained scorer (importance='selector'); the default importance, feature norm, is training-free",
         "the paper feeds the scorer through differentiable top-k (soft=True), its code the raw scores (soft=False)",
+        "the budget rounds halves up; the released code rounds them to even",
     )
 
     layer: int = param(0, "K: tokens are dropped before this decoder layer; 0 is before the language model, attention needs 1 or more")
