@@ -6,13 +6,14 @@ import difflib
 import importlib
 import pkgutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import entry_points
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from biaskit.errors import BiaskitError
 
 T = TypeVar("T")
+C = TypeVar("C", bound=type)
 
 
 class Registry(Generic[T]):
@@ -20,27 +21,34 @@ class Registry(Generic[T]):
 
     Built-ins are the modules of `package`, imported on first use; third parties announce an entry point in the group of the same name
     (`biaskit.families`, `biaskit.pruners`, …). Both call `register` while they are imported.
+
+    Attributes:
+        kind: what the plug-ins are, for messages. package: where the built-ins live.
     """
 
-    def __init__(self, kind: str, package: str) -> None:
+    def __init__(self, kind: str, package: str, make: Callable[[Any], T] | None = None) -> None:
+        """Make an empty registry; `make` turns a registered class into what is kept: by default, one instance of it."""
         self.kind = kind
         self.package = package
+        self._make: Callable[[Any], T] = make or (lambda cls: cls())
         self._items: dict[str, T] = {}
+        self._classes: dict[str, type] = {}
         self._loaded = False
 
-    def register(self, *names: str) -> Callable[[type], type]:
-        """Class decorator: make one instance of the class known under `names`.
+    def register(self, *names: str) -> Callable[[C], C]:
+        """Class decorator: make the class known under `names`.
 
         Raises:
             ValueError: a name is taken by another class.
         """
 
-        def add(cls: type) -> type:
-            item: T = cls()
+        def add(cls: C) -> C:
+            item = self._make(cls)
             for name in names:
-                held = self._items.setdefault(name, item)
-                if type(held) is not cls:
-                    raise ValueError(f"{self.kind} {name!r} is already {type(held).__qualname__}")
+                held = self._classes.setdefault(name, cls)
+                if held is not cls:
+                    raise ValueError(f"{self.kind} {name!r} is already {held.__qualname__}")
+                self._items[name] = item
             return cls
 
         return add
@@ -80,6 +88,11 @@ class Registry(Generic[T]):
         known = self.names()
         if name in self._items:
             return self._items[name]
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
-        raise BiaskitError(f"unknown {self.kind} {name!r}", hint)
+        raise BiaskitError(f"unknown {self.kind} {name!r}", did_you_mean(name, known))
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a hint: the known names nearest to `name`, or all of them."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"

@@ -1,0 +1,86 @@
+"""`biaskit pruners`: the methods there are, where they come from, and what can be set."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from biaskit.pruners import Pruner
+
+app = typer.Typer(help="Pruning methods and their parameters.", no_args_is_help=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Report as JSON on stdout.")]
+
+
+def _describe(name: str, cls: type[Pruner]) -> dict[str, Any]:
+    """Everything the registry knows about a pruner."""
+    parameters = cls.parameters()
+    return {
+        "name": name,
+        "title": cls.title,
+        "summary": inspect.getdoc(cls) or "",
+        "paper": cls.paper,
+        "year": cls.year,
+        "arxiv": cls.arxiv,
+        "acts": cls.acts,
+        "needs": sorted(cls.needs),
+        "prior": cls.prior,
+        "positions": next(p.default for p in parameters if p.name == "positions"),
+        "parameters": [vars(parameter) for parameter in parameters],
+        "presets": {preset: dict(values) for preset, values in cls.presets.items()},
+        "deviations": list(cls.deviations),
+        "module": cls.__module__,
+    }
+
+
+@app.command("list")
+def show_list(as_json: AsJson = False) -> None:
+    """List the pruners: built-in ones, and those of installed plug-ins."""
+    from biaskit.pruners import pruners
+
+    found = [_describe(name, cls) for name, cls in pruners]
+    if as_json:
+        print(json.dumps(found, indent=2, ensure_ascii=False, default=str))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("name", "method", "year", "arXiv", "needs", "prior", "acts", box=box.SIMPLE, pad_edge=False)
+    for item in found:
+        needs = ", ".join(item["needs"]) or "nothing"
+        table.add_row(item["name"], item["title"], str(item["year"] or "–"), item["arxiv"] or "–", needs, item["prior"], item["acts"])
+    console = Console()
+    console = console if console.is_terminal else Console(width=160)
+    console.print(table)
+    console.print("biaskit pruners show NAME prints parameters, presets, and where a method deviates from its paper.", highlight=False)
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="A pruner's name.", show_default=False)], as_json: AsJson = False) -> None:
+    """Show a pruner: its paper, where it acts, what it reads, its parameters with defaults, and where it deviates from the paper."""
+    from biaskit.pruners import pruners
+
+    item = _describe(name, pruners.get(name))
+    if as_json:
+        print(json.dumps(item, indent=2, ensure_ascii=False, default=str))
+        return
+    source = item["paper"] + (f" ({item['year']})" if item["year"] else "") + (f", arXiv {item['arxiv']}" if item["arxiv"] else "")
+    print(f"{item['title']}: {item['summary']}")
+    print(f"paper: {source}")
+    print(f"acts: {item['acts']}")
+    print(f"needs: {', '.join(item['needs']) or 'nothing'}; prior {item['prior']}; position ids {item['positions']}")
+    print("parameters:")
+    width = max(len(parameter["name"]) for parameter in item["parameters"])
+    for parameter in item["parameters"]:
+        print(f"  {parameter['name']:{width}} = {parameter['default']}: {parameter['text']}  [{parameter['type']}]")
+    for title, values in item["presets"].items():
+        print(f"preset {title}: {', '.join(f'{key}={value}' for key, value in values.items())}")
+    for line in item["deviations"]:
+        print(f"deviation: {line}")
+    if not item["module"].startswith("biaskit."):
+        print(f"plug-in: {item['module']}")

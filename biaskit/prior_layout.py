@@ -1,0 +1,39 @@
+"""Three ways to bring a prior to a sample's visual tokens. The true grid is right; the flat ones are what other implementations do."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biaskit.errors import BiaskitError
+from biaskit.grid import Layout, resample
+from biaskit.prior import Prior
+
+PriorLayout = Literal["grid2d", "flat1d", "repeat"]
+
+
+def lay(prior: Prior, layout: Layout, layer: int, how: PriorLayout = "grid2d") -> NDArray[np.float64]:
+    """Return a_bias for every visual token of one sample: [N] float64, in attention × N.
+
+    Args:
+        prior: the calibrated maps. layout: the sample's tokens. layer: 0-based decoder layer whose attention was read.
+        how: `grid2d`, every plane bilinearly on its own. To compare with other code, the planes' maps one after another as one vector in
+            raster order, then `flat1d`, linearly interpolated to N, or `repeat`, repeated to N and cut: both ignore where tokens sit unless
+            the grid is the prior's.
+
+    Raises:
+        PriorError: no such layer, or the sample has a plane that the prior lacks.
+        BiaskitError: `how` is unknown.
+    """
+    if how == "grid2d" or not layout.planes:
+        return prior.for_layout(layout, layer)
+    names = dict.fromkeys(plane.name for plane in layout.planes)
+    flat = np.concatenate([prior.map(name, layer).ravel() for name in names])
+    if how == "flat1d":
+        line: NDArray[np.float64] = resample(flat[None], 1, len(layout))[0]
+        return line
+    if how == "repeat":
+        return np.resize(flat, len(layout))
+    raise BiaskitError(f"prior_layout is {how!r}", "choose grid2d, flat1d or repeat")

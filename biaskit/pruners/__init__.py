@@ -1,0 +1,42 @@
+"""Pruners: one module per method, looked up by name. Nothing but mathematics on `Signals`; applying a decision is the engine's job."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from biaskit.errors import BiaskitError
+from biaskit.pruners.base import AttentionPruner, Pruner, Stage, param
+from biaskit.registry import Registry, did_you_mean
+
+
+def _keep_class(cls: type[Pruner]) -> type[Pruner]:
+    return cls
+
+
+pruners: Registry[type[Pruner]] = Registry("pruner", __name__, _keep_class)
+
+__all__ = ["AttentionPruner", "Pruner", "Stage", "get_pruner", "param", "pruners"]
+
+
+def get_pruner(name: str, *, preset: str | None = None, **parameters: Any) -> Pruner:
+    """Build a pruner from its name and parameters, such as `get_pruner("d2pruner", retention=0.1, preset="localization")`.
+
+    Args:
+        name: as `biaskit pruners list` prints it.
+        preset: one of the pruner's `presets`; `parameters` override it.
+        parameters: as `biaskit pruners show` prints them.
+
+    Raises:
+        BiaskitError: unknown name, preset or parameter (the hint offers the nearest), or a value the pruner refuses.
+    """
+    cls = pruners.get(name)
+    if preset is not None:
+        if preset not in cls.presets:
+            hint = did_you_mean(preset, cls.presets) if cls.presets else f"{name} has no presets"
+            raise BiaskitError(f"unknown preset {preset!r} of {name}", hint)
+        parameters = {**cls.presets[preset], **parameters}
+    known = [parameter.name for parameter in cls.parameters()]
+    for given in parameters:
+        if given not in known:
+            raise BiaskitError(f"{name} has no parameter {given!r}", did_you_mean(given, known))
+    return cls(**parameters)

@@ -1,0 +1,70 @@
+"""DART: keep a few pivots and the visual tokens that duplicate them least."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from biaskit.pruners import pruners
+from biaskit.pruners.base import Pruner, param
+from biaskit.select import dart_select
+from biaskit.signals import Keep, Signals
+
+
+@pruners.register("dart")
+@dataclass(frozen=True)
+class DART(Pruner):
+    """Pivots by the L1 norm of cached keys; then, for each in turn, the tokens of lowest cosine to it after the model's last norm."""
+
+    name: ClassVar[str] = "dart"
+    title: ClassVar[str] = "DART"
+    paper: ClassVar[str] = "Stop Looking for Important Tokens in Multimodal Language Models: Duplication Matters More"
+    year: ClassVar[int | None] = 2025
+    arxiv: ClassVar[str] = "2502.11494"
+    needs: ClassVar[frozenset[str]] = frozenset({"hidden", "text_hidden", "keys", "final_norm"})
+    deviations: ClassVar[tuple[str, ...]] = (
+        "keeps exactly the budget by default; the paper's rule keeps pivots + 8·int(N·r/8): count='paper'",
+        "pivots go visual first, each kind by descending norm; in the released code the order is that of a Python set",
+        "with fewer text tokens after the image than text pivots, their quota is spread over the pivots there are",
+    )
+
+    pivots: int = param(4, "visual pivots; they are kept")
+    text_pivots: int = param(4, "text pivots, from the text after the last visual token")
+    count: Literal["exact", "paper"] = param("exact", "keep exactly the budget, or pivots + 8·int(N·r/8) as published")
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        super().__post_init__()
+        self.check_range("pivots", 1, math.inf)
+        self.check_range("text_pivots", 0, math.inf)
+
+    def choose(self, signals: Signals, budget: int) -> Keep:
+        """Choose the pivots, then the least similar tokens."""
+        s = signals
+        assert s.keys is not None and s.text_keys is not None and s.text_positions is not None
+        assert s.hidden is not None and s.text_hidden is not None and s.final_norm is not None
+        after = s.text_positions > int(s.layout.positions[-1])
+        kept = dart_select(
+            _l1(s.keys),
+            s.final_norm(s.hidden),
+            _l1(s.text_keys[:, after]),
+            s.final_norm(s.text_hidden[after]),
+            budget if self.count == "exact" else self._published(len(s), budget),
+            pivots=self.pivots,
+            text_pivots=self.text_pivots,
+        )
+        return Keep(kept, {"missing": budget - len(kept)})
+
+    def _published(self, n_tokens: int, budget: int) -> int:
+        """How many the published code keeps."""
+        centres = self.pivots + self.text_pivots
+        wanted = budget if self.budget is not None or self.retention is None else n_tokens * self.retention
+        return self.pivots + centres * int(wanted / centres)
+
+
+def _l1(keys: Tensor) -> Tensor:
+    """Sum of absolute values over heads and channels: [heads, t, head_dim] → [t]."""
+    return keys.abs().sum((0, 2))

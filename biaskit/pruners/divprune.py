@@ -1,0 +1,38 @@
+"""DivPrune: keep visual tokens that are far from each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from biaskit.pruners import pruners
+from biaskit.pruners.base import Positions, Pruner, param
+from biaskit.select import max_min_select
+from biaskit.signals import Keep, Signals
+
+
+@pruners.register("divprune")
+@dataclass(frozen=True)
+class DivPrune(Pruner):
+    """Greedy max–min distance (1 − cosine) between projector outputs; the prompt plays no part."""
+
+    name: ClassVar[str] = "divprune"
+    title: ClassVar[str] = "DivPrune"
+    paper: ClassVar[str] = "DivPrune: Diversity-based Visual Token Pruning for Large Multimodal Models"
+    year: ClassVar[int | None] = 2025
+    arxiv: ClassVar[str] = "2503.02175"
+    acts: ClassVar[str] = "between projector and language model"
+    needs: ClassVar[frozenset[str]] = frozenset({"embeds"})
+    deviations: ClassVar[tuple[str, ...]] = (
+        "similarity in float32; the released code computes it in the model's dtype, where order and ties can differ",
+        "positions are renumbered as in the released LLaVA code; its Qwen ports keep them: positions='original'",
+        "the budget rounds halves up; the released code rounds them to even",
+    )
+
+    layer: int = param(0, "K: tokens are dropped before this decoder layer; 0 is before the language model")
+    positions: Positions = param("compact", "position ids of what is kept: compact (renumbered, as published for LLaVA) or original")
+
+    def choose(self, signals: Signals, budget: int) -> Keep:
+        """Pick the most isolated token first, then always the one farthest from the chosen set."""
+        assert signals.embeds is not None
+        return Keep(max_min_select(signals.embeds, budget))

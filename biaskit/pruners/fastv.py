@@ -1,0 +1,35 @@
+"""FastV: keep the visual tokens that the last prompt token attends to most."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from biaskit.pruners import pruners
+from biaskit.pruners.base import AttentionPruner
+from biaskit.select import top_k
+from biaskit.signals import Keep, Signals
+
+
+@pruners.register("fastv")
+@dataclass(frozen=True)
+class FastV(AttentionPruner):
+    """The n largest of the last prompt token's attention at layer K − 1; with a prior, of the debiased attention."""
+
+    name: ClassVar[str] = "fastv"
+    title: ClassVar[str] = "FastV"
+    paper: ClassVar[str] = (
+        "An Image is Worth 1/2 Tokens After Layer 2: Plug-and-Play Inference Acceleration for Large Vision-Language Models"
+    )
+    year: ClassVar[int | None] = 2024
+    arxiv: ClassVar[str] = "2403.06764"
+    deviations: ClassVar[tuple[str, ...]] = (
+        "tokens are chosen once, at prefill, and dropped; the released mask variant hides them and ranks again at every decoding step",
+        "ties go to the lower index; the released code leaves them to topk",
+        "the budget rounds halves up; the released code rounds them to even",
+        "a prior, if given, debiases the attention; that is not FastV any more",
+    )
+
+    def choose(self, signals: Signals, budget: int) -> Keep:
+        """Take the n highest scores."""
+        return Keep(top_k(self.score(signals), budget))

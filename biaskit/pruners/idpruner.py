@@ -1,0 +1,98 @@
+"""IDPruner: importance and diversity by maximal marginal relevance, one-shot, without attention maps."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from biaskit.errors import BiaskitError
+from biaskit.pruners import pruners
+from biaskit.pruners.base import AttentionPruner, param
+from biaskit.registry import did_you_mean
+from biaskit.select import feature_norm, mmr_select, selector_score, soft_top_k
+from biaskit.selector_file import Selector, read_selector
+from biaskit.signals import Keep, Signals
+
+_SCORES = ("selector", "attention", "debiased", "norm")
+
+
+@pruners.register("idpruner")
+@dataclass(frozen=True, eq=False)
+class IDPruner(AttentionPruner):
+    """Next token: the highest λ · importance − (1 − λ) · largest cosine with what is kept, on projector outputs.
+
+    The paper's importance comes from a trained VisionSelector scorer, and its numbers need that: importance='selector' with its weights.
+    Without weights the default is the length of the projector output, which is training-free and not the paper's method.
+    """
+
+    name: ClassVar[str] = "idpruner"
+    title: ClassVar[str] = "IDPruner"
+    paper: ClassVar[str] = "IDPruner: Harmonizing Importance and Diversity in Visual Token Pruning for MLLMs"
+    year: ClassVar[int | None] = 2026
+    arxiv: ClassVar[str] = "2602.13315"
+    acts: ClassVar[str] = "between projector and language model; at K ≥ 1 where the importance is attention"
+    needs: ClassVar[frozenset[str]] = frozenset({"embeds"})
+    deviations: ClassVar[tuple[str, ...]] = (
+        "the paper's numbers need a trained scorer (importance='selector'); the default importance, feature norm, is training-free",
+        "the paper feeds the scorer through differentiable top-k (soft=True), its code the raw scores (soft=False)",
+        "the budget rounds halves up; the released code rounds them to even",
+    )
+
+    layer: int = param(0, "K: tokens are dropped before this decoder layer; 0 is before the language model, attention needs 1 or more")
+    lam: float = param(0.5, "λ: 1 keeps the most important, 0 spreads out")
+    importance: str | Tensor | Callable[[Signals], Tensor] = param(
+        "norm", "selector (trained weights), attention, debiased (needs a prior), norm, or a tensor [N] or a function of Signals"
+    )
+    weights: str | os.PathLike[str] | None = param(None, "safetensors file of a VisionSelector scorer, for importance='selector'")
+    soft: bool = param(True, "pass selector scores through differentiable top-k (paper) instead of raw (code)")
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense; read the selector's weights; find out what to record."""
+        source = self.importance
+        if isinstance(source, str) and source not in _SCORES:
+            raise BiaskitError(f"importance is {source!r}", did_you_mean(source, _SCORES))
+        needs = {"embeds"}
+        if isinstance(source, str) and source in ("attention", "debiased"):
+            needs.add("attention")
+        elif callable(source):
+            needs |= getattr(source, "needs", frozenset())
+        object.__setattr__(self, "needs", frozenset(needs))
+        super().__post_init__()
+        self.check_range("lam", 0, 1)
+        chosen = isinstance(source, str) and source == "selector"
+        if chosen != (self.weights is not None):
+            raise BiaskitError(
+                f"importance is {source if isinstance(source, str) else type(source).__name__!r} and weights is {self.weights!r}",
+                "a trained scorer takes both: importance='selector', weights='selector.safetensors'",
+            )
+        object.__setattr__(self, "_selector", None if self.weights is None else read_selector(self.weights))
+
+    def choose(self, signals: Signals, budget: int) -> Keep:
+        """Score every token, then pick by marginal relevance."""
+        assert signals.embeds is not None
+        return Keep(mmr_select(self.score(signals), signals.embeds, budget, lam=self.lam))
+
+    def score(self, signals: Signals) -> Tensor:
+        """Return w, one score a token, [N]."""
+        source = self.importance
+        assert signals.embeds is not None
+        if isinstance(source, Tensor):
+            return source
+        if not isinstance(source, str):
+            return source(signals)
+        if source == "norm":
+            return feature_norm(signals.embeds)
+        if source == "selector":
+            selector: Selector = self.__dict__["_selector"]
+            scores = selector_score(signals.embeds, selector.query, selector.key)
+            return soft_top_k(scores) if self.soft else scores
+        if source == "debiased" and signals.a_bias is None:
+            raise BiaskitError("importance='debiased' needs a prior", "pass prior=…, or make one with `biaskit calibrate`")
+        if source == "attention":
+            assert signals.attention is not None
+            return signals.attention
+        return super().score(signals)

@@ -1,0 +1,28 @@
+"""The random baseline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from biaskit.errors import BiaskitError
+from biaskit.pruners import pruners
+from biaskit.pruners.base import Pruner
+from biaskit.select import random_select
+from biaskit.signals import Keep, Signals
+
+
+@pruners.register("random")
+@dataclass(frozen=True)
+class Random(Pruner):
+    """N tokens without replacement, from the generator of the decision. Let it act at the depth of the method it is compared with."""
+
+    name: ClassVar[str] = "random"
+    title: ClassVar[str] = "Random"
+    paper: ClassVar[str] = "baseline"
+
+    def choose(self, signals: Signals, budget: int) -> Keep:
+        """Draw the tokens."""
+        if signals.generator is None:
+            raise BiaskitError("random needs a generator, so that results can be repeated", "pass a seeded torch.Generator in Signals")
+        return Keep(random_select(len(signals), budget, signals.generator))

@@ -1,0 +1,28 @@
+"""The evenly spaced baseline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from biaskit.pruners import pruners
+from biaskit.pruners.base import Pruner, param
+from biaskit.select import cells, uniform_select
+from biaskit.signals import Keep, Signals
+
+
+@pruners.register("uniform")
+@dataclass(frozen=True)
+class Uniform(Pruner):
+    """Evenly spaced tokens, along the sequence or on the grid. Let it act at the depth of the method it is compared with."""
+
+    name: ClassVar[str] = "uniform"
+    title: ClassVar[str] = "Uniform"
+    paper: ClassVar[str] = "baseline"
+
+    spacing: Literal["sequence", "grid"] = param("sequence", "even along the sequence, or in both directions of every plane")
+
+    def choose(self, signals: Signals, budget: int) -> Keep:
+        """Space the tokens."""
+        where = cells(signals.layout, newline_column=False) if self.spacing == "grid" else None
+        return Keep(uniform_select(len(signals), budget, where=where))

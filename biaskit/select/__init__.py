@@ -1,0 +1,45 @@
+"""The selection mathematics of visual-token pruning on plain tensors: public, for any code base, without transformers or our engine.
+
+Three separate kinds of function, free to combine: a score (`relative_attention`, `feature_norm`, `selector_score`, …), geometry (`cells`,
+`neighbours`), and a selection (`top_k`, `d2_select`, `mmr_select`, `max_min_select`, `dart_select`, `random_select`, `uniform_select`, …).
+
+Everywhere: N visual tokens of one sample, n of them kept. Tensors of any float dtype and device come in, float32 is computed.
+Selections answer [n] int64, ascending by default, so that the answer can index a sequence at once; `order="choice"` gives the order in
+which the method picked. A tie goes to the lower index. Cosines are rounded to 2⁻²⁰, so that copies of a token tie whatever the order of
+summation; autocast is off inside. (A GPU that was told to multiply float32 as TF32 has cosines good to 1e-3 only.)
+
+    a_rel = relative_attention(attention, prior)                                  # [N], [N] → [N]
+    keep = d2_select(a_rel, hidden, cells((24, 24)), 64, alpha=0.5).indices       # [64] of 576
+"""
+
+from __future__ import annotations
+
+from biaskit.select.cells import cells, neighbours
+from biaskit.select.d2 import d2_select, graph_select
+from biaskit.select.graph import Graph, d2_graph
+from biaskit.select.greedy import dart_select, max_min_select, mmr_select
+from biaskit.select.plain import largest_remainder, random_select, top_k, uniform_select
+from biaskit.select.scores import feature_norm, min_max, relative_attention, selector_score, soft_top_k
+from biaskit.signals import budget
+
+__all__ = [
+    "Graph",
+    "budget",
+    "cells",
+    "d2_graph",
+    "d2_select",
+    "dart_select",
+    "feature_norm",
+    "graph_select",
+    "largest_remainder",
+    "max_min_select",
+    "min_max",
+    "mmr_select",
+    "neighbours",
+    "random_select",
+    "relative_attention",
+    "selector_score",
+    "soft_top_k",
+    "top_k",
+    "uniform_select",
+]

@@ -1,0 +1,72 @@
+"""Checks of what callers pass in, and the order in which indices are answered."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from biaskit.errors import BiaskitError
+
+Order = Literal["sequence", "choice"]
+
+
+def vector(name: str, values: Tensor, length: int | None = None) -> Tensor:
+    """Return [N] finite float32.
+
+    Raises:
+        BiaskitError: another number of axes or entries, or values that are not finite.
+    """
+    if values.ndim != 1 or (length is not None and len(values) != length):
+        wanted = "[N]" if length is None else f"[{length}]"
+        raise BiaskitError(f"{name} has shape {list(values.shape)}, not {wanted}", "one value per visual token of one sample, no batch")
+    return _finite(name, values)
+
+
+def matrix(name: str, values: Tensor, length: int | None = None) -> Tensor:
+    """Return [N, d] finite float32.
+
+    Raises:
+        BiaskitError: another number of axes or rows, or values that are not finite.
+    """
+    if values.ndim != 2 or (length is not None and len(values) != length):
+        wanted = "[N, d]" if length is None else f"[{length}, d]"
+        raise BiaskitError(f"{name} has shape {list(values.shape)}, not {wanted}", "one row per visual token of one sample, no batch")
+    return _finite(name, values)
+
+
+def _finite(name: str, values: Tensor) -> Tensor:
+    values = values.detach().to(torch.float32)
+    if not bool(torch.isfinite(values).all()):
+        raise BiaskitError(f"{name} has values that are not finite", "look for overflow: was the model run in float16?")
+    return values
+
+
+def count(n: int, available: int) -> int:
+    """Return n, at most `available`.
+
+    Raises:
+        BiaskitError: n is below 1.
+    """
+    if n < 1:
+        raise BiaskitError(f"cannot keep {n} visual tokens", "keep at least 1")
+    return min(n, available)
+
+
+def choice(name: str, value: str, known: tuple[str, ...]) -> None:
+    """Raise BiaskitError if `value` is not one of `known`."""
+    if value not in known:
+        raise BiaskitError(f"{name} is {value!r}", f"choose {', '.join(known[:-1])} or {known[-1]}")
+
+
+def fraction(name: str, value: float) -> None:
+    """Raise BiaskitError if `value` is not in 0 … 1."""
+    if not 0 <= value <= 1:
+        raise BiaskitError(f"{name} is {value}, not between 0 and 1", f"choose {name} in 0 … 1")
+
+
+def answer(picked: Tensor, order: Order) -> Tensor:
+    """Bring [n] indices, given in the order of choice, into the order that was asked for."""
+    choice("order", order, ("sequence", "choice"))
+    return picked.sort().values if order == "sequence" else picked

@@ -1,0 +1,44 @@
+"""Cosine similarity in float32, rounded so that copies of a token tie, and never more of it at once than is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+BLOCK = 1024
+"""Rows of the similarity matrix that are held at once where the whole is not needed."""
+
+_STEPS = 2.0**20
+
+
+def unit_rows(features: Tensor) -> Tensor:
+    """Scale rows [N, d] to length 1. A row of zeros stays zero: it is similar to nothing."""
+    largest = features.abs().amax(-1, keepdim=True) if features.shape[-1] else features.new_ones(len(features), 1)
+    features = features / torch.where(largest > 0, largest, 1.0)  # lengths that float32 cannot square
+    length = torch.linalg.vector_norm(features, dim=-1, keepdim=True)
+    return features / torch.where(length > 0, length, 1.0)
+
+
+def rounded(similarity: Tensor) -> Tensor:
+    """Round to multiples of 2⁻²⁰ ≈ 1e-6, the precision of a float32 dot product over thousands of channels.
+
+    Copies of a token have cosines that differ in the last bit with the order of summation; rounded, they tie and the lower index wins.
+    """
+    return (similarity * _STEPS).round() / _STEPS
+
+
+def cosines(a: Tensor, b: Tensor) -> Tensor:
+    """Return a @ bᵀ for unit rows a [N, d] and b [M, d] or one row [d]: [N, M] or [N]."""
+    with torch.autocast(a.device.type, enabled=False):
+        return rounded(a @ b.mT if b.ndim == 2 else a @ b)
+
+
+def row_blocks(unit: Tensor, own: float | None = None) -> Iterator[Tensor]:
+    """Yield the N × N cosines in blocks of rows; `own` replaces each token's cosine with itself."""
+    for start in range(0, len(unit), BLOCK):
+        block = cosines(unit[start : start + BLOCK], unit)
+        if own is not None:
+            block.diagonal(start).fill_(own)
+        yield block

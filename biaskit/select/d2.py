@@ -1,0 +1,121 @@
+"""D2Pruner's selection on the graph: pivots, expansion, and what to do when the graph leaves too few tokens."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from biaskit.select.arguments import choice, count, fraction, vector
+from biaskit.select.graph import Diagonal, Graph, d2_graph
+from biaskit.signals import Keep
+
+PivotMode = Literal["topk", "mis"]
+Fill = Literal["score", "layers", "raise_theta", "none"]
+
+_THETA_STEP = 0.05
+
+
+def d2_select(
+    scores: Tensor,
+    features: Tensor,
+    where: Tensor | None,
+    n: int,
+    *,
+    alpha: float = 1.0,
+    theta: float = 0.8,
+    pivot_ratio: float = 0.7,
+    pivot_mode: PivotMode = "topk",
+    exclude_pivot_neighbours: bool = True,
+    fill: Fill = "score",
+    diagonal: Diagonal = "included",
+) -> Keep:
+    """Keep n of N tokens as D2Pruner does: `d2_graph`, then `graph_select`. See there for the arguments, ties and errors.
+
+    Args:
+        scores: [N], the debiased scores A_rel. features: [N, d]. where: [N, 3] or None. n: how many to keep.
+
+    Returns:
+        The kept tokens; `info` also has `edge_density`, `s_min` and `s_max`.
+    """
+    graph = d2_graph(features, where, alpha=alpha, theta=theta, diagonal=diagonal)
+    keep = graph_select(
+        scores, graph, n, pivot_ratio=pivot_ratio, pivot_mode=pivot_mode, exclude_pivot_neighbours=exclude_pivot_neighbours, fill=fill
+    )
+    return Keep(keep.indices, {**keep.info, "edge_density": graph.density, "s_min": graph.s_min, "s_max": graph.s_max})
+
+
+def graph_select(
+    scores: Tensor,
+    graph: Graph,
+    n: int,
+    *,
+    pivot_ratio: float = 0.7,
+    pivot_mode: PivotMode = "topk",
+    exclude_pivot_neighbours: bool = True,
+    fill: Fill = "score",
+) -> Keep:
+    """Keep n of N tokens on any graph: floor(pivot_ratio · n) pivots, then the best token with no neighbour among the chosen, until n.
+
+    Args:
+        scores: [N], higher is better; a tie goes to the lower index.
+        graph: of the same N tokens.
+        pivot_mode: `topk`, pivots are the highest scores; `mis`, pivots too must not be linked.
+        exclude_pivot_neighbours: whether pivots' neighbours are out of the expansion.
+        fill: when the graph leaves fewer than n. `score`: the highest scores that are left. `layers`: forget all exclusions and expand
+            again on what is left, as often as it takes. `raise_theta`: raise the threshold by 0.05 and expand on, until there are no
+            edges. `none`: keep fewer.
+
+    Returns:
+        The kept tokens, ascending. `info`: `pivots`, `independent` (kept before the fill), `filled`, `missing` (n minus kept).
+
+    Raises:
+        BiaskitError: n below 1, pivot_ratio outside 0 … 1, an unknown mode, or scores that are not [N] and finite.
+    """
+    scores = vector("scores", scores, len(graph))
+    fraction("pivot_ratio", pivot_ratio)
+    choice("pivot_mode", pivot_mode, ("topk", "mis"))
+    choice("fill", fill, ("score", "layers", "raise_theta", "none"))
+    n = count(n, len(scores))
+    order = scores.sort(descending=True, stable=True).indices
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order), device=order.device)
+    everyone = torch.ones(len(scores), dtype=torch.bool, device=scores.device)
+
+    wanted = math.floor(round(pivot_ratio * n, 9))  # 0.29 of 100 is 29, although the binary product is below
+    pivots = rank < wanted if pivot_mode == "topk" else graph.first_independent(rank, everyone, wanted)
+    alive = ~pivots & ~graph.touched(pivots) if exclude_pivot_neighbours else ~pivots
+    chosen = pivots | graph.first_independent(rank, alive, n - int(pivots.sum()))
+    independent = int(chosen.sum())
+    blocking = chosen if exclude_pivot_neighbours else chosen & ~pivots
+    chosen = _filled(chosen, blocking, graph, rank, n, fill)
+    info = {
+        "pivots": int(pivots.sum()),
+        "independent": independent,
+        "filled": int(chosen.sum()) - independent,
+        "missing": n - int(chosen.sum()),
+    }
+    return Keep(torch.nonzero(chosen)[:, 0], info)
+
+
+def _filled(chosen: Tensor, blocking: Tensor, graph: Graph, rank: Tensor, n: int, fill: Fill) -> Tensor:
+    """Add to `chosen` until n, by the rule `fill`. `blocking` are those whose neighbours stay out while the threshold rises."""
+    missing = n - int(chosen.sum())
+    threshold = graph.threshold
+    while missing and fill in ("layers", "raise_theta"):
+        alive = ~chosen
+        if fill == "raise_theta":
+            threshold = min(threshold + _THETA_STEP, 1.0)
+            graph = graph.at(threshold)
+            alive &= ~graph.touched(blocking)
+        more = graph.first_independent(rank, alive, missing)
+        chosen, blocking = chosen | more, blocking | more
+        missing = n - int(chosen.sum())
+        if threshold >= 1:
+            break
+    if missing and fill != "none":
+        left = torch.where(chosen, len(rank), rank)
+        chosen = chosen.index_fill(0, left.argsort()[:missing], True)
+    return chosen

@@ -1,0 +1,173 @@
+"""D2Pruner's graph: which visual tokens stand for each other, by meaning and by place (eq. 4–8), and its greedy independent sets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from biaskit.errors import BiaskitError
+from biaskit.select.arguments import choice, fraction, matrix
+from biaskit.select.cells import check_cells, neighbours
+from biaskit.select.cosine import cosines, rounded, row_blocks, unit_rows
+
+Diagonal = Literal["included", "excluded"]
+
+_SAME = 1e-5  # a range of cosines below this is rounding: all tokens are alike
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """An undirected graph of N tokens: two are linked iff their fused similarity exceeds the threshold (strictly).
+
+    Attributes:
+        fused: S_fused of the pairs that can be linked, −1 where there is no pair: [N, N], or [N, 8] beside `links`.
+        links: [N, 8] int64, the token each column of `fused` is about; None if `fused` is [N, N].
+        threshold: θ.
+        s_min, s_max: range of the cosines before min–max (the range that makes θ depend on the image).
+    """
+
+    fused: Tensor
+    links: Tensor | None
+    threshold: float
+    s_min: float
+    s_max: float
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self.fused)
+
+    @cached_property
+    def edges(self) -> Tensor:
+        """Bool, shaped like `fused`."""
+        return self.fused > self.threshold
+
+    @property
+    def density(self) -> float:
+        """Share of all pairs that are linked."""
+        n = len(self)
+        return float(self.edges.sum()) / (n * (n - 1)) if n > 1 else 0.0
+
+    def at(self, threshold: float) -> Graph:
+        """Return the graph at a threshold that is no lower."""
+        return replace(self, threshold=threshold)
+
+    def adjacency(self) -> Tensor:
+        """Return the edges as [N, N] bool, whatever the storage."""
+        if self.links is None:
+            return self.edges
+        full = torch.zeros(len(self), len(self), dtype=torch.bool, device=self.edges.device)
+        source, column = torch.nonzero(self.edges, as_tuple=True)
+        full[source, self.links[source, column]] = True
+        return full
+
+    def touched(self, chosen: Tensor) -> Tensor:
+        """Return which tokens have a neighbour among the `chosen` [N] bool: [N] bool."""
+        if self.links is None:
+            return self.edges[:, chosen].any(1)
+        return (self.edges & chosen[self.links]).any(1)
+
+    def first_independent(self, rank: Tensor, alive: Tensor, limit: int) -> Tensor:
+        """Return what the greedy loop "take the best-ranked living token, kill its neighbours" takes, at most `limit` tokens: [N] bool.
+
+        Found in rounds instead of one by one: every living token that outranks all its living neighbours is taken at once. This gives the
+        very same set (Blelloch, Fineman and Shun, 2012), and the loop's first `limit` picks are the best-ranked of it.
+
+        Args:
+            rank: [N] int64, a permutation; 0 is best. alive: [N] bool, who may be taken. limit: from 0.
+        """
+        taken = torch.zeros_like(alive)
+        while bool(alive.any()):
+            best = alive & ~self._outranked(rank, alive)
+            taken |= best
+            alive = alive & ~best & ~self.touched(best)
+        if limit < len(self):
+            rank_of_taken = torch.where(taken, rank, len(self))
+            taken[rank_of_taken.argsort()[limit:]] = False
+        return taken
+
+    def _outranked(self, rank: Tensor, alive: Tensor) -> Tensor:
+        """Which living tokens have a better-ranked living neighbour: [N] bool."""
+        if self.links is None:
+            living = torch.nonzero(alive)[:, 0]
+            ours = rank[living]
+            lost = torch.zeros_like(alive)
+            lost[living] = (self.edges[living][:, living] & (ours[None] < ours[:, None])).any(1)
+            return lost
+        return (self.edges & alive[self.links] & (rank[self.links] < rank[:, None])).any(1)
+
+
+def d2_graph(features: Tensor, where: Tensor | None, *, alpha: float = 1.0, theta: float = 0.8, diagonal: Diagonal = "included") -> Graph:
+    """Build D2Pruner's graph: S_fused = α · minmax(cos) + (1 − α) · [8-neighbours], edges where S_fused > θ (eq. 4–8).
+
+    For α ≤ θ only neighbours can be linked, so the graph has at most 8 edges a token and the N × N similarities are only passed over,
+    block by block, for their range. A token is never its own neighbour. If all tokens are alike, every normalised similarity is 1.
+
+    Args:
+        features: [N, d], the visual rows of the output of layer K − 1.
+        where: [N, 3] (plane, row, col) as `cells` makes; may be None for α = 1, where place does not count.
+        alpha: weight of meaning against place. theta: threshold, strict.
+        diagonal: whether a token's cosine with itself takes part in min–max, as eq. 5 reads literally.
+
+    Raises:
+        BiaskitError: shapes, values that are not finite, α or θ outside 0 … 1, or no cells although α < 1.
+    """
+    features = matrix("features", features)
+    fraction("alpha", alpha)
+    fraction("theta", theta)
+    choice("diagonal", diagonal, ("included", "excluded"))
+    if where is None and alpha < 1:
+        raise BiaskitError(f"alpha is {alpha}, but there are no cells", "pass every token's (plane, row, col), as cells() makes")
+    if where is not None:
+        check_cells(where, len(features))
+        where = where.to(features.device)
+    unit = unit_rows(features)
+    sparse = where is not None and alpha <= theta
+    links = None if where is None or (alpha == 1 and not sparse) else neighbours(where)
+    similarity = None if sparse else cosines(unit, unit)
+    s_min, s_max = _range(unit, similarity, diagonal)
+    if similarity is None:
+        assert links is not None
+        fused = _fuse(_beside(unit, links), s_min, s_max, alpha) + (1 - alpha)
+        return Graph(fused.masked_fill_(links < 0, -1), links.clamp_min(0), theta, s_min, s_max)
+    fused = _fuse(torch.maximum(similarity, similarity.mT), s_min, s_max, alpha)
+    if links is not None:
+        source, column = torch.nonzero(links >= 0, as_tuple=True)
+        fused[source, links[source, column]] += 1 - alpha
+    return Graph(fused.fill_diagonal_(-1), None, theta, s_min, s_max)
+
+
+def _range(unit: Tensor, similarity: Tensor | None, diagonal: Diagonal) -> tuple[float, float]:
+    """Smallest and largest cosine of all pairs; (1, 1) where there is no pair."""
+    if not len(unit) or (diagonal == "excluded" and len(unit) == 1):
+        return 1.0, 1.0
+    if similarity is not None and diagonal == "included":
+        return float(similarity.min()), float(similarity.max())
+    if diagonal == "included":
+        bounds = [torch.stack([block.min(), block.max()]) for block in row_blocks(unit)]
+        low, high = torch.stack(bounds).mT
+    else:
+        low = torch.stack([block.min() for block in row_blocks(unit, own=torch.inf)])
+        high = torch.stack([block.max() for block in row_blocks(unit, own=-torch.inf)])
+    return float(low.min()), float(high.max())
+
+
+def _fuse(similarity: Tensor, s_min: float, s_max: float, alpha: float) -> Tensor:
+    if s_max - s_min < _SAME:
+        return torch.full_like(similarity, alpha)
+    return alpha * ((similarity - s_min) / (s_max - s_min))
+
+
+def _beside(unit: Tensor, links: Tensor) -> Tensor:
+    """Cosine of every token with its eight neighbours, each pair computed once: [N, 8]. Arbitrary where there is no neighbour."""
+    beside = unit.new_zeros(links.shape)
+    for column in range(4):
+        source = torch.nonzero(links[:, column] >= 0)[:, 0]
+        target = links[source, column]
+        value = rounded((unit[source] * unit[target]).sum(-1))
+        beside[source, column] = value
+        beside[target, 7 - column] = value
+    return beside

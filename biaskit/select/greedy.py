@@ -1,0 +1,127 @@
+"""Selections that look at what is chosen already: maximal marginal relevance, max–min distance, least duplication."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from biaskit.errors import BiaskitError
+from biaskit.select.arguments import Order, answer, count, fraction, matrix, vector
+from biaskit.select.cosine import cosines, row_blocks, unit_rows
+from biaskit.select.scores import min_max
+
+
+def _greedy(unit: Tensor, n: int, first: Tensor, worth: Tensor, weight: float) -> Tensor:
+    """Take `first`, then n − 1 times the highest worth − weight · (largest cosine with a chosen one): [n] indices in the order of choice.
+
+    Nothing of size N × N, and the host never waits for the device.
+    """
+    nearest = torch.full_like(worth, -1.0)
+    worth = worth.clone()
+    picked = [first.reshape(1)]  # indices stay tensors of one entry: a plain number would have to come from the device
+    for _ in range(n - 1):
+        nearest = torch.maximum(nearest, cosines(unit, unit.index_select(0, picked[-1])[0]))
+        worth.index_fill_(0, picked[-1], -torch.inf)
+        picked.append((worth - weight * nearest).argmax(0, keepdim=True))  # the first of equals
+    return torch.cat(picked)
+
+
+def mmr_select(importance: Tensor, features: Tensor, n: int, *, lam: float = 0.5, eps: float = 1e-6, order: Order = "sequence") -> Tensor:
+    """Maximal marginal relevance (IDPruner): the most important, then always argmax λ · Imp − (1 − λ) · max cosine with the chosen.
+
+    Imp is `importance` scaled to 0 … 1 by min–max. O(n · N · d) time, O(N) memory beside the features.
+
+    Args:
+        importance: [N], any unit. features: [N, d], projector output. n: how many to keep.
+        lam: λ: 1 keeps the most important, 0 spreads out from the most important one.
+        eps: ε of the min–max.
+
+    Returns:
+        [min(n, N)] int64. A tie goes to the lower index.
+
+    Raises:
+        BiaskitError: shapes, values that are not finite, n below 1, or λ outside 0 … 1.
+    """
+    features = matrix("features", features)
+    worth = min_max(vector("importance", importance, len(features)).to(features.device), eps=eps)
+    fraction("lam", lam)
+    n = count(n, len(features))
+    if not n:
+        return torch.zeros(0, dtype=torch.int64, device=features.device)
+    return answer(_greedy(unit_rows(features), n, worth.argmax(), lam * worth, 1 - lam), order)
+
+
+def max_min_select(features: Tensor, n: int, *, order: Order = "sequence") -> Tensor:
+    """Max–min diversity (DivPrune): first the token farthest from its nearest neighbour, then always the one farthest from the chosen set.
+
+    Distance is 1 − cosine. O(N² · d) time for the first pick, N × 1024 numbers at once.
+
+    Args:
+        features: [N, d], projector output. n: how many to keep.
+
+    Returns:
+        [min(n, N)] int64. A tie goes to the lower index.
+
+    Raises:
+        BiaskitError: shapes, values that are not finite, or n below 1.
+    """
+    features = matrix("features", features)
+    n = count(n, len(features))
+    if not n:
+        return torch.zeros(0, dtype=torch.int64, device=features.device)
+    unit = unit_rows(features)
+    nearest = torch.cat([block.amax(1) for block in row_blocks(unit, own=-torch.inf)])
+    return answer(_greedy(unit, n, nearest.argmin(), torch.zeros_like(nearest), 1.0), order)
+
+
+def dart_select(
+    scores: Tensor,
+    features: Tensor,
+    text_scores: Tensor,
+    text_features: Tensor,
+    n: int,
+    *,
+    pivots: int = 4,
+    text_pivots: int = 4,
+    order: Order = "sequence",
+) -> Tensor:
+    """Least duplication of a few pivots (DART): keep the visual pivots, and for each pivot in turn the tokens least similar to it.
+
+    Pivots are the `pivots` visual tokens and the `text_pivots` text tokens with the highest scores; visual ones go first, each kind by
+    descending score. The n − pivots further tokens are shared out evenly: ceil of that number / all pivots each, the last pivots what is
+    left. Text pivots choose but are not part of the answer. The pivots alone are compared with: two copies of a token that are far from all
+    pivots are both kept.
+
+    Args:
+        scores: [N], DART: the L1 norm of the cached key. features: [N, d], DART: the hidden state after the model's last norm.
+        text_scores: [t] and text_features: [t, d], the same for the text tokens after the image; t may be 0.
+        n: how many visual tokens to keep.
+
+    Returns:
+        [min(n, N)] int64. A tie goes to the lower index.
+
+    Raises:
+        BiaskitError: shapes, values that are not finite, n or `pivots` below 1, or `text_pivots` below 0.
+    """
+    features = matrix("features", features)
+    text_features = matrix("text_features", text_features).to(features.device)
+    scores = vector("scores", scores, len(features))
+    text_scores = vector("text_scores", text_scores, len(text_features))
+    if pivots < 1 or text_pivots < 0:
+        raise BiaskitError(f"{pivots} visual and {text_pivots} text pivots", "use at least one visual pivot; the paper has 4 and 4")
+    n = count(n, len(features))
+    mine = scores.sort(descending=True, stable=True).indices[: min(pivots, n)].to(features.device)
+    theirs = text_scores.sort(descending=True, stable=True).indices[:text_pivots].to(features.device)
+    unit = unit_rows(features)
+    centres = torch.cat([unit[mine], unit_rows(text_features)[theirs]])
+    similar = cosines(centres, unit)
+    similar[:, mine] = torch.inf
+    picked = [mine]
+    missing = n - len(mine)
+    quota = -(-missing // max(len(centres), 1))
+    for row in similar:
+        taken = row.sort(stable=True).indices[: min(quota, missing)]
+        similar[:, taken] = torch.inf
+        picked.append(taken)
+        missing -= len(taken)
+    return answer(torch.cat(picked), order)

@@ -1,0 +1,104 @@
+"""Selections without a model of the tokens: the highest scores, random, evenly spaced."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+import torch
+from torch import Generator, Tensor
+
+from biaskit.errors import BiaskitError
+from biaskit.select.arguments import Order, answer, count, vector
+from biaskit.select.cells import check_cells
+
+
+def top_k(scores: Tensor, n: int, *, order: Order = "sequence") -> Tensor:
+    """Keep the n highest of scores [N] (FastV): [min(n, N)] int64. A tie goes to the lower index, which `torch.topk` does not promise.
+
+    Raises:
+        BiaskitError: n is below 1, or the scores are no finite vector.
+    """
+    scores = vector("scores", scores)
+    return answer(scores.sort(descending=True, stable=True).indices[: count(n, len(scores))], order)
+
+
+def random_select(n_tokens: int, n: int, generator: Generator, *, order: Order = "sequence") -> Tensor:
+    """Keep n of `n_tokens` at random, without replacement: [min(n, N)] int64. The same generator state gives the same tokens.
+
+    Raises:
+        BiaskitError: n is below 1.
+    """
+    return answer(torch.randperm(n_tokens, generator=generator, device=generator.device)[: count(n, n_tokens)], order)
+
+
+def uniform_select(n_tokens: int, n: int, *, where: Tensor | None = None) -> Tensor:
+    """Keep n evenly spaced tokens: [min(n, N)] int64, ascending.
+
+    Along the sequence token i of n is floor((2i + 1) · N / (2n)). With `where` the spacing is two-dimensional: every plane gets its share
+    of n (largest remainder), and in a plane of h × w a lattice of gh × gw ≥ n nodes, with no row or column more than n needs and gh / gw as
+    near to h / w as that allows; nodes beyond n are dropped evenly along the raster.
+
+    Args:
+        where: [N, 3] (plane, row, col) of every token, planes full, as `cells` makes.
+
+    Raises:
+        BiaskitError: n is below 1, the cells are not [N, 3], or a plane is not a full rectangle.
+    """
+    n = count(n, n_tokens)
+    if where is None:
+        return _spaced(n_tokens, n)
+    check_cells(where, n_tokens)
+    where = where.cpu()
+    sizes = torch.bincount(where[:, 0]).tolist()
+    picked = [_lattice(where, plane, share) for plane, share in enumerate(largest_remainder(sizes, n)) if share]
+    return torch.cat([torch.zeros(0, dtype=torch.int64), *picked]).sort().values
+
+
+def _spaced(length: int, n: int) -> Tensor:
+    return (2 * torch.arange(n) + 1) * length // max(2 * n, 1)
+
+
+def _lattice(where: Tensor, plane: int, n: int) -> Tensor:
+    """Choose n tokens of one plane, as evenly spaced in both directions as n allows: [n] int64."""
+    mine = torch.nonzero(where[:, 0] == plane)[:, 0]
+    row, col = where[mine, 1], where[mine, 2]
+    rows, cols = int(row.max()) + 1, int(col.max()) + 1
+    raster = torch.full((rows * cols,), -1, dtype=torch.int64)
+    raster[row * cols + col] = mine
+    if len(mine) != rows * cols or int(raster.min()) < 0:
+        raise BiaskitError(f"plane {plane} is not a full rectangle of {rows} × {cols} tokens", "pass newline tokens as a plane apart")
+    down, across = _shape(rows, cols, n)
+    nodes = raster[(_spaced(rows, down)[:, None] * cols + _spaced(cols, across)).flatten()]
+    return nodes[_spaced(len(nodes), n)]
+
+
+def _shape(rows: int, cols: int, n: int) -> tuple[int, int]:
+    """(gh, gw) with gh · gw ≥ n and neither larger than that needs, the shape nearest to rows × cols."""
+    wide = [(down, -(-n // down)) for down in range(1, rows + 1)]
+    tall = [(-(-n // across), across) for across in range(1, cols + 1)]
+    fits = {(down, across) for down, across in wide + tall if down <= rows and across <= cols}
+
+    def misfit(shape: tuple[int, int]) -> tuple[Fraction, int, int]:
+        ratio = Fraction(shape[0] * cols, shape[1] * rows)
+        return max(ratio, 1 / ratio), shape[0] * shape[1], shape[0]
+
+    return min(fits, key=misfit)
+
+
+def largest_remainder(sizes: Sequence[int], n: int) -> list[int]:
+    """Share n out in proportion to `sizes`: whole numbers that add up to n, none above its size. A tie goes to the earlier part.
+
+    Raises:
+        BiaskitError: n is negative or more than there is.
+    """
+    total = sum(sizes)
+    if not 0 <= n <= total:
+        raise BiaskitError(f"cannot share {n} among {total} tokens", "keep between 0 and all of them")
+    if not n:
+        return [0] * len(sizes)
+    shares = [n * size // total for size in sizes]
+    by_remainder = sorted(range(len(sizes)), key=lambda i: (-(n * sizes[i] % total), i))
+    for i in by_remainder[: n - sum(shares)]:
+        shares[i] += 1
+    return shares

@@ -1,0 +1,126 @@
+"""Scores of visual tokens: debiased attention, feature norm, and the trained selector's."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from biaskit.errors import BiaskitError
+from biaskit.select.arguments import choice, fraction, matrix, vector
+
+Mode = Literal["ratio", "difference", "uniform"]
+
+
+def relative_attention(attention: Tensor, prior: Tensor, *, strength: float = 1.0, mode: Mode = "ratio", eps: float = 1e-7) -> Tensor:
+    """Attention relative to the positional prior: A_rel = A_ori / (A_bias + ε) (D2Pruner, eq. 3), and two variants to test it against.
+
+    Args:
+        attention: [N] A_ori, the last prompt token's attention to each visual token.
+        prior: [N] A_bias at the same tokens. Any unit ranks the same, but ε is negligible only for densities (attention × N, mean near 1).
+        strength: τ from 0, the raw attention, to 1, the paper's ratio: A_ori / (A_bias^τ + ε).
+        mode: `ratio`; `difference`, A_ori / ΣA_ori − τ · A_bias / ΣA_bias, which is what the paper's figure 3 says in words; `uniform`, the
+            control: a flat prior in place of the given one, which leaves the raw attention.
+        eps: ε.
+
+    Returns:
+        [N] float32.
+
+    Raises:
+        BiaskitError: shapes differ, values are negative or not finite, the prior is all zero, or has zeros and ε is 0.
+    """
+    attention = vector("attention", attention)
+    prior = vector("prior", prior, len(attention)).to(attention.device)
+    fraction("strength", strength)
+    choice("mode", mode, ("ratio", "difference", "uniform"))
+    if eps < 0:
+        raise BiaskitError(f"eps is {eps}", "choose 1e-7, or another number from 0")
+    for name, values in (("attention", attention), ("prior", prior)):
+        if bool((values < 0).any()):
+            raise BiaskitError(f"{name} has negative values", "pass probabilities or densities, not logits")
+    if len(prior) and (not bool(prior.any()) or (eps == 0 and not bool(prior.all()))):
+        raise BiaskitError("the prior is zero where it divides", "calibrate it again, or pass eps=1e-7")
+    if mode == "uniform" or strength == 0:
+        return attention
+    if mode == "difference":
+        return attention / attention.sum().clamp_min(torch.finfo(torch.float32).tiny) - strength * (prior / prior.sum())
+    return attention / (prior**strength + eps)
+
+
+def min_max(values: Tensor, *, eps: float = 1e-6) -> Tensor:
+    """Scale [N] to 0 … 1: (w − min w) / (max w − min w + ε) (IDPruner). All equal gives zeros.
+
+    Raises:
+        BiaskitError: not [N], or not finite.
+    """
+    values = vector("values", values)
+    if not len(values):
+        return values
+    low = values.min()
+    spread = values.max() - low + eps
+    return (values - low) / torch.where(spread > 0, spread, 1.0)
+
+
+def feature_norm(features: Tensor) -> Tensor:
+    """Euclidean length of each token's features [N, d]: [N]. A training-free importance without attention.
+
+    Raises:
+        BiaskitError: not [N, d], or not finite.
+    """
+    norm: Tensor = torch.linalg.vector_norm(matrix("features", features), dim=-1)
+    return norm
+
+
+def selector_score(features: Tensor, query: tuple[Tensor, Tensor], key: tuple[Tensor, Tensor]) -> Tensor:
+    """The published VisionSelector scorer: sᵢ = meanⱼ qᵢ·kⱼ / √h, as qᵢ·mean(k) / √h in O(N·d).
+
+    Args:
+        features: [N, d] projector output.
+        query, key: weight [h, d] and bias [h] of the two trained linear maps.
+
+    Returns:
+        [N] float32, raw scores of any sign.
+
+    Raises:
+        BiaskitError: the weights are for features of another size.
+    """
+    features = matrix("features", features)
+    (query_weight, query_bias), (key_weight, key_bias) = ([part.detach().to(features) for part in pair] for pair in (query, key))
+    hidden, width = query_weight.shape
+    if width != features.shape[1] or key_weight.shape != query_weight.shape:
+        raise BiaskitError(
+            f"the selector is for features of size {width}, these have {features.shape[1]}",
+            "use the selector trained for this model",
+        )
+    with torch.autocast(features.device.type, enabled=False):
+        mean_key = features.mean(0) @ key_weight.mT + key_bias
+        score: Tensor = (features @ query_weight.mT + query_bias) @ mean_key / math.sqrt(hidden)
+        return score
+
+
+def soft_top_k(scores: Tensor, share: float = 0.2, *, steps: int = 64) -> Tensor:
+    """Differentiable top-k as VisionSelector trains it: σ(sᵢ + t) with the t for which the sum over tokens is share × N.
+
+    Args:
+        scores: [N]. share: fraction that counts as chosen; the published selectors were trained at 0.2. steps: of bisection.
+
+    Returns:
+        [N] float32 in 0 … 1.
+
+    Raises:
+        BiaskitError: share is not in (0, 1), or the scores are no finite vector.
+    """
+    scores = vector("scores", scores)
+    if not 0 < share < 1:
+        raise BiaskitError(f"share is {share}, not between 0 and 1", "the published selectors were trained at 0.2")
+    if not len(scores):
+        return scores
+    margin = 20 + abs(math.log(share / (1 - share)))
+    low, high = -scores.max() - margin, -scores.min() + margin
+    for _ in range(steps):
+        middle = (low + high) / 2
+        few = torch.sigmoid(scores + middle).sum() < share * len(scores)
+        low, high = torch.where(few, middle, low), torch.where(few, high, middle)
+    return torch.sigmoid(scores + (low + high) / 2)

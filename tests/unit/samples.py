@@ -1,0 +1,55 @@
+"""Signals of made-up samples, complete and reproducible, for tests of pruners."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from biaskit.grid import Layout, Plane, Tokens, join, raster
+from biaskit.signals import Signals
+
+
+def layout(*parts: Tokens, first: int = 5, between: int = 0) -> Layout:
+    """Tokens of several images, one after another with `between` text tokens in between."""
+    body = join(parts)
+    positions = first + np.arange(len(body)) + between * np.repeat(np.arange(len(parts)), [len(p) for p in parts])
+    return Layout(positions, body.planes, body.plane, body.row, body.col)
+
+
+def signals(where: Layout | tuple[int, int] = (6, 6), seed: int = 0, layer: int = 2, **replaced: Any) -> Signals:
+    if not isinstance(where, Layout):
+        where = layout(raster(Plane("image", *where)))
+    n, random = len(where), torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=random)
+
+    found = Signals(
+        layout=where,
+        layer=layer,
+        attention=torch.rand(n, generator=random) / n,
+        hidden=normal(n, 12) + 2 * normal(1, 12),
+        text_hidden=normal(9, 12),
+        text_positions=torch.tensor([0, 1, 2, 3, 4, *(int(where.positions[-1]) + i for i in range(1, 5))]),
+        keys=normal(2, n, 4),
+        text_keys=normal(2, 9, 4),
+        embeds=normal(n, 10) + normal(1, 10),
+        final_norm=lambda hidden: hidden * 2,
+        a_bias=torch.rand(n, generator=random) + 0.2,
+        generator=torch.Generator().manual_seed(7),
+    )
+    return dataclasses.replace(found, **replaced)
+
+
+def two_images() -> Layout:
+    return layout(raster(Plane("image", 4, 4)), raster(Plane("image", 2, 4, image=1)), between=3)
+
+
+def with_newlines() -> Layout:
+    row, col = np.divmod(np.arange(12), 4)
+    canvas = Tokens((Plane("canvas", 3, 3), Plane("newline", 3, 1, None)), (col == 3).astype(np.int64), row, np.where(col == 3, 0, col))
+    return layout(raster(Plane("base", 2, 2)), canvas)

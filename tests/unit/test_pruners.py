@@ -1,0 +1,163 @@
+"""The contract all pruners share, built in or not, and their registry."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from samples import signals
+
+from biaskit.errors import BiaskitError
+from biaskit.pruners import Pruner, Stage, get_pruner, pruners
+from biaskit.signals import NEEDS, Keep, Signals
+
+NAMES = pruners.names()
+
+
+@pytest.mark.parametrize("name", NAMES)
+class TestContract:
+    def test_description(self, name: str) -> None:
+        cls = pruners.get(name)
+        assert cls.name == name
+        assert cls.title
+        assert cls.paper
+        assert cls.acts
+        assert cls.needs <= NEEDS
+        assert cls.prior in ("required", "optional", "unused")
+        assert all(parameter.text for parameter in cls.parameters())
+        for preset in cls.presets:
+            assert get_pruner(name, preset=preset, budget=4).name == name
+
+    def test_keeps_the_budget_in_order(self, name: str) -> None:
+        pruner, seen = get_pruner(name, retention=0.3), signals()
+        keep = pruner.select(seen, 11)
+        assert isinstance(keep, Keep)
+        assert keep.indices.dtype == torch.int64
+        assert len(keep) == 11
+        assert all(a < b for a, b in pairwise(keep.indices.tolist()))
+        assert 0 <= int(keep.indices[0]) <= int(keep.indices[-1]) < 36
+        assert all(isinstance(value, int | float) for value in keep.info.values())
+
+    def test_same_signals_same_answer(self, name: str) -> None:
+        pruner = get_pruner(name, retention=0.3)
+        assert torch.equal(pruner.select(signals(), 11).indices, pruner.select(signals(), 11).indices)
+
+    def test_everything_kept_without_asking(self, name: str) -> None:
+        pruner, nothing = get_pruner(name, retention=1.0), Signals(signals().layout, 2)
+        for n in (36, 99):
+            assert pruner.select(nothing, n).indices.tolist() == list(range(36))
+
+    def test_one_token(self, name: str) -> None:
+        pruner = get_pruner(name, retention=0.01)
+        assert pruner.select(signals((1, 1)), 1).indices.tolist() == [0]
+        assert len(pruner.select(signals(), 1)) == 1
+        with pytest.raises(BiaskitError, match="cannot keep 0 visual tokens"):
+            pruner.select(signals(), 0)
+
+    def test_reads_only_what_it_asks_for(self, name: str) -> None:
+        pruner, seen = get_pruner(name, retention=0.3), signals()
+        tied = {"keys": ("text_keys",), "text_hidden": ("text_positions",)}
+        hidden = {field: None for need in NEEDS - pruner.needs for field in (need, *tied.get(need, ()))}
+        assert torch.equal(pruner.select(dataclasses.replace(seen, **hidden), 11).indices, pruner.select(signals(), 11).indices)
+        for need in pruner.needs:
+            with pytest.raises(BiaskitError, match=f"{name} needs {need}"):
+                pruner.select(dataclasses.replace(seen, **{need: None}), 11)
+
+    @pytest.mark.parametrize(
+        ("wrong", "message"),
+        [
+            ({}, "was not told how many"),
+            ({"retention": 0.0}, "retention is 0.0"),
+            ({"retention": 1.5}, "retention is 1.5"),
+            ({"budget": 0}, "budget is 0"),
+            ({"budget": 1.5}, "budget is 1.5"),
+            ({"budget": 4, "layer": -1}, "layer is -1"),
+            ({"budget": 4, "layer": 0.5}, "layer is 0.5"),
+            ({"budget": 4, "positions": "kept"}, "positions is 'kept'"),
+            ({"budget": 4, "retentoin": 0.1}, "has no parameter 'retentoin'"),
+        ],
+    )
+    def test_refuses_nonsense(self, name: str, wrong: dict[str, Any], message: str) -> None:
+        with pytest.raises(BiaskitError, match=message) as caught:
+            get_pruner(name, **wrong)
+        assert caught.value.hint
+
+    def test_stages(self, name: str) -> None:
+        (stage,) = get_pruner(name, retention=0.25, layer=3).stages()
+        assert (stage.layer, stage.tokens(10), stage.tokens(1)) == (3, 3, 1)
+        (stage,) = get_pruner(name, retention=0.25, budget=64).stages()
+        assert (stage.tokens(576), stage.tokens(10)) == (64, 10)
+
+    def test_frozen(self, name: str) -> None:
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            get_pruner(name, budget=3).layer = 4  # type: ignore[misc]
+
+
+PLUGIN = '''
+from dataclasses import dataclass
+from typing import ClassVar
+import torch
+from biaskit.pruners import Pruner, param, pruners
+from biaskit.signals import Keep
+
+
+@pruners.register("last")
+@dataclass(frozen=True)
+class Last(Pruner):
+    """The last tokens."""
+
+    name: ClassVar[str] = "last"
+    title: ClassVar[str] = "Last"
+    offset: int = param(0, "how many tokens to leave out at the end")
+
+    def choose(self, signals, budget):
+        return Keep(torch.arange(len(signals) - self.offset - budget, len(signals) - self.offset))
+'''
+
+
+def test_a_third_party_pruner(tmp_path: Path) -> None:
+    """A distribution with an entry point in biaskit.pruners is found by name, like the built-ins."""
+    (tmp_path / "last_tokens.py").write_text(PLUGIN)
+    (tmp_path / "broken_tokens.py").write_text("raise RuntimeError('not today')")
+    info = tmp_path / "last_tokens-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: last-tokens\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[biaskit.pruners]\nlast = last_tokens\nbroken = broken_tokens\n")
+    code = "from biaskit.pruners import get_pruner, pruners; print(pruners.names(), get_pruner('last', budget=3, offset=1))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); {code}"], capture_output=True, text=True, check=True
+    )
+    assert "'last'" in done.stdout
+    assert "'fastv'" in done.stdout
+    assert "offset=1" in done.stdout
+    assert "pruner plug-in 'broken' (broken_tokens) failed to load: not today" in done.stderr
+
+
+def test_registry_refuses_a_second_owner_of_a_name() -> None:
+    class Other(Pruner):
+        """Not FastV."""
+
+        def choose(self, signals: Signals, budget: int) -> Keep:
+            return Keep(torch.arange(budget))
+
+    with pytest.raises(ValueError, match="pruner 'fastv' is already FastV"):
+        pruners.register("fastv")(Other)
+    assert pruners.get("fastv").title == "FastV"
+    assert isinstance(get_pruner("fastv", budget=2).stages()[0], Stage)
+    with pytest.raises(BiaskitError, match="unknown pruner 'divprun'") as caught:
+        get_pruner("divprun")
+    assert "divprune" in caught.value.hint
+
+
+def test_what_pruners_import() -> None:
+    code = (
+        "import sys; from biaskit.pruners import pruners; pruners.names();"
+        "print([m for m in ('transformers', 'matplotlib') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

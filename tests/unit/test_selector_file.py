@@ -1,0 +1,63 @@
+"""Weights of a trained scorer, as published and as part of a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from samples import signals
+from torch import Tensor
+
+from biaskit.errors import BiaskitError
+from biaskit.pruners import get_pruner
+from biaskit.select import mmr_select, selector_score, soft_top_k
+from biaskit.selector_file import read_selector
+
+
+def tensors(prefix: str = "", hidden: int = 5, width: int = 10) -> dict[str, Tensor]:
+    random = torch.Generator().manual_seed(0)
+    shapes = {"q_proj.weight": (hidden, width), "q_proj.bias": (hidden,), "k_proj.weight": (hidden, width), "k_proj.bias": (hidden,)}
+    return {prefix + name: torch.randn(*shape, generator=random) for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "visual.importance_scorer.", "model.visual.importance_scorer._orig_mod."])
+def test_read(tmp_path: Path, prefix: str) -> None:
+    others = {"model.layers.0.self_attn.q_proj.weight": torch.ones(3, 3), "model.layers.0.self_attn.k_proj.bias": torch.ones(3)}
+    save_file(tensors(prefix) | (others if "scorer" in prefix else {}), tmp_path / "selector.safetensors")
+    found, plain = read_selector(tmp_path / "selector.safetensors"), tensors()
+    assert torch.equal(found.query[0], plain["q_proj.weight"])
+    assert torch.equal(found.key[1], plain["k_proj.bias"])
+
+
+@pytest.mark.parametrize("soft", [True, False])
+def test_idpruner_with_a_selector(tmp_path: Path, soft: bool) -> None:
+    save_file({name: value.half() for name, value in tensors().items()}, tmp_path / "selector.safetensors")
+    s, weights = signals(), read_selector(tmp_path / "selector.safetensors")
+    score = selector_score(s.embeds, weights.query, weights.key)
+    pruner = get_pruner("idpruner", budget=9, importance="selector", weights=tmp_path / "selector.safetensors", soft=soft)
+    assert pruner.select(s, 9).indices.tolist() == mmr_select(soft_top_k(score) if soft else score, s.embeds, 9).tolist()
+    save_file(tensors(width=7), tmp_path / "other.safetensors")
+    other = get_pruner("idpruner", budget=9, importance="selector", weights=str(tmp_path / "other.safetensors"))
+    with pytest.raises(BiaskitError, match="for features of size 7, these have 10"):
+        other.select(s, 9)
+
+
+def test_weights_that_cannot_be_used(tmp_path: Path) -> None:
+    with pytest.raises(BiaskitError, match="cannot read selector weights"):
+        read_selector(tmp_path / "missing.safetensors")
+    (tmp_path / "text.safetensors").write_text("no tensors here")
+    with pytest.raises(BiaskitError, match="cannot read selector weights"):
+        read_selector(tmp_path / "text.safetensors")
+    short = tensors()
+    del short["k_proj.bias"]
+    save_file(short, tmp_path / "short.safetensors")
+    with pytest.raises(BiaskitError, match=r"has 0 tensors k_proj\.bias of a scorer, not one"):
+        read_selector(tmp_path / "short.safetensors")
+    save_file(tensors() | {"k_proj.weight": torch.ones(5, 8)}, tmp_path / "uneven.safetensors")
+    with pytest.raises(BiaskitError, match="do not match"):
+        read_selector(tmp_path / "uneven.safetensors")
+    for wrong in ({"importance": "selector"}, {"weights": "selector.safetensors"}):
+        with pytest.raises(BiaskitError, match="weights is"):
+            get_pruner("idpruner", budget=9, **wrong)
