@@ -105,7 +105,14 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, checkpoint):
     root = str(Path(__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
     command = [sys.executable, "-m", "biaskit", "calibrate", "--model", str(checkpoint), "--data", "generated", "-n", "500"]
-    run = subprocess.Popen([*command, "--save-every", "0"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen(
+        [*command, "--save-every", "0"],
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
     while not (tmp_path / "tiny-llava.safetensors.partial").exists() and run.poll() is None:
         time.sleep(0.01)
     run.send_signal(signal.SIGINT)
