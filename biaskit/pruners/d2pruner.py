@@ -44,7 +44,7 @@ class D2Pruner(AttentionPruner):
     deviations: ClassVar[tuple[str, ...]] = (
         "neighbours and the prior are on the true grid, plane by plane; the reproduced official call has no grid and must guess one from N",
         "when the graph leaves too few tokens, the highest scores fill up (fill); the paper is silent",
-        "cosines are rounded to 2⁻²⁰ and a range below 1e-5 counts as all alike: float32 cannot tell more",
+        "cosines are rounded to 2⁻¹⁸, and a range of them below 1e-5 counts as all alike: float32 cannot tell more",
     )
 
     alpha: float = param(1.0, "α: weight of meaning against place in the graph: 1 for understanding, 0.5 for localization")

@@ -22,7 +22,7 @@ def cells(grid: Layout | tuple[int, int], *, newline_column: bool = True) -> Ten
         rows, cols = grid
         raster = torch.arange(rows * cols)
         return torch.stack([torch.zeros_like(raster), raster // max(cols, 1), raster % max(cols, 1)], 1)
-    plane, row, col = (torch.from_numpy(part).to(torch.int64) for part in (grid.plane, grid.row, grid.col))
+    plane, row, col = (torch.tensor(part, dtype=torch.int64) for part in (grid.plane, grid.row, grid.col))
     if newline_column:
         canvas = {p.image: index for index, p in enumerate(grid.planes) if p.name == "canvas"}
         for index, p in enumerate(grid.planes):

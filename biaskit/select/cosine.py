@@ -1,4 +1,4 @@
-"""Cosine similarity in float32, rounded so that copies of a token tie, and never more of it at once than is asked for."""
+"""Cosine similarity in float32, rounded so that copies of a token are alike, and never more of it at once than is asked for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 BLOCK = 1024
 """Rows of the similarity matrix that are held at once where the whole is not needed."""
 
-_STEPS = 2.0**20
+_STEPS = 2.0**18
 
 
 def unit_rows(features: Tensor) -> Tensor:
@@ -22,9 +22,9 @@ def unit_rows(features: Tensor) -> Tensor:
 
 
 def rounded(similarity: Tensor) -> Tensor:
-    """Round to multiples of 2⁻²⁰ ≈ 1e-6, the precision of a float32 dot product over thousands of channels.
+    """Round to multiples of 2⁻¹⁸ ≈ 4e-6: a float32 dot product over thousands of channels is off by up to 1e-6.
 
-    Copies of a token have cosines that differ in the last bit with the order of summation; rounded, they tie and the lower index wins.
+    Without this the cosine of a token with its copy is 1 only up to that error, which changes with the order of summation, and decides.
     """
     return (similarity * _STEPS).round() / _STEPS
 

@@ -27,6 +27,7 @@ from biaskit.select import (
     top_k,
     uniform_select,
 )
+from biaskit.select.cosine import cosines, unit_rows
 
 Select = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 ALL: dict[str, Select] = {
@@ -225,6 +226,29 @@ def test_fill_none_reports_what_is_missing() -> None:
     keep = d2_select(torch.arange(9.0), torch.ones(9, 4), cells((3, 3)), 5, pivot_ratio=0.0, fill="none")
     assert keep.indices.tolist() == [8]  # all alike: the best kills every other
     assert keep.info["missing"] == 4
+
+
+def test_pivots_are_rounded_down_in_decimal() -> None:
+    """0.29 of 100 is 29 pivots, although 0.29 * 100 is 28.999999999999996."""
+    keep = d2_select(torch.arange(120.0), torch.eye(120), None, 100, pivot_ratio=0.29)
+    assert keep.info["pivots"] == 29
+    assert d2_select(torch.arange(120.0), torch.eye(120), None, 9, pivot_ratio=0.7).info["pivots"] == 6
+
+
+def test_copies_of_a_token_have_cosine_one() -> None:
+    """Scaled copies, computed in blocks of every size; once every kind is chosen all the rest tie, and the lower index wins."""
+    tokens = torch.randn(40, 1001, generator=torch.Generator().manual_seed(0))
+    features = torch.cat([tokens, tokens * 3.7, tokens * 0.013])
+    unit = unit_rows(features)
+    for size in (1, 7, 40, 120):
+        similar = cosines(unit[:size], unit)
+        for copy in (0, 40, 80):
+            assert torch.equal(similar[:40, copy : copy + 40].diagonal(), torch.ones(min(size, 40)))
+    picked = max_min_select(features, 60, order="choice").tolist()
+    assert {pick % 40 for pick in picked[:40]} == set(range(40))
+    assert picked[40:] == sorted(set(range(120)) - set(picked[:40]))[:20]
+    graph = d2_graph(features[::40].repeat(5, 1), None)
+    assert (graph.s_min, graph.s_max, graph.density) == (1, 1, 1)
 
 
 def test_independent_sets_on_a_long_chain() -> None:
