@@ -23,8 +23,8 @@ class _Stop(Exception):
     """Ends the forward pass after the last wanted layer."""
 
 
-def decoder(model: PreTrainedModel) -> nn.Module:
-    """Return the language model that holds the decoder layers.
+def decoder(model: PreTrainedModel) -> Any:
+    """Return the language model (a module) that holds the decoder layers.
 
     Raises:
         ModelError: the model has no decoder with `layers` whose attention can be read.
