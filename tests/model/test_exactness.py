@@ -1,0 +1,106 @@
+"""Pruned generate() equals the slow reference, which recomputes everything and drops the same rows by hand."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from reference import Anywhere, Ragged, Top, cast, model_of, picture, positions_left, reference_logits
+
+from biaskit.apply import prune
+from biaskit.testing import SPECIAL, TINY
+
+NEW = 8
+SPECIAL_IDS = list(range(len(SPECIAL)))  # a random model may generate an image placeholder, which no model takes back
+SIZES = {"internvl-llama": [(448, 224), (224, 224)], "internvl-qwen2": [(448, 224), (224, 224)]}
+PROMPTS = ["hi", "hello, what is in the picture?"]
+
+
+@cache
+def batch(name, case):
+    """The processor's output: one sample, or two of which the first is left-padded."""
+    _, processor, family = model_of(name)
+    sizes = SIZES.get(name, [(150, 120), (120, 200)])
+    if case == "single":
+        pictures, prompts = [[picture(*sizes[0])]], PROMPTS[1:]
+    else:
+        second = sizes[1] if case == "ragged" else sizes[0]
+        pictures, prompts = [[picture(*sizes[0])], [picture(*second, seed=1)]], PROMPTS
+    return family.prepare(processor, model_of(name)[0].config, pictures, prompts).inputs
+
+
+def pruner_of(case, layer):
+    if case == "ragged":
+        return Ragged(layer=layer, budget=None, share=0.5)
+    return Top(layer=layer) if layer else Anywhere(budget=5)
+
+
+@torch.no_grad()
+def generate(model, inputs, **options):
+    settings = {"max_new_tokens": NEW, "do_sample": False, "suppress_tokens": SPECIAL_IDS, **options}
+    out = model.generate(**inputs, **settings, return_dict_in_generate=True, output_logits=True)
+    return out, out.sequences[:, inputs["input_ids"].shape[1] :], torch.stack(out.logits, 1)
+
+
+@cache
+def unpruned(name, case):
+    inputs = batch(name, case)
+    model = model_of(name)[0]
+    _, tokens, logits = generate(model, cast(inputs, torch.float64))
+    nothing = [[] for _ in inputs["input_ids"]]
+    found = float((reference_logits(name, inputs, tokens, nothing) - logits).abs().max())
+    assert found < 1e-6, "the reference must be right where nothing is pruned"
+    return logits
+
+
+@pytest.mark.parametrize("attention, dtype, tolerance", [("sdpa", torch.float64, 1e-6), ("eager", torch.float32, 1e-4)], ids=["sdpa64", "eager32"])
+@pytest.mark.parametrize("case", ["single", "padded", "ragged"])
+@pytest.mark.parametrize("layer", [0, 1, 2, 3])
+@pytest.mark.parametrize("name", TINY)
+def test_generate_equals_the_reference(name, layer, case, attention, dtype, tolerance):
+    inputs = batch(name, case)
+    if case != "single":
+        assert (inputs["attention_mask"][:, 0] == 0).any(), "a sample must be padded"
+    model = model_of(name, attention, dtype)[0]
+    with prune(model, pruner_of(case, layer)) as pruning:
+        out, tokens, logits = generate(model, cast(inputs, dtype))
+    samples = pruning.samples
+    expected = reference_logits(name, inputs, tokens, positions_left(inputs, samples, model.config))
+    error = float((expected - logits).abs().max())
+    assert error < tolerance
+    if dtype == torch.float64:
+        expected[:, :, SPECIAL_IDS] = -torch.inf
+        assert torch.equal(expected.argmax(-1), tokens)
+    changed = (logits[:, 0].double() - unpruned(name, case)[:, 0]).abs().amax(1)
+    assert changed.min() > 1e-3, "pruning must change every sample's logits"
+    if case == "ragged":
+        assert len({len(sample) for sample in samples}) == 2, "samples must keep different numbers"
+    check_cache(out.past_key_values, inputs, samples, layer)
+
+
+def check_cache(cache, inputs, samples, layer):
+    """Layers below K hold the padded prompt, the others the longest sample's text and kept tokens; all hold the decoded tokens."""
+    text = [int(mask.sum()) - sample.n_visual for mask, sample in zip(inputs["attention_mask"], samples, strict=True)]
+    narrow = max(t + len(sample) for t, sample in zip(text, samples, strict=True))
+    expected = [inputs["input_ids"].shape[1]] * layer + [narrow] * (6 - layer)
+    assert list(samples[0].cache_lengths) == expected
+    assert [cache.get_seq_length(i) for i in range(6)] == [n + NEW - 1 for n in expected]
+    itemsize = cache.layers[0].keys.element_size()
+    assert samples[0].cache_bytes == sum(expected) * 2 * 2 * 16 * itemsize, "keys and values of 2 heads of 16"
+    for sample in samples:
+        assert sample.mean_tokens == pytest.approx((layer * sample.n_visual + (6 - layer) * len(sample)) / 6)
+        assert np.all(np.diff(sample.indices.numpy()) > 0)
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+@pytest.mark.parametrize("name", TINY)
+def test_retention_one_is_bit_identical(name, layer):
+    model = model_of(name, dtype=torch.float32)[0]
+    inputs = batch(name, "ragged")
+    _, tokens, logits = generate(model, inputs)
+    with prune(model, Anywhere(layer=layer, budget=None, share=1.0)) as pruning:
+        _, same_tokens, same_logits = generate(model, inputs)
+    assert torch.equal(tokens, same_tokens) and torch.equal(logits, same_logits)
+    assert all(len(sample) == sample.n_visual for sample in pruning.samples)
