@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from biaskit.errors import ModelError
@@ -68,8 +69,16 @@ class EncodedImages:
         """
         ids: Tensor = inputs["input_ids"]
         encoded = (inputs.get("mm_encoder_outputs") or {}).get("image")
-        if self.output is None or (inputs.get("pixel_values") is None and encoded is not self.output):
+        if self.output is None or (inputs.get("pixel_values") is None and not _same(encoded, self.output)):
             raise ModelError("the images of this prompt were encoded elsewhere", "pass pixel_values to the model inside the block")
         wanted = int((ids == image_token_id).sum())
         copies = wanted // self.features if self.features and wanted % self.features == 0 else 1
         return {**inputs, **self.given, "input_ids": ids[::copies]}, copies
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Tell whether two outputs of the encoder hold the same features; dispatched models hand copies on."""
+    if a is b or a is None:
+        return a is b
+    mine, theirs = list(a.pooler_output), list(b.pooler_output)
+    return len(mine) == len(theirs) and all(torch.equal(x, y.to(x.device)) for x, y in zip(mine, theirs, strict=True))
