@@ -132,15 +132,15 @@ def _entering(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
 
 @torch.no_grad()
 def reference_logits(
-    name: str, inputs: dict[str, Any], generated: torch.Tensor, left: list[list[tuple[int, np.ndarray]]], *, compact: bool = False
+    model: Any, inputs: dict[str, Any], generated: torch.Tensor, left: list[list[tuple[int, np.ndarray]]], *, compact: bool = False
 ) -> torch.Tensor:
     """[B, T, vocabulary] logits before each of the T generated tokens [B, T], in float64.
 
     Args:
-        inputs: the processor's output, left-padded. left: per sample, per stage, (layer, positions of the prompt that are left from it on).
+        model: a float64 model under sdpa. inputs: the processor's output, left-padded.
+        left: per sample, per stage, (layer, positions of the prompt that are left from it on).
         compact: rows that are left are numbered anew, 0, 1, …
     """
-    model, _, _ = model_of(name)
     stack, steps = decoder(model), generated.shape[1]
     prompt = inputs["input_ids"].shape[1]
     whole = {**cast(inputs, torch.float64), "input_ids": torch.cat([inputs["input_ids"], generated], 1)}

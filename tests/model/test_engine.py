@@ -30,7 +30,7 @@ def check(name, inputs, pruner, *, dtype=torch.float64, attention="sdpa", tolera
     with under(model), prune(model, pruner) as pruning:
         _, tokens, logits = generate(model, cast(inputs, dtype), **options)
     left = positions_left(inputs, pruning.samples, model.config)
-    expected = reference_logits(name, inputs, tokens, left, compact=compact)
+    expected = reference_logits(model_of(name)[0], inputs, tokens, left, compact=compact)
     assert float((expected - logits).abs().max()) < tolerance
     assert any(len(sample) < sample.n_visual for sample in pruning.samples)
     return pruning
@@ -100,7 +100,7 @@ def test_several_stages(name, at):
         for b, row in enumerate(ids)
     ]
     assert [layer for layer, _ in KEPT] == [layer for layer, _ in at for _ in range(2)]
-    assert float((reference_logits(name, inputs, tokens, left) - logits).abs().max()) < 1e-6
+    assert float((reference_logits(model, inputs, tokens, left) - logits).abs().max()) < 1e-6
     sample = pruning.samples[0]
     assert [(layer, count) for layer, count, _ in sample.stages] == list(at)
     counts = [next((n for k, n in reversed(at) if k <= layer), sample.n_visual) for layer in range(6)]
@@ -145,7 +145,7 @@ def test_beams(name, layer):
     ).inputs
     assert torch.equal(doubled["input_ids"], copied["input_ids"])
     left = positions_left(doubled, [samples[i] for i in (0, 1, 3, 4)], model.config)
-    expected = reference_logits(name, doubled, tokens, left)
+    expected = reference_logits(model, doubled, tokens, left)
     scores = expected.log_softmax(-1).gather(2, tokens[:, :, None]).sum((1, 2)) / NEW
     assert float((scores - out.sequences_scores).abs().max()) < 1e-6
 
@@ -160,7 +160,7 @@ def test_several_returned_sequences(name):
     assert torch.equal(kept[0], kept[1]) and torch.equal(kept[2], kept[3]) and len(kept[0]) != len(kept[2])
     left = positions_left(inputs, pruning.samples[::2], model.config)
     for copy in (0, 1):
-        expected = reference_logits(name, inputs, tokens[copy::2], left)
+        expected = reference_logits(model, inputs, tokens[copy::2], left)
         assert float((expected - logits[copy::2]).abs().max()) < 1e-6
 
 
@@ -243,7 +243,7 @@ def test_later_turn_with_a_kept_cache(name):
         )
         assert pruning.prefills == 1
     left = positions_left(inputs, samples, model.config)
-    expected = reference_logits(name, inputs, second.sequences[:, inputs["input_ids"].shape[1] :], left)
+    expected = reference_logits(model, inputs, second.sequences[:, inputs["input_ids"].shape[1] :], left)
     assert float((expected[:, -NEW:] - logits).abs().max()) < 1e-6
 
 

@@ -50,7 +50,7 @@ def unpruned(name, case):
     model = model_of(name)[0]
     _, tokens, logits = generate(model, cast(inputs, torch.float64))
     nothing = [[] for _ in inputs["input_ids"]]
-    found = float((reference_logits(name, inputs, tokens, nothing) - logits).abs().max())
+    found = float((reference_logits(model, inputs, tokens, nothing) - logits).abs().max())
     assert found < 1e-6, "the reference must be right where nothing is pruned"
     return logits
 
@@ -67,7 +67,7 @@ def test_generate_equals_the_reference(name, layer, case, attention, dtype, tole
     with prune(model, pruner_of(case, layer)) as pruning:
         out, tokens, logits = generate(model, cast(inputs, dtype))
     samples = pruning.samples
-    expected = reference_logits(name, inputs, tokens, positions_left(inputs, samples, model.config))
+    expected = reference_logits(model_of(name)[0], inputs, tokens, positions_left(inputs, samples, model.config))
     error = float((expected - logits).abs().max())
     assert error < tolerance
     if dtype == torch.float64:
