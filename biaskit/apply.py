@@ -19,6 +19,7 @@ from biaskit.decisions import Decisions, Pruning
 from biaskit.errors import BiaskitError
 from biaskit.families.load import Loaded
 from biaskit.hooks import Narrower
+from biaskit.limits import multi_axis
 from biaskit.prior import Prior
 
 if TYPE_CHECKING:
@@ -38,10 +39,11 @@ def prune(
 ) -> Iterator[Pruning]:
     """Prune the visual tokens of every prompt that the model prefills inside the block.
 
-    Kept tokens stay in order and keep their position ids (unless the pruner says `positions = "compact"`); text is never dropped; a pruner
-    that keeps all N tokens changes no bit. Prompts must be padded on the left; those without images run unpruned. `generate()` may be
-    called as usual, with dynamic or static caches, sampling or beams (InternVL with beams needs a transformers release that expands its
-    tiles rightly: 5.17 does not). With `use_cache=False` every step is a prefill, and is decided anew.
+    Kept tokens stay in order and keep their position ids, unless the pruner says `positions = "compact"`; multi-axis ids (Qwen-VL) stay
+    even then, as in the published ports. Text is never dropped. A pruner that keeps all N tokens changes no bit. Prompts must be padded on
+    the left; those without images run unpruned. `generate()` may be called as usual, with dynamic or static caches, sampling or beams
+    (InternVL with beams needs a transformers release that expands its tiles rightly: 5.17 does not). With `use_cache=False` every step is
+    a prefill, and is decided anew.
 
     A kept cache may be continued inside the block with later turns of text, for pruners that act at layer 1 or later; after pruning at
     layer 0 `generate()` cannot know how much of the text the cache holds, and the engine refuses. Afterwards the model is as before, and a
@@ -65,7 +67,11 @@ def prune(
     stages = pruner.stages()
     record = bool(pruner.needs & {"attention", "keys"})
     decisions = Decisions(stock, pruner, prior, seed, tell)
-    narrower = Narrower(stock, [stage.layer for stage in stages], decisions, compact=pruner.positions == "compact")
+    compact = pruner.positions == "compact"
+    if compact and multi_axis(stock):
+        compact = False
+        tell(f"{type(pruner).__name__} renumbers positions, which is not defined for multi-axis rotary embeddings: they stay as they are")
+    narrower = Narrower(stock, [stage.layer for stage in stages], decisions, compact=compact)
     _check_needs(pruner, stages[0].layer)
     if prior is not None:
         _check_prior(prior, model, pruner, tell)

@@ -112,7 +112,7 @@ def record_attention(
     found: dict[int, Tensor] = {}
     final = max(layers, default=-1)
 
-    def keep(layer: int, row: Tensor, keys: Tensor | None) -> None:  # noqa: ARG001 - a watcher is told the keys as well
+    def keep(layer: int, row: Tensor, _keys: Tensor | None) -> None:
         found[layer] = row if per_head else row.mean(1)
         if stop and layer == final:
             raise _Stop
@@ -160,7 +160,7 @@ def watch_attention(
 
 @contextmanager
 def _watch_modules(modules: Mapping[nn.Module, int], rows: Tensor | None, seen: Seen, when: Callable[[], bool]) -> Iterator[None]:
-    def weights(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+    def weights(module: nn.Module, _args: Any, kwargs: dict[str, Any], output: Any) -> None:
         if not when():
             return
         full: Tensor = output[1]

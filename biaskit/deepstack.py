@@ -56,7 +56,7 @@ class DeepStack:
         self.place[visual] = torch.arange(int(visual.sum()), device=visual.device)
         return {**kwargs, "deepstack_visual_embeds": None, "visual_pos_masks": None}
 
-    def _add(self, number: int, narrowing: Callable[[int], Narrowing | None], layer: Any, args: Any, hidden: Tensor) -> Tensor | None:  # noqa: ARG002
+    def _add(self, number: int, narrowing: Callable[[int], Narrowing | None], _layer: Any, _args: Any, hidden: Tensor) -> Tensor | None:
         if self.place is None or number >= len(self.features):
             return None
         place, narrowed = self.place.to(hidden.device), narrowing(number)

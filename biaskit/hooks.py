@@ -81,23 +81,19 @@ class Narrower:
         names = list(inspect.signature(type(module).forward).parameters)[1:]
         self.inputs = {**dict(zip(names, args, strict=False)), **kwargs}
 
-    def _enter(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def _enter(self, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         self.now = None
         self.deepstack.forget()
         cache, embeds = kwargs.get("past_key_values"), kwargs["inputs_embeds"]
         past = 0 if cache is None else int(cache.get_seq_length())
         if past:
-            self.now = self._continue(cache, past, embeds.shape[1], kwargs)
+            self.images.forget()  # without a cache, each step is a prefill and needs them again
+            self.now = self._continue(cache, past, embeds.shape, kwargs)
             return args, kwargs
         active = self._begin(embeds)
-        size = embeds.shape[1]
-        self.now = Pass(Prompt(size, size, active, [None] * len(self.layers), embeds), size, cache, prefill=True)
+        rows, size, _ = embeds.shape
+        self.now = Pass(Prompt(rows, size, size, active, [None] * len(self.layers), embeds), size, cache, prefill=True)
         if active:
-            position_ids = kwargs.get("position_ids")
-            if self.compact and position_ids is not None and position_ids.ndim == 3:
-                raise ModelError(
-                    "compact positions are not defined for multi-axis rotary embeddings", "use a pruner that keeps the original positions"
-                )
             kwargs = self.deepstack.take_over(kwargs)
         return args, kwargs
 
@@ -113,13 +109,13 @@ class Narrower:
         self.decider.begin(inputs, copies, ids, embeds)
         return True
 
-    def _continue(self, cache: Any, past: int, fresh: int, kwargs: Mapping[str, Any]) -> Pass:
+    def _continue(self, cache: Any, past: int, shape: tuple[int, ...], kwargs: Mapping[str, Any]) -> Pass:
         """Check that a pass with a filled cache goes on where the cache ends.
 
         Raises:
             ModelError: it does not, or brings images along.
         """
-        prompt = self.prompts.get(cache)
+        prompt, (rows, fresh, _) = self.prompts.get(cache), shape
         if prompt is None:
             raise ModelError(
                 "the key-value cache was not filled inside this block", "run the prompt's prefill in the same `with prune(...)` block"
@@ -131,12 +127,13 @@ class Narrower:
         expected = prompt.length - (0 if first is None else prompt.size - len(first))
         mask = kwargs.get("attention_mask")
         padding = mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
-        fits = padding is None or padding.shape[1] == prompt.length + fresh
+        fits = rows == prompt.rows and (padding is None or padding.shape[1] == prompt.length + fresh)
         if first is not None and ((fresh > 1 and padding is None) or self.inputs.get("position_ids") is None):
             fits = False
         if past != expected or not fits:
             raise ModelError(
-                f"{fresh} new tokens do not follow the {prompt.length} tokens that this cache has seen ({past} of them are held at layer 0)",
+                f"{rows} × {fresh} new tokens do not follow the {prompt.rows} × {prompt.length} that this cache has seen "
+                f"({past} are held at layer 0)",
                 "a pruned cache can be extended, not cropped (assisted decoding); after pruning at layer 0 continue by generate() without "
                 "past_key_values, or pass one token at a time with position_ids",
             )
@@ -146,7 +143,7 @@ class Narrower:
         tail = None if padding is None else padding[:, prompt.size :].to(torch.bool)
         return Pass(prompt, fresh, cache, prefill=False, tail=None if tail is None or bool(tail.all()) else tail)
 
-    def _leave(self, module: Any, args: tuple[Any, ...], output: Any) -> None:
+    def _leave(self, _module: Any, _args: tuple[Any, ...], output: Any) -> None:
         now, self.now = self.now, None
         if now is None or not now.prefill:
             return
@@ -156,7 +153,6 @@ class Narrower:
             self.prompts[cache] = now.prompt
         if now.prompt.active:
             self.decider.finish(cache)
-            self.images.forget()
 
 
 class _Layer:
@@ -166,7 +162,7 @@ class _Layer:
         self.narrower, self.number, self.stage = narrower, number, narrower.stage(number)
         self.begins = narrower.layers[self.stage] == number
 
-    def __call__(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    def __call__(self, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         now = self.narrower.now
         if now is None or not now.prompt.active:
             return None

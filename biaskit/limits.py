@@ -71,3 +71,10 @@ def check_no_images(model: PreTrainedModel, inputs: Mapping[str, Any], fresh: in
             "a later turn brings an image along with a kept cache",
             "start without past_key_values: images are pruned in the first prefill only",
         )
+
+
+def multi_axis(model: PreTrainedModel) -> bool:
+    """Tell whether position ids have several axes (M-RoPE: time, row, col): there is no one way to number them without gaps."""
+    config = decoder(model).config
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    return "mrope_section" in rope

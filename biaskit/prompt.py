@@ -58,7 +58,7 @@ class Prompt:
     """A batch of prompts, from its prefill on.
 
     Attributes:
-        size: S, positions of the prompt, padding included.
+        rows: B. size: S, positions of the prompt, padding included.
         length: tokens seen so far: S, and those that followed.
         active: it has visual tokens; otherwise nothing is done to it.
         stages: how each stage narrowed it; None: not at all, yet.
@@ -66,6 +66,7 @@ class Prompt:
         valid: [B, S] bool, tokens that are not padding; known from the first decision on.
     """
 
+    rows: int
     size: int
     length: int
     active: bool

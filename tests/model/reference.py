@@ -132,7 +132,13 @@ def _entering(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
 
 @torch.no_grad()
 def reference_logits(
-    model: Any, inputs: dict[str, Any], generated: torch.Tensor, left: list[list[tuple[int, np.ndarray]]], *, compact: bool = False
+    model: Any,
+    inputs: dict[str, Any],
+    generated: torch.Tensor,
+    left: list[list[tuple[int, np.ndarray]]],
+    *,
+    compact: bool = False,
+    real: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """[B, T, vocabulary] logits before each of the T generated tokens [B, T], in float64.
 
@@ -140,11 +146,12 @@ def reference_logits(
         model: a float64 model under sdpa. inputs: the processor's output, left-padded.
         left: per sample, per stage, (layer, positions of the prompt that are left from it on).
         compact: rows that are left are numbered anew, 0, 1, …
+        real: [B, T] 1 for tokens, 0 for padding among the generated; logits of a sample are then right from its last padding on.
     """
     stack, steps = decoder(model), generated.shape[1]
     prompt = inputs["input_ids"].shape[1]
     whole = {**cast(inputs, torch.float64), "input_ids": torch.cat([inputs["input_ids"], generated], 1)}
-    whole["attention_mask"] = torch.cat([inputs["attention_mask"], torch.ones_like(generated)], 1)
+    whole["attention_mask"] = torch.cat([inputs["attention_mask"], torch.ones_like(generated) if real is None else real], 1)
     if "mm_token_type_ids" in whole:
         whole["mm_token_type_ids"] = torch.cat([whole["mm_token_type_ids"], torch.zeros_like(generated)], 1)
     got = _entering(model, whole)

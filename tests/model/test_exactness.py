@@ -7,41 +7,11 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from reference import Anywhere, Ragged, Top, cast, model_of, picture, positions_left, reference_logits
+from cases import NEW, SPECIAL_IDS, batch, generate, pruner_of
+from reference import Anywhere, cast, model_of, positions_left, reference_logits
 
 from biaskit.apply import prune
-from biaskit.testing import SPECIAL, TINY
-
-NEW = 8
-SPECIAL_IDS = list(range(len(SPECIAL)))  # a random model may generate an image placeholder, which no model takes back
-SIZES = {"internvl-llama": [(448, 224), (224, 224)], "internvl-qwen2": [(448, 224), (224, 224)]}
-PROMPTS = ["hi", "hello, what is in the picture?"]
-
-
-@cache
-def batch(name, case):
-    """The processor's output: one sample, or two of which the first is left-padded."""
-    _, processor, family = model_of(name)
-    sizes = SIZES.get(name, [(150, 120), (120, 200)])
-    if case == "single":
-        pictures, prompts = [[picture(*sizes[0])]], PROMPTS[1:]
-    else:
-        second = sizes[1] if case == "ragged" else sizes[0]
-        pictures, prompts = [[picture(*sizes[0])], [picture(*second, seed=1)]], PROMPTS
-    return family.prepare(processor, model_of(name)[0].config, pictures, prompts).inputs
-
-
-def pruner_of(case, layer):
-    if case == "ragged":
-        return Ragged(layer=layer, budget=None, share=0.5)
-    return Top(layer=layer) if layer else Anywhere(budget=5)
-
-
-@torch.no_grad()
-def generate(model, inputs, **options):
-    settings = {"max_new_tokens": NEW, "do_sample": False, "suppress_tokens": SPECIAL_IDS, **options}
-    out = model.generate(**inputs, **settings, return_dict_in_generate=True, output_logits=True)
-    return out, out.sequences[:, inputs["input_ids"].shape[1] :], torch.stack(out.logits, 1)
+from biaskit.testing import TINY
 
 
 @cache
@@ -55,7 +25,9 @@ def unpruned(name, case):
     return logits
 
 
-@pytest.mark.parametrize("attention, dtype, tolerance", [("sdpa", torch.float64, 1e-6), ("eager", torch.float32, 1e-4)], ids=["sdpa64", "eager32"])
+@pytest.mark.parametrize(
+    "attention, dtype, tolerance", [("sdpa", torch.float64, 1e-6), ("eager", torch.float32, 1e-4)], ids=["sdpa64", "eager32"]
+)
 @pytest.mark.parametrize("case", ["single", "padded", "ragged"])
 @pytest.mark.parametrize("layer", [0, 1, 2, 3])
 @pytest.mark.parametrize("name", TINY)

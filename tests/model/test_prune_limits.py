@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from cases import batch, generate
 from reference import Anywhere, Steps, Top, cast, model_of, positions_left, reference_logits
-from test_exactness import batch, generate
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from biaskit.apply import prune
@@ -74,14 +74,14 @@ def test_the_model_is_as_before(name, error):
 def test_a_block_goes_on_after_a_failed_prefill():
     model, inputs = plain("qwen3-vl"), batch("qwen3-vl", "single")
     with prune(model, Top(layer=1)) as pruning:
-        _, tokens, logits = generate(model, inputs)
+        _, _, logits = generate(model, inputs)
         with pytest.raises(ValueError):
             model(**{**inputs, "mm_token_type_ids": None})
         text = {"input_ids": inputs["input_ids"][:, -4:], "attention_mask": inputs["attention_mask"][:, -4:]}
         with torch.no_grad():
             alone = model(**text).logits
         assert pruning.samples == ()
-        _, same, same_logits = generate(model, inputs)
+        _, _, same_logits = generate(model, inputs)
     assert torch.equal(logits, same_logits)
     with torch.no_grad():
         assert torch.equal(model(**text).logits, alone)
@@ -114,7 +114,9 @@ def test_one_block_at_a_time():
 def mistral(window):
     """LLaVA with a text model whose attention slides, as LLaVA-NeXT's has one."""
     config = copy.deepcopy(model_of(NAME)[0].config)
-    shared = {key: value for key, value in config.text_config.to_dict().items() if key in inspect.signature(transformers.MistralConfig).parameters}
+    shared = {
+        key: value for key, value in config.text_config.to_dict().items() if key in inspect.signature(transformers.MistralConfig).parameters
+    }
     config.text_config = transformers.MistralConfig(**{**shared, "sliding_window": window, "head_dim": 16})
     torch.manual_seed(0)
     model = transformers.AutoModelForImageTextToText.from_config(config, attn_implementation="sdpa").double().eval()
@@ -209,6 +211,16 @@ def test_a_cropped_cache():
 
 
 @torch.no_grad()
+def test_a_cache_with_other_rows():
+    model, inputs = plain(), batch(NAME, "padded")
+    with prune(model, Top()):
+        cache = model(**inputs, use_cache=True).past_key_values
+        cache.batch_select_indices(torch.tensor([1]))
+        with pytest.raises(ModelError, match="1 × 1 new tokens do not follow the 2 ×"):
+            model(input_ids=torch.tensor([[77]]), past_key_values=cache, position_ids=torch.tensor([[600]]))
+
+
+@torch.no_grad()
 def test_a_later_turn_after_pruning_before_the_model():
     """generate() counts layer 0, which is short, and would send tokens twice."""
     model, inputs = plain(), batch(NAME, "single")
@@ -282,7 +294,9 @@ def flat_prior(model_type="llava", layers=(1,), value=1.0, hot=None):
     mean = np.full((len(layers), 24, 24), value, dtype=np.float32)
     if hot is not None:
         mean[:, hot[0], hot[1]] = 50.0
-    return Prior({"image": PlaneStats(mean)}, tuple(layers), np.ones(len(layers), dtype=np.float32), {"model_type": model_type, "kind": "imported"})
+    return Prior(
+        {"image": PlaneStats(mean)}, tuple(layers), np.ones(len(layers), dtype=np.float32), {"model_type": model_type, "kind": "imported"}
+    )
 
 
 def test_priors_of_other_models_and_layers():
