@@ -8,7 +8,7 @@ row of softmax in float32. No per-family code, no forward copied, nothing left b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -91,6 +91,10 @@ def attention_row(
     return logits.softmax(-1).reshape(batch, heads, -1)
 
 
+Seen = Callable[[int, Tensor, Tensor | None], None]
+"""What a watcher is told: layer, row [B, heads, S], keys [B, key heads, S, head_dim] (None under eager attention without a cache)."""
+
+
 @contextmanager
 def record_attention(
     model: PreTrainedModel, layers: Sequence[int], *, per_head: bool = False, rows: Tensor | None = None, stop: bool = False
@@ -110,18 +114,15 @@ def record_attention(
     Raises:
         ModelError: a layer the model does not have, or an attention mask that cannot be read.
     """
-    stack = decoder(model)
-    modules = {stack.layers[layer].self_attn: layer for layer in check_layers(layers, len(stack.layers))}
-    final = max(modules.values())
     found: dict[int, Tensor] = {}
-    name: str = stack.config._attn_implementation
+    final = max(layers, default=-1)
 
-    def keep(module: nn.Module, row: Tensor) -> None:
-        found[modules[module]] = row if per_head else row.mean(1)
-        if stop and modules[module] == final:
+    def keep(layer: int, row: Tensor, _keys: Tensor | None) -> None:
+        found[layer] = row if per_head else row.mean(1)
+        if stop and layer == final:
             raise _Stop
 
-    with _watching(name, modules, rows, keep), suppress(_Stop):
+    with watch_attention(model, layers, keep, rows=rows), suppress(_Stop):
         yield found
 
 
@@ -137,35 +138,58 @@ def check_layers(layers: Sequence[int], depth: int) -> tuple[int, ...]:
     return wanted
 
 
-@contextmanager
-def _watching(
-    name: str, modules: Mapping[nn.Module, int], rows: Tensor | None, keep: Callable[[nn.Module, Tensor], None]
-) -> Iterator[None]:
-    """Call `keep` with every wanted module's attention row: [B, heads, S]."""
+def watch_attention(
+    model: PreTrainedModel, layers: Sequence[int], seen: Seen, *, rows: Tensor | None = None, when: Callable[[], bool] = lambda: True
+) -> AbstractContextManager[None]:
+    """Tell `seen` the attention row and the keys of the wanted layers, each time one of them runs inside the block.
+
+    Args:
+        model: a stock model. layers: 0-based decoder layers.
+        seen: called before the layer's attention is computed (after it, under eager attention); it may raise to end the forward pass.
+        rows: [B] whose row; that of the last query by default.
+        when: nothing is computed while it returns False (decode steps, say).
+
+    Raises:
+        ModelError: a layer the model does not have, or, while the model runs, an attention mask that cannot be read.
+    """
+    stack = decoder(model)
+    modules = {stack.layers[layer].self_attn: layer for layer in check_layers(layers, len(stack.layers))}
+    name: str = stack.config._attn_implementation
     if name == "eager":  # not in the registry: the weights are the module's second output
+        return _watch_modules(modules, rows, seen, when)
+    return _watch_registry(name, modules, rows, seen, when)
 
-        def weights(module: nn.Module, args: Any, output: Any) -> None:
-            full: Tensor = output[1]
-            at = torch.full((len(full),), full.shape[2] - 1) if rows is None else rows
-            keep(module, full[torch.arange(len(full), device=full.device), :, at.to(full.device)].float())
 
-        handles = [module.register_forward_hook(weights) for module in modules]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-        return
+@contextmanager
+def _watch_modules(modules: Mapping[nn.Module, int], rows: Tensor | None, seen: Seen, when: Callable[[], bool]) -> Iterator[None]:
+    def weights(module: nn.Module, _args: Any, kwargs: dict[str, Any], output: Any) -> None:
+        if not when():
+            return
+        full: Tensor = output[1]
+        at = torch.full((len(full),), full.shape[2] - 1) if rows is None else rows
+        cache = kwargs.get("past_key_values")
+        keys = None if cache is None else cache.layers[modules[module]].keys[:, :, : full.shape[2]]
+        seen(modules[module], full[torch.arange(len(full), device=full.device), :, at.to(full.device)].float(), keys)
 
+    with ExitStack() as held:
+        for module in modules:
+            held.callback(module.register_forward_hook(weights, with_kwargs=True).remove)
+        yield
+
+
+@contextmanager
+def _watch_registry(
+    name: str, modules: Mapping[nn.Module, int], rows: Tensor | None, seen: Seen, when: Callable[[], bool]
+) -> Iterator[None]:
     original = ALL_ATTENTION_FUNCTIONS[name]
 
     def wrapped(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any = None, *args: Any, **kwargs: Any) -> Any:
-        if module in modules:
+        if module in modules and when():
             if kwargs.get("s_aux") is not None:
                 raise ModelError("this model uses learned attention sinks, which the recorder does not know", "use a supported family")
             at = None if rows is None else rows.to(query.device)
             row = attention_row(query, key, attention_mask, rows=at, scaling=kwargs.get("scaling"), softcap=kwargs.get("softcap"))
-            keep(module, row)
+            seen(modules[module], row, key[:, :, : query.shape[2]])
         return original(module, query, key, value, attention_mask, *args, **kwargs)
 
     local = ALL_ATTENTION_FUNCTIONS._local_mapping.get(name)

@@ -49,6 +49,7 @@ class Layout:
         positions: [N] int64, places in the (padded) input sequence, ascending.
         planes: the grids, in order of their first token.
         plane, row, col: [N] int64, where token i sits. Every cell of every plane holds exactly one token.
+        partial: some tokens were dropped, so cells may be empty; see `part`.
 
     Raises:
         ValueError: lengths differ, positions do not ascend, or a cell is empty or filled twice.
@@ -59,6 +60,7 @@ class Layout:
     plane: NDArray[np.int64]
     row: NDArray[np.int64]
     col: NDArray[np.int64]
+    partial: bool = False
 
     def __post_init__(self) -> None:
         n = len(self.positions)
@@ -74,7 +76,8 @@ class Layout:
             raise ValueError("a token lies outside its plane")
         starts = np.concatenate([[0], np.cumsum(sizes)])
         cells = starts[self.plane] + self.row * widths[self.plane] + self.col
-        if n != starts[-1] or len(np.unique(cells)) != n or (n and cells.max() >= starts[-1]):
+        missing = n != starts[-1] and not self.partial
+        if missing or len(np.unique(cells)) != n or (n and cells.max() >= starts[-1]):
             raise ValueError(
                 f"{n} visual tokens do not fill the {starts[-1]} cells of {[(p.name, p.rows, p.cols) for p in self.planes]} once each"
             )
@@ -83,12 +86,19 @@ class Layout:
         """Return N, the number of visual tokens."""
         return len(self.positions)
 
+    def part(self, indices: NDArray[np.int64]) -> Layout:
+        """Return the layout of some of the tokens: [n] ascending indices into the N. The planes keep their sizes."""
+        return Layout(self.positions[indices], self.planes, self.plane[indices], self.row[indices], self.col[indices], partial=True)
+
     def fold(self, values: Array) -> list[Array]:
-        """Lay values [..., N], one per visual token, onto the planes: one array [..., rows, cols] per plane, in order."""
+        """Lay values [..., N], one per visual token, onto the planes: one array [..., rows, cols] per plane, in order.
+
+        Cells without a token (`partial`) hold 0.
+        """
         maps = []
         for index, plane in enumerate(self.planes):
             mine = self.plane == index
-            folded = np.empty((*values.shape[:-1], plane.rows, plane.cols), dtype=values.dtype)
+            folded = np.zeros((*values.shape[:-1], plane.rows, plane.cols), dtype=values.dtype)
             folded[..., self.row[mine], self.col[mine]] = values[..., mine]
             maps.append(folded)
         return maps

@@ -28,8 +28,8 @@ def heatmap(
     path = out if out is not None else Path(f"{Path(priors[0]).name.removesuffix('.safetensors')}-heatmap.png")
     # heavy imports only once the arguments make sense
     from biaskit.bias import report
-    from biaskit.panels import shown_planes
     from biaskit.figure_file import check_out
+    from biaskit.panels import shown_planes
     from biaskit.plots import heatmap as draw
     from biaskit.store import load_prior
 

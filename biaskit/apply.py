@@ -1,0 +1,107 @@
+"""Prune a stock model for the time of a `with` block: one decision per prefill, any batch, stock `generate()`.
+
+with biaskit.prune(model, pruner, prior=prior) as pruning:
+    model.generate(**inputs)
+pruning.samples[0].indices
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from weakref import WeakSet
+
+from transformers import PreTrainedModel
+
+from biaskit.decisions import Decisions, Pruning
+from biaskit.errors import BiaskitError
+from biaskit.families.load import Loaded
+from biaskit.hooks import Narrower
+from biaskit.limits import multi_axis
+from biaskit.prior import Prior
+
+if TYPE_CHECKING:
+    from biaskit.pruners.base import Pruner
+
+_busy: WeakSet[PreTrainedModel] = WeakSet()
+
+
+@contextmanager
+def prune(
+    model: PreTrainedModel | Loaded,
+    pruner: Pruner,
+    *,
+    prior: Prior | None = None,
+    seed: int = 0,
+    say: Callable[[str], None] | None = None,
+) -> Iterator[Pruning]:
+    """Prune the visual tokens of every prompt that the model prefills inside the block.
+
+    Kept tokens stay in order and keep their position ids, unless the pruner says `positions = "compact"`; multi-axis ids (Qwen-VL) stay
+    even then, as in the published ports. Text is never dropped. A pruner that keeps all N tokens changes no bit. Prompts must be padded on
+    the left; those without images run unpruned. `generate()` may be called as usual, with dynamic or static caches, sampling or beams
+    (InternVL with beams needs a transformers release that expands its tiles rightly: 5.17 does not). With `use_cache=False` every step is
+    a prefill, and is decided anew.
+
+    A kept cache may be continued inside the block with later turns of text, for pruners that act at layer 1 or later; after pruning at
+    layer 0 `generate()` cannot know how much of the text the cache holds, and the engine refuses. Afterwards the model is as before, and a
+    pruned cache must not be used any more.
+
+    Args:
+        model: a stock model, or a checkpoint from `load_model`. pruner: the method and its settings.
+        prior: A_bias of this model, for pruners that read attention.
+        seed: of pruners that draw random numbers; sample i of the block always draws the same.
+        say: called with each warning; by default they go to `warnings`.
+
+    Yields:
+        The report, which follows each prefill.
+
+    Raises:
+        BiaskitError: settings, model, prior and pruner do not fit together.
+        ModelError: while the model runs: something that narrowing cannot do right.
+    """
+    stock = model.model if isinstance(model, Loaded) else model
+    tell = say or (lambda line: warnings.warn(line, stacklevel=3))
+    stages = pruner.stages()
+    record = bool(pruner.needs & {"attention", "keys"})
+    decisions = Decisions(stock, pruner, prior, seed, tell)
+    compact = pruner.positions == "compact"
+    if compact and multi_axis(stock):
+        compact = False
+        tell(f"{type(pruner).__name__} renumbers positions, which is not defined for multi-axis rotary embeddings: they stay as they are")
+    narrower = Narrower(stock, [stage.layer for stage in stages], decisions, compact=compact)
+    _check_needs(pruner, stages[0].layer)
+    if prior is not None:
+        _check_prior(prior, model, pruner, tell)
+    if stock in _busy:
+        raise BiaskitError("this model is being pruned already", "leave the inner `with prune(...)` block first; one pruner at a time")
+    _busy.add(stock)
+    try:
+        with narrower.attached(record):
+            yield decisions.report
+    finally:
+        _busy.discard(stock)
+
+
+def _check_needs(pruner: Pruner, first: int) -> None:
+    """Refuse a pruner that reads inside the language model before there is anything to read."""
+    inner = sorted(pruner.needs & {"attention", "hidden", "text_hidden", "keys"})
+    if first == 0 and inner:
+        name = type(pruner).__name__
+        raise BiaskitError(f"{name} reads {', '.join(inner)}, which does not exist before layer 0", f"use {name} at layer 1 or later")
+
+
+def _check_prior(prior: Prior, model: PreTrainedModel | Loaded, pruner: Pruner, say: Callable[[str], None]) -> None:
+    """Refuse a prior of another model or without the layers that are read; say so when nothing reads it."""
+    if isinstance(model, Loaded):
+        prior.check_model(model.model.config.model_type, model.revision, model.name)
+    else:
+        prior.check_model(model.config.model_type)
+    read = [stage.layer - 1 for stage in pruner.stages() if stage.layer > 0]
+    if pruner.prior == "unused" or not read:
+        say(f"the prior is not used: {type(pruner).__name__} does not debias attention" + ("" if read else " before the language model"))
+        return
+    for layer in read:
+        prior.layer(layer)

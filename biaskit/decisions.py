@@ -1,0 +1,219 @@
+"""Decide for a batch: turn what the hooks show of it into `Signals` of one sample, ask the pruner, and report what it did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from biaskit.attention import decoder
+from biaskit.errors import BiaskitError, ModelError
+from biaskit.families import families
+from biaskit.grid import Layout
+from biaskit.prior import Prior
+from biaskit.prompt import View
+from biaskit.signals import Keep, Signals
+
+if TYPE_CHECKING:
+    from biaskit.pruners.base import Pruner
+
+Indices = NDArray[np.int64]
+
+_STATIC = (
+    "static key-value cache on a GPU: pass disable_compile=True to generate(), which otherwise compiles decode steps; "
+    "pruning is not tested under torch.compile"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class SampleReport:
+    """What happened to one sample of the last prefill.
+
+    Attributes:
+        n_visual: N, visual tokens of the prompt.
+        indices: [n] int64 ascending, which of them are left after the last stage.
+        stages: for each stage (layer K, tokens left from it on, what the method reports about its decision).
+        mean_tokens: visual tokens per decoder layer, averaged over all layers.
+        cache_lengths: rows held by each decoder layer's cache, text and fillers of the batch included; None without a cache.
+        cache_bytes: this sample's share of the cache's real memory.
+    """
+
+    n_visual: int
+    indices: Tensor
+    stages: tuple[tuple[int, int, Mapping[str, float]], ...]
+    mean_tokens: float
+    cache_lengths: tuple[int, ...] | None = None
+    cache_bytes: int | None = None
+
+    @property
+    def info(self) -> Mapping[str, float]:
+        """What the method reports about its last decision."""
+        return self.stages[-1][2] if self.stages else {}
+
+    def __len__(self) -> int:
+        """Return n, the number of visual tokens left after the last stage."""
+        return len(self.indices)
+
+
+@dataclass(eq=False)
+class Pruning:
+    """What a `prune` block did so far.
+
+    Attributes:
+        samples: the samples of the last prefill, in batch order; empty after prompts without images.
+        prefills: prefills so far, those without images included.
+    """
+
+    samples: tuple[SampleReport, ...] = ()
+    prefills: int = 0
+
+
+@dataclass(eq=False)
+class _Sample:
+    """A sample while it is decided."""
+
+    layout: Layout
+    generator: torch.Generator
+    left: Indices  # indices into the N visual tokens
+    stages: list[tuple[int, int, Mapping[str, float]]] = field(default_factory=list)
+
+
+class Decisions:
+    """Implements `prompt.Decider` with a pruner."""
+
+    def __init__(self, model: PreTrainedModel, pruner: Pruner, prior: Prior | None, seed: int, say: Callable[[str], None]) -> None:
+        self.model, self.pruner, self.prior, self.seed, self.say = model, pruner, prior, seed, say
+        self.family = families.get(model.config.model_type)
+        self.stack = decoder(model)
+        self.stages = pruner.stages()
+        self.report = Pruning()
+        self.batch: list[_Sample] = []
+        self.decided = 0
+        self.warned = False
+
+    def idle(self) -> None:
+        """Report a prefill without images."""
+        self.report.prefills += 1
+        self.report.samples = ()
+
+    def begin(self, inputs: Mapping[str, Any], copies: int, ids: Tensor, embeds: Tensor) -> None:
+        """Work out the layouts. Equal rows next to each other (beams, several returned sequences) are one sample."""
+        self.idle()
+        self.batch = []
+        layouts = self.family.layout(self.model.config, inputs)
+        for row in range(len(ids)):
+            if row and torch.equal(ids[row], ids[row - 1]) and torch.equal(embeds[row], embeds[row - 1]):
+                self.batch.append(self.batch[-1])
+                continue
+            state = np.random.SeedSequence([self.seed, self.decided]).generate_state(1, np.uint64)
+            self.decided += 1
+            generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
+            layout = layouts[row // copies]
+            self.batch.append(_Sample(layout, generator, np.arange(len(layout))))
+
+    def decide(self, view: View) -> Tensor | None:
+        """Ask the pruner about each sample in turn."""
+        drop = np.zeros(view.embeds.shape[:2], dtype=bool)
+        for row, sample in enumerate(self.batch):
+            if row == 0 or sample is not self.batch[row - 1]:
+                self._decide(view, row, sample)
+            gone = np.ones(len(sample.layout), dtype=bool)
+            gone[sample.left] = False
+            drop[row, sample.layout.positions[gone]] = True
+        return torch.from_numpy(drop) if drop.any() else None
+
+    def _decide(self, view: View, row: int, sample: _Sample) -> None:
+        held, wanted = len(sample.left), self.stages[view.stage].tokens(len(sample.layout))
+        info: Mapping[str, float] = {}
+        if wanted < held:
+            kept = self.pruner.select(self._signals(view, row, sample), wanted)
+            sample.left = sample.left[check_keep(kept, held, type(self.pruner).__name__)]
+            info = kept.info
+        sample.stages.append((view.layer, len(sample.left), info))
+
+    def _signals(self, view: View, row: int, sample: _Sample) -> Signals:
+        """Gather what the pruner needs of one sample, in float32."""
+        needs, layout = self.pruner.needs, sample.layout if len(sample.left) == len(sample.layout) else sample.layout.part(sample.left)
+        device, inside = view.hidden.device, view.layer > 0
+        index, alive = (part[row].cpu().numpy() for part in (view.narrowing.index, view.narrowing.alive))
+        visual = alive & np.isin(index, layout.positions)
+        rows, others = (torch.from_numpy(np.flatnonzero(mine)).to(device) for mine in (visual, alive & ~visual))
+        found: dict[str, Any] = {"a_bias": self._a_bias(layout, view.layer, device), "generator": sample.generator}
+        if "embeds" in needs:
+            found["embeds"] = view.embeds[row, torch.from_numpy(layout.positions).to(view.embeds.device)].float()
+        if "final_norm" in needs:
+            found["final_norm"] = lambda x: self.stack.norm(x).float()
+        if inside and needs & {"text_hidden", "keys"}:
+            found["text_positions"] = torch.from_numpy(index).to(device)[others]
+        if inside and "hidden" in needs:
+            found["hidden"] = view.hidden[row, rows].float()
+        if inside and "text_hidden" in needs:
+            found["text_hidden"] = view.hidden[row, others].float()
+        if inside and "attention" in needs:
+            found["attention"] = _recorded(view.attention)[row].to(device)[rows].float()
+        if inside and "keys" in needs:
+            keys = _recorded(view.keys)[row].to(device).float()
+            found["keys"], found["text_keys"] = keys[:, rows], keys[:, others]
+        return Signals(layout, view.layer, **found)
+
+    def _a_bias(self, layout: Layout, layer: int, device: torch.device) -> Tensor | None:
+        if self.prior is None or layer == 0:
+            return None
+        return torch.from_numpy(self.pruner.fit_prior(self.prior, layout, layer - 1)).float().to(device)
+
+    def finish(self, cache: Any) -> None:
+        """Write the report of the prefill."""
+        depth, rows = len(self.stack.layers), len(self.batch)
+        lengths = size = None
+        if cache is not None:
+            lengths = tuple(int(cache.get_seq_length(layer)) for layer in range(depth))
+            held = [part for layer in cache.layers for part in (layer.keys, layer.values) if isinstance(part, Tensor)]
+            size = sum(part.nbytes for part in held) // rows
+            if getattr(cache, "is_compileable", False) and held[0].device.type != "cpu" and not self.warned:
+                self.warned = True
+                self.say(_STATIC)
+        self.report.samples = tuple(
+            SampleReport(len(sample.layout), torch.from_numpy(sample.left), tuple(sample.stages), _layer_mean(sample, depth), lengths, size)
+            for sample in self.batch
+        )
+        self.batch = []
+
+
+def _recorded(signal: Tensor | None) -> Tensor:
+    if signal is None:
+        raise ModelError(
+            "the keys of this pass were not recorded", "under eager attention they are read from the cache: use sdpa, or use_cache=True"
+        )
+    return signal
+
+
+def _layer_mean(sample: _Sample, depth: int) -> float:
+    """Visual tokens per layer (T̄): every stage holds from its layer to the next one's."""
+    counts = np.full(depth, len(sample.layout))
+    for layer, left, _ in sample.stages:
+        counts[layer:] = left
+    return float(counts.mean())
+
+
+def check_keep(kept: Keep, n_tokens: int, name: str) -> Indices:
+    """Return the indices that a pruner answered with.
+
+    Raises:
+        BiaskitError: they are not 1 to N ascending whole numbers below N.
+    """
+    indices: Indices = kept.indices.cpu().numpy()
+    if kept.indices.dtype != torch.int64 or indices.ndim != 1 or not 1 <= len(indices) <= n_tokens:
+        raise BiaskitError(
+            f"{name} answered with {tuple(indices.shape)} indices of {kept.indices.dtype}", "select must return [n] int64, n ≥ 1"
+        )
+    if np.any(np.diff(indices) <= 0) or indices[0] < 0 or indices[-1] >= n_tokens:
+        raise BiaskitError(
+            f"{name} answered with indices {indices[:8]} … of {n_tokens} tokens", "select must return ascending indices below N"
+        )
+    return indices

@@ -1,0 +1,80 @@
+"""What narrowing cannot do right, found out before anything goes wrong silently."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from biaskit.attention import decoder
+from biaskit.errors import ModelError
+
+
+def check_stages(model: PreTrainedModel, layers: Sequence[int]) -> tuple[int, ...]:
+    """Return the decoder layers at which stages begin.
+
+    Raises:
+        ModelError: none, not ascending, or one that the model does not have.
+    """
+    depth = len(decoder(model).layers)
+    for layer in layers:
+        if not 0 <= layer < depth:
+            raise ModelError(f"pruning at layer {layer}, but the model has layers 0 … {depth - 1}", f"choose a layer from 0 to {depth - 1}")
+    if not layers or any(later <= earlier for earlier, later in pairwise(layers)):
+        raise ModelError(
+            f"pruning stages at layers {list(layers)} do not ascend", "each stage must begin at a later layer than the one before it"
+        )
+    return tuple(layers)
+
+
+def check_window(stack: Any, first: int, length: int) -> None:
+    """Refuse sliding windows that do not hold all tokens seen so far: distances would be those of the narrowed sequence.
+
+    Args:
+        stack: the language model. first: the first narrowed layer. length: tokens of the whole prompt and what follows it.
+
+    Raises:
+        ModelError: a narrowed layer attends to fewer than `length` tokens.
+    """
+    config = stack.config
+    window, kinds = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
+    slides = any(kind != "full_attention" for kind in kinds[first:]) if kinds else window is not None
+    if slides and (window is None or window < length):
+        raise ModelError(
+            f"the model's attention window of {window} tokens is shorter than the sequence of {length}",
+            "dropping tokens would change what the window covers; use a shorter prompt or a model without sliding windows",
+        )
+
+
+def check_padding(valid: torch.Tensor) -> None:
+    """Refuse right padding: [B, S] bool must end in True.
+
+    Raises:
+        ModelError: the last position of a sample is padding.
+    """
+    if not bool(valid[:, -1].all()):
+        raise ModelError("the prompts are padded on the right", "pad on the left (padding_side='left'), as generate() needs it")
+
+
+def check_no_images(model: PreTrainedModel, inputs: Mapping[str, Any], fresh: int) -> None:
+    """Refuse images in tokens that follow a prefill: they would stay unpruned, unnoticed.
+
+    Raises:
+        ModelError: `input_ids` of the pass hold image placeholders.
+    """
+    ids = inputs.get("input_ids")
+    if fresh > 1 and ids is not None and bool((ids == model.config.image_token_id).any()):
+        raise ModelError(
+            "a later turn brings an image along with a kept cache",
+            "start without past_key_values: images are pruned in the first prefill only",
+        )
+
+
+def multi_axis(model: PreTrainedModel) -> bool:
+    """Tell whether position ids have several axes (M-RoPE: time, row, col): there is no one way to number them without gaps."""
+    config = decoder(model).config
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    return "mrope_section" in rope

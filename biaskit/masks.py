@@ -1,0 +1,89 @@
+"""Attention masks of a narrowed sequence: read the one that the model made, and make the one that each narrowed layer needs.
+
+Masks of narrowed layers are made anew from two facts, which rows are alive and that attention is causal, in the form that the attention
+implementation expects. The model's own mask is read once per prompt, to make sure that these two facts are all there is to it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from biaskit.errors import ModelError
+
+Form = Literal["padding", "bool", "additive"]
+"""[B, keys] padding (flash attention); [B, 1, queries, keys] bool, True = may attend (sdpa); the same, additive (eager)."""
+
+
+def mask_form(implementation: str) -> Form:
+    """Return the form of mask that an attention implementation takes.
+
+    Raises:
+        ModelError: nobody knows.
+    """
+    if implementation in ("sdpa", "eager"):
+        return "bool" if implementation == "sdpa" else "additive"
+    if "flash" in implementation:
+        return "padding"
+    raise ModelError(f"pruning under {implementation!r} attention is not supported", "load the model with sdpa, flash_attention_2 or eager")
+
+
+def read_mask(mask: Any, batch: int, length: int) -> Tensor | None:
+    """Return which positions of the prompts are tokens, not padding: [B, S] bool, or None if all are.
+
+    Args:
+        mask: what a decoder layer received at prefill: None, [B, S], or [B or 1, 1, S, ≥ S] bool or additive.
+        batch: B. length: S.
+
+    Raises:
+        ModelError: the mask is of another type, or is not causal attention over all tokens.
+    """
+    if mask is None:
+        return None
+    if not isinstance(mask, Tensor) or mask.ndim not in (2, 4):
+        raise ModelError(
+            f"attention masks of type {type(mask).__name__} cannot be narrowed", "load the model with sdpa, flash_attention_2 or eager"
+        )
+    if mask.ndim == 2:
+        return mask[:, -length:].to(torch.bool)
+    allowed = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+    allowed = allowed[:, 0].expand(batch, -1, -1)
+    valid = allowed[:, -1, :length]
+    causal = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril() & valid[:, None, :]
+    same = (allowed[:, :, :length] == causal).all(-1) & ~allowed[:, :, length:].any(-1)
+    if not bool((same | ~valid).all()):
+        raise ModelError(
+            "this model's attention mask is not plainly causal (a sliding window shorter than the prompt, or bidirectional parts)",
+            "dropping tokens would change which others are seen; use a model with full causal attention, or a shorter prompt",
+        )
+    return valid
+
+
+def make_mask(form: Form, alive: Tensor, queries: int, *, whole: bool, width: int | None, dtype: torch.dtype) -> Tensor | None:
+    """Make the mask of a narrowed layer.
+
+    Args:
+        form: what the attention implementation takes.
+        alive: [B, keys] bool. queries: the last so many rows of the keys ask.
+        whole: all keys are alive.
+        width: length of a static cache, whose unused end is masked; None where keys are just those of `alive`.
+        dtype: of an additive mask.
+
+    Returns:
+        The mask, or None where the implementation does the same without one, and faster.
+    """
+    keys = alive.shape[1]
+    if form == "padding":
+        return None if whole else alive
+    if form == "bool" and whole and (queries == keys or (queries == 1 and width is None)):
+        return None
+    rows = torch.arange(keys - queries, keys, device=alive.device)[:, None]
+    columns = torch.arange(keys, device=alive.device)
+    allowed = (columns <= rows) & alive[:, None, :]
+    allowed |= columns == rows  # a filler sees itself: rows without any key give NaN in some kernels
+    allowed = torch.nn.functional.pad(allowed, (0, (width or keys) - keys))[:, None]
+    if form == "bool":
+        return allowed
+    return torch.where(allowed, torch.zeros((), dtype=dtype, device=alive.device), torch.finfo(dtype).min)
