@@ -17,10 +17,12 @@ _PUBLIC = {
     "Prior": "prior",
     "bias_report": "bias",
     "calibrate": "calibration",
+    "get_pruner": "pruners",
     "heatmap": "plots",
     "load_model": "families.load",
     "load_prior": "store",
     "open_source": "images",
+    "prune": "apply",
     "record_attention": "attention",
 }
 

@@ -73,7 +73,7 @@ def overlay(
     main = max(views, key=lambda i: layout.planes[i].rows * layout.planes[i].cols)
     further = [i for i in views if i != main]
     newline = next((i for i, plane in enumerate(layout.planes) if plane.image == number and plane.name == "newline"), None)
-    with rc_context(STYLE):
+    with rc_context(STYLE):  # type: ignore[arg-type, unused-ignore]
         figure = _draw(image, layout, kept, main, further, newline, title)
         if path is not None:
             write_figure(figure, path)

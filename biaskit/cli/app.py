@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from biaskit import __version__
-from biaskit.cli import models, priors
+from biaskit.cli import models, priors, pruners
 from biaskit.cli.calibrate import calibrate
 from biaskit.cli.heatmap import heatmap
+from biaskit.cli.prune import prune
 from biaskit.errors import BiaskitError
 
 app = typer.Typer(
@@ -22,8 +23,10 @@ app = typer.Typer(
 )
 app.command()(calibrate)
 app.command()(heatmap)
+app.command()(prune)
 app.add_typer(priors.app, name="priors")
 app.add_typer(models.app, name="models")
+app.add_typer(pruners.app, name="pruners")
 
 
 def _version(wanted: bool) -> None:

@@ -41,7 +41,7 @@ def prune(
     if retention is not None and budget is not None:
         raise typer.BadParameter("give --retention or --budget, not both", param_hint="--budget")
     share: dict[str, Any] = {"budget": budget} if budget is not None else {"retention": 0.1 if retention is None else retention}
-    chosen = {name: value for name, value in (("layer", layer), ("preset", preset)) if value is not None}
+    chosen: dict[str, Any] = {name: value for name, value in (("layer", layer), ("preset", preset)) if value is not None}
 
     from biaskit.images.decode import decode
     from biaskit.pruners import get_pruner

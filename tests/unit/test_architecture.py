@@ -15,11 +15,12 @@ PACKAGE = Path(biaskit.__file__).parent
 
 LEVELS = {
     "0": ["__init__", "errors", "registry", "grid", "correlation", "prior_format", "array_file"],
-    "1": ["prior", "jackknife", "measures"],
-    "2a": ["images", "store", "exchange"],
-    "2b": ["families", "attention", "moments", "ranks", "testing"],
-    "3": ["feed", "resume", "calibration", "bias", "verdict"],
-    "4": ["plots", "panels", "figure_layout", "demo"],
+    "1": ["prior", "jackknife", "measures", "signals", "select", "prior_layout", "selector_file"],
+    "2a": ["images", "store", "exchange", "pruners"],
+    "2b": ["families", "attention", "moments", "ranks", "testing"]
+    + ["hooks", "masks", "narrowing", "prompt", "deepstack", "encoded", "limits"],
+    "3": ["feed", "resume", "calibration", "bias", "verdict", "apply", "decisions"],
+    "4": ["plots", "panels", "figure_layout", "figure_file", "overlay", "demo"],
     "5": ["cli", "__main__"],
 }
 LEVEL = {name: level for level, names in LEVELS.items() for name in names}
