@@ -123,7 +123,7 @@ def _bias(prior: Prior, plane: str, layer: int) -> LayerBias:
     return LayerBias(layer, plane, rows, cols, metrics, verdict, why)
 
 
-def convergence(prior: Prior, at: Sequence[int] = (50, 100, 200, 500, 1000)) -> list[dict[str, Any]]:
+def convergence(prior: Prior, at: Sequence[int] = (10, 20, 50, 100, 200, 500, 1000)) -> list[dict[str, Any]]:
     """How close the prior was after its first n images.
 
     Groups are consecutive blocks of the randomly ordered images, so the mean over the first blocks is what a calibration that stopped

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,15 @@ import transformers
 
 from biaskit import __version__
 from biaskit.attention import check_layers, decoder_config
-from biaskit.errors import BiaskitError, CalibrationError
+from biaskit.errors import CalibrationError
 from biaskit.families.load import Loaded, load_model
-from biaskit.feed import Preprocessor, Skip, Task, attended, feed
+from biaskit.feed import Preprocessor, Skip, Task, attended, default_workers, feed
 from biaskit.images import ImageSource, open_source
 from biaskit.images.base import order
 from biaskit.moments import Moments
 from biaskit.prior import Prior
 from biaskit.ranks import Ranks
-from biaskit.resume import Ledger, load_state, save_state
+from biaskit.resume import Ledger, load_state, save_state, uninterrupted
 
 PROMPT = "Please describe the provided image."
 """D2Pruner's neutral prompt."""
@@ -114,6 +114,7 @@ class _Calibration:
         self.shape = (self.samples, len(self.layers), canonical, heads)
         self.moments = Moments(*self.shape)
         self.ledger = Ledger()
+        self.counting = False  # a batch is half counted
         self.settings = self._settings()
         self.state = None if out is None else out.with_name(f"{out.name}.partial{self.ranks.suffix}")
 
@@ -144,15 +145,13 @@ class _Calibration:
     def run(self) -> Prior:
         """Fill every slot, then write the prior and delete the state."""
         if self.out is not None and self.out.exists() and not self.options.force:
-            if self.state is None or not self.state.exists():
-                raise CalibrationError(f"{self.out} exists", "choose another --out, or overwrite it with --force")
-            self.state.unlink()  # killed after the prior was written and before the state was deleted
-            return Prior.load(self.out)
+            return self._finished(self.out)
         self._restore()
         try:
             self._fill()
-        except (KeyboardInterrupt, BiaskitError):
-            self._save()
+        except BaseException:
+            if not self.counting:
+                self._save()
             raise
         prior = self._prior()
         if self.out is not None and self.ranks.main:
@@ -162,11 +161,22 @@ class _Calibration:
             self.state.unlink(missing_ok=True)
         return prior
 
+    def _finished(self, out: Path) -> Prior:
+        """Return the prior on disk if it is this very run's, killed after writing it and before deleting the state; else refuse."""
+        if self.state is not None and self.state.exists():
+            load_state(self.state, self.settings, self.moments)
+            prior = Prior.load(out)
+            if prior.layers == self.layers and {**prior.meta, **self._provenance()} == dict(prior.meta):
+                self.state.unlink()
+                return prior
+        raise CalibrationError(f"{out} exists", "choose another --out, or overwrite it with --force")
+
     def _restore(self) -> None:
-        if self.state is None:
+        if self.state is None or self.out is None:
             return
-        for stale in self.state.parent.glob(f".{self.state.name}.*.tmp"):  # left by a kill in the middle of a write
-            stale.unlink(missing_ok=True)
+        for name in (self.state.name, self.out.name):
+            for stale in self.state.parent.glob(f".{escape(name)}.*.tmp"):  # left by a kill in the middle of a write
+                stale.unlink(missing_ok=True)
         if self.options.restart:
             self.state.unlink(missing_ok=True)
         self.ledger = load_state(self.state, self.settings, self.moments) or self.ledger
@@ -209,16 +219,19 @@ class _Calibration:
             self.loaded.model.dtype,
             self.options.batch_size or (8 if gpu else 2),
         )
-        workers = _workers(self.ranks.local_count, gpu) if self.options.workers is None else self.options.workers
+        workers = default_workers(self.ranks.local_count, gpu) if self.options.workers is None else self.options.workers
         saved = time.monotonic()
         self.report(self._progress(()))
         batches = feed(preprocessor, todo, workers=workers, pin=self.device.type == "cuda")
         for batch, attention in attended(self.loaded.model, batches, self.layers, per_head=self.options.per_head):
-            if batch.prepared is not None and attention is not None:
-                for row, (slot, layout) in enumerate(zip(batch.slots, batch.prepared.layouts, strict=True)):
-                    self.moments.add(slot, layout, attention[:, row][..., layout.positions])
-            self.ledger.failed.extend(batch.skipped)
-            del todo[: len(batch.tasks)]
+            with uninterrupted():
+                self.counting = True
+                if batch.prepared is not None and attention is not None:
+                    for row, (slot, layout) in enumerate(zip(batch.slots, batch.prepared.layouts, strict=True)):
+                        self.moments.add(slot, layout, attention[:, row][..., layout.positions])
+                self.ledger.failed.extend(batch.skipped)
+                del todo[: len(batch.tasks)]
+                self.counting = False
             self.report(self._progress(batch.skipped))
             self._check_skips()
             if time.monotonic() - saved > self.options.save_every:
@@ -229,7 +242,7 @@ class _Calibration:
         return Progress(min(self.samples, self.moments.count * self.ranks.count), self.samples, skipped)
 
     def _check_skips(self) -> None:
-        count = len(self.ledger.skipped)
+        count = self.ledger.n_skipped
         if count > self.max_skips:
             recent = self.ledger.failed[-1]
             self.ledger.aborted = True
@@ -237,6 +250,11 @@ class _Calibration:
                 f"{count} images could not be used, the last one {recent.name}: {recent.reason}",
                 "mend the source and run the same command again (they are tried once more), or allow more with --max-skips",
             )
+
+    def _provenance(self) -> dict[str, str]:
+        """The settings as a prior's metadata has them."""
+        names = ("layers", "per_head", "n_images")
+        return {name: value if isinstance(value, str) else json.dumps(value) for name, value in self.settings.items() if name not in names}
 
     def _prior(self) -> Prior:
         """Put the counts of all processes together."""
@@ -250,9 +268,7 @@ class _Calibration:
         if not moments.count:
             raise CalibrationError(f"none of the {len(self.source)} images of {self.source.name} is usable", "check the source")
         planes, mass = moments.stats()
-        names = ("layers", "per_head", "n_images")
-        meta = {name: value if isinstance(value, str) else json.dumps(value) for name, value in self.settings.items() if name not in names}
-        meta |= {
+        meta = self._provenance() | {
             "kind": "calibrated",
             "reduction": "mean",
             "n_images": str(moments.count),
@@ -279,9 +295,3 @@ def _samples(wanted: int | None, source: ImageSource) -> int:
     if not 1 <= wanted <= len(source):
         raise CalibrationError(f"{wanted} samples of a source with {len(source)} images", f"use --samples between 1 and {len(source)}")
     return wanted
-
-
-def _workers(local_processes: int, gpu: bool) -> int:
-    """Return how many cores to spend on preprocessing: half of them beside a GPU, one beside a model on the CPU."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(16, cores // (2 * local_processes))) if gpu else 1

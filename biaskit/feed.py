@@ -9,7 +9,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -40,17 +40,18 @@ class Skip:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Some tasks, done: the usable images prepared for the model, the others with their reasons."""
+    """Some tasks, done: the usable images prepared for the model, the others with their reasons; or the error that stops everything."""
 
     tasks: tuple[Task, ...]
     slots: tuple[int, ...]
     prepared: Prepared | None
     skipped: tuple[Skip, ...]
+    error: BiaskitError | None = None
 
     def pin_memory(self) -> Batch:
         """Pin the tensors (called by the loader's pinning thread)."""
         prepared = None if self.prepared is None else self.prepared.pin_memory()
-        return Batch(self.tasks, self.slots, prepared, self.skipped)
+        return replace(self, prepared=prepared)
 
 
 class Preprocessor(Dataset[Batch]):
@@ -80,8 +81,14 @@ class Preprocessor(Dataset[Batch]):
         return -(-len(self.tasks) // self.batch_size)
 
     def __getitem__(self, number: int) -> Batch:
-        """Prepare one batch. Only errors of the whole source are raised."""
+        """Prepare one batch. Errors of the whole source come back in it, for exceptions do not cross processes whole."""
         tasks = self.tasks[number * self.batch_size : (number + 1) * self.batch_size]
+        try:
+            return self._batch(tasks)
+        except BiaskitError as error:
+            return Batch(tasks, (), None, (), error)
+
+    def _batch(self, tasks: tuple[Task, ...]) -> Batch:
         self.source.fetch([index for _, index in tasks])
         images: dict[Task, Image] = {}
         skipped = []
@@ -93,9 +100,8 @@ class Preprocessor(Dataset[Batch]):
         prepared = self._prepare(images, skipped)
         return Batch(tasks, tuple(slot for slot, _ in images), prepared, tuple(sorted(skipped, key=lambda skip: skip.slot)))
 
-    def _skip(self, task: Task, error: Exception) -> Skip:
-        text = error.message if isinstance(error, BiaskitError) else f"{type(error).__name__}: {error}"
-        return Skip(*task, self.source.identify(task[1]), text.splitlines()[0])
+    def _skip(self, task: Task, error: ImageSkipped) -> Skip:
+        return Skip(*task, self.source.identify(task[1]), error.message.splitlines()[0])
 
     def _together(self, images: dict[Task, Image]) -> Prepared:
         prompts = [self.prompts[slot % len(self.prompts)] for slot, _ in images]
@@ -107,9 +113,7 @@ class Preprocessor(Dataset[Batch]):
         """Prepare the images together; if the processor refuses, find out which one it was, and drop it from `images`."""
         try:
             return self._together(images) if images else None
-        except BiaskitError:
-            raise
-        except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
+        except ImageSkipped as error:
             if len(images) == 1:
                 skipped.append(self._skip(next(iter(images)), error))
                 images.clear()
@@ -117,10 +121,16 @@ class Preprocessor(Dataset[Batch]):
         for task in list(images):
             try:
                 self._together({task: images[task]})
-            except (ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
+            except ImageSkipped as error:
                 skipped.append(self._skip(task, error))
                 del images[task]
         return self._together(images) if images else None
+
+
+def default_workers(local_processes: int, gpu: bool) -> int:
+    """Return how many cores to spend on preprocessing: half of them beside a GPU, one beside a model on the CPU."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(16, cores // (2 * local_processes))) if gpu else 1
 
 
 def _depend(worker: int) -> None:
@@ -149,6 +159,7 @@ def feed(preprocessor: Preprocessor, tasks: Sequence[Task], *, workers: int, pin
         pin: put the tensors into pinned memory.
 
     Raises:
+        BiaskitError: the source as a whole failed.
         CalibrationError: the workers were killed, or ran out of shared memory.
     """
     preprocessor.tasks = tuple(tasks)
@@ -165,7 +176,10 @@ def feed(preprocessor: Preprocessor, tasks: Sequence[Task], *, workers: int, pin
             **(ahead if workers else {}),
         )
     try:
-        yield from loader
+        for batch in loader:
+            if batch.error is not None:
+                raise batch.error
+            yield batch
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,22 @@ def read_file(path: Path) -> bytes:
         raise PriorError(f"{path} does not exist", "`biaskit priors list` shows the priors that are here") from None
     except OSError as error:
         raise PriorError(f"{path} cannot be read: {error.strerror or error}", "check its permissions and the disk") from None
+
+
+def check_writable(path: Path) -> None:
+    """Find out before long work whether a file can be written at its end; makes its folder where needed.
+
+    Raises:
+        PriorError: it is a folder, or its folder cannot be made or written to.
+    """
+    if path.is_dir():
+        raise PriorError(f"{path} is a folder", f"name a file in it: {path / 'NAME.safetensors'}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise PriorError(f"{path} cannot be written: {error.strerror or error}", "choose a folder you may write to") from None
 
 
 def write_file(path: Path, data: bytes, force: bool) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 import struct
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +45,25 @@ class Ledger:
         """Every skip so far, in the order of slots, then of attempts."""
         return sorted((skip for phase in [*self.history, self.failed] for skip in phase), key=lambda skip: (skip.slot, skip.index))
 
+    @property
+    def n_skipped(self) -> int:
+        """How many skips there are so far."""
+        return len(self.failed) + sum(map(len, self.history))
+
     def close_phase(self) -> None:
         """The tasks of this phase are done."""
         self.history.append(self.failed)
         self.failed, self.todo = [], None
 
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values; `todo` goes with the arrays."""
+        history = [[vars(skip) for skip in phase] for phase in self.history]
+        return {"failed": [vars(skip) for skip in self.failed], "history": history, "aborted": self.aborted}
+
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Ledger:
-        """Read `asdict()` back. After an abort the skipped images of the phase are put in front again."""
-        todo = None if values["todo"] is None else [(int(slot), int(index)) for slot, index in values["todo"]]
+    def restored(cls, values: Mapping[str, Any], tasks: NDArray[np.int64] | None) -> Ledger:
+        """Read `to_json()` and the array of tasks back. After an abort the skipped images of the phase are put in front again."""
+        todo = None if tasks is None else [(slot, index) for slot, index in tasks.tolist()]
         failed = [Skip(**skip) for skip in values["failed"]]
         history = [[Skip(**skip) for skip in phase] for phase in values["history"]]
         if values["aborted"]:
@@ -58,12 +71,31 @@ class Ledger:
         return cls(todo, failed, history)
 
 
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back until the block is done, so that an image is counted wholly or not at all."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
+        yield
+        return
+    waiting: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: waiting.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if waiting:
+        signal.raise_signal(signal.SIGINT)
+
+
 def save_state(path: Path, settings: Mapping[str, Any], ledger: Ledger, moments: Moments) -> None:
     """Write the state: settings, ledger and float64 statistics."""
     from safetensors.numpy import save
 
-    body = save(moments.tensors())
-    head = json.dumps({"settings": settings, "ledger": asdict(ledger)}).encode()
+    arrays = moments.tensors()
+    if ledger.todo is not None:
+        arrays["todo"] = np.array(ledger.todo, dtype=np.int64).reshape(-1, 2)
+    body = save(arrays)
+    head = json.dumps({"settings": settings, "ledger": ledger.to_json()}).encode()
     write_file(path, struct.pack("<Q", len(head)) + head + body, force=True)
 
 
@@ -81,8 +113,8 @@ def load_state(path: Path, settings: Mapping[str, Any], moments: Moments) -> Led
     try:
         (length,) = struct.unpack_from("<Q", data)
         head = json.loads(data[8 : 8 + length])
-        stored, ledger = head["settings"], Ledger.from_json(head["ledger"])
-        tensors: dict[str, NDArray[Any]] = load(data[8 + length :])
+        tensors: dict[str, NDArray[Any]] = {name: np.ascontiguousarray(value) for name, value in load(data[8 + length :]).items()}
+        stored, ledger = head["settings"], Ledger.restored(head["ledger"], tensors.pop("todo", None))
     except Exception as error:
         raise CalibrationError(f"{path} is no state of a calibration: {error}", "delete it, or use --restart to begin anew") from error
     differing = [name for name in {**stored, **settings} if stored.get(name) != settings.get(name)]
@@ -92,7 +124,7 @@ def load_state(path: Path, settings: Mapping[str, Any], moments: Moments) -> Led
             f"{path} was left by a calibration with other settings: {was}",
             "run the old command to finish it, or use --restart to begin anew",
         )
-    moments.restore({name: np.ascontiguousarray(value) for name, value in tensors.items()})
+    moments.restore(tensors)
     return ledger
 
 

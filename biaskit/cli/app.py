@@ -49,9 +49,6 @@ def main() -> None:
     except BiaskitError as error:
         print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
         sys.exit(1)
-    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
-        sys.stderr.close()
-        sys.exit(0)
 
 
 if __name__ == "__main__":

@@ -32,9 +32,9 @@ def calibrate(
         str | None, typer.Option(help="0-based decoder layers, such as 1,4 or 0-7, or all. (default: those the presets need)")
     ] = None,
     heads: Annotated[bool, typer.Option("--heads", help="Also keep each head's mean.")] = False,
-    seed: Annotated[int, typer.Option(help="Of the choice of images.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the choice of images.")] = 0,
     coco_root: Annotated[
-        Path | None, typer.Option(envvar="BIASKIT_COCO", help="Local COCO: annotations/ and val2017/ or val2017.zip.")
+        Path | None, typer.Option(help="Local COCO: annotations/ and val2017/ or val2017.zip. (default: $BIASKIT_COCO)")
     ] = None,
     split: Annotated[str, typer.Option(help="Which part of COCO.")] = "val2017",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
@@ -55,9 +55,11 @@ def calibrate(
     """
     from biaskit.errors import CalibrationError
     from biaskit.families.catalog import resolve
+    from biaskit.prior_format import check_writable
 
     place = resolve(model)
     target = out or Path(f"{model if not place.local and '/' not in model else place.name.split('/')[-1]}.safetensors")
+    check_writable(target)
     partial = target.with_name(f"{target.name}.partial")
     if target.exists() and not force and not list(target.parent.glob(f"{partial.name}*")):
         raise CalibrationError(f"{target} exists", "choose another --out, or overwrite it with --force")
@@ -65,14 +67,14 @@ def calibrate(
 
     from biaskit.images import open_source
 
-    source = open_source(data, coco_root=coco_root if data == "coco" else None, split=split, n=samples, seed=seed)
+    source = open_source(data, coco_root=coco_root, split=split, n=samples, seed=seed)
     say(f"data {data}: {len(source)} images")
 
     from biaskit.calibration import PROMPT
     from biaskit.calibration import calibrate as run
     from biaskit.families.load import load_model
 
-    loaded = load_model(model, device=device, dtype=dtype, attention=attention, revision=revision, say=say)
+    loaded = load_model(model, device=device, dtype=dtype, attention=attention, revision=revision, say=say, layers=wanted)
     if partial.exists() and not restart:
         say(f"going on from {partial}")
     bar = Bar(str(target))
@@ -127,14 +129,15 @@ class Bar:
         )
         self.task = self.bar.add_task(title, total=None, rate="–")
         self.first: int | None = None
-        self.bar.start()
 
     def __call__(self, progress: Progress) -> None:
         """Show how far the calibration is."""
         for skip in progress.skipped:
-            self.bar.console.print(f"skipped {skip.name}: {skip.reason}", markup=False, highlight=False)
+            line = "".join(letter if letter.isprintable() else "?" for letter in f"skipped {skip.name}: {skip.reason}")
+            self.bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
         if self.first is None:
             self.first = progress.done
+            self.bar.start()
             self.bar.reset(self.task, total=progress.total, completed=progress.done)
         elapsed = self.bar.tasks[0].elapsed
         rate = f"{(progress.done - self.first) / elapsed:.1f}" if elapsed and progress.done > self.first else "–"

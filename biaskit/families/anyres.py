@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from biaskit.errors import ImageSkipped
 from biaskit.grid import Box, Plane, Tokens, join, raster
 
 
@@ -32,6 +33,9 @@ def canvas(size: tuple[int, int], pinpoints: Sequence[Sequence[int]], image_size
         pinpoints: the resolutions the checkpoint knows, (rows, cols) in pixels.
         image_size: side of a tile in pixels.
         patches: visual tokens along the side of a tile.
+
+    Raises:
+        ImageSkipped: the image is so thin that nothing is left of it.
     """
     import torch
     from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
@@ -40,6 +44,8 @@ def canvas(size: tuple[int, int], pinpoints: Sequence[Sequence[int]], image_size
     full_cols = tile_cols * patches
     index = torch.arange(tile_rows * patches * full_cols).view(1, tile_rows * patches, full_cols)
     kept = unpad_image(index, tuple(size))[0]
+    if not kept.numel():
+        raise ImageSkipped(f"{size[1]}×{size[0]} pixels leave no visual token of the canvas", "give images that are less thin")
     top, left = divmod(int(kept[0, 0]), full_cols)
     height, width = tile_rows * image_size, tile_cols * image_size
     scale = min(width / size[1], height / size[0])

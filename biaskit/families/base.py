@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from biaskit.errors import ModelError
+from biaskit.errors import ImageSkipped, ModelError
 from biaskit.grid import Layout, Tokens, join
 
 if TYPE_CHECKING:
@@ -85,10 +85,17 @@ class ModelFamily(ABC):
             prompts: one text per sample.
 
         Raises:
+            ImageSkipped: the processor refuses an image, or nothing is left of it.
             ModelError: the checkpoint has no chat template, or placeholders and visual tokens do not match.
         """
         texts = [chat_text(processor, prompt, n_images=len(mine)) for mine, prompt in zip(images, prompts, strict=True)]
-        batch = processor(images=[list(mine) for mine in images], text=texts, padding=True, padding_side="left", return_tensors="pt")
+        try:
+            batch = processor(images=[list(mine) for mine in images], text=texts, padding=True, padding_side="left", return_tensors="pt")
+        except Exception as error:  # every family's processor has its own ways to refuse a picture
+            shapes = ", ".join(f"{image.width}×{image.height}" for mine in images for image in mine)
+            raise ImageSkipped(
+                f"the processor refuses {shapes} pixels: {type(error).__name__}: {error}", "give images of another size or shape"
+            ) from error
         inputs = dict(batch)
         sizes = [(image.height, image.width) for mine in images for image in mine]
         return Prepared(inputs, self.layout(config, inputs, sizes))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +45,14 @@ class Loaded:
 
 
 def load_model(
-    name: str, *, device: str = "auto", dtype: str = "auto", attention: str = "sdpa", revision: str | None = None, say: Say | None = None
+    name: str,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    attention: str = "sdpa",
+    revision: str | None = None,
+    layers: Sequence[int] | str | None = None,
+    say: Say | None = None,
 ) -> Loaded:
     """Load a checkpoint by short name, hub id or directory.
 
@@ -55,6 +62,7 @@ def load_model(
         dtype: `auto` (the checkpoint's own on a GPU, float32 on a CPU), `bfloat16`, `float16`, `float32` or `float64`.
         attention: implementation of the stock library: `sdpa`, `flash_attention_2`, `eager`.
         revision: branch, tag or commit of a hub repository.
+        layers: decoder layers that will be read: refused before any weights are fetched if the checkpoint lacks them.
         say: called with one line about each step.
 
     Raises:
@@ -66,6 +74,12 @@ def load_model(
         say(f"note: {name} is {place.target}: {place.note}")
     say(f"model {place.target}: reading its config" + ("" if place.local else " from the hub or its cache"))
     config_file, settings, family = _identify(place, revision)
+    config = _config(place, revision)
+    family.check(config)
+    if layers is not None and not isinstance(layers, str):
+        from biaskit.attention import check_layers
+
+        check_layers(layers, config.get_text_config().num_hidden_layers)
     target, where = _device(device), _dtype(dtype, settings, device)
     size = weight_bytes(place, revision)
     stored = _DTYPE_BYTES.get(str(settings.get("dtype", settings.get("torch_dtype", "float16"))), 2)
@@ -74,7 +88,6 @@ def load_model(
     say(f"{family.title}: {size / 1e9:.2f} GB of weights → {where} on {spread}, {attention} attention")
     model = _load(place, revision, where, attention, target, device_map)
     processor = load_processor(family, place.target, None if place.local else revision)
-    family.check(model.config)
     found = _fingerprint(Path(place.target)) if place.local else config_file.parent.name
     return Loaded(model, processor, family, place.name, found)
 
@@ -95,14 +108,22 @@ def read_checkpoint(name: str, revision: str | None = None) -> tuple[Place, Mode
     Raises:
         ModelError: as `load_model`.
     """
-    import transformers
-
     place = resolve(name)
     _, _, family = _identify(place, revision)
-    with _hub_errors(place):
-        config = transformers.AutoConfig.from_pretrained(place.target, **_where(place, revision))
+    config = _config(place, revision)
     family.check(config)
     return place, family, config, load_processor(family, place.target, None if place.local else revision)
+
+
+def _config(place: Place, revision: str | None) -> Any:
+    import transformers
+
+    try:
+        with _hub_errors(place):
+            return transformers.AutoConfig.from_pretrained(place.target, **_where(place, revision))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        why = str(error).strip().splitlines()[0]
+        raise ModelError(f"the config of {place.target} does not load: {why}", "download or save the checkpoint again") from error
 
 
 def _where(place: Place, revision: str | None) -> dict[str, Any]:

@@ -42,13 +42,6 @@ class FolderSource(ImageSource):
         """Return the path relative to the directory, with forward slashes."""
         return self.files[index]
 
-    def extent(self, index: int) -> str:
-        """Return the size of the file, in bytes."""
-        try:
-            return f"{(self.directory / self.files[index]).stat().st_size} bytes"
-        except OSError:
-            return ""
-
     def open(self, index: int) -> bytes:
         """Return the file.
 

@@ -132,6 +132,10 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, checkpoint):
         (["--model", "CHECKPOINT", "--data", "generated", "--layers", "99", "-n", "2"], 1, "the model has layers 0 … 5"),
         (["--model", "CHECKPOINT", "--data", "generated", "--samples", "0"], 2, "Invalid value for '--samples'"),
         (["--model", "CHECKPOINT", "--coco-root", "nowhere"], 1, "error: "),
+        (["--model", "CHECKPOINT", "--data", "generated", "--coco-root", "nowhere"], 1, "error: "),
+        (["--model", "CHECKPOINT", "--data", "generated", "--out", "."], 1, "error: . is a folder"),
+        (["--model", "CHECKPOINT", "--data", "generated", "--out", "/dev/null/prior.safetensors"], 1, "cannot be written"),
+        (["--model", "CHECKPOINT", "--data", "generated", "--seed", "-1"], 2, "Invalid value for '--seed'"),
         ([], 2, "Missing option '--model'"),
     ],
 )
@@ -167,6 +171,10 @@ def test_models_list_and_inspect(tmp_path, checkpoint):
     assert facts["visual_tokens"] == 576 and facts["preset_layers"] == [1, 4]
     wrong = biaskit("models", "inspect", checkpoint, "--size", "huge")
     assert wrong.returncode == 2 and "WIDTHxHEIGHT" in wrong.stderr
+    from biaskit.testing import save_tiny
+
+    thin = biaskit("models", "inspect", save_tiny("qwen2.5-vl", tmp_path / "qwen"), "--size", "9000x10")
+    assert thin.returncode == 1 and thin.stderr.startswith("error: the processor refuses 9000×10 pixels")
 
 
 def test_real_coco_images(tmp_path, checkpoint, coco_sample):

@@ -151,7 +151,7 @@ def test_a_picture_the_processor_refuses_is_skipped():
 
     prior = calibrate(loaded("qwen2.5-vl"), Ribbon(6), samples=5, batch_size=6, workers=0)
     assert prior.n_images == 5
-    assert json.loads(prior.meta["skipped"])[0][1].startswith("ValueError: absolute aspect ratio")
+    assert json.loads(prior.meta["skipped"])[0][1].startswith("the processor refuses 5000×20 pixels: ValueError: absolute aspect ratio")
 
 
 def test_a_source_that_runs_dry(tmp_path):
@@ -275,12 +275,100 @@ def test_nothing_is_overwritten_without_force(tmp_path):
     assert Prior.load(out).n_images == 3
 
 
+def stop_after(n):
+    """A report callback that presses Ctrl-C once n images are done."""
+
+    def report(progress):
+        if progress.done >= n:
+            raise KeyboardInterrupt
+
+    return report
+
+
 def test_killed_between_writing_the_prior_and_deleting_the_state(tmp_path):
     unit, out = loaded("llava-1.5"), tmp_path / "prior.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(unit, Pictures(3), workers=0, out=out, report=stop_after(3))
+    state = Path(f"{out}.partial").read_bytes()
     done = calibrate(unit, Pictures(3), workers=0, out=out)
-    Path(f"{out}.partial").write_bytes(b"left behind")
-    assert calibrate(unit, Pictures(3), workers=0, out=out).to_bytes() == done.to_bytes()
+    Path(f"{out}.partial").write_bytes(state)
+    assert calibrate(unit, Pictures(3), workers=0, out=out).to_bytes() == done.to_bytes() == out.read_bytes()
     assert not Path(f"{out}.partial").exists()
+
+
+def test_an_older_prior_is_never_taken_for_this_run(tmp_path):
+    """Interrupted with --force over an older prior, then run without it: refused, and the state stays."""
+    unit, out = loaded("llava-1.5"), tmp_path / "prior.safetensors"
+    calibrate(unit, Pictures(4), workers=0, out=out)
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(unit, Pictures(20), seed=7, workers=0, out=out, force=True, report=stop_after(4))
+    with pytest.raises(CalibrationError, match="exists"):
+        calibrate(unit, Pictures(20), seed=7, workers=0, out=out)
+    assert Path(f"{out}.partial").exists()
+    calibrate(unit, Pictures(20), seed=7, workers=0, out=out, force=True)
+    assert out.read_bytes() == calibrate(unit, Pictures(20), seed=7, workers=0).to_bytes()
+
+
+@pytest.mark.parametrize("at", [1, 6, 7])
+def test_ctrl_c_in_the_middle_of_a_batch_counts_nothing_twice(tmp_path, monkeypatch, at):
+    from biaskit.moments import Moments
+
+    unit, out = loaded("llava-1.5"), tmp_path / "prior.safetensors"
+    whole = calibrate(unit, Pictures(12), workers=0, batch_size=4).to_bytes()
+    add, calls = Moments.add, []
+
+    def interrupted(self, *args):
+        add(self, *args)
+        calls.append(args)
+        if len(calls) == at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Moments, "add", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(unit, Pictures(12), workers=0, batch_size=4, out=out)
+    assert calibrate(unit, Pictures(12), workers=0, batch_size=4, out=out).to_bytes() == whole
+
+
+def test_an_error_in_the_middle_of_a_batch_does_not_spoil_the_state(tmp_path, monkeypatch):
+    from biaskit.moments import Moments
+
+    unit, out = loaded("llava-1.5"), tmp_path / "prior.safetensors"
+    whole = calibrate(unit, Pictures(12), workers=0, batch_size=4).to_bytes()
+    add, calls = Moments.add, []
+
+    def broken(self, *args):
+        add(self, *args)
+        calls.append(args)
+        if len(calls) == 6:
+            raise MemoryError
+
+    monkeypatch.setattr(Moments, "add", broken)
+    with pytest.raises(MemoryError):
+        calibrate(unit, Pictures(12), workers=0, batch_size=4, out=out, save_every=0.0)
+    assert calibrate(unit, Pictures(12), workers=0, batch_size=4, out=out).to_bytes() == whole
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_errors_of_the_source_keep_their_words_across_processes(tmp_path, workers):
+    class Gone(Pictures):
+        def load(self, index):
+            raise SourceError("the disk is gone", "plug it in")
+
+    with pytest.raises(SourceError, match="the disk is gone") as caught:
+        calibrate(loaded("llava-1.5"), Gone(4), workers=workers, out=tmp_path / "prior.safetensors")
+    assert caught.value.hint == "plug it in"
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_thin_images_are_used_or_skipped(name):
+    class Thin(Pictures):
+        sizes = ((3000, 16), (16, 3000), (5000, 20), (17, 16))
+
+        def load(self, index):
+            return Image.new("RGB", self.sizes[index]) if index < len(self.sizes) else super().load(index)
+
+    prior = calibrate(loaded(name), Thin(8), workers=0, batch_size=3, layers=(0,))
+    assert prior.n_images + int(prior.meta["n_skipped"]) == 8 and prior.n_images >= 4
 
 
 @pytest.mark.parametrize(("layers", "error"), [((0, 17), "layers"), ("first", "layers 'first'"), ((), "layers")])

@@ -281,9 +281,15 @@ class Wrong(Top):
 
 @pytest.mark.parametrize(
     "answer, dtype, text",
-    [((3, 2), torch.int64, "ascending"), ((1, 1), torch.int64, "ascending"), ((0, 576), torch.int64, "below N"), ((-1, 2), torch.int64, "below N"),
-     ((), torch.int64, "n ≥ 1"), ((1, 2), torch.int32, "int64")],
-)  # fmt: skip
+    [
+        ((3, 2), torch.int64, "ascending"),
+        ((1, 1), torch.int64, "ascending"),
+        ((0, 576), torch.int64, "below N"),
+        ((-1, 2), torch.int64, "below N"),
+        ((), torch.int64, "n ≥ 1"),
+        ((1, 2), torch.int32, "int64"),
+    ],
+)
 def test_answers_that_make_no_sense(answer, dtype, text):
     with torch.no_grad(), prune(plain(), Wrong(answer=answer, dtype=dtype)), pytest.raises(BiaskitError) as found:
         plain()(**batch(NAME, "single"))

@@ -17,8 +17,10 @@ LEVELS = {
     "0": ["__init__", "errors", "registry", "grid", "correlation", "prior_format", "array_file"],
     "1": ["prior", "jackknife", "measures", "signals", "select", "prior_layout", "selector_file"],
     "2a": ["images", "store", "exchange", "pruners"],
-    "2b": ["families", "attention", "moments", "ranks", "testing"]
-    + ["hooks", "masks", "narrowing", "prompt", "deepstack", "encoded", "limits"],
+    "2b": [
+        *("families", "attention", "moments", "ranks", "testing"),
+        *("hooks", "masks", "narrowing", "prompt", "deepstack", "encoded", "limits"),
+    ],
     "3": ["feed", "resume", "calibration", "bias", "verdict", "apply", "decisions"],
     "4": ["plots", "panels", "figure_layout", "figure_file", "overlay", "demo"],
     "5": ["cli", "__main__"],
