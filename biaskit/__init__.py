@@ -21,6 +21,7 @@ _PUBLIC = {
     "load_model": "families.load",
     "load_prior": "store",
     "open_source": "images",
+    "prune": "apply",
     "record_attention": "attention",
 }
 
