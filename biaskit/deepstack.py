@@ -61,7 +61,7 @@ class DeepStack:
             return None
         place, narrowed = self.place.to(hidden.device), narrowing(number)
         if narrowed is not None:
-            place = place.gather(1, narrowed.index.to(place.device)).masked_fill(~narrowed.alive.to(place.device), -1)
+            place = place.gather(1, narrowed.index.to(place.device))
         at = place >= 0
         added = hidden.clone()
         added[at] = hidden[at] + self.features[number].to(hidden.device, hidden.dtype)[place[at]]

@@ -55,9 +55,8 @@ class Narrowing:
         """Return the rows that hold the positions [B, P]; row 0 for positions that are gone (only fillers ask for them)."""
         rows = torch.arange(len(self), device=self.index.device).expand(self.index.shape)
         size = max(int(self.index.max()), int(positions.max())) + 1
-        held = torch.zeros(len(rows), size + 1, dtype=torch.int64, device=rows.device)
-        held.scatter_(1, self.index.masked_fill(~self.alive, size), rows)
-        return held.gather(1, positions)
+        held = torch.zeros(len(rows), size, dtype=torch.int64, device=rows.device)
+        return held.scatter_(1, self.index, rows).gather(1, positions)
 
 
 def take(x: Tensor, index: Tensor) -> Tensor:

@@ -9,12 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers as hf
+from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from biaskit.contracts import check_family, check_pruner
 from biaskit.families import ModelFamily, families
 from biaskit.families.processors import build_processor
+
+__all__ = ["SPECIAL", "TINY", "byte_tokenizer", "check_family", "check_pruner", "save_tiny", "tiny_inputs", "tiny_model"]
 
 SPECIAL = [
     *("<pad>", "<s>", "</s>", "<unk>", "<image>", "<video>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"),
@@ -202,6 +207,13 @@ def tiny_model(
                 weight.copy_(noise * 0.1 + (0 if parameter_name.endswith("bias") else 1))
     model.generation_config.eos_token_id = None
     return model.to(dtype).eval(), build_processor(family, image_processor, tokenizer, settings), family
+
+
+def tiny_inputs(family: ModelFamily, processor: Any, config: Any) -> dict[str, Any]:
+    """A batch of two samples with different images and prompts; the first is left-padded."""
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)
+    pictures = [[Image.fromarray(pixels).resize(size)] for size in ((224, 224), (300, 150))]
+    return family.prepare(processor, config, pictures, ["hi", "what is in this picture?"]).inputs
 
 
 def save_tiny(name: str, directory: Path, **options: Any) -> Path:

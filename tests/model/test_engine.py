@@ -13,6 +13,7 @@ from cases import NEW, ONE_OF_EACH, SPECIAL_IDS, batch, check, generate, pruner_
 from reference import Anywhere, Steps, Top, cast, model_of, picture, reference_logits
 
 from biaskit.apply import prune
+from biaskit.attention import attention_row
 from biaskit.families.base import Prepared
 from biaskit.signals import Keep
 from biaskit.testing import TINY
@@ -175,6 +176,14 @@ def test_layers_offloaded_to_disk(name, tmp_path):
     with prune(spread, Top()):
         _, same, same_logits = generate(spread, inputs)
     assert torch.equal(tokens, same) and torch.equal(logits, same_logits)
+
+
+def test_attention_is_read_at_prefill_only(monkeypatch):
+    calls = []
+    monkeypatch.setattr("biaskit.attention.attention_row", lambda *args, **kwargs: calls.append(1) or attention_row(*args, **kwargs))
+    with prune(model_of("llava-1.5")[0], Top()):
+        generate(model_of("llava-1.5")[0], cast(batch("llava-1.5", "single"), torch.float64))
+    assert len(calls) == 1
 
 
 @dataclass(frozen=True)

@@ -483,7 +483,7 @@ def test_convergence_against_a_slow_reference():
 
 def test_convergence_merges_what_falls_on_one_boundary_and_needs_groups():
     groups = np.random.default_rng(12).random((3, 4, 4))
-    assert [row["n"] for row in convergence(make_prior(groups=groups, counts=[10, 10, 10]))] == [30]
+    assert [row["n"] for row in convergence(make_prior(groups=groups, counts=[10, 10, 10]))] == [10, 20, 30]
     assert [row["n"] for row in convergence(make_prior(groups=groups, counts=[0, 10, 20]), at=(1, 15, 20))] == [10]
     assert convergence(make_prior(mean=groups[0])) == []
 

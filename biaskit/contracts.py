@@ -1,0 +1,192 @@
+"""What every pruner and every model family must do. Our own tests run these checks over the registries; plug-in authors run them on theirs.
+
+A check raises AssertionError, which says what is wrong.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from biaskit.apply import prune
+from biaskit.decisions import check_keep
+from biaskit.families import ModelFamily
+from biaskit.grid import Layout, Plane, Tokens, join, raster
+from biaskit.prior import PlaneStats, Prior
+from biaskit.signals import NEEDS, Keep, Signals
+
+if TYPE_CHECKING:
+    from biaskit.pruners.base import Pruner
+
+_TIED = {"text_positions": {"text_hidden", "keys"}, "text_keys": {"keys"}}
+
+
+def sample_layouts() -> dict[str, Layout]:
+    """Layouts of made-up samples: one grid, a wide one, two images with text between them, a base view with canvas and newlines."""
+    row, col = np.divmod(np.arange(20), 5)
+    newline = col == 4
+    body = Tokens((Plane("canvas", 4, 4), Plane("newline", 4, 1, None)), newline.astype(np.int64), row, np.where(newline, 0, col))
+    parts = {
+        "square": [raster(Plane("image", 6, 6))],
+        "wide": [raster(Plane("image", 2, 12))],
+        "two images": [raster(Plane("image", 4, 4)), raster(Plane("image", 3, 4, image=1))],
+        "any-res": [raster(Plane("base", 3, 3)), body],
+    }
+    return {name: _placed(tokens) for name, tokens in parts.items()}
+
+
+def _placed(parts: list[Tokens]) -> Layout:
+    joined = join(parts)
+    gaps = np.repeat(np.arange(len(parts)), [len(part) for part in parts]) * 4
+    return Layout(7 + np.arange(len(joined)) + gaps, joined.planes, joined.plane, joined.row, joined.col)
+
+
+def sample_signals(layout: Layout, needs: frozenset[str] = NEEDS, *, layer: int = 2, seed: int = 0, a_bias: bool = True) -> Signals:
+    """Random signals of one sample, only what is in `needs`; the same seed gives the same."""
+    random, n = torch.Generator().manual_seed(seed), len(layout)
+    end = int(layout.positions[-1])
+    text = torch.tensor([i for i in range(end + 9) if i not in set(layout.positions.tolist())])
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=random)
+
+    everything: dict[str, Any] = {
+        "attention": torch.rand(n, generator=random) / n,
+        "hidden": normal(n, 12) + normal(1, 12),
+        "text_hidden": normal(len(text), 12),
+        "keys": normal(2, n, 4),
+        "embeds": normal(n, 10) + normal(1, 10),
+        "final_norm": lambda x: 2 * x,
+        "text_positions": text,
+        "text_keys": normal(2, len(text), 4),
+    }
+    held = {name: value for name, value in everything.items() if name in needs or needs & _TIED.get(name, set())}
+    bias = torch.rand(n, generator=random) + 0.2 if a_bias else None
+    return Signals(layout, layer, a_bias=bias, generator=torch.Generator().manual_seed(seed), **held)
+
+
+def check_pruner(pruner: Pruner, model: str | None = "llava-onevision") -> None:
+    """Check a pruner, with any settings, against the contract of `Pruner`.
+
+    On made-up samples it keeps as many tokens as it is told, in order, the same ones again, reads nothing but its `needs`, changes nothing,
+    and keeps everything where everything may stay. On a tiny model the engine can apply it.
+
+    Args:
+        pruner: the method and its settings. model: one of `biaskit.testing.TINY`, or None for the made-up samples alone.
+
+    Raises:
+        AssertionError: the contract is broken; the message says how.
+    """
+    name = type(pruner).__name__
+    assert dataclasses.is_dataclass(type(pruner)), f"{name} is not a dataclass"
+    assert pruner.needs <= NEEDS, f"{name} needs {sorted(pruner.needs - NEEDS)}, which nobody records"
+    layers = [stage.layer for stage in pruner.stages()]
+    assert layers and all(a < b for a, b in pairwise(layers)), f"the stages of {name} do not ascend: {layers}"
+    for place, layout in sample_layouts().items():
+        for budget in (1, 7, len(layout) - 1):
+            _check_select(pruner, layout, budget, layers[0], f"{name} on {place}")
+        everything = pruner.select(Signals(layout, layers[0]), len(layout))
+        assert everything.indices.tolist() == list(range(len(layout))), f"{name} does not keep all of {len(layout)} tokens"
+    if model is not None:
+        _check_applied(pruner, model, name)
+
+
+def _check_select(pruner: Pruner, layout: Layout, budget: int, layer: int, where: str) -> None:
+    def signals() -> Signals:
+        return sample_signals(layout, frozenset(pruner.needs), layer=layer, a_bias=pruner.prior != "unused")
+
+    seen, fresh = signals(), signals()
+    kept = pruner.select(seen, budget)
+    assert len(check_keep(kept, len(layout), where)) == budget, f"{where} keeps {len(kept)} tokens instead of {budget}"
+    assert torch.equal(kept.indices, pruner.select(fresh, budget).indices), f"{where} answers differently the second time"
+    assert all(isinstance(value, int | float) for value in kept.info.values()), f"{where} reports something that is not a number"
+    untouched = signals()
+    for item in dataclasses.fields(Signals):
+        before, after = getattr(untouched, item.name), getattr(seen, item.name)
+        assert not isinstance(before, Tensor) or torch.equal(before, after), f"{where} changes {item.name}"
+
+
+def _check_applied(pruner: Pruner, model_name: str, name: str) -> None:
+    from biaskit.testing import tiny_inputs, tiny_model
+
+    model, processor, family = tiny_model(model_name, layers=max(stage.layer for stage in pruner.stages()) + 2)
+    inputs = tiny_inputs(family, processor, model.config)
+    prior = None
+    if pruner.prior != "unused" and pruner.stages()[0].layer > 0:
+        prior = flat_prior(family, model.config, [stage.layer - 1 for stage in pruner.stages()])
+    with prune(model, pruner, prior=prior, say=lambda _line: None) as pruning:
+        model.generate(**inputs, max_new_tokens=2, do_sample=False)
+    for sample in pruning.samples:
+        wanted = pruner.stages()[-1].tokens(sample.n_visual)
+        assert len(sample) == wanted, f"{name} keeps {len(sample)} of {sample.n_visual} visual tokens instead of {wanted}"
+
+
+def flat_prior(family: ModelFamily, config: Any, layers: list[int]) -> Prior:
+    """A prior without any bias, 1 everywhere, for a family's canonical planes."""
+    planes = {name: PlaneStats(np.ones((len(layers), *size), dtype=np.float32)) for name, size in family.canonical(config).items()}
+    meta = {"model_type": config.model_type, "kind": "imported"}
+    return Prior(planes, tuple(layers), np.ones(len(layers), dtype=np.float32), meta)
+
+
+@dataclasses.dataclass(frozen=True)
+class _At:
+    layer: int
+
+    def tokens(self, n_tokens: int) -> int:
+        return max(1, n_tokens // 3)
+
+
+class _EveryThird:
+    """A pruner that looks at nothing: with it, pruning with and without a cache must agree."""
+
+    needs: frozenset[str] = frozenset()
+    prior = "unused"
+    positions = "original"
+
+    def __init__(self, layer: int) -> None:
+        self.layer = layer
+
+    def stages(self) -> tuple[_At, ...]:
+        return (_At(self.layer),)
+
+    def select(self, _signals: Signals, budget: int) -> Keep:
+        return Keep(torch.arange(budget) * 3)
+
+
+def check_family(model: Any, processor: Any, family: ModelFamily) -> None:
+    """Check a model family on a checkpoint, best a tiny random one in float32 or float64.
+
+    The layouts' positions are those of the image placeholders, every plane has a canonical size, and at layers 0 to 3 the engine prunes it
+    so that generating with a cache gives the same logits as without.
+
+    Args:
+        model, processor: of the checkpoint. family: what is checked.
+
+    Raises:
+        AssertionError: something of this does not hold; the message says what.
+    """
+    from biaskit.testing import tiny_inputs
+
+    inputs = tiny_inputs(family, processor, model.config)
+    canonical = family.canonical(model.config)
+    for ids, layout in zip(inputs["input_ids"], family.layout(model.config, inputs), strict=True):
+        places = (ids == model.config.image_token_id).nonzero()[:, 0].tolist()
+        assert layout.positions.tolist() == places, "the layout's positions are not those of the image placeholders"
+        unknown = {plane.name for plane in layout.planes} - set(canonical)
+        assert not unknown, f"planes {sorted(unknown)} have no canonical size"
+    inputs = {name: value.to(model.dtype) if value.is_floating_point() else value for name, value in inputs.items()}
+    settings: dict[str, Any] = {"max_new_tokens": 4, "do_sample": False, "return_dict_in_generate": True, "output_logits": True}
+    settings["suppress_tokens"] = sorted(set(processor.tokenizer.all_special_ids) | {model.config.image_token_id})
+    plain = torch.stack(model.generate(**inputs, **settings).logits)
+    for layer in range(4):
+        with prune(model, _EveryThird(layer)):  # type: ignore[arg-type]
+            cached, anew = (torch.stack(model.generate(**inputs, **settings, use_cache=use).logits) for use in (True, False))
+        error = float((cached - anew).abs().max())
+        assert error < 1e-4, f"pruned at layer {layer}, logits with and without a cache differ by {error:.1e}"
+        assert float((cached - plain).abs().max()) > 1e-4, f"pruning at layer {layer} changes nothing"
+    assert torch.equal(torch.stack(model.generate(**inputs, **settings).logits), plain), "the model is not as before"
