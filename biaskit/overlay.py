@@ -124,7 +124,7 @@ def _mask(n: int, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def _shortened(text: str, limit: int = 28) -> str:
-    flat = " ".join(text.split()).replace("$", r"\$")
+    flat = "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split())).replace("$", r"\$")
     return f"“{flat if len(flat) <= limit else flat[: limit - 1] + '…'}”"
 
 

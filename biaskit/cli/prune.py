@@ -26,7 +26,7 @@ def prune(
     preset: Annotated[str | None, typer.Option(help="A set of the method's parameters (biaskit pruners show).")] = None,
     parameters: Annotated[list[str] | None, typer.Option("--set", help="A parameter of the method, NAME=VALUE; may be repeated.")] = None,
     prior: Annotated[str | None, typer.Option(help="File or name of a prior, for the methods that read attention.")] = None,
-    compare: Annotated[str | None, typer.Option(help="Further methods with their defaults, such as fastv,divprune.")] = None,
+    compare: Annotated[str | None, typer.Option(help="Further methods with their defaults, such as fastv,fastv+prior,divprune.")] = None,
     overlay: Annotated[Path | None, typer.Option(help="Figure of the kept tokens, one panel a method: .png, .pdf or .svg.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Length of the answers.")] = 64,
     seed: Annotated[int, typer.Option(help="Of methods that draw random numbers.")] = 0,
@@ -47,9 +47,15 @@ def prune(
     from biaskit.pruners import get_pruner
     from biaskit.store import load_prior
 
-    methods = [get_pruner(pruner, **share, **chosen, **_parameters(parameters or []))]
-    methods += [get_pruner(name.strip(), **share) for name in (compare or "").split(",") if name.strip()]
     bias = None if prior is None else load_prior(prior)
+    first = get_pruner(pruner, **share, **chosen, **_parameters(parameters or []))
+    methods = [(first, bias)]
+    for name in filter(None, map(str.strip, (compare or "").split(","))):
+        method = get_pruner(name.removesuffix("+prior"), **share)
+        wanted = name.endswith("+prior")
+        if wanted and bias is None:
+            raise typer.BadParameter(f"{name} needs --prior", param_hint="--compare")
+        methods.append((method, bias if wanted or method.prior == "required" else None))
     if overlay is not None:
         from biaskit.figure_file import check_out
 
@@ -62,8 +68,8 @@ def prune(
     loaded = load_model(model, device=device, dtype=dtype, attention=attention, revision=revision, say=say)
     prepared = loaded.family.prepare(loaded.processor, loaded.model.config, [[picture]], [prompt])
     whole = get_pruner("random", retention=1.0, layer=0)
-    rows = [_answer(loaded, prepared, whole, None, max_new_tokens, seed, name="none")]
-    rows += [_answer(loaded, prepared, method, bias, max_new_tokens, seed, name=type(method).title) for method in methods]
+    rows = [_answer(loaded, prepared, whole, None, max_new_tokens, seed) | {"method": "none"}]
+    rows += [_answer(loaded, prepared, method, used, max_new_tokens, seed) for method, used in methods]
     if overlay is not None:
         from biaskit.overlay import Kept
         from biaskit.overlay import overlay as draw
@@ -96,9 +102,7 @@ def _parameters(words: list[str]) -> dict[str, Any]:
     return found
 
 
-def _answer(
-    loaded: Loaded, prepared: Prepared, pruner: Pruner, prior: Prior | None, max_new_tokens: int, seed: int, *, name: str
-) -> dict[str, Any]:
+def _answer(loaded: Loaded, prepared: Prepared, pruner: Pruner, prior: Prior | None, max_new_tokens: int, seed: int) -> dict[str, Any]:
     """Generate greedily with one method; return its answer and accounting."""
     import torch
 
@@ -108,13 +112,14 @@ def _answer(
     inputs = {
         key: value.to(device, loaded.model.dtype if value.is_floating_point() else value.dtype) for key, value in prepared.inputs.items()
     }
-    used = None if pruner.prior == "unused" else prior
+    used = prior if "attention" in pruner.needs else None
+    debiased = ", debiased" if used is not None and pruner.prior == "optional" else ""
     with torch.inference_mode(), pruned(loaded.model, pruner, prior=used, seed=seed) as pruning:
         output = loaded.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
     (sample,) = pruning.samples
     fresh = output[0, prepared.inputs["input_ids"].shape[1] :]
     return {
-        "method": name,
+        "method": type(pruner).title + debiased,
         "answer": loaded.processor.tokenizer.decode(fresh, skip_special_tokens=True).strip(),
         "N": sample.n_visual,
         "n": len(sample),

@@ -16,7 +16,7 @@ def test_notebook(path, tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     known = pruners.names()
-    space = {"__name__": "notebook"}
+    space = {"__name__": "__main__"}
     notebook = json.loads(path.read_text(encoding="utf-8"))
     assert all(not cell["outputs"] for cell in notebook["cells"] if cell["cell_type"] == "code"), "outputs stay out of the repository"
     for number, cell in enumerate(notebook["cells"]):

@@ -59,9 +59,7 @@ def test_no_module_imports_a_higher_level(path):
         if parts[0] == "biaskit" and len(parts) > 1 and parts[1] in LEVEL:
             theirs = LEVEL[parts[1]]
             assert theirs[0] <= mine[0], f"{path.name} (level {mine}) imports {name} (level {theirs})"
-            assert {mine, theirs} != {"2a", "2b"}, (
-                f"{path.name} imports {name}: 2a and 2b stay apart"
-            )
+            assert {mine, theirs} != {"2a", "2b"}, f"{path.name} imports {name}: 2a and 2b stay apart"
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
