@@ -107,6 +107,7 @@ def _answer(loaded: Loaded, prepared: Prepared, pruner: Pruner, prior: Prior | N
     import torch
 
     from biaskit.apply import prune as pruned
+    from biaskit.cli.calibrate import say
 
     device = loaded.model.get_input_embeddings().weight.device
     inputs = {
@@ -114,7 +115,7 @@ def _answer(loaded: Loaded, prepared: Prepared, pruner: Pruner, prior: Prior | N
     }
     used = prior if "attention" in pruner.needs else None
     debiased = ", debiased" if used is not None and pruner.prior == "optional" else ""
-    with torch.inference_mode(), pruned(loaded.model, pruner, prior=used, seed=seed) as pruning:
+    with torch.inference_mode(), pruned(loaded.model, pruner, prior=used, seed=seed, say=say) as pruning:
         output = loaded.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
     (sample,) = pruning.samples
     fresh = output[0, prepared.inputs["input_ids"].shape[1] :]

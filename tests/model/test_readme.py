@@ -15,7 +15,7 @@ README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
 
 def test_python_snippet(checkpoint, tmp_path, monkeypatch, capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    code, prune = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     assert len([line for line in code.splitlines() if line.strip()]) <= 8
     shutil.copytree(checkpoint("qwen2.5-vl"), tmp_path / "qwen2.5-vl")  # a directory of that name wins over the short name
     monkeypatch.chdir(tmp_path)
@@ -25,6 +25,12 @@ def test_python_snippet(checkpoint, tmp_path, monkeypatch, capsys):
     assert made["a_bias"].shape == (32, 32)
     assert capsys.readouterr().out.startswith("1 image ")
     assert Image.open("qwen2.5-vl.png").width > 500
+    unit = made["model"]
+    picture = GeneratedSource(1, 0).load(0)
+    made["inputs"] = unit.family.prepare(unit.processor, unit.model.config, [[picture]], ["Where?"]).inputs
+    exec(prune, made)
+    sample = made["pruning"].samples[0]
+    assert len(sample) == round(sample.n_visual * 0.1)
 
 
 def test_short_names_in_the_table():
