@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from biaskit.demo.scenes import COLOUR_NAMES, COLOURS, SHAPES, SIZES, Thing
+from biaskit.demo.scenes import COLOUR_NAMES, COLOURS, SHAPES, SIZES, Box, Thing
 from biaskit.demo.vocabulary import box_text
 
 KINDS = ("where", "presence", "attribute", "describe")
@@ -37,6 +37,7 @@ class Question:
         answer: the true answer, likewise.
         phrase: what the question is about ("small red circle"), "" for describe.
         target: index of the thing it is about, −1 if there is none.
+        box: the true box of a `where` question's thing, in pixels.
         related: things that share a named colour or shape with the phrase (a named size, where it names neither).
     """
 
@@ -46,6 +47,7 @@ class Question:
     phrase: str = ""
     target: int = -1
     related: tuple[int, ...] = ()
+    box: Box | None = None
 
 
 def phrase_of(key: Key, use: Use = _FULL) -> str:
@@ -81,7 +83,7 @@ def where_is(things: Sequence[Thing], target: int, use: Use = _FULL) -> Question
     """Ask for the box of one thing by a given phrase."""
     thing = things[target]
     phrase = phrase_of(thing.key, use)
-    return Question("where", f"where is the {phrase} ?", box_text(thing.box), phrase, target, _related(things, thing.key, use))
+    return Question("where", f"where is the {phrase} ?", box_text(thing.box), phrase, target, _related(things, thing.key, use), thing.box)
 
 
 def presence(rng: np.random.Generator, things: Sequence[Thing], *, yes: bool | None = None, adversarial: float = 0.75) -> Question:
