@@ -27,7 +27,9 @@ def open_model(directory: Path, device: str = "cpu") -> tuple[Any, Any]:
 
 
 @torch.inference_mode()
-def answers_of(model: Any, processor: Any, scenes: Sequence[Scene], questions: Sequence[Question], n_new: int, batch: int = 50) -> list[str]:
+def answers_of(
+    model: Any, processor: Any, scenes: Sequence[Scene], questions: Sequence[Question], n_new: int, batch: int = 50
+) -> list[str]:
     """Return the greedy answers of the stock generate(), special tokens left out."""
     family = families.get("llava")
     found: list[str] = []

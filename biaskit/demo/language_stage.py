@@ -58,7 +58,16 @@ class LanguageStage:
     """
 
     def __init__(
-        self, model: Any, pictures: Pictures, features: NDArray[np.float16], work: Path, steps: int, seed: int, device: str, *, scaffold: bool = True
+        self,
+        model: Any,
+        pictures: Pictures,
+        features: NDArray[np.float16],
+        work: Path,
+        steps: int,
+        seed: int,
+        device: str,
+        *,
+        scaffold: bool = True,
     ) -> None:
         self.model, self.pictures, self.features, self.steps, self.seed, self.device = model, pictures, features, steps, seed, device
         self.watched = WATCHED if scaffold else {}
@@ -179,7 +188,9 @@ class LanguageStage:
             self.state["curve"].append(point)
             speed = (done - first) / (time.monotonic() - began)
             told = "  ".join(f"{name} {value:.3f}" for name, value in point.items() if name not in ("step", "questions"))
-            say(f"language {done}/{self.steps}  {speed * IMAGES * QUESTIONS:.0f} questions/s  {(self.steps - done) / speed:.0f} s left  {told}")
+            say(
+                f"language {done}/{self.steps}  {speed * IMAGES * QUESTIONS:.0f} questions/s  {(self.steps - done) / speed:.0f} s left  {told}"
+            )
             if done % (2 * every) == 0 or done == self.steps:
                 self.keep()
         return list(self.state["curve"])

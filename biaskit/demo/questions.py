@@ -19,7 +19,7 @@ Use = tuple[bool, bool, bool]
 """Which of size, colour, shape a phrase names."""
 
 _FULL: Use = (True, True, True)
-_USES: tuple[Use, ...] = (
+USES: tuple[Use, ...] = (
     _FULL, (False, True, True), (True, False, True), (False, False, True), (True, True, False), (False, True, False)
 )  # fmt: skip
 _USE_ODDS = (0.40, 0.65, 0.77, 0.85, 0.93)  # cumulative
@@ -71,7 +71,7 @@ def where(rng: np.random.Generator, things: Sequence[Thing]) -> Question:
     """Ask for the box of a thing, by a phrase that fits no other; its answer is four location words."""
     for _ in range(_TRIES):
         target = int(rng.integers(len(things)))
-        use = _USES[bisect_right(_USE_ODDS, rng.random())]
+        use = USES[bisect_right(_USE_ODDS, rng.random())]
         if len(matching(things, things[target].key, use)) == 1:
             break
     else:

@@ -84,7 +84,10 @@ class Scene:
 
 
 def _star() -> list[tuple[float, float]]:
-    return [((1 if k % 2 == 0 else 0.42) * math.sin(k * math.pi / 5), -(1 if k % 2 == 0 else 0.42) * math.cos(k * math.pi / 5)) for k in range(10)]
+    return [
+        ((1 if k % 2 == 0 else 0.42) * math.sin(k * math.pi / 5), -(1 if k % 2 == 0 else 0.42) * math.cos(k * math.pi / 5))
+        for k in range(10)
+    ]
 
 
 def _cross(arm: float) -> list[tuple[float, float]]:

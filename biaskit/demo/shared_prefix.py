@@ -17,6 +17,8 @@ from biaskit.demo.vocabulary import PREFIX, VISUAL, VISUAL_START
 
 Rows = tuple[Tensor, Tensor, Tensor]
 """(image, slot, position in the slot) of some tokens: three [r] int64."""
+Keep = tuple[int, Tensor]
+"""(layer, kept): from this layer on, the visual tokens that are False in `kept` [B, 144] are not there."""
 
 
 class SharedPrefix:
@@ -34,19 +36,24 @@ class SharedPrefix:
         self.slot, self.dtype = slot, dtype
         self.prefix = torch.tensor(PREFIX, device=device)
         config = self.text.config
-        self.heads, self.width, self.epsilon = config.num_attention_heads, config.hidden_size // config.num_attention_heads, config.rms_norm_eps
+        self.heads, self.width, self.epsilon = (
+            config.num_attention_heads,
+            config.hidden_size // config.num_attention_heads,
+            config.rms_norm_eps,
+        )
         minus = torch.full((len(PREFIX), len(PREFIX)), float("-inf"), device=device)
         self.before = minus.triu(1).to(dtype)
         self.inside = minus[:slot, :slot].triu(1).to(dtype)
 
     def __call__(
-        self, features: Tensor, ids: Tensor, watch: Mapping[int, int] | None = None, rows: Rows | None = None
+        self, features: Tensor, ids: Tensor, watch: Mapping[int, int] | None = None, rows: Rows | None = None, keep: Keep | None = None
     ) -> tuple[Tensor, dict[int, Tensor]]:
         """Run B images with n questions each.
 
         Args:
             features: [B, 144, 128] of the vision tower. ids: [B, n, slot] question and answer tokens.
             watch: layer → number of its first heads whose attention is wanted. rows: the tokens whose attention is wanted.
+            keep: which visual tokens the later layers see; all by default.
 
         Returns:
             [B, n, slot, hidden] float32 final hidden states (normed), and layer → [r, heads, 144] attention on the visual tokens.
@@ -55,36 +62,41 @@ class SharedPrefix:
         embed = self.text.embed_tokens
         start = embed(self.prefix).expand(batch, -1, -1)
         visual = self.projector(features)
-        states = torch.cat(
-            [start[:, :VISUAL_START], visual.float(), start[:, VISUAL_START + VISUAL :], embed(ids).flatten(1, 2)], 1
-        )
+        states = torch.cat([start[:, :VISUAL_START], visual.float(), start[:, VISUAL_START + VISUAL :], embed(ids).flatten(1, 2)], 1)
         places = torch.arange(len(PREFIX) + slot, device=ids.device)
         places = torch.cat([places[: len(PREFIX)], places[len(PREFIX) :].repeat(n)])
         cos, sin = (part[0].to(self.dtype) for part in self.text.rotary_emb(states, places[None]))
         seen: dict[int, Tensor] = {}
         for index, layer in enumerate(self.text.layers):
             wanted = (watch or {}).get(index, 0)
-            states, attention = self._layer(layer, states, cos, sin, index == len(self.text.layers) - 1, wanted, rows)
+            hidden = None if keep is None or index < keep[0] else self._hidden(keep[1])
+            states, attention = self._layer(layer, states, cos, sin, index == len(self.text.layers) - 1, wanted, rows, hidden)
             if attention is not None:
                 seen[index] = attention
         return self._norm(states, self.text.norm).view(batch, n, slot, -1), seen
+
+    def _hidden(self, kept: Tensor) -> Tensor:
+        """[B, 144] bool → what is added to the logits of the prefix's columns, [B, 1, 1, prefix]."""
+        columns = torch.zeros(len(kept), len(self.prefix), dtype=self.dtype, device=kept.device)
+        columns[:, VISUAL_START : VISUAL_START + VISUAL].masked_fill_(~kept, float("-inf"))
+        return columns[:, None, None]
 
     def _norm(self, states: Tensor, norm: Any) -> Tensor:
         return functional.rms_norm(states, (states.shape[-1],), norm.weight, self.epsilon)
 
     def _layer(
-        self, layer: Any, states: Tensor, cos: Tensor, sin: Tensor, last: bool, wanted: int, rows: Rows | None
+        self, layer: Any, states: Tensor, cos: Tensor, sin: Tensor, last: bool, wanted: int, rows: Rows | None, hidden: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """One decoder layer; of the last one only the slots are needed."""
         attend, mlp = layer.self_attn, layer.mlp
-        batch, length, hidden = states.shape
+        batch, length, _ = states.shape
         normed = self._norm(states, layer.input_layernorm).to(self.dtype)
         weight = torch.cat([attend.q_proj.weight * self.width**-0.5, attend.k_proj.weight, attend.v_proj.weight]).to(self.dtype)
         query, key, value = (normed @ weight.T).view(batch, length, 3, self.heads, self.width).permute(2, 0, 3, 1, 4)
         query, key = _rotate(query, cos, sin), _rotate(key, cos, sin)
-        mixed, attention = self._attention(query, key, value, last, wanted, rows)
+        mixed, attention = self._attention(query, key, value, last, wanted, rows, hidden)
         states = states[:, len(PREFIX) :] if last else states
-        mixed = mixed.transpose(1, 2).reshape(batch, -1, hidden)
+        mixed = mixed.transpose(1, 2).flatten(2)
         states = states + mixed @ attend.o_proj.weight.to(self.dtype).T
         normed = self._norm(states, layer.post_attention_layernorm).to(self.dtype)
         both = normed @ torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]).to(self.dtype).T
@@ -92,7 +104,7 @@ class SharedPrefix:
         return states + (functional.silu(gate) * up) @ mlp.down_proj.weight.to(self.dtype).T, attention
 
     def _attention(
-        self, query: Tensor, key: Tensor, value: Tensor, last: bool, wanted: int, rows: Rows | None
+        self, query: Tensor, key: Tensor, value: Tensor, last: bool, wanted: int, rows: Rows | None, hidden: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """[B, heads, length, width] each → mixed values, and the watched attention."""
         split = len(PREFIX)
@@ -101,6 +113,7 @@ class SharedPrefix:
         before_key, before_value = key[:, :, :split], value[:, :, :split]
         mine, my_key, my_value = (part[:, :, split:].reshape(*slots, width) for part in (query, key, value))
         far = mine.flatten(2, 3) @ before_key.mT
+        far = far if hidden is None else far + hidden
         near = mine @ my_key.mT + self.inside
         weights = torch.cat([far, near.flatten(2, 3)], -1).softmax(-1)
         mixed = weights[..., :split] @ before_value + (weights[..., split:].reshape(*slots, self.slot) @ my_value).flatten(2, 3)
@@ -111,16 +124,17 @@ class SharedPrefix:
             attention = weights[:, :wanted].transpose(1, 2)[image, at][..., VISUAL_START : VISUAL_START + VISUAL].float()
         if last:
             return mixed, attention
-        first = (query[:, :, :split] @ before_key.mT + self.before).softmax(-1) @ before_value
+        before = self.before if hidden is None else self.before + hidden
+        first = (query[:, :, :split] @ before_key.mT + before).softmax(-1) @ before_value
         return torch.cat([first, mixed], 2), attention
 
     @torch.inference_mode()
-    def answer(self, features: Tensor, ids: Tensor, lengths: Tensor, n_new: int) -> Tensor:
+    def answer(self, features: Tensor, ids: Tensor, lengths: Tensor, n_new: int, keep: Keep | None = None) -> Tensor:
         """Answer greedily: `ids` [B, n, slot] hold prompts of `lengths` [B, n] tokens → [B, n, n_new] answers."""
         ids = ids.clone()
         found = []
         for step in range(n_new):
-            states, _ = self(features, ids)
+            states, _ = self(features, ids, keep=keep)
             at = (lengths + step - 1)[..., None, None].expand(-1, -1, 1, states.shape[-1])
             best = self.head(states.gather(2, at)[:, :, 0]).argmax(-1)
             found.append(best)

@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,15 @@ import numpy as np
 import torch
 
 from biaskit.demo.architecture import make_config, save_processor
-from biaskit.demo.card import draw_curves, write_card
+from biaskit.demo.card import write_card
 from biaskit.demo.evaluate import evaluate
+from biaskit.demo.figures import draw_curves
 from biaskit.demo.held_out import SEED, iou_of
 from biaskit.demo.language_stage import IMAGES, QUESTIONS, LanguageStage
 from biaskit.demo.packing import pack
 from biaskit.demo.pictures import Pictures, draw_pictures
 from biaskit.demo.questions import ask
+from biaskit.demo.recipe import Recipe
 from biaskit.demo.scenes import draw_scene
 from biaskit.demo.shared_prefix import SharedPrefix
 from biaskit.demo.vision_stage import cache_features, check_vision, to_pixel_values, train_vision
@@ -34,23 +36,6 @@ from biaskit.errors import BiaskitError
 
 DEVELOPMENT_SEED = 8000
 """Scenes of the held-out numbers in the learning curves; the final evaluation has its own."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything the weights depend on, apart from the library versions."""
-
-    seed: int = 0
-    scenes: int = 30_000
-    vision_steps: int = 600
-    language_steps: int = 2400
-    scaffold: bool = True
-    held_out: int = 2000
-
-    @property
-    def scene_seed(self) -> int:
-        """The training scenes; every seed has its own, and none is a held-out one."""
-        return 1 + self.seed
 
 
 def say(line: str) -> None:
@@ -139,12 +124,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     work.mkdir(parents=True, exist_ok=True)
     recipe = Recipe(given.seed, given.scenes, given.vision_steps, given.language_steps, not given.no_scaffold, given.held_out)
     _same_recipe(work / "recipe.json", recipe)
+    resumed = (work / "vision.pt").exists()
     model, record = train(recipe, work, given.device)
     write_model(model, given.out)
-    record |= {"recipe": asdict(recipe), "held_out": evaluate(given.out, recipe.held_out, SEED, say, given.device), "torch": torch.__version__}
+    record |= {"recipe": asdict(recipe), "resumed": resumed, "torch": torch.__version__}
+    record["held_out"] = evaluate(given.out, recipe.held_out, SEED, say, given.device)
     (given.out / "training.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     draw_curves(record, given.out / "curves.png")
-    write_card(record, given.out)
+    write_card(
+        record, given.out, sum(weight.numel() for weight in model.parameters()), len(WORDS), model.config.text_config.num_hidden_layers
+    )
     say(f"written: {given.out}")
     return 0
 
@@ -153,7 +142,9 @@ def _same_recipe(path: Path, recipe: Recipe) -> None:
     """Refuse to go on with another recipe's state."""
     told = {name: value for name, value in asdict(recipe).items() if name != "held_out"}
     if path.exists() and json.loads(path.read_text()) != told:
-        raise BiaskitError(f"{path.parent} holds the state of {path.read_text().strip()}", "give another --work, or delete it to begin anew")
+        raise BiaskitError(
+            f"{path.parent} holds the state of {path.read_text().strip()}", "give another --work, or delete it to begin anew"
+        )
     path.write_text(json.dumps(told) + "\n")
 
 

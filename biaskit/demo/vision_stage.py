@@ -98,7 +98,9 @@ def train_vision(tower: nn.Module, pictures: Pictures, work: Path, steps: int, s
             speed = (step + 1 - first) / (time.monotonic() - began)
             state["curve"].append({"step": step + 1, "images": (step + 1) * BATCH, "loss": loss.item(), **scores})
             told = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
-            say(f"vision {step + 1}/{steps}  {speed * BATCH:.0f} images/s  {(steps - step - 1) / speed:.0f} s left  loss {loss.item():.3f}  {told}")
+            say(
+                f"vision {step + 1}/{steps}  {speed * BATCH:.0f} images/s  {(steps - step - 1) / speed:.0f} s left  loss {loss.item():.3f}  {told}"
+            )
         if (step + 1) % 100 == 0 or step + 1 == steps:
             torch.save({"state": state, **{name: part.state_dict() for name, part in parts.items()}}, kept)
     tower.eval()
