@@ -29,7 +29,7 @@ from biaskit.demo.scenes import COLOUR_NAMES, SHAPES, SIZES
 from biaskit.demo.shared_prefix import SharedPrefix
 from biaskit.demo.vocabulary import BINS, FIRST_LOCATION, ID
 
-IMAGES, QUESTIONS = 12, 24
+IMAGES, QUESTIONS = 8, 24
 """Images a step, and questions about each."""
 COARSE, FINE = 2, 4
 """0-based layers of the scaffold."""

@@ -1,7 +1,7 @@
 """What happens in which layer of the embedded model: where text begins to steer attention, and where the image has been read.
 
-`python -m biaskit.demo.layers --model DIR --out DIR` writes layers.json and figures. Attention rows come from `biaskit.attention` on the stock
-model. Chance is 0.25: the share of tokens that is kept.
+`python -m biaskit.demo.layers --model DIR --out DIR` writes layers.json and figures. Attention rows come from `biaskit.attention` on
+the stock model. Chance is 0.25: the share of tokens that is kept.
 """
 
 from __future__ import annotations
@@ -86,6 +86,7 @@ def shuffled(model: Any, seed: int = 0) -> Iterator[None]:
     generator = torch.Generator().manual_seed(seed)
 
     def mix(module: Any, inputs: Any, output: Tensor) -> Tensor:
+        del module, inputs
         order = torch.stack([torch.randperm(output.shape[1], generator=generator) for _ in range(len(output))])
         return output.gather(1, order[..., None].expand_as(output))
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from biaskit.demo.questions import Question
 from biaskit.demo.vocabulary import ID, ids_of
 
-SLOT = 12
-"""Tokens of the longest question with its answer, the closing </s> apart."""
+SLOT = 11
+"""Tokens of the longest question with its answer, the last location word apart: only after shorter questions is the closing </s> learnt."""
 IGNORE = -100
 
 _FIRST = {"where": 3.0, "presence": 5.0, "attribute": 5.0, "describe": 1.5}  # the first answer token decides which thing is meant
@@ -57,11 +57,12 @@ def pack(questions: Sequence[Sequence[Question]], owners: NDArray[np.int8]) -> P
         for s, question in enumerate(mine):
             prompt = prompt_ids(question.text)
             answer = [*ids_of(question.answer), ID["</s>"]]
-            tokens = (prompt + answer)[:-1]
+            tokens = (prompt + answer)[:-1][:SLOT]
             first = len(prompt) - 1
             ids[b, s, : len(tokens)] = tokens
-            labels[b, s, first : len(tokens)] = answer
-            weights[b, s, first], weights[b, s, len(tokens) - 1] = _FIRST[question.kind], _CLOSING
+            labels[b, s, first : len(tokens)] = answer[: len(tokens) - first]
+            weights[b, s][labels[b, s] == ID["</s>"]] = _CLOSING
+            weights[b, s, first] = _FIRST[question.kind]
             lengths[b, s] = len(prompt)
             if question.related:
                 asked.append((b, s, first))

@@ -66,6 +66,7 @@ class SharedPrefix:
         places = torch.arange(len(PREFIX) + slot, device=ids.device)
         places = torch.cat([places[: len(PREFIX)], places[len(PREFIX) :].repeat(n)])
         cos, sin = (part[0].to(self.dtype) for part in self.text.rotary_emb(states, places[None]))
+        sin = torch.cat([-sin[:, : self.width // 2], sin[:, self.width // 2 :]], -1)
         seen: dict[int, Tensor] = {}
         for index, layer in enumerate(self.text.layers):
             wanted = (watch or {}).get(index, 0)
@@ -92,8 +93,9 @@ class SharedPrefix:
         batch, length, _ = states.shape
         normed = self._norm(states, layer.input_layernorm).to(self.dtype)
         weight = torch.cat([attend.q_proj.weight * self.width**-0.5, attend.k_proj.weight, attend.v_proj.weight]).to(self.dtype)
-        query, key, value = (normed @ weight.T).view(batch, length, 3, self.heads, self.width).permute(2, 0, 3, 1, 4)
-        query, key = _rotate(query, cos, sin), _rotate(key, cos, sin)
+        parts = (normed @ weight.T).view(batch, length, 3, self.heads, self.width).permute(2, 0, 3, 1, 4).contiguous()
+        turned, (value,) = parts.split([2, 1])
+        query, key = _rotate(turned, cos, sin).unbind()
         mixed, attention = self._attention(query, key, value, last, wanted, rows, hidden)
         states = states[:, len(PREFIX) :] if last else states
         mixed = mixed.transpose(1, 2).flatten(2)
@@ -110,23 +112,23 @@ class SharedPrefix:
         split = len(PREFIX)
         batch, heads, length, width = query.shape
         slots = (batch, heads, (length - split) // self.slot, self.slot)
-        before_key, before_value = key[:, :, :split], value[:, :, :split]
-        mine, my_key, my_value = (part[:, :, split:].reshape(*slots, width) for part in (query, key, value))
-        far = mine.flatten(2, 3) @ before_key.mT
+        # split, not slices: their backward passes would each fill and add a tensor of full length
+        (first, mine), (key, my_key), (value, my_value) = (part.split([split, length - split], 2) for part in (query, key, value))
+        far = mine @ key.mT
         far = far if hidden is None else far + hidden
-        near = mine @ my_key.mT + self.inside
+        near = mine.reshape(*slots, width) @ my_key.reshape(*slots, width).mT + self.inside
         weights = torch.cat([far, near.flatten(2, 3)], -1).softmax(-1)
-        mixed = weights[..., :split] @ before_value + (weights[..., split:].reshape(*slots, self.slot) @ my_value).flatten(2, 3)
+        distant, inner = weights.split([split, self.slot], -1)
+        mixed = distant @ value + (inner.reshape(*slots, self.slot) @ my_value.reshape(*slots, width)).flatten(2, 3)
         attention = None
         if wanted and rows is not None:
             image, question, place = rows
             at = question * self.slot + place
-            attention = weights[:, :wanted].transpose(1, 2)[image, at][..., VISUAL_START : VISUAL_START + VISUAL].float()
+            attention = distant[image, :wanted, at][..., VISUAL_START : VISUAL_START + VISUAL].float()
         if last:
             return mixed, attention
         before = self.before if hidden is None else self.before + hidden
-        first = (query[:, :, :split] @ before_key.mT + before).softmax(-1) @ before_value
-        return torch.cat([first, mixed], 2), attention
+        return torch.cat([(first @ key.mT + before).softmax(-1) @ value, mixed], 2), attention
 
     @torch.inference_mode()
     def answer(self, features: Tensor, ids: Tensor, lengths: Tensor, n_new: int, keep: Keep | None = None) -> Tensor:
@@ -144,6 +146,6 @@ class SharedPrefix:
 
 
 def _rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary position embedding, in the half-split form of the stock Llama."""
+    """Rotary position embedding, in the half-split form of the stock Llama; the first half of `sin` is negated."""
     one, two = states.chunk(2, -1)
-    return states * cos + torch.cat([-two, one], -1) * sin
+    return states * cos + torch.cat([two, one], -1) * sin

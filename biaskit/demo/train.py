@@ -46,7 +46,7 @@ def say(line: str) -> None:
 class Development:
     """Held-out numbers for the learning curves: greedy answers to a few hundred questions, through the shared-prefix pass."""
 
-    def __init__(self, tower: torch.nn.Module, device: str, scenes: int = IMAGES) -> None:
+    def __init__(self, tower: torch.nn.Module, device: str, scenes: int = 12) -> None:
         self.device = device
         drawn = {place: [draw_scene(DEVELOPMENT_SEED, i, place) for i in range(scenes)] for place in ("uniform", "photo")}
         self.sets = {}
@@ -85,6 +85,7 @@ def train(recipe: Recipe, work: Path, device: str) -> tuple[Any, dict[str, Any]]
     tower.set_attn_implementation("eager")  # its backward pass is several times faster than sdpa's on a CPU
     pictures: Pictures = draw_pictures(work, recipe.scenes, recipe.scene_seed, say)
     curves = {"vision": train_vision(tower, pictures, work, recipe.vision_steps, recipe.seed, device, say)}
+    tower.set_attn_implementation(stock_attention)
     head = torch.load(work / "vision.pt", map_location=device, weights_only=True)["head"]
     tower_scores = {place: check_vision(tower, head, SEED, place, 640, device) for place in ("uniform", "photo")}
     for place, scores in tower_scores.items():
@@ -92,7 +93,6 @@ def train(recipe: Recipe, work: Path, device: str) -> tuple[Any, dict[str, Any]]
     features = cache_features(tower, pictures, work, device, say)
     stage = LanguageStage(model, pictures, features, work, recipe.language_steps, recipe.seed, device, scaffold=recipe.scaffold)
     curves["language"] = stage.train(say, Development(tower, device))
-    tower.set_attn_implementation(stock_attention)
     return model, {"curves": curves, "tower": tower_scores, "seconds": time.monotonic() - began}
 
 

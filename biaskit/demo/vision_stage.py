@@ -136,10 +136,10 @@ def cache_features(tower: nn.Module, pictures: Pictures, work: Path, device: str
         return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
     features = np.lib.format.open_memmap(path, "w+", np.float16, shape)
     began = time.monotonic()
-    for start in range(0, len(pictures), 250):
+    for start in range(0, len(pictures), 50):
         with torch.autocast(device.split(":")[0], torch.bfloat16):
-            values = to_pixel_values(pictures.pixels[start : start + 250]).to(device)
-            features[start : start + 250] = tower(pixel_values=values).last_hidden_state[:, 1:].half().cpu().numpy()
+            values = to_pixel_values(pictures.pixels[start : start + 50]).to(device)
+            features[start : start + 50] = tower(pixel_values=values).last_hidden_state[:, 1:].half().cpu().numpy()
         if start % 5000 == 0 and start:
             rate = start / (time.monotonic() - began)
             say(f"features {start}/{len(pictures)}  {rate:.0f} images/s  {(len(pictures) - start) / rate:.0f} s left")
