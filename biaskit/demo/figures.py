@@ -102,6 +102,8 @@ def draw_recall(report: Mapping[str, Any], path: Path) -> None:
         for name, (label, style) in styles.items():
             left.plot(found[name], style, label=label, markersize=4)
         left.axhline(report["kept"] / PATCHES**2, color="grey", linewidth=1, label="chance")
+        left.axhline(found["any_thing"], color="grey", linewidth=1, linestyle="--", label="any thing, whatever the question")
+        left.plot(report["preference"][placement]["raw"], "k:", linewidth=1, label="target outranks other things (raw)")
         left.set(title=f"target tokens in the top quarter, {placement} scenes", xlabel="layer whose attention is read", ylim=(0, 1.02))
         left.legend(fontsize=7)
     none = report["pruning"]["none"]

@@ -120,7 +120,7 @@ class LanguageStage:
             loss = loss + 0.3 * help_weight * self._alignment(features, index)
         for optimiser in self.optimisers:
             optimiser.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(self.weights, 1.0)
         for optimiser in self.optimisers:
             optimiser.step()
@@ -188,9 +188,8 @@ class LanguageStage:
             self.state["curve"].append(point)
             speed = (done - first) / (time.monotonic() - began)
             told = "  ".join(f"{name} {value:.3f}" for name, value in point.items() if name not in ("step", "questions"))
-            say(
-                f"language {done}/{self.steps}  {speed * IMAGES * QUESTIONS:.0f} questions/s  {(self.steps - done) / speed:.0f} s left  {told}"
-            )
+            left = (self.steps - done) / speed
+            say(f"language {done}/{self.steps}  {speed * IMAGES * QUESTIONS:.0f} questions/s  {left:.0f} s left  {told}")
             if done % (2 * every) == 0 or done == self.steps:
                 self.keep()
         return list(self.state["curve"])

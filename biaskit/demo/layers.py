@@ -1,7 +1,8 @@
 """What happens in which layer of the embedded model: where text begins to steer attention, and where the image has been read.
 
 `python -m biaskit.demo.layers --model DIR --out DIR` writes layers.json and figures. Attention rows come from `biaskit.attention` on
-the stock model. Chance is 0.25: the share of tokens that is kept.
+the stock model. Chance is 0.25, the share of tokens that is kept; attention that prefers things to background, whatever the question,
+reaches `any_thing`. So the report also says how often the target outranks the *other* things: `preference`, 0.5 where the question does not matter.
 """
 
 from __future__ import annotations
@@ -52,10 +53,16 @@ class Asked:
         """[n, 144] visual tokens of the thing asked about."""
         return np.stack([(scene.owner.ravel() == q.target) for scene, q in zip(self.scenes, self.questions, strict=True)])
 
+    @property
+    def others(self) -> NDArray[np.bool_]:
+        """[n, 144] visual tokens of the other things."""
+        return np.stack([(scene.owner.ravel() >= 0) for scene in self.scenes]) & ~self.target
+
 
 def asked(placement: str, n: int, seed: int) -> Asked:
     """Draw scenes and their where-questions; only those whose thing covers a visual token."""
-    scenes, questions = [], []
+    scenes: list[Scene] = []
+    questions: list[Question] = []
     index = 0
     while len(scenes) < n:
         scene = draw_scene(seed, index, placement)
@@ -110,6 +117,22 @@ def recall(scores: Floats, target: NDArray[np.bool_], n: int = KEPT) -> list[flo
     return [float(((mine & target).sum(-1) / target.sum(-1)).mean()) for mine in kept]
 
 
+def preference(scores: Floats, target: NDArray[np.bool_], others: NDArray[np.bool_]) -> list[float]:
+    """Return per layer how often a token of the target outranks a token of the scene's other things (area under the ROC curve).
+
+    0.5: the question does not matter, however much the attention is drawn to things rather than background.
+    """
+    found = []
+    for mine in scores:
+        areas = [
+            float((np.greater.outer(row[t], row[o]) + 0.5 * np.equal.outer(row[t], row[o])).mean())
+            for row, t, o in zip(np.broadcast_to(mine, target.shape), target, others, strict=True)
+            if o.any()
+        ]
+        found.append(float(np.mean(areas)))
+    return found
+
+
 def map_facts(rows: Floats) -> list[dict[str, float]]:
     """Return per layer what the mean map [layers, n, 144] looks like; values relative to uniform attention over visual tokens."""
     facts = []
@@ -127,7 +150,7 @@ def map_facts(rows: Floats) -> list[dict[str, float]]:
                 "max": float(grid.max() * grid.size),
                 "visual_mass": float(mean.sum()),
                 "split_half_r": float(halves),
-            }  # fmt: skip
+            }
         )
     return facts
 
@@ -158,7 +181,7 @@ def study(directory: Path, n: int, say: Any) -> tuple[dict[str, Any], dict[str, 
     """Measure everything; return the report and the mean maps behind the figures, name → [layers, 144]."""
     model, processor = open_model(directory)
     depth = model.config.text_config.num_hidden_layers
-    report: dict[str, Any] = {"n": n, "kept": KEPT, "recall": {}, "maps": {}, "correlation": {}}
+    report: dict[str, Any] = {"n": n, "kept": KEPT, "recall": {}, "preference": {}, "maps": {}, "correlation": {}}
     maps: dict[str, Floats] = {}
     priors: dict[str, dict[str, Floats]] = {}
     for placement in ("uniform", "photo"):
@@ -171,7 +194,14 @@ def study(directory: Path, n: int, say: Any) -> tuple[dict[str, Any], dict[str, 
             "raw": recall(rows, test.target),
             **{f"debiased_{name}": recall(rows / (prior + 1e-7), test.target) for name, prior in priors[placement].items()},
             **{f"prior_{name}_alone": recall(prior, test.target) for name, prior in priors[placement].items()},
+            "any_thing": float(np.minimum(1, KEPT / (test.target | test.others).sum(-1)).mean()),
             "target_mass": [float((layer * test.target).sum(-1).mean()) for layer in rows],
+        }
+        report["preference"][placement] = {
+            "raw": preference(rows, test.target, test.others),
+            **{
+                f"debiased_{name}": preference(rows / (prior + 1e-7), test.target, test.others) for name, prior in priors[placement].items()
+            },
         }
         maps |= {f"{placement}, generic prompt": generic.mean(1), f"{placement}, where prompts": task.mean(1)}
         report["maps"] |= {f"{placement}/generic": map_facts(generic), f"{placement}/where": map_facts(task)}

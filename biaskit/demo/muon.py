@@ -21,7 +21,8 @@ def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
     for _ in range(steps):
         gram = x @ x.mT
         x = 3.4445 * x + (-4.7750 * gram + 2.0315 * (gram @ gram)) @ x
-    return (x.mT if turned else x).float()
+    found: Tensor = (x.mT if turned else x).float()
+    return found
 
 
 class Muon(torch.optim.Optimizer):
@@ -42,6 +43,7 @@ class Muon(torch.optim.Optimizer):
             for (rows, cols), weights in shapes.items():
                 directions = []
                 for weight in weights:
+                    assert weight.grad is not None
                     held = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
                     held.lerp_(weight.grad, 1 - group["momentum"])
                     directions.append(weight.grad.lerp(held, group["momentum"]))

@@ -22,7 +22,7 @@ from biaskit.errors import SourceError
 
 
 def write_scenes(
-    source: SceneSource, out: Path, *, split: str = "val2017", force: bool = False, report: Callable[[int], None] = lambda done: None
+    source: SceneSource, out: Path, *, split: str = "val2017", force: bool = False, report: Callable[[int], None] | None = None
 ) -> Path:
     """Write images, annotations and questions; return the annotation file.
 
@@ -40,7 +40,8 @@ def write_scenes(
     annotations.mkdir(exist_ok=True)
     for index in range(len(source)):
         (folder / file_name(index)).write_bytes(source.open(index))
-        report(index + 1)
+        if report is not None:
+            report(index + 1)
     target = annotations / f"instances_{split}.json"
     _write(out / "referring_expressions.json", json.dumps(list(_expressions(source)), indent=1))
     for task, name in (("presence", "presence.jsonl"), ("attribute", "attributes.jsonl")):
@@ -80,8 +81,8 @@ def _annotation(thing: Thing, index: int, row: int) -> dict[str, Any]:
     turned = [*outline[1:], outline[0]]
     area = abs(sum(x * v - u * y for (x, y), (u, v) in zip(outline, turned, strict=True))) / 2
     return {
-        "id": _number(index, row), "image_id": index + 1, "category_id": thing.shape + 1, "bbox": _corner_box(thing), "area": round(area, 2),
-        "segmentation": [[round(value, 2) for point in outline for value in point]], "iscrowd": 0,
+        "id": _number(index, row), "image_id": index + 1, "category_id": thing.shape + 1, "bbox": _corner_box(thing),
+        "area": round(area, 2), "segmentation": [[round(value, 2) for point in outline for value in point]], "iscrowd": 0,
         "colour": COLOUR_NAMES[thing.colour], "size": SIZES[thing.size],
     }  # fmt: skip
 

@@ -30,7 +30,7 @@ COLOURS = {
 COLOUR_NAMES = tuple(COLOURS)
 SIZES = ("small", "large")
 PLACEMENTS = ("uniform", "photo", "empty")
-"""`uniform`: centres anywhere. `photo`: as photographers do, in the middle and below it, and larger towards the bottom. `empty`: nothing."""
+"""`uniform`: centres anywhere. `photo`: as in photographs, in the middle and below it, larger towards the bottom. `empty`: nothing."""
 MOST_THINGS = 10
 
 _SCALE = 2  # drawn this much larger, then averaged: smooth edges
@@ -92,7 +92,8 @@ def _star() -> list[tuple[float, float]]:
 
 def _cross(arm: float) -> list[tuple[float, float]]:
     return [
-        (-arm, -1), (arm, -1), (arm, -arm), (1, -arm), (1, arm), (arm, arm), (arm, 1), (-arm, 1), (-arm, arm), (-1, arm), (-1, -arm), (-arm, -arm)
+        (-arm, -1), (arm, -1), (arm, -arm), (1, -arm), (1, arm), (arm, arm),
+        (arm, 1), (-arm, 1), (-arm, arm), (-1, arm), (-1, -arm), (-arm, -arm),
     ]  # fmt: skip
 
 

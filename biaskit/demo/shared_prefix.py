@@ -1,7 +1,7 @@
 """Many questions about one image in one forward pass: they share the image's prefix and do not see each other.
 
-Runs on the weights of the stock model, with the stock model's mathematics (a test compares them), but every question is a slot of fixed length
-that attends to the prefix and, causally, to itself; its positions go on from the prefix.
+Runs on the weights of the stock model, with the stock model's mathematics (a test compares them), but every question is a slot of fixed
+length that attends to the prefix and, causally, to itself; its positions go on from the prefix.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class SharedPrefix:
         normed = self._norm(states, layer.input_layernorm).to(self.dtype)
         weight = torch.cat([attend.q_proj.weight * self.width**-0.5, attend.k_proj.weight, attend.v_proj.weight]).to(self.dtype)
         parts = (normed @ weight.T).view(batch, length, 3, self.heads, self.width).permute(2, 0, 3, 1, 4).contiguous()
-        turned, (value,) = parts.split([2, 1])
+        turned, (value,) = torch.split(parts, [2, 1])
         query, key = _rotate(turned, cos, sin).unbind()
         mixed, attention = self._attention(query, key, value, last, wanted, rows, hidden)
         states = states[:, len(PREFIX) :] if last else states
@@ -113,12 +113,12 @@ class SharedPrefix:
         batch, heads, length, width = query.shape
         slots = (batch, heads, (length - split) // self.slot, self.slot)
         # split, not slices: their backward passes would each fill and add a tensor of full length
-        (first, mine), (key, my_key), (value, my_value) = (part.split([split, length - split], 2) for part in (query, key, value))
+        (first, mine), (key, my_key), (value, my_value) = (torch.split(part, [split, length - split], 2) for part in (query, key, value))
         far = mine @ key.mT
         far = far if hidden is None else far + hidden
         near = mine.reshape(*slots, width) @ my_key.reshape(*slots, width).mT + self.inside
         weights = torch.cat([far, near.flatten(2, 3)], -1).softmax(-1)
-        distant, inner = weights.split([split, self.slot], -1)
+        distant, inner = torch.split(weights, [split, self.slot], -1)
         mixed = distant @ value + (inner.reshape(*slots, self.slot) @ my_value.reshape(*slots, width)).flatten(2, 3)
         attention = None
         if wanted and rows is not None:
@@ -132,16 +132,19 @@ class SharedPrefix:
 
     @torch.inference_mode()
     def answer(self, features: Tensor, ids: Tensor, lengths: Tensor, n_new: int, keep: Keep | None = None) -> Tensor:
-        """Answer greedily: `ids` [B, n, slot] hold prompts of `lengths` [B, n] tokens → [B, n, n_new] answers."""
-        ids = ids.clone()
+        """Answer greedily: `ids` [B, n, slot] hold prompts of `lengths` [B, n] tokens → [B, n, n_new] answers.
+
+        What an answer has beyond the end of its slot means nothing.
+        """
+        ids, end = ids.clone(), ids.shape[-1] - 1
         found = []
         for step in range(n_new):
             states, _ = self(features, ids, keep=keep)
-            at = (lengths + step - 1)[..., None, None].expand(-1, -1, 1, states.shape[-1])
+            at = (lengths + step - 1).clamp(max=end)[..., None, None].expand(-1, -1, 1, states.shape[-1])
             best = self.head(states.gather(2, at)[:, :, 0]).argmax(-1)
             found.append(best)
             if step + 1 < n_new:
-                ids.scatter_(2, (lengths + step)[..., None], best[..., None])
+                ids.scatter_(2, (lengths + step).clamp(max=end)[..., None], best[..., None])
         return torch.stack(found, -1)
 
 

@@ -1,7 +1,7 @@
 """Train the embedded model from nothing: `make demo-model`, or `python -m biaskit.demo.train --out DIR`.
 
-Scenes → vision tower → its features → projector and language model → stock checkpoint → held-out evaluation → curves and model card. Stopped
-at any moment, the same command goes on where it was.
+Scenes → vision tower → its features → projector and language model → stock checkpoint → held-out evaluation → curves and card. Stopped at
+any moment, the same command goes on where it was.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from biaskit.demo.card import write_card
 from biaskit.demo.evaluate import evaluate
 from biaskit.demo.figures import draw_curves
 from biaskit.demo.held_out import SEED, iou_of
-from biaskit.demo.language_stage import IMAGES, QUESTIONS, LanguageStage
+from biaskit.demo.language_stage import QUESTIONS, LanguageStage
 from biaskit.demo.packing import pack
 from biaskit.demo.pictures import Pictures, draw_pictures
 from biaskit.demo.questions import ask
@@ -40,7 +40,7 @@ DEVELOPMENT_SEED = 8000
 
 def say(line: str) -> None:
     """Print a line of progress with the time of day."""
-    print(f"{time.strftime('%H:%M:%S')}  {line}", file=sys.stderr, flush=True)
+    print(f"{time.strftime('%H:%M:%S')}  {line}", file=sys.stderr, flush=True)  # noqa: T201 - a command
 
 
 class Development:

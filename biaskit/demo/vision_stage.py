@@ -41,7 +41,7 @@ def _labels(owner: NDArray[np.int8], facts: NDArray[np.float32], flip: bool) -> 
 
 def _losses(output: Tensor, facts: Tensor, covered: Tensor) -> tuple[Tensor, dict[str, float]]:
     """Return the sum of the five losses, and what share of covered patches is right (box: mean absolute error in pixels)."""
-    here, size, colour, shape, box = output.float().split(_WIDTHS, -1)
+    here, size, colour, shape, box = torch.split(output.float(), list(_WIDTHS), -1)
     centres = (torch.arange(BINS, device=output.device) + 0.5) * EDGE / BINS
     loss = functional.binary_cross_entropy_with_logits(here[..., 0], covered.float())
     scores = {"covered": float(((here[..., 0] > 0) == covered).float().mean())}
@@ -67,8 +67,8 @@ def train_vision(tower: nn.Module, pictures: Pictures, work: Path, steps: int, s
     held = {id(weight) for weight in matrices}
     muon = Muon(matrices, lr=MUON_RATE)
     adam = torch.optim.AdamW([weight for weight in weights if id(weight) not in held], lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.02)
-    state = {"step": 0, "curve": []}
-    parts = {"tower": tower, "head": head, "muon": muon, "adam": adam}
+    state: dict[str, Any] = {"step": 0, "curve": []}
+    parts: dict[str, Any] = {"tower": tower, "head": head, "muon": muon, "adam": adam}
     kept = work / "vision.pt"
     if kept.exists():
         saved = torch.load(kept, map_location=device, weights_only=True)
@@ -89,7 +89,7 @@ def train_vision(tower: nn.Module, pictures: Pictures, work: Path, steps: int, s
         loss, scores = _losses(output, facts.to(device), covered.to(device))
         muon.zero_grad()
         adam.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(weights, 1.0)
         muon.step()
         adam.step()
@@ -98,9 +98,8 @@ def train_vision(tower: nn.Module, pictures: Pictures, work: Path, steps: int, s
             speed = (step + 1 - first) / (time.monotonic() - began)
             state["curve"].append({"step": step + 1, "images": (step + 1) * BATCH, "loss": loss.item(), **scores})
             told = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
-            say(
-                f"vision {step + 1}/{steps}  {speed * BATCH:.0f} images/s  {(steps - step - 1) / speed:.0f} s left  loss {loss.item():.3f}  {told}"
-            )
+            left = (steps - step - 1) / speed
+            say(f"vision {step + 1}/{steps}  {speed * BATCH:.0f} images/s  {left:.0f} s left  loss {loss.item():.3f}  {told}")
         if (step + 1) % 100 == 0 or step + 1 == steps:
             torch.save({"state": state, **{name: part.state_dict() for name, part in parts.items()}}, kept)
     tower.eval()

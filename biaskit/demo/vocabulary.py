@@ -10,8 +10,11 @@ from biaskit.demo.scenes import COLOUR_NAMES, EDGE, PATCHES, SHAPES, SIZES, Box
 BINS = 48
 """Location words along each side of a scene: 3.5 pixels each."""
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
-_FUNCTION = "user: assistant: where is the there a what colour shape object yes no please describe provided image ? . ,".split()
-LOCATIONS = tuple(f"<loc{bin:02d}>" for bin in range(BINS))
+_FUNCTION = (
+    "user:", "assistant:", "where", "is", "the", "there", "a", "what", "colour", "shape", "object", "yes", "no",
+    "please", "describe", "provided", "image", "?", ".", ",",
+)  # fmt: skip
+LOCATIONS = tuple(f"<loc{place:02d}>" for place in range(BINS))
 WORDS = (*SPECIAL, *_FUNCTION, *SIZES, *COLOUR_NAMES, *SHAPES, *LOCATIONS)
 ID = {word: number for number, word in enumerate(WORDS)}
 FIRST_LOCATION = ID[LOCATIONS[0]]
@@ -32,12 +35,13 @@ def make_tokenizer() -> Any:
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    core = Tokenizer(models.WordLevel(ID, unk_token="<unk>"))  # noqa: S106 - a token of text
+    core = Tokenizer(models.WordLevel(ID, unk_token=SPECIAL[3]))
     core.normalizer = normalizers.Lowercase()
     core.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(Regex("[?.,]"), "isolated")])
     core.add_special_tokens(list(SPECIAL))
     return PreTrainedTokenizerFast(
-        tokenizer_object=core, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>", padding_side="left",
+        tokenizer_object=core, padding_side="left",
+        **dict(zip(("pad_token", "bos_token", "eos_token", "unk_token"), SPECIAL[:4], strict=True)),
         model_input_names=["input_ids", "attention_mask"], extra_special_tokens={"image_token": "<image>"},
     )  # fmt: skip
 
@@ -59,9 +63,9 @@ def box_text(box: Box) -> str:
 def read_box(text: str) -> Box | None:
     """Return the box (pixels of a 168 × 168 scene, centres of the bins) at the start of an answer, None if there is none."""
     found = re.match(r"\s*" + r"\s*".join([r"<loc(\d\d)>"] * 4), text)
-    if found is None or any(int(bin) >= BINS for bin in found.groups()):
+    if found is None or any(int(number) >= BINS for number in found.groups()):
         return None
-    x1, y1, x2, y2 = ((int(bin) + 0.5) * EDGE / BINS for bin in found.groups())
+    x1, y1, x2, y2 = ((int(number) + 0.5) * EDGE / BINS for number in found.groups())
     return x1, y1, x2, y2
 
 

@@ -14,6 +14,7 @@ from biaskit.attention import attention_rows
 from biaskit.demo.architecture import make_config, save_processor
 from biaskit.demo.evaluate import answers_of
 from biaskit.demo.language_stage import LanguageStage, schedule
+from biaskit.demo.layers import preference, recall, shuffled, top
 from biaskit.demo.muon import Muon, orthogonal
 from biaskit.demo.packing import SLOT, pack, prompt_ids
 from biaskit.demo.pictures import draw_pictures
@@ -172,3 +173,29 @@ def test_smoke_training_resumes_and_writes_a_stock_checkpoint(tmp_path: Path, ca
     rng = np.random.default_rng(0)
     processor = load_processor(families.get("llava"), str(out))
     assert len(answers_of(model.float(), processor, [scene] * 3, [ask(rng, scene.things) for _ in range(3)], 2)) == 3
+
+
+def test_recall_and_preference_by_hand() -> None:
+    target = np.zeros((1, 144), bool)
+    target[0, :4] = True
+    others = np.zeros((1, 144), bool)
+    others[0, 4:8] = True
+    scores = np.zeros((2, 1, 144), np.float32)
+    scores[0, 0, :4] = 1  # the target on top
+    scores[1, 0, 8:50] = 1  # background on top; target and others level
+    scores[1, 0, 0] = 2
+    assert recall(scores, target) == [1.0, 0.25]
+    assert preference(scores, target, others) == [1.0, pytest.approx(0.25 + 0.75 * 0.5)]
+    assert top(scores[0], 4)[0, :4].all()
+
+
+def test_shuffling_moves_tokens_and_leaves_nothing_behind(model: LlavaForConditionalGeneration) -> None:
+    projector = model.model.multi_modal_projector
+    features = torch.randn(2, 144, 128, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        plain = projector(features)
+        with shuffled(model):
+            mixed = projector(features)
+        assert torch.equal(projector(features), plain)
+    assert not torch.equal(mixed, plain)
+    torch.testing.assert_close(mixed.sort(1).values, plain.sort(1).values)

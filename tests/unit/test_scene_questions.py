@@ -89,7 +89,9 @@ def test_boxes_as_words_are_off_by_half_a_bin_at_most(numbers: tuple[float, floa
     assert max(abs(a - b) for a, b in zip(read, box, strict=True)) <= EDGE / 48 / 2 + 1e-6
 
 
-@pytest.mark.parametrize("text", ["", "yes", "<loc01> <loc02> <loc03>", "<loc01> <loc02> <loc03> <loc48>", "red <loc01> <loc02> <loc03> <loc04>"])
+@pytest.mark.parametrize(
+    "text", ["", "yes", "<loc01> <loc02> <loc03>", "<loc01> <loc02> <loc03> <loc48>", "red <loc01> <loc02> <loc03> <loc04>"]
+)
 def test_what_is_no_box(text: str) -> None:
     assert read_box(text) is None
 
