@@ -48,7 +48,7 @@ as in photographs, one uniform); torch {torch}, {minutes:.0f} minutes{resumed}.
 
 Trained on answers alone, such a model learns to read *some* thing's box long before it finds the thing that was asked for.
 {scaffold}
-The first answer word counts 3 times (location) or 5 times (yes, no, colour, shape); location words have soft labels (σ = 0.8 bins).
+The first answer word counts 4 times, of a box the first two; location words have soft labels (σ = 0.8 bins).
 
 ## Held-out numbers
 
@@ -79,9 +79,10 @@ training (see above), not a discovery.
 _SCAFFOLD = """Two temporary helps fade linearly to nothing over the first {end:.0%} of the steps of stage 2 and are absent from the rest:
 (a) a scaffold on the last prompt token's attention: {coarse} of {heads} heads of layer {coarse_layer} is drawn to everything that shares
 a named colour or shape with the phrase (so that no box can be read off there), {fine} heads of layer {fine_layer} to the one thing
-that is meant; (b) projected visual tokens are pulled to the embeddings of the words for what they show. That text steers attention in
+that is meant; (b) projected visual tokens are pulled to the
+embeddings of the words for what they show, and a linear reader, thrown away afterwards, must find the thing's box in them. That text steers attention in
 *these* layers is therefore put there; that it stays, and what the other layers do, is not."""
-_NO_SCAFFOLD = """Projected visual tokens are pulled to the embeddings of the words for what they show, over the first {end:.0%}
+_NO_SCAFFOLD = """Projected visual tokens are pulled to the embeddings of the words for what they show, and a linear reader must find the box in them, over the first {end:.0%}
 of the steps of stage 2; the attention is never helped."""
 
 

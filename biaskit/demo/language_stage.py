@@ -5,7 +5,8 @@ helps bring the binding about, both gone before half of the steps are done:
 
 - a scaffold on the attention of the last prompt token: one head of layer 2 is drawn to everything that shares a named colour or shape with
   the phrase, three heads of layer 4 to the one thing that is meant;
-- projected visual tokens are pulled towards the word embeddings of what they show, as in LLaVA's first stage.
+- projected visual tokens are pulled towards the word embeddings of what they show, as in LLaVA's first stage, and a linear reader that is
+  thrown away afterwards must find the thing's box in them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from biaskit.demo.muon import Muon
 from biaskit.demo.packing import IGNORE, SLOT, Packed, pack
 from biaskit.demo.pictures import Pictures, Say
 from biaskit.demo.questions import ask
-from biaskit.demo.scenes import COLOUR_NAMES, SHAPES, SIZES
+from biaskit.demo.scenes import COLOUR_NAMES, EDGE, SHAPES, SIZES
 from biaskit.demo.shared_prefix import SharedPrefix
 from biaskit.demo.vocabulary import BINS, FIRST_LOCATION, ID
 
@@ -73,15 +74,19 @@ class LanguageStage:
         self.watched = WATCHED if scaffold else {}
         self.run = SharedPrefix(model, SLOT, device)
         text = model.model.language_model
-        matrices = [weight for name, weight in text.named_parameters() if weight.ndim == 2 and "embed" not in name]
+        projector = model.model.multi_modal_projector
+        self.reader = nn.Linear(text.config.hidden_size, 4 * BINS).to(device)
+        named = [*text.named_parameters(), *projector.named_parameters()]
+        matrices = [weight for name, weight in named if weight.ndim == 2 and "embed" not in name]
         held = {id(weight) for weight in matrices}
-        modules = (text, model.model.multi_modal_projector, model.lm_head)
+        modules = (text, projector, model.lm_head, self.reader)
         self.weights = [weight for module in modules for weight in module.parameters()]
         others = [weight for weight in self.weights if id(weight) not in held]
         self.optimisers: list[torch.optim.Optimizer] = [
             Muon(matrices, lr=MUON_RATE), torch.optim.AdamW(others, lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.01)
         ]  # fmt: skip
-        self.parts = {"text": text, "projector": modules[1], "head": model.lm_head, "muon": self.optimisers[0], "adam": self.optimisers[1]}
+        self.parts = {"text": text, "projector": projector, "head": model.lm_head, "reader": self.reader}
+        self.parts |= {"muon": self.optimisers[0], "adam": self.optimisers[1]}
         self.state: dict[str, Any] = {"step": 0, "curve": [], "running": {}}
         self.path = work / "language.pt"
         bins = torch.arange(BINS, device=device).float()
@@ -140,21 +145,22 @@ class LanguageStage:
         places = truth >= FIRST_LOCATION  # neighbouring bins are nearly right
         each = each.masked_scatter(places, -(self.soft[truth[places] - FIRST_LOCATION] * logs[places][:, FIRST_LOCATION:]).sum(-1))
         loss = (weight * each).sum() / weight.sum()
-        scores = self._scores(logs.detach().argmax(-1), truth, weight)
+        begins = torch.arange(SLOT, device=self.device) == packed.lengths.to(self.device)[..., None] - 1
+        scores = self._scores(logs.detach().argmax(-1), truth, begins[asked])
         for layer, masks in ((COARSE, packed.related), (FINE, packed.target)):
             if layer in seen:
                 useful = masks.any(-1).to(self.device)
                 mass = (seen[layer] * masks.to(self.device)[:, None]).sum(-1)[useful]
                 scores[f"mass_{layer}"] = mass.mean().item()
-                loss = loss - (0.15 if layer == COARSE else 0.3) * help_weight * (mass + 1e-4).log().mean()
+                loss = loss - (0.2 if layer == COARSE else 0.4) * help_weight * (mass + 1e-4).log().mean()
         return loss, scores
 
     @staticmethod
-    def _scores(best: Tensor, truth: Tensor, weight: Tensor) -> dict[str, float]:
-        """Return shares of right first answers: x1 within one bin, presence, attribute."""
-        place = (truth >= FIRST_LOCATION) & (weight == 3)
+    def _scores(best: Tensor, truth: Tensor, begins: Tensor) -> dict[str, float]:
+        """Return shares of right first answers: x1 within one bin, presence, attribute (and the first word of descriptions)."""
+        place = (truth >= FIRST_LOCATION) & begins
         yes_no = (truth == ID["yes"]) | (truth == ID["no"])
-        named = (weight == 5) & ~yes_no
+        named = begins & ~place & ~yes_no
         return {
             "x1": ((best - truth).abs() <= 1)[place].float().mean().item(),
             "presence": (best == truth)[yes_no].float().mean().item(),
@@ -162,15 +168,17 @@ class LanguageStage:
         }
 
     def _alignment(self, features: Tensor, index: NDArray[np.int64]) -> Tensor:
-        """Return how far the projected tokens are from naming what they show."""
+        """Return how far the projected tokens are from naming what they show and from saying where it is."""
         which = torch.from_numpy(self.pictures.owner[index].astype(np.int64))
         covered = which >= 0
         facts = torch.from_numpy(self.pictures.facts[index])
-        mine = torch.gather(facts, 1, which.clamp(min=0)[..., None].expand(-1, -1, 7))[covered][:, :3].long().to(self.device)
+        mine = torch.gather(facts, 1, which.clamp(min=0)[..., None].expand(-1, -1, 7))[covered].to(self.device)
         visual = functional.normalize(self.run.projector(features[covered.to(self.device)]).float(), dim=-1)
         table = functional.normalize(self.run.text.embed_tokens.weight, dim=-1)
-        losses = [functional.cross_entropy(10 * visual @ table[words].T, mine[:, column]) for column, words in enumerate(self.words)]
-        return torch.stack(losses).sum()
+        losses = [functional.cross_entropy(10 * visual @ table[words].T, mine[:, column].long()) for column, words in enumerate(self.words)]
+        bins = (mine[:, 3:] * (BINS / EDGE)).long().clamp(0, BINS - 1)
+        read = self.reader(visual * visual.shape[-1] ** 0.5).view(-1, 4, BINS).log_softmax(-1)
+        return torch.stack(losses).sum() - (self.soft[bins] * read).sum(-1).mean()
 
     def train(self, say: Say, check: Any = None, every: int = 50) -> list[dict[str, float]]:
         """Do the remaining steps; `check(run)` adds held-out numbers to the curve now and then. Returns the curve."""

@@ -17,7 +17,8 @@ SLOT = 11
 """Tokens of the longest question with its answer, the last location word apart: only after shorter questions is the closing </s> learnt."""
 IGNORE = -100
 
-_FIRST = {"where": 3.0, "presence": 5.0, "attribute": 5.0, "describe": 1.5}  # the first answer token decides which thing is meant
+# The first answer token decides which thing is meant; a box's first two say where it is, the others then follow from the thing's size.
+_WEIGHTS = {"where": (4.0, 4.0), "presence": (4.0,), "attribute": (4.0,), "describe": (1.5,)}
 _CLOSING = 0.1  # that an answer ends is learnt at once
 
 
@@ -62,7 +63,8 @@ def pack(questions: Sequence[Sequence[Question]], owners: NDArray[np.int8]) -> P
             ids[b, s, : len(tokens)] = tokens
             labels[b, s, first : len(tokens)] = answer[: len(tokens) - first]
             weights[b, s][labels[b, s] == ID["</s>"]] = _CLOSING
-            weights[b, s, first] = _FIRST[question.kind]
+            decisive = _WEIGHTS[question.kind]
+            weights[b, s, first : first + len(decisive)] = decisive
             lengths[b, s] = len(prompt)
             if question.related:
                 asked.append((b, s, first))

@@ -87,12 +87,12 @@ def train(recipe: Recipe, work: Path, device: str) -> tuple[Any, dict[str, Any]]
     curves = {"vision": train_vision(tower, pictures, work, recipe.vision_steps, recipe.seed, device, say)}
     tower.set_attn_implementation(stock_attention)
     head = torch.load(work / "vision.pt", map_location=device, weights_only=True)["head"]
-    tower_scores = {place: check_vision(tower, head, SEED, place, 640, device) for place in ("uniform", "photo")}
+    tower_scores = {place: check_vision(tower, head, SEED, place, min(640, recipe.held_out), device) for place in ("uniform", "photo")}
     for place, scores in tower_scores.items():
         say(f"vision tower, held out, {place}: " + "  ".join(f"{name} {value:.3f}" for name, value in scores.items()))
     features = cache_features(tower, pictures, work, device, say)
     stage = LanguageStage(model, pictures, features, work, recipe.language_steps, recipe.seed, device, scaffold=recipe.scaffold)
-    curves["language"] = stage.train(say, Development(tower, device))
+    curves["language"] = stage.train(say, Development(tower, device, min(12, recipe.held_out)))
     return model, {"curves": curves, "tower": tower_scores, "seconds": time.monotonic() - began}
 
 
