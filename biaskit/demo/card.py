@@ -68,6 +68,10 @@ Vision tower alone, share of patches that are right on held-out scenes:
 
 ![Learning curves](curves.png)
 
+The first held-out scenes, true boxes dashed:
+
+![Answers](answers.png)
+
 `training.json` holds the curves and all numbers of this page.
 
 ## What it is not

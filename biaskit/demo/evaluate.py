@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-from biaskit.demo.held_out import NEW_TOKENS, TASKS, question_about, summarise
+from biaskit.demo.figures import draw_answers
+from biaskit.demo.held_out import NEW_TOKENS, SEED, TASKS, question_about, summarise
 from biaskit.demo.pictures import Say
 from biaskit.demo.questions import Question
 from biaskit.demo.scenes import Scene, draw_scene
@@ -57,3 +58,11 @@ def evaluate(directory: Path, n: int, seed: int, say: Say, device: str = "cpu") 
             told = "  ".join(f"{name} {value:.3f}" for name, value in scores.items() if name != "n")
             say(f"held out, {placement}, {task}: {told}  ({time.monotonic() - began:.0f} s)")
     return report
+
+
+def draw_examples(directory: Path, figure: Path, device: str = "cpu", n: int = 18) -> None:
+    """Draw the first held-out scenes with true and predicted boxes; rows of uniform and photo-like ones take turns."""
+    model, processor = open_model(directory, device)
+    scenes = [draw_scene(SEED, i, ("uniform", "photo")[i // 6 % 2]) for i in range(n)]
+    questions = [question_about(scene.things, "where", SEED, i) for i, scene in enumerate(scenes)]
+    draw_answers(scenes, questions, answers_of(model, processor, scenes, questions, NEW_TOKENS["where"]), figure)

@@ -20,7 +20,7 @@ import torch
 
 from biaskit.demo.architecture import make_config, save_processor
 from biaskit.demo.card import write_card
-from biaskit.demo.evaluate import evaluate
+from biaskit.demo.evaluate import draw_examples, evaluate
 from biaskit.demo.figures import draw_curves
 from biaskit.demo.held_out import SEED, iou_of
 from biaskit.demo.language_stage import QUESTIONS, LanguageStage
@@ -131,6 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     record["held_out"] = evaluate(given.out, recipe.held_out, SEED, say, given.device)
     (given.out / "training.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     draw_curves(record, given.out / "curves.png")
+    draw_examples(given.out, given.out / "answers.png", given.device)
     write_card(
         record, given.out, sum(weight.numel() for weight in model.parameters()), len(WORDS), model.config.text_config.num_hidden_layers
     )
