@@ -7,7 +7,7 @@ JOBS ?= 2
 DOCS := $(BIN)/typer biaskit.cli.app utils docs --name biaskit --title "biaskit: the commands"
 CONSTRAINTS ?= constraints.txt
 
-.PHONY: setup demo test test-oldest check format docs
+.PHONY: setup demo demo-model test test-oldest check format docs
 
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
@@ -19,6 +19,12 @@ setup: $(VENV)/.installed
 
 demo: setup
 	$(RUN) $(BIN)/python -m biaskit.demo.run --out demo-output
+
+# The weights of the embedded model, from nothing. Stopped, it goes on where it was; `make demo-model SEED=1 OUT=demo-1` trains another one.
+SEED ?= 0
+OUT ?= demo-model
+demo-model: setup
+	$(RUN) $(BIN)/python -m biaskit.demo.train --out $(OUT) --seed $(SEED)
 
 test: setup
 	$(RUN) $(BIN)/python -m pytest -n $(JOBS) $(TESTS)

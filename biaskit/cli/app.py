@@ -12,6 +12,7 @@ from biaskit.cli import models, priors, pruners
 from biaskit.cli.calibrate import calibrate
 from biaskit.cli.heatmap import heatmap
 from biaskit.cli.prune import prune
+from biaskit.cli.scenes import scenes
 from biaskit.errors import BiaskitError
 
 app = typer.Typer(
@@ -24,6 +25,7 @@ app = typer.Typer(
 app.command()(calibrate)
 app.command()(heatmap)
 app.command()(prune)
+app.command()(scenes)
 app.add_typer(priors.app, name="priors")
 app.add_typer(models.app, name="models")
 app.add_typer(pruners.app, name="pruners")

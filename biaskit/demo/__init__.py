@@ -1,1 +1,1 @@
-"""The demonstration: what the toolkit does, without a download."""
+"""The embedded model: scenes it is trained on, the training itself, its evaluation, and its weights."""

@@ -1,4 +1,4 @@
-"""Image sources: COCO, a folder, generated pictures."""
+"""Image sources: COCO, a folder, generated pictures, the embedded model's scenes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import difflib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from biaskit.errors import BiaskitError
@@ -34,10 +35,19 @@ def _generated(options: _Options) -> ImageSource:
     return GeneratedSource(1000 if options.n is None else options.n, options.seed)
 
 
+def _scenes(options: _Options, placement: str) -> ImageSource:
+    from biaskit.demo.scene_source import SceneSource
+
+    return SceneSource(1000 if options.n is None else options.n, options.seed, placement)
+
+
 # A source with a name is one line here; what has no name is a path.
 _NAMED: dict[str, Callable[[_Options], ImageSource]] = {
     "coco": _coco,
     "generated": _generated,
+    "scenes": partial(_scenes, placement="uniform"),
+    "scenes-photo": partial(_scenes, placement="photo"),
+    "scenes-empty": partial(_scenes, placement="empty"),
 }
 
 
@@ -52,9 +62,9 @@ def open_source(
     """Open an image source from what the user wrote.
 
     Args:
-        spec: `coco` (the local copy at `coco_root` or $BIASKIT_COCO, else streamed from the network), `generated`, a directory (a COCO root
-            or any folder of images), or a COCO annotation file (`*.json`; images beside it, else streamed). Names win over paths: write
-            `./coco` for a directory called coco.
+        spec: `coco` (the local copy at `coco_root` or $BIASKIT_COCO, else streamed from the network), `generated`, `scenes` (with
+            `scenes-photo`, `scenes-empty`: see `demo.scenes.PLACEMENTS`), a directory (a COCO root or any folder of images), or a COCO
+            annotation file (`*.json`; images beside it, else streamed). Names win over paths: write `./coco` for a directory called coco.
         coco_root: local copy of COCO; only goes with `coco`.
         split: which part of COCO.
         n: how many pictures to generate; other sources are as long as they are.

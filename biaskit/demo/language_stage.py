@@ -1,0 +1,203 @@
+"""Stage 2: projector and language model learn to answer, on the frozen tower's features.
+
+The answers alone teach the model to read *some* thing's box long before they teach it to find the thing that was asked for. Two temporary
+helps bring the binding about, both gone before half of the steps are done:
+
+- a scaffold on the attention of the last prompt token: one head of layer 2 is drawn to everything that shares a named colour or shape with
+  the phrase, three heads of layer 4 to the one thing that is meant;
+- projected visual tokens are pulled towards the word embeddings of what they show, as in LLaVA's first stage, and a linear reader that is
+  thrown away afterwards must find the thing's box in them.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from biaskit.demo.muon import Muon
+from biaskit.demo.packing import IGNORE, SLOT, Packed, pack
+from biaskit.demo.pictures import Pictures, Say
+from biaskit.demo.questions import ask
+from biaskit.demo.scenes import COLOUR_NAMES, EDGE, SHAPES, SIZES
+from biaskit.demo.shared_prefix import SharedPrefix
+from biaskit.demo.vocabulary import BINS, FIRST_LOCATION, ID
+
+IMAGES, QUESTIONS = 8, 24
+"""Images a step, and questions about each."""
+COARSE, FINE = 2, 4
+"""0-based layers of the scaffold."""
+WATCHED = {COARSE: 1, FINE: 3}
+"""How many of their heads it holds."""
+SCAFFOLD_END = 0.45
+"""The share of the steps after which scaffold and alignment are gone; they fade linearly until then."""
+HOLD = 0.45
+"""The share of the steps at full learning rate; a cosine follows."""
+MUON_RATE, ADAM_RATE = 0.016, 2e-3
+
+
+def schedule(step: int, steps: int) -> tuple[float, float]:
+    """Return the factor on the learning rate, and the weight of the temporary helps."""
+    done = step / steps
+    rate = 1.0 if done < HOLD else 0.5 * (1 + math.cos(math.pi * (done - HOLD) / (1 - HOLD)))
+    return min(1.0, (step + 1) / 100) * max(0.02, rate), max(0.0, 1 - done / SCAFFOLD_END)
+
+
+class LanguageStage:
+    """Model, optimisers and curve of stage 2; its state is kept in `work` and taken up again.
+
+    Args:
+        model: the stock model, on `device`. pictures: the training scenes. features: [n, 144, 128] float16 of the frozen tower.
+        work: directory of the state. steps: in all. seed: of questions and order. scaffold: whether the attention is helped at all.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        pictures: Pictures,
+        features: NDArray[np.float16],
+        work: Path,
+        steps: int,
+        seed: int,
+        device: str,
+        *,
+        scaffold: bool = True,
+    ) -> None:
+        self.model, self.pictures, self.features, self.steps, self.seed, self.device = model, pictures, features, steps, seed, device
+        self.watched = WATCHED if scaffold else {}
+        self.run = SharedPrefix(model, SLOT, device)
+        text = model.model.language_model
+        projector = model.model.multi_modal_projector
+        self.reader = nn.Linear(text.config.hidden_size, 4 * BINS).to(device)
+        named = [*text.named_parameters(), *projector.named_parameters()]
+        matrices = [weight for name, weight in named if weight.ndim == 2 and "embed" not in name]
+        held = {id(weight) for weight in matrices}
+        modules = (text, projector, model.lm_head, self.reader)
+        self.weights = [weight for module in modules for weight in module.parameters()]
+        others = [weight for weight in self.weights if id(weight) not in held]
+        self.optimisers: list[torch.optim.Optimizer] = [
+            Muon(matrices, lr=MUON_RATE), torch.optim.AdamW(others, lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.01)
+        ]  # fmt: skip
+        self.parts = {"text": text, "projector": projector, "head": model.lm_head, "reader": self.reader}
+        self.parts |= {"muon": self.optimisers[0], "adam": self.optimisers[1]}
+        self.state: dict[str, Any] = {"step": 0, "curve": [], "running": {}}
+        self.path = work / "language.pt"
+        bins = torch.arange(BINS, device=device).float()
+        self.soft = torch.softmax(-(((bins[:, None] - bins) / 0.8) ** 2) / 2, -1)
+        names = (SIZES, COLOUR_NAMES, SHAPES)
+        self.words = [torch.tensor([ID[name] for name in group], device=device) for group in names]
+
+    def restore(self) -> None:
+        """Take up the state that was kept, if there is one."""
+        if self.path.exists():
+            saved = torch.load(self.path, map_location=self.device, weights_only=True)
+            for name, part in self.parts.items():
+                part.load_state_dict(saved[name])
+            self.state = saved["state"]
+
+    def keep(self) -> None:
+        """Write the state; a kill in the middle leaves the old one."""
+        fresh = self.path.with_suffix(".new")
+        torch.save({"state": self.state, **{name: part.state_dict() for name, part in self.parts.items()}}, fresh)
+        fresh.replace(self.path)
+
+    def step(self, number: int) -> dict[str, float]:
+        """Do one step; return what it measured."""
+        rate, help_weight = schedule(number, self.steps)
+        for optimiser, base in zip(self.optimisers, (MUON_RATE, ADAM_RATE), strict=True):
+            for group in optimiser.param_groups:
+                group["lr"] = base * rate
+        rng = np.random.default_rng([self.seed, 2, number])
+        index = np.sort(rng.integers(0, len(self.pictures), IMAGES))
+        things = [self.pictures.things(int(i)) for i in index]
+        packed = pack([[ask(rng, mine) for _ in range(QUESTIONS)] for mine in things], self.pictures.owner[index])
+        features = torch.from_numpy(self.features[index]).to(self.device).float()
+        watch = self.watched if help_weight or number % 20 == 0 else {}
+        loss, scores = self._loss(features, packed, watch, help_weight)
+        if help_weight:
+            loss = loss + 0.3 * help_weight * self._alignment(features, index)
+        for optimiser in self.optimisers:
+            optimiser.zero_grad()
+        torch.autograd.backward(loss)
+        nn.utils.clip_grad_norm_(self.weights, 1.0)
+        for optimiser in self.optimisers:
+            optimiser.step()
+        return {"loss": loss.item(), **scores}
+
+    def _loss(self, features: Tensor, packed: Packed, watch: dict[int, int], help_weight: float) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss of the answers and of the scaffold."""
+        rows = tuple(part.to(self.device) for part in packed.asked)
+        with torch.autocast(self.device.split(":")[0], torch.bfloat16):
+            states, seen = self.run(features, packed.ids.to(self.device), watch, rows)  # type: ignore[arg-type]
+            labels = packed.labels.to(self.device)
+            asked = labels != IGNORE
+            logits = self.model.lm_head(states[asked])
+        truth, weight = labels[asked], packed.weights.to(self.device)[asked]
+        logs = logits.float().log_softmax(-1)
+        each = -logs.gather(1, truth[:, None])[:, 0]
+        places = truth >= FIRST_LOCATION  # neighbouring bins are nearly right
+        each = each.masked_scatter(places, -(self.soft[truth[places] - FIRST_LOCATION] * logs[places][:, FIRST_LOCATION:]).sum(-1))
+        loss = (weight * each).sum() / weight.sum()
+        begins = torch.arange(SLOT, device=self.device) == packed.lengths.to(self.device)[..., None] - 1
+        scores = self._scores(logs.detach().argmax(-1), truth, begins[asked])
+        for layer, masks in ((COARSE, packed.related), (FINE, packed.target)):
+            if layer in seen:
+                useful = masks.any(-1).to(self.device)
+                mass = (seen[layer] * masks.to(self.device)[:, None]).sum(-1)[useful]
+                scores[f"mass_{layer}"] = mass.mean().item()
+                loss = loss - (0.2 if layer == COARSE else 0.4) * help_weight * (mass + 1e-4).log().mean()
+        return loss, scores
+
+    @staticmethod
+    def _scores(best: Tensor, truth: Tensor, begins: Tensor) -> dict[str, float]:
+        """Return shares of right first answers: x1 within one bin, presence, attribute (and the first word of descriptions)."""
+        place = (truth >= FIRST_LOCATION) & begins
+        yes_no = (truth == ID["yes"]) | (truth == ID["no"])
+        named = begins & ~place & ~yes_no
+        return {
+            "x1": ((best - truth).abs() <= 1)[place].float().mean().item(),
+            "presence": (best == truth)[yes_no].float().mean().item(),
+            "attribute": (best == truth)[named].float().mean().item(),
+        }
+
+    def _alignment(self, features: Tensor, index: NDArray[np.int64]) -> Tensor:
+        """Return how far the projected tokens are from naming what they show and from saying where it is."""
+        which = torch.from_numpy(self.pictures.owner[index].astype(np.int64))
+        covered = which >= 0
+        facts = torch.from_numpy(self.pictures.facts[index])
+        mine = torch.gather(facts, 1, which.clamp(min=0)[..., None].expand(-1, -1, 7))[covered].to(self.device)
+        visual = functional.normalize(self.run.projector(features[covered.to(self.device)]).float(), dim=-1)
+        table = functional.normalize(self.run.text.embed_tokens.weight, dim=-1)
+        losses = [functional.cross_entropy(10 * visual @ table[words].T, mine[:, column].long()) for column, words in enumerate(self.words)]
+        bins = (mine[:, 3:] * (BINS / EDGE)).long().clamp(0, BINS - 1)
+        read = self.reader(visual * visual.shape[-1] ** 0.5).view(-1, 4, BINS).log_softmax(-1)
+        return torch.stack(losses).sum() - (self.soft[bins] * read).sum(-1).mean()
+
+    def train(self, say: Say, check: Any = None, every: int = 50) -> list[dict[str, float]]:
+        """Do the remaining steps; `check(run)` adds held-out numbers to the curve now and then. Returns the curve."""
+        self.restore()
+        began, first, running = time.monotonic(), int(self.state["step"]), self.state["running"]
+        for number in range(first, self.steps):
+            for name, value in self.step(number).items():
+                running[name] = value if name not in running else 0.96 * running[name] + 0.04 * value
+            done = self.state["step"] = number + 1
+            if done % every and done != self.steps:
+                continue
+            point: dict[str, float] = {"step": done, "questions": done * IMAGES * QUESTIONS, **{k: round(v, 4) for k, v in running.items()}}
+            if check is not None and (done % (5 * every) == 0 or done == self.steps):
+                point |= check(self.run)
+            self.state["curve"].append(point)
+            speed = (done - first) / (time.monotonic() - began)
+            told = "  ".join(f"{name} {value:.3f}" for name, value in point.items() if name not in ("step", "questions"))
+            left = (self.steps - done) / speed
+            say(f"language {done}/{self.steps}  {speed * IMAGES * QUESTIONS:.0f} questions/s  {left:.0f} s left  {told}")
+            if done % (2 * every) == 0 or done == self.steps:
+                self.keep()
+        return list(self.state["curve"])

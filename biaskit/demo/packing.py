@@ -1,0 +1,77 @@
+"""Questions as tensors: slots of token ids, labels and weights, and which visual tokens each question is about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from biaskit.demo.questions import Question
+from biaskit.demo.vocabulary import ID, ids_of
+
+SLOT = 11
+"""Tokens of the longest question with its answer, the last location word apart: only after shorter questions is the closing </s> learnt."""
+IGNORE = -100
+
+# The first answer token decides which thing is meant; a box's first two say where it is, the others then follow from the thing's size.
+_WEIGHTS = {"where": (4.0, 4.0), "presence": (4.0,), "attribute": (4.0,), "describe": (1.5,)}
+_CLOSING = 0.1  # that an answer ends is learnt at once
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """B images with n questions each.
+
+    Attributes:
+        ids: [B, n, slot] int64, question and answer. labels: likewise, the token that follows; −100 where nobody asks.
+        weights: [B, n, slot] float32, of the loss. lengths: [B, n] int64, tokens of each question.
+        asked: (image, slot, position) of the last prompt token of every question that is about things of its scene: three [r] int64.
+        target: [r, 144] bool, visual tokens of the one thing asked about (none for questions whose answer is "no").
+        related: [r, 144] bool, visual tokens of the things that share a named colour or shape.
+    """
+
+    ids: Tensor
+    labels: Tensor
+    weights: Tensor
+    lengths: Tensor
+    asked: tuple[Tensor, Tensor, Tensor]
+    target: Tensor
+    related: Tensor
+
+
+def prompt_ids(text: str) -> list[int]:
+    """Return the ids of a question and the assistant's prefix: what follows the image."""
+    return [*ids_of(text), ID["assistant:"]]
+
+
+def pack(questions: Sequence[Sequence[Question]], owners: NDArray[np.int8]) -> Packed:
+    """Pack the questions of B images; `owners` [B, 144] tells which thing each visual token shows."""
+    shape = (len(questions), len(questions[0]), SLOT)
+    ids, labels = np.zeros(shape, np.int64), np.full(shape, IGNORE, np.int64)
+    weights, lengths = np.ones(shape, np.float32), np.zeros(shape[:2], np.int64)
+    asked, target, related = [], [], []
+    for b, mine in enumerate(questions):
+        for s, question in enumerate(mine):
+            prompt = prompt_ids(question.text)
+            answer = [*ids_of(question.answer), ID["</s>"]]
+            tokens = (prompt + answer)[:-1][:SLOT]
+            first = len(prompt) - 1
+            ids[b, s, : len(tokens)] = tokens
+            labels[b, s, first : len(tokens)] = answer[: len(tokens) - first]
+            weights[b, s][labels[b, s] == ID["</s>"]] = _CLOSING
+            decisive = _WEIGHTS[question.kind]
+            weights[b, s, first : first + len(decisive)] = decisive
+            lengths[b, s] = len(prompt)
+            if question.related:
+                asked.append((b, s, first))
+                target.append(owners[b] == question.target if question.target >= 0 else np.zeros_like(owners[b], bool))
+                related.append(np.isin(owners[b], question.related))
+    image, slot, position = (torch.from_numpy(column) for column in np.array(asked, np.int64).reshape(-1, 3).T.copy())
+    return Packed(
+        torch.from_numpy(ids), torch.from_numpy(labels), torch.from_numpy(weights), torch.from_numpy(lengths), (image, slot, position),
+        torch.from_numpy(np.array(target).reshape(len(asked), -1)), torch.from_numpy(np.array(related).reshape(len(asked), -1)),
+    )  # fmt: skip

@@ -1,0 +1,22 @@
+"""What the embedded model's weights depend on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything the weights depend on, apart from the library versions."""
+
+    seed: int = 0
+    scenes: int = 30_000
+    vision_steps: int = 600
+    language_steps: int = 2200
+    scaffold: bool = True
+    held_out: int = 2000
+
+    @property
+    def scene_seed(self) -> int:
+        """The training scenes; every seed has its own, and none is a held-out one."""
+        return 1 + self.seed

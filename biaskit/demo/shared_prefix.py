@@ -1,0 +1,154 @@
+"""Many questions about one image in one forward pass: they share the image's prefix and do not see each other.
+
+Runs on the weights of the stock model, with the stock model's mathematics (a test compares them), but every question is a slot of fixed
+length that attends to the prefix and, causally, to itself; its positions go on from the prefix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from biaskit.demo.vocabulary import PREFIX, VISUAL, VISUAL_START
+
+Rows = tuple[Tensor, Tensor, Tensor]
+"""(image, slot, position in the slot) of some tokens: three [r] int64."""
+Keep = tuple[int, Tensor]
+"""(layer, kept): from this layer on, the visual tokens that are False in `kept` [B, 144] are not there."""
+
+
+class SharedPrefix:
+    """The forward pass of a LlavaForConditionalGeneration's projector and language model over shared prefixes.
+
+    Args:
+        model: the stock model. slot: tokens per question. device: where it is.
+        dtype: of the matrix products; the residual stream stays float32.
+    """
+
+    def __init__(self, model: Any, slot: int, device: str = "cpu", dtype: torch.dtype = torch.bfloat16) -> None:
+        self.projector = model.model.multi_modal_projector
+        self.text = model.model.language_model
+        self.head = model.lm_head
+        self.slot, self.dtype = slot, dtype
+        self.prefix = torch.tensor(PREFIX, device=device)
+        config = self.text.config
+        self.heads, self.width, self.epsilon = (
+            config.num_attention_heads,
+            config.hidden_size // config.num_attention_heads,
+            config.rms_norm_eps,
+        )
+        minus = torch.full((len(PREFIX), len(PREFIX)), float("-inf"), device=device)
+        self.before = minus.triu(1).to(dtype)
+        self.inside = minus[:slot, :slot].triu(1).to(dtype)
+
+    def __call__(
+        self, features: Tensor, ids: Tensor, watch: Mapping[int, int] | None = None, rows: Rows | None = None, keep: Keep | None = None
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """Run B images with n questions each.
+
+        Args:
+            features: [B, 144, 128] of the vision tower. ids: [B, n, slot] question and answer tokens.
+            watch: layer → number of its first heads whose attention is wanted. rows: the tokens whose attention is wanted.
+            keep: which visual tokens the later layers see; all by default.
+
+        Returns:
+            [B, n, slot, hidden] float32 final hidden states (normed), and layer → [r, heads, 144] attention on the visual tokens.
+        """
+        batch, n, slot = ids.shape
+        embed = self.text.embed_tokens
+        start = embed(self.prefix).expand(batch, -1, -1)
+        visual = self.projector(features)
+        states = torch.cat([start[:, :VISUAL_START], visual.float(), start[:, VISUAL_START + VISUAL :], embed(ids).flatten(1, 2)], 1)
+        places = torch.arange(len(PREFIX) + slot, device=ids.device)
+        places = torch.cat([places[: len(PREFIX)], places[len(PREFIX) :].repeat(n)])
+        cos, sin = (part[0].to(self.dtype) for part in self.text.rotary_emb(states, places[None]))
+        sin = torch.cat([-sin[:, : self.width // 2], sin[:, self.width // 2 :]], -1)
+        seen: dict[int, Tensor] = {}
+        for index, layer in enumerate(self.text.layers):
+            wanted = (watch or {}).get(index, 0)
+            hidden = None if keep is None or index < keep[0] else self._hidden(keep[1])
+            states, attention = self._layer(layer, states, cos, sin, index == len(self.text.layers) - 1, wanted, rows, hidden)
+            if attention is not None:
+                seen[index] = attention
+        return self._norm(states, self.text.norm).view(batch, n, slot, -1), seen
+
+    def _hidden(self, kept: Tensor) -> Tensor:
+        """[B, 144] bool → what is added to the logits of the prefix's columns, [B, 1, 1, prefix]."""
+        columns = torch.zeros(len(kept), len(self.prefix), dtype=self.dtype, device=kept.device)
+        columns[:, VISUAL_START : VISUAL_START + VISUAL].masked_fill_(~kept, float("-inf"))
+        return columns[:, None, None]
+
+    def _norm(self, states: Tensor, norm: Any) -> Tensor:
+        return functional.rms_norm(states, (states.shape[-1],), norm.weight, self.epsilon)
+
+    def _layer(
+        self, layer: Any, states: Tensor, cos: Tensor, sin: Tensor, last: bool, wanted: int, rows: Rows | None, hidden: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """One decoder layer; of the last one only the slots are needed."""
+        attend, mlp = layer.self_attn, layer.mlp
+        batch, length, _ = states.shape
+        normed = self._norm(states, layer.input_layernorm).to(self.dtype)
+        weight = torch.cat([attend.q_proj.weight * self.width**-0.5, attend.k_proj.weight, attend.v_proj.weight]).to(self.dtype)
+        parts = (normed @ weight.T).view(batch, length, 3, self.heads, self.width).permute(2, 0, 3, 1, 4).contiguous()
+        turned, (value,) = torch.split(parts, [2, 1])
+        query, key = _rotate(turned, cos, sin).unbind()
+        mixed, attention = self._attention(query, key, value, last, wanted, rows, hidden)
+        states = states[:, len(PREFIX) :] if last else states
+        mixed = mixed.transpose(1, 2).flatten(2)
+        states = states + mixed @ attend.o_proj.weight.to(self.dtype).T
+        normed = self._norm(states, layer.post_attention_layernorm).to(self.dtype)
+        both = normed @ torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]).to(self.dtype).T
+        gate, up = both.chunk(2, -1)
+        return states + (functional.silu(gate) * up) @ mlp.down_proj.weight.to(self.dtype).T, attention
+
+    def _attention(
+        self, query: Tensor, key: Tensor, value: Tensor, last: bool, wanted: int, rows: Rows | None, hidden: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """[B, heads, length, width] each → mixed values, and the watched attention."""
+        split = len(PREFIX)
+        batch, heads, length, width = query.shape
+        slots = (batch, heads, (length - split) // self.slot, self.slot)
+        # split, not slices: their backward passes would each fill and add a tensor of full length
+        (first, mine), (key, my_key), (value, my_value) = (torch.split(part, [split, length - split], 2) for part in (query, key, value))
+        far = mine @ key.mT
+        far = far if hidden is None else far + hidden
+        near = mine.reshape(*slots, width) @ my_key.reshape(*slots, width).mT + self.inside
+        weights = torch.cat([far, near.flatten(2, 3)], -1).softmax(-1)
+        distant, inner = torch.split(weights, [split, self.slot], -1)
+        mixed = distant @ value + (inner.reshape(*slots, self.slot) @ my_value.reshape(*slots, width)).flatten(2, 3)
+        attention = None
+        if wanted and rows is not None:
+            image, question, place = rows
+            at = question * self.slot + place
+            attention = distant[image, :wanted, at][..., VISUAL_START : VISUAL_START + VISUAL].float()
+        if last:
+            return mixed, attention
+        before = self.before if hidden is None else self.before + hidden
+        return torch.cat([(first @ key.mT + before).softmax(-1) @ value, mixed], 2), attention
+
+    @torch.inference_mode()
+    def answer(self, features: Tensor, ids: Tensor, lengths: Tensor, n_new: int, keep: Keep | None = None) -> Tensor:
+        """Answer greedily: `ids` [B, n, slot] hold prompts of `lengths` [B, n] tokens → [B, n, n_new] answers.
+
+        What an answer has beyond the end of its slot means nothing.
+        """
+        ids, end = ids.clone(), ids.shape[-1] - 1
+        found = []
+        for step in range(n_new):
+            states, _ = self(features, ids, keep=keep)
+            at = (lengths + step - 1).clamp(max=end)[..., None, None].expand(-1, -1, 1, states.shape[-1])
+            best = self.head(states.gather(2, at)[:, :, 0]).argmax(-1)
+            found.append(best)
+            if step + 1 < n_new:
+                ids.scatter_(2, (lengths + step).clamp(max=end)[..., None], best[..., None])
+        return torch.stack(found, -1)
+
+
+def _rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary position embedding, in the half-split form of the stock Llama; the first half of `sin` is negated."""
+    one, two = states.chunk(2, -1)
+    return states * cos + torch.cat([two, one], -1) * sin

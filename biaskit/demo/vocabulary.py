@@ -1,0 +1,78 @@
+"""The words of the embedded model, its tokenizer, its chat template, and boxes as words."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from biaskit.demo.scenes import COLOUR_NAMES, EDGE, PATCHES, SHAPES, SIZES, Box
+
+BINS = 48
+"""Location words along each side of a scene: 3.5 pixels each."""
+SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
+_FUNCTION = (
+    "user:", "assistant:", "where", "is", "the", "there", "a", "what", "colour", "shape", "object", "yes", "no",
+    "please", "describe", "provided", "image", "?", ".", ",",
+)  # fmt: skip
+LOCATIONS = tuple(f"<loc{place:02d}>" for place in range(BINS))
+WORDS = (*SPECIAL, *_FUNCTION, *SIZES, *COLOUR_NAMES, *SHAPES, *LOCATIONS)
+ID = {word: number for number, word in enumerate(WORDS)}
+FIRST_LOCATION = ID[LOCATIONS[0]]
+VISUAL = PATCHES * PATCHES
+PREFIX = (ID["<s>"], ID["user:"], *[ID["<image>"]] * VISUAL)
+"""Every prompt begins with these ids; the question follows."""
+VISUAL_START = 2
+TEMPLATE = (
+    "{% for m in messages %}{% if m['role'] == 'user' %}<s>user: {% for c in m['content'] %}"
+    "{% if c['type'] == 'image' %}<image> {% else %}{{ c['text'] }} {% endif %}{% endfor %}"
+    "{% else %}assistant: {% for c in m['content'] %}{{ c['text'] }}{% endfor %}</s>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}"
+)
+
+
+def make_tokenizer() -> Any:
+    """Return the stock fast tokenizer: lower case, one id per word, `?`, `.` and `,` apart, anything else `<unk>`."""
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    core = Tokenizer(models.WordLevel(ID, unk_token=SPECIAL[3]))
+    core.normalizer = normalizers.Lowercase()
+    core.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(Regex("[?.,]"), "isolated")])
+    core.add_special_tokens(list(SPECIAL))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, padding_side="left",
+        **dict(zip(("pad_token", "bos_token", "eos_token", "unk_token"), SPECIAL[:4], strict=True)),
+        model_input_names=["input_ids", "attention_mask"], extra_special_tokens={"image_token": "<image>"},
+    )  # fmt: skip
+
+
+def ids_of(text: str) -> list[int]:
+    """Return the ids of words with blanks between them (the tokenizer's answer for texts that the scenes ask or answer).
+
+    Raises:
+        KeyError: a word the model does not know.
+    """
+    return [ID[word] for word in text.split()]
+
+
+def box_text(box: Box) -> str:
+    """Return a box as four location words: x1 y1 x2 y2."""
+    return " ".join(LOCATIONS[min(BINS - 1, max(0, int(value / EDGE * BINS)))] for value in box)
+
+
+def read_box(text: str) -> Box | None:
+    """Return the box (pixels of a 168 × 168 scene, centres of the bins) at the start of an answer, None if there is none."""
+    found = re.match(r"\s*" + r"\s*".join([r"<loc(\d\d)>"] * 4), text)
+    if found is None or any(int(number) >= BINS for number in found.groups()):
+        return None
+    x1, y1, x2, y2 = ((int(number) + 0.5) * EDGE / BINS for number in found.groups())
+    return x1, y1, x2, y2
+
+
+def overlap(one: Box, other: Box) -> float:
+    """Return the intersection over union of two boxes; 0 where either is turned inside out."""
+    wide, high = min(one[2], other[2]) - max(one[0], other[0]), min(one[3], other[3]) - max(one[1], other[1])
+    if wide <= 0 or high <= 0:
+        return 0.0
+    inside = wide * high
+    return inside / ((one[2] - one[0]) * (one[3] - one[1]) + (other[2] - other[0]) * (other[3] - other[1]) - inside)

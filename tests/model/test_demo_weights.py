@@ -1,0 +1,65 @@
+"""The shipped weights: a stock checkpoint of at most 10 MB that answers as well as its card says."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from biaskit.demo.evaluate import answers_of, open_model
+from biaskit.demo.held_out import NEW_TOKENS, TASKS, question_about, summarise
+from biaskit.demo.scenes import draw_scene
+from biaskit.demo.weights import SHIPPED
+
+N = 60
+SEED = 9500  # neither trained on nor in the card
+
+
+@pytest.fixture(scope="module")
+def shipped() -> tuple[Any, Any]:
+    return open_model(SHIPPED)
+
+
+@pytest.fixture(scope="module")
+def record() -> dict[str, Any]:
+    return json.loads((SHIPPED / "training.json").read_text())
+
+
+def test_loads_without_our_code() -> None:
+    from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, LlavaForConditionalGeneration
+
+    assert isinstance(AutoModelForImageTextToText.from_pretrained(str(SHIPPED)), LlavaForConditionalGeneration)
+    assert AutoTokenizer.from_pretrained(str(SHIPPED))("Where is the red ring?")["input_ids"]
+    if find_spec("torchvision") is not None:
+        processor = AutoProcessor.from_pretrained(str(SHIPPED))
+        assert type(processor).__name__ == "LlavaProcessor"
+        assert processor.chat_template
+
+
+def test_is_small() -> None:
+    assert sum(path.stat().st_size for path in Path(SHIPPED).iterdir()) < 10e6
+    assert (SHIPPED / "model.safetensors").stat().st_size < 10e6
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("placement", ["uniform", "photo"])
+def test_answers_as_the_card_says(shipped: tuple[Any, Any], record: dict[str, Any], placement: str, task: str) -> None:
+    """Within three standard errors of the card, on other scenes."""
+    torch.manual_seed(0)
+    scenes = [draw_scene(SEED, i, placement) for i in range(N)]
+    questions = [question_about(scene.things, task, SEED, i) for i, scene in enumerate(scenes)]
+    found = summarise(task, questions, answers_of(*shipped, scenes, questions, NEW_TOKENS[task], batch=20))["accuracy"]
+    said = record["held_out"][placement][task]["accuracy"]
+    assert found > said - 3 * max(0.02, (said * (1 - said) / N) ** 0.5)
+
+
+def test_card_has_the_numbers_of_the_record(record: dict[str, Any]) -> None:
+    card = (SHIPPED / "README.md").read_text()
+    for scores in record["held_out"].values():
+        assert f"| {100 * scores['where']['accuracy']:.1f} ± " in card
+        assert f"| {scores['presence']['f1']:.3f} |" in card
+    assert record["recipe"]["held_out"] >= 2000
