@@ -23,11 +23,10 @@ from biaskit.images import ImageSource, open_source
 from biaskit.images.base import order
 from biaskit.moments import Moments
 from biaskit.prior import Prior
+from biaskit.prompts import PROMPT
 from biaskit.ranks import Ranks
 from biaskit.resume import Ledger, load_state, save_state, uninterrupted
 
-PROMPT = "Please describe the provided image."
-"""D2Pruner's neutral prompt."""
 SAMPLES = 1000
 
 

@@ -26,7 +26,11 @@ def calibrate(
     ] = None,
     prompt: Annotated[
         list[str] | None,
-        typer.Option("--prompt", help='Text; may be repeated, then cycled. (default: "Please describe the provided image.")'),
+        typer.Option(
+            "--prompt",
+            help="Text, a file with a prompt a line, or task:NAME (task:refcoco, task:scenes-where, …); may be repeated. All are cycled "
+            'over the images. (default: "Please describe the provided image.")',
+        ),
     ] = None,
     layers: Annotated[
         str | None, typer.Option(help="0-based decoder layers, such as 1,4 or 0-7, or all. (default: those the presets need)")
@@ -65,12 +69,15 @@ def calibrate(
         raise CalibrationError(f"{target} exists", "choose another --out, or overwrite it with --force")
     wanted = _layers(layers)
 
+    from biaskit.prompts import read_prompts
+
+    prompts = read_prompts(prompt or [])
+
     from biaskit.images import open_source
 
     source = open_source(data, coco_root=coco_root, split=split, n=samples, seed=seed)
     say(f"data {data}: {len(source)} images")
 
-    from biaskit.calibration import PROMPT
     from biaskit.calibration import calibrate as run
     from biaskit.families.load import load_model
 
@@ -80,7 +87,7 @@ def calibrate(
     bar = Bar(str(target))
     try:
         prior = run(
-            loaded, source, out=target, report=bar, samples=samples, prompts=tuple(prompt or [PROMPT]), layers=wanted, per_head=heads,
+            loaded, source, out=target, report=bar, samples=samples, prompts=prompts, layers=wanted, per_head=heads,
             seed=seed, batch_size=batch_size, workers=workers, max_skips=max_skips, save_every=save_every, force=force, restart=restart,
         )  # fmt: skip
     except KeyboardInterrupt:

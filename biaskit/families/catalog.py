@@ -46,28 +46,38 @@ CHECKPOINTS = {
 }
 
 
+EMBEDDED = {"demo": "weights"}
+"""Models that are part of the package: name → directory in `biaskit/demo`."""
+
+
 @dataclass(frozen=True)
 class Place:
-    """Where a checkpoint lies: a local directory, or a hub repository with the short name's note."""
+    """Where a checkpoint lies: a local directory, or a hub repository; with the short name's note, and its own name if it has one."""
 
     target: str
     local: bool
     note: str = ""
+    title: str = ""
 
     @property
     def name(self) -> str:
         """The name that goes into a prior: the hub id, or the directory's own name."""
-        return Path(self.target).resolve().name if self.local else self.target
+        return self.title or (Path(self.target).resolve().name if self.local else self.target)
 
 
 def resolve(name: str) -> Place:
-    """Find out what the user means: a local directory, a short name, or a hub id.
+    """Find out what the user means: a local directory, the embedded model, a short name, or a hub id.
 
     Raises:
         ModelError: none of them (the hint offers near short names), or a checkpoint known to need remote code.
     """
     if Path(name).is_dir():
         return Place(name, local=True)
+    if name in EMBEDDED:
+        directory = Path(__file__).parents[1] / "demo" / EMBEDDED[name]
+        if not (directory / "config.json").is_file():
+            raise ModelError(f"this installation has no embedded model {name!r}", "train it with `make demo-model` in a checkout")
+        return Place(str(directory), local=True, note="the embedded model: tiny, trained on drawn scenes only", title=name)
     if name in CHECKPOINTS:
         return Place(CHECKPOINTS[name].hub_id, local=False, note=CHECKPOINTS[name].note)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith((".", "/")):
