@@ -309,7 +309,16 @@ def test_an_older_prior_is_never_taken_for_this_run(tmp_path):
     assert out.read_bytes() == calibrate(unit, Pictures(20), seed=7, workers=0).to_bytes()
 
 
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C raises KeyboardInterrupt, also where a shell started the tests in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("at", [1, 6, 7])
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_in_the_middle_of_a_batch_counts_nothing_twice(tmp_path, monkeypatch, at):
     from biaskit.moments import Moments
 
