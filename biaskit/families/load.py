@@ -81,11 +81,13 @@ def load_model(
 
         check_layers(layers, config.get_text_config().num_hidden_layers)
     target, where = _device(device), _dtype(dtype, settings, device)
-    size = weight_bytes(place, revision)
+    size, shards = weights(place, revision)
     stored = _DTYPE_BYTES.get(str(settings.get("dtype", settings.get("torch_dtype", "float16"))), 2)
     device_map = _fit(size * _DTYPE_BYTES[where] // stored, target, auto=device == "auto")
     spread = target if device_map is None else f"all {device_map} GPUs"
-    say(f"{family.title}: {size / 1e9:.2f} GB of weights → {where} on {spread}, {attention} attention")
+    say(
+        f"{family.title}: {size / 1e9:.2f} GB of weights in {shards} {'shard' if shards == 1 else 'shards'} → {where} on {spread}, {attention} attention"
+    )
     model = _load(place, revision, where, attention, target, device_map)
     processor = load_processor(family, place.target, None if place.local else revision)
     found = _fingerprint(Path(place.target)) if place.local else config_file.parent.name
@@ -192,30 +194,31 @@ def _file(place: Place, name: str, revision: str | None) -> Path:
         return Path(hf_hub_download(place.target, name, revision=revision))
 
 
-def weight_bytes(place: Place, revision: str | None) -> int:
-    """Return the size of the checkpoint's safetensors files. For a hub repository none are fetched: the index tells.
+def weights(place: Place, revision: str | None) -> tuple[int, int]:
+    """Return (bytes, files) of the checkpoint's safetensors. For a hub repository none are fetched: the index tells.
 
     Raises:
         ModelError: it has none, or the hub cannot be reached.
     """
     if place.local:
-        size = sum(path.stat().st_size for path in Path(place.target).glob("*.safetensors"))
+        sizes = [path.stat().st_size for path in Path(place.target).glob("*.safetensors")]
     else:
         from huggingface_hub import HfApi, try_to_load_from_cache
 
-        for name in ("model.safetensors.index.json", "model.safetensors"):
-            cached = try_to_load_from_cache(place.target, name, revision=revision)
-            if isinstance(cached, str):
-                path = Path(cached)
-                return int(json.loads(path.read_text())["metadata"]["total_size"]) if path.suffix == ".json" else path.stat().st_size
+        index = try_to_load_from_cache(place.target, "model.safetensors.index.json", revision=revision)
+        if isinstance(index, str):
+            known = json.loads(Path(index).read_text(encoding="utf-8"))
+            return int(known["metadata"]["total_size"]), len(set(known["weight_map"].values()))
+        single = try_to_load_from_cache(place.target, "model.safetensors", revision=revision)
+        if isinstance(single, str):
+            return Path(single).stat().st_size, 1
         with _hub_errors(place):
             files = HfApi().model_info(place.target, revision=revision, files_metadata=True).siblings or []
-        size = sum(file.size or 0 for file in files if file.rfilename.endswith(".safetensors") and "/" not in file.rfilename)
-    if not size:
-        raise ModelError(
-            f"{place.target} has no safetensors weights", "convert the checkpoint with save_pretrained; pickled weights are not loaded"
-        )
-    return size
+        sizes = [file.size or 0 for file in files if file.rfilename.endswith(".safetensors") and "/" not in file.rfilename]
+    if not sum(sizes):
+        hint = "convert the checkpoint with save_pretrained; pickled weights are not loaded"
+        raise ModelError(f"{place.target} has no safetensors weights", hint)
+    return sum(sizes), len(sizes)
 
 
 def _device(device: str) -> str:

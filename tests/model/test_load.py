@@ -11,7 +11,7 @@ from huggingface_hub import errors as hub
 
 from biaskit.errors import ModelError
 from biaskit.families.catalog import CHECKPOINTS, resolve
-from biaskit.families.load import load_model, read_checkpoint, weight_bytes
+from biaskit.families.load import load_model, read_checkpoint, weights
 from biaskit.testing import TINY, tiny_model
 
 
@@ -166,7 +166,7 @@ def test_size_of_a_hub_checkpoint_is_known_before_it_is_fetched(monkeypatch):
     files = [SimpleNamespace(rfilename="model-1.safetensors", size=7), SimpleNamespace(rfilename="model-2.safetensors", size=5)]
     other = [SimpleNamespace(rfilename="pytorch_model.bin", size=99), SimpleNamespace(rfilename="original/model.safetensors", size=12)]
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *a, **k: SimpleNamespace(siblings=files + other))
-    assert weight_bytes(resolve("llava-1.5"), None) == 12
+    assert weights(resolve("llava-1.5"), None) == (12, 2)
 
 
 def test_processors_survive_pickling(checkpoint):
