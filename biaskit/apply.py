@@ -99,9 +99,6 @@ def _check_prior(prior: Prior, model: PreTrainedModel | Loaded, pruner: Pruner, 
         prior.check_model(model.model.config.model_type, model.revision, model.name)
     else:
         prior.check_model(model.config.model_type)
-    read = [stage.layer - 1 for stage in pruner.stages() if stage.layer > 0]
-    if pruner.prior == "unused" or not read:
-        say(f"the prior is not used: {type(pruner).__name__} does not debias attention" + ("" if read else " before the language model"))
-        return
-    for layer in read:
-        prior.layer(layer)
+    if not pruner.debiases:
+        say(f"the prior is not used: {type(pruner).__name__} with these parameters does not debias attention")
+    pruner.check_prior(prior)

@@ -163,7 +163,7 @@ class Decisions:
         return Signals(layout, view.layer, **found)
 
     def _a_bias(self, layout: Layout, layer: int, device: torch.device) -> Tensor | None:
-        if self.prior is None or layer == 0:
+        if self.prior is None or layer == 0 or not self.pruner.debiases:
             return None
         return torch.from_numpy(self.pruner.fit_prior(self.prior, layout, layer - 1)).float().to(device)
 

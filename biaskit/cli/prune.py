@@ -41,42 +41,64 @@ def prune(
     if retention is not None and budget is not None:
         raise typer.BadParameter("give --retention or --budget, not both", param_hint="--budget")
     share: dict[str, Any] = {"budget": budget} if budget is not None else {"retention": 0.1 if retention is None else retention}
-    chosen: dict[str, Any] = {name: value for name, value in (("layer", layer), ("preset", preset)) if value is not None}
-
-    from biaskit.images.decode import decode
-    from biaskit.pruners import get_pruner
-    from biaskit.store import load_prior
-
-    bias = None if prior is None else load_prior(prior)
-    first = get_pruner(pruner, **share, **chosen, **_parameters(parameters or []))
-    methods = [(first, bias)]
-    for name in filter(None, map(str.strip, (compare or "").split(","))):
-        method = get_pruner(name.removesuffix("+prior"), **share)
-        wanted = name.endswith("+prior")
-        if wanted and bias is None:
-            raise typer.BadParameter(f"{name} needs --prior", param_hint="--compare")
-        methods.append((method, bias if wanted or method.prior == "required" else None))
+    depth: dict[str, Any] = {} if layer is None else {"layer": layer}
+    given = _parameters(parameters or [])
+    names = [name.strip() for name in (compare or "").split(",") if name.strip()]
+    if prior is None and any(name.endswith("+prior") for name in names):
+        raise typer.BadParameter(f"{compare}: +prior needs --prior", param_hint="--compare")
     if overlay is not None:
         from biaskit.figure_file import check_out
 
         check_out(overlay, force)
-    picture = decode(_bytes(image), image.name)
 
     from biaskit.cli.calibrate import say
-    from biaskit.families.load import load_model
+    from biaskit.families.load import load_model, read_checkpoint
+    from biaskit.images.decode import decode
+    from biaskit.pruners import get_pruner
+    from biaskit.store import load_prior
 
+    picture = decode(_bytes(image), image.name)
+    bias = None if prior is None else load_prior(prior)
+    _, _, config, _ = read_checkpoint(model, revision)
+    chosen = {**share, **depth, **given}
+    runs = [(pruner, get_pruner(pruner, preset=preset, model_type=config.model_type, **chosen), bias)]
+    for name in names:
+        key = name.removesuffix("+prior").strip()
+        method = get_pruner(key, **share)
+        if layer is not None and method.layer:  # compare at the same depth
+            method = get_pruner(key, **share, **depth)
+        runs.append((name, method, bias if name != key or method.prior == "required" else None))
+    for name, method, used in runs:
+        _check(name, method, used, config)
     loaded = load_model(model, device=device, dtype=dtype, attention=attention, revision=revision, say=say)
     prepared = loaded.family.prepare(loaded.processor, loaded.model.config, [[picture]], [prompt])
     whole = get_pruner("random", retention=1.0, layer=0)
-    rows = [_answer(loaded, prepared, whole, None, max_new_tokens, seed) | {"method": "none"}]
-    rows += [_answer(loaded, prepared, method, used, max_new_tokens, seed) for method, used in methods]
+    rows = [_answer(loaded, prepared, whole, None, max_new_tokens, seed) | {"name": "none", "method": "none", "parameters": {}}]
+    for name, method, used in runs:
+        rows.append({"name": name, **_answer(loaded, prepared, method, used, max_new_tokens, seed)})
     if overlay is not None:
         from biaskit.overlay import Kept
         from biaskit.overlay import overlay as draw
 
         panels = [Kept(row["method"], row["kept"], row["answer"]) for row in rows[1:]]
         draw(picture, prepared.layouts[0], panels, out=overlay, title=prompt, force=force)
-    _show(rows, loaded.name, overlay, as_json)
+    asked = {"model": loaded.name, "revision": loaded.revision, "image": image.name, "prompt": prompt, "prior": prior, "seed": seed}
+    _show(rows, asked, overlay, as_json)
+
+
+def _check(name: str, method: Pruner, prior: Prior | None, config: Any) -> None:
+    """Refuse what cannot work before any weights are loaded."""
+    from biaskit.errors import BiaskitError
+
+    if name.endswith("+prior") and not method.debiases:
+        raise BiaskitError(f"{name}: {type(method).title} does not debias attention", "leave +prior away")
+    depth = config.get_text_config().num_hidden_layers
+    deep = max(stage.layer for stage in method.stages())
+    if deep >= depth:
+        raise BiaskitError(f"{name} acts before layer {deep}, but the model has layers 0 … {depth - 1}", "choose a smaller --layer")
+    method.check_prior(prior)
+    if prior is not None:
+        prior.check_model(config.model_type)
 
 
 def _bytes(path: Path) -> bytes:
@@ -95,11 +117,18 @@ def _parameters(words: list[str]) -> dict[str, Any]:
         name, equals, value = word.partition("=")
         if not equals or not name:
             raise typer.BadParameter(f"{word!r}: write NAME=VALUE", param_hint="--set")
-        try:
-            found[name] = json.loads(value)
-        except ValueError:
-            found[name] = value
+        found[name] = _value(value)
     return found
+
+
+def _value(text: str) -> Any:
+    """Read a number, true, false, null or a list; anything else is text."""
+    for read in (json.loads, float):
+        try:
+            return read(text)
+        except ValueError:
+            continue
+    return text
 
 
 def _answer(loaded: Loaded, prepared: Prepared, pruner: Pruner, prior: Prior | None, max_new_tokens: int, seed: int) -> dict[str, Any]:
@@ -113,7 +142,7 @@ def _answer(loaded: Loaded, prepared: Prepared, pruner: Pruner, prior: Prior | N
     inputs = {
         key: value.to(device, loaded.model.dtype if value.is_floating_point() else value.dtype) for key, value in prepared.inputs.items()
     }
-    used = prior if "attention" in pruner.needs else None
+    used = prior if pruner.debiases else None
     debiased = ", debiased" if used is not None and pruner.prior == "optional" else ""
     with torch.inference_mode(), pruned(loaded.model, pruner, prior=used, seed=seed, say=say) as pruning:
         output = loaded.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
@@ -121,6 +150,8 @@ def _answer(loaded: Loaded, prepared: Prepared, pruner: Pruner, prior: Prior | N
     fresh = output[0, prepared.inputs["input_ids"].shape[1] :]
     return {
         "method": type(pruner).title + debiased,
+        "parameters": {p.name: getattr(pruner, p.name) for p in type(pruner).parameters()},
+        "debiased": used is not None,
         "answer": loaded.processor.tokenizer.decode(fresh, skip_special_tokens=True).strip(),
         "N": sample.n_visual,
         "n": len(sample),
@@ -131,10 +162,10 @@ def _answer(loaded: Loaded, prepared: Prepared, pruner: Pruner, prior: Prior | N
     }
 
 
-def _show(rows: list[dict[str, Any]], name: str, figure: Path | None, as_json: bool) -> None:
+def _show(rows: list[dict[str, Any]], asked: dict[str, Any], figure: Path | None, as_json: bool) -> None:
     if as_json:
         plain = [{**row, "kept": row["kept"].tolist()} for row in rows]
-        print(json.dumps({"model": name, "overlay": None if figure is None else str(figure), "runs": plain}, indent=2))
+        print(json.dumps({**asked, "overlay": None if figure is None else str(figure), "runs": plain}, indent=2, default=str))
         return
     from rich.console import Console
     from rich.table import Table

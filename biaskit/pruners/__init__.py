@@ -18,12 +18,13 @@ pruners: Registry[type[Pruner]] = Registry("pruner", __name__, _keep_class)
 __all__ = ["AttentionPruner", "Pruner", "Stage", "get_pruner", "param", "pruners"]
 
 
-def get_pruner(name: str, *, preset: str | None = None, **parameters: Any) -> Pruner:
+def get_pruner(name: str, *, preset: str | None = None, model_type: str | None = None, **parameters: Any) -> Pruner:
     """Build a pruner from its name and parameters, such as `get_pruner("d2pruner", retention=0.1, preset="localization")`.
 
     Args:
         name: as `biaskit pruners list` prints it.
         preset: one of the pruner's `presets`; `parameters` override it.
+        model_type: of the model to be pruned: a preset that the paper sets differently for its family is taken in that form.
         parameters: as `biaskit pruners show` prints them.
 
     Raises:
@@ -31,6 +32,7 @@ def get_pruner(name: str, *, preset: str | None = None, **parameters: Any) -> Pr
     """
     cls = pruners.get(name)
     if preset is not None:
+        preset = cls.family_presets.get(model_type or "", {}).get(preset, preset)
         if preset not in cls.presets:
             hint = did_you_mean(preset, cls.presets) if cls.presets else f"{name} has no presets"
             raise BiaskitError(f"unknown preset {preset!r} of {name}", hint)

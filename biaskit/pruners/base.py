@@ -68,6 +68,7 @@ class Pruner(ABC):
         needs: what `choose` reads of `Signals` (see `biaskit.signals.NEEDS`); the engine records nothing else.
         prior: whether `choose` reads `Signals.a_bias`.
         presets: named sets of parameters that the paper recommends.
+        family_presets: model type → preset → the preset that takes its place for that family.
         deviations: how this differs from the paper or its code, and why.
 
     Raises:
@@ -83,6 +84,7 @@ class Pruner(ABC):
     needs: ClassVar[frozenset[str]] = frozenset()
     prior: ClassVar[Literal["required", "optional", "unused"]] = "unused"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    family_presets: ClassVar[Mapping[str, Mapping[str, str]]] = {}
     deviations: ClassVar[tuple[str, ...]] = ()
 
     retention: float | None = param(None, "share of visual tokens kept, 0 < r ≤ 1; halves are rounded up")
@@ -92,6 +94,7 @@ class Pruner(ABC):
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense; subclasses check their own parameters after calling this."""
+        self._check_types()
         if self.retention is None and self.budget is None:
             raise BiaskitError(f"{self.name} was not told how many visual tokens to keep", "give retention=0.25, or budget=64")
         if self.retention is not None:
@@ -107,6 +110,38 @@ class Pruner(ABC):
         if inside and self.layer == 0:
             raise BiaskitError(f"{self.name} reads {', '.join(sorted(inside))} of layer K − 1, but layer is 0", "give layer=1 or more")
         self._check_choices()
+
+    @property
+    def debiases(self) -> bool:
+        """Whether a prior, if there is one, changes the decision."""
+        return self.prior != "unused"
+
+    def check_prior(self, prior: Prior | None) -> None:
+        """Refuse, before anything runs, to do without a prior that is needed, or with one that lacks the layers that are read.
+
+        Raises:
+            BiaskitError: there is none. PriorError: it has no such layer.
+        """
+        if prior is None and self.prior == "required" and self.debiases:
+            raise BiaskitError(
+                f"{self.name} needs a prior",
+                "make one with `biaskit calibrate` and give it: --prior FILE, in Python prior=…; strength=0 does without",
+            )
+        if prior is not None and self.debiases:
+            for stage in self.stages():
+                if stage.layer:
+                    prior.layer(stage.layer - 1)
+
+    def _check_types(self) -> None:
+        """Check every parameter whose type is made of numbers, text and None alone."""
+        for name, allowed in _simple_types(type(self)).items():
+            value = getattr(self, name)
+            kinds = (*allowed, int) if float in allowed else allowed
+            if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in allowed):
+                wanted = " or ".join("nothing" if kind is type(None) else kind.__name__ for kind in allowed)
+                raise BiaskitError(
+                    f"{name} is {value!r}, which is no {wanted}", f"`biaskit pruners show {self.name}` tells what {name} takes"
+                )
 
     def _check_choices(self) -> None:
         """Check every parameter whose type is a Literal."""
@@ -126,7 +161,14 @@ class Pruner(ABC):
         """Return the parameters, the shared ones first."""
         choices = {name: " | ".join(map(str, allowed)) for name, allowed in _choices(cls).items()}
         return tuple(
-            Parameter(f.name, choices.get(f.name, str(f.type)), f.default, f.metadata.get("text", "")) for f in fields(cls) if f.init
+            Parameter(
+                f.name,
+                choices.get(f.name, f.type.__name__ if isinstance(f.type, type) else str(f.type)),
+                f.default,
+                f.metadata.get("text", ""),
+            )
+            for f in fields(cls)
+            if f.init
         )
 
     def stages(self) -> tuple[Stage, ...]:
@@ -169,6 +211,17 @@ def _choices(cls: type[Pruner]) -> dict[str, tuple[Any, ...]]:
     return {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
 
 
+def _simple_types(cls: type[Pruner]) -> dict[str, tuple[type, ...]]:
+    """The types of every parameter that is declared with numbers, text and None alone."""
+    try:
+        hints = get_type_hints(cls)
+    except NameError:
+        return {}
+    simple = {int, float, bool, str, type(None)}
+    parts = {f.name: get_args(hints[f.name]) or (hints[f.name],) for f in fields(cls) if f.name in hints}
+    return {name: kinds for name, kinds in parts.items() if simple.issuperset(kinds)}
+
+
 @dataclass(frozen=True)
 class AttentionPruner(Pruner):
     """A method that reads attention. With a prior it can be debiased: A_ori / (A_bias^τ + ε) instead of A_ori."""
@@ -186,6 +239,11 @@ class AttentionPruner(Pruner):
         super().__post_init__()
         self.check_range("strength", 0, 1)
         self.check_range("eps", 0, 1)
+
+    @property
+    def debiases(self) -> bool:
+        """Whether a prior changes the score: not where attention is not read, and not with strength 0 or mode uniform."""
+        return "attention" in self.needs and self.strength > 0 and self.mode != "uniform"
 
     def fit_prior(self, prior: Prior, layout: Layout, layer: int) -> NDArray[np.float64]:
         """Return a_bias at a sample's visual tokens, [N], by `prior_layout`."""

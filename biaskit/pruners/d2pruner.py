@@ -41,6 +41,7 @@ class D2Pruner(AttentionPruner):
         "localization": {"alpha": 0.5, "layer": 2},
         "localization-llava-1.5": {"alpha": 0.5, "layer": 5},
     }
+    family_presets: ClassVar[Mapping[str, Mapping[str, str]]] = {"llava": {"localization": "localization-llava-1.5"}}
     deviations: ClassVar[tuple[str, ...]] = (
         "neighbours and the prior are on the true grid, plane by plane; the reproduced official call has no grid and must guess one from N",
         "when the graph leaves too few tokens, the highest scores fill up (fill); the paper is silent",

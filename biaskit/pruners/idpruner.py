@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from biaskit.errors import BiaskitError
+from biaskit.prior import Prior
 from biaskit.pruners import pruners
 from biaskit.pruners.base import AttentionPruner, param
 from biaskit.registry import did_you_mean
@@ -55,11 +58,18 @@ class IDPruner(AttentionPruner):
         source = self.importance
         if isinstance(source, str) and source not in _SCORES:
             raise BiaskitError(f"importance is {source!r}", did_you_mean(source, _SCORES))
+        if isinstance(source, Sequence | np.ndarray) and not isinstance(source, str):
+            source = torch.as_tensor(np.asarray(source, dtype=np.float32))
+            object.__setattr__(self, "importance", source)
+        if not isinstance(source, str | Tensor) and not callable(source):
+            raise BiaskitError(
+                f"importance is {source!r}", f"give {', '.join(_SCORES)}, one number a visual token, or a function of Signals"
+            )
         needs = {"embeds"}
         if isinstance(source, str) and source in ("attention", "debiased"):
             needs.add("attention")
         elif callable(source):
-            needs |= getattr(source, "needs", frozenset())
+            needs |= getattr(source, "needs", {"attention", "hidden"} if self.layer else frozenset())
         object.__setattr__(self, "needs", frozenset(needs))
         super().__post_init__()
         self.check_range("lam", 0, 1)
@@ -94,5 +104,17 @@ class IDPruner(AttentionPruner):
             raise BiaskitError("importance='debiased' needs a prior", "pass prior=…, or make one with `biaskit calibrate`")
         if source == "attention":
             assert signals.attention is not None
-            return signals.attention
-        return super().score(signals)
+            return signals.attention / signals.attention.max()  # the ε of min–max is made for scores of order one
+        relative = super().score(signals)
+        return relative / relative.max()
+
+    @property
+    def debiases(self) -> bool:
+        """Whether a prior changes the importance."""
+        return isinstance(self.importance, str) and self.importance == "debiased" and super().debiases
+
+    def check_prior(self, prior: Prior | None) -> None:
+        """Refuse, before anything runs, to do without the prior that importance='debiased' needs."""
+        if prior is None and self.debiases:
+            raise BiaskitError("importance='debiased' needs a prior", "make one with `biaskit calibrate` and give it: --prior FILE")
+        super().check_prior(prior)

@@ -41,6 +41,15 @@ class Top:
     prior: ClassVar[str] = "optional"
     needs: ClassVar[frozenset[str]] = frozenset({"attention"})
 
+    @property
+    def debiases(self):
+        return self.prior != "unused"
+
+    def check_prior(self, prior):
+        if prior is not None and self.debiases:
+            for stage in self.stages():
+                prior.layer(stage.layer - 1)
+
     def stages(self):
         return (At(self.layer, self.budget, self.share),)
 
