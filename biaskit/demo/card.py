@@ -83,11 +83,11 @@ training (see above), not a discovery.
 _SCAFFOLD = """Two temporary helps fade linearly to nothing over the first {end:.0%} of the steps of stage 2 and are absent from the rest:
 (a) a scaffold on the last prompt token's attention: {coarse} of {heads} heads of layer {coarse_layer} is drawn to everything that shares
 a named colour or shape with the phrase (so that no box can be read off there), {fine} heads of layer {fine_layer} to the one thing
-that is meant; (b) projected visual tokens are pulled to the
-embeddings of the words for what they show, and a linear reader, thrown away afterwards, must find the thing's box in them. That text steers attention in
-*these* layers is therefore put there; that it stays, and what the other layers do, is not."""
-_NO_SCAFFOLD = """Projected visual tokens are pulled to the embeddings of the words for what they show, and a linear reader must find the box in them, over the first {end:.0%}
-of the steps of stage 2; the attention is never helped."""
+that is meant; (b) projected visual tokens are pulled to the embeddings of the words for what they show, and a linear reader, thrown away
+afterwards, must find the thing's box in them. That text steers attention in *these* layers is therefore put there; that it stays, and
+what the other layers do, is not."""
+_NO_SCAFFOLD = """Projected visual tokens are pulled to the embeddings of the words for what they show, and a linear reader must find the thing's box in
+them, over the first {end:.0%} of the steps of stage 2; the attention is never helped."""
 
 
 def write_card(record: Mapping[str, Any], directory: Path, parameters: int, words: int, layers: int) -> None:

@@ -31,17 +31,17 @@ def draw_curves(record: Mapping[str, Any], path: Path) -> None:
     for name in ("covered", "size", "colour", "shape"):
         left.plot([point["images"] for point in vision], [point[name] for point in vision], label=name)
     left.set(title="vision tower: patches that are right", xlabel="images", ylim=(0, 1.02))
-    questions = [point["questions"] for point in language]
+    questions = [point["questions"] / 1000 for point in language]
     for name, label in (("x1", "x1 within one bin"), ("presence", "presence"), ("attribute", "attribute")):
         middle.plot(questions, [point[name] for point in language], label=label)
     for name in sorted({name for point in language for name in point if name.startswith("mass_")}):
         layer = name.removeprefix("mass_")
         middle.plot(questions, [point.get(name, np.nan) for point in language], ":", label=f"attention on what is meant, layer {layer}")
-    middle.set(title="language model: first answer word, training", xlabel="questions", ylim=(0, 1.02))
+    middle.set(title="language model: first answer word, training", xlabel="thousand questions", ylim=(0, 1.02))
     tested = [point for point in language if "dev_where" in point]
     for name, label in (("dev_where", "boxes, IoU ≥ 0.5"), ("dev_presence", "presence"), ("dev_attribute", "attribute")):
-        right.plot([point["questions"] for point in tested], [point.get(name, np.nan) for point in tested], marker=".", label=label)
-    right.set(title="language model: answers on held-out scenes", xlabel="questions", ylim=(0, 1.02))
+        right.plot([point["questions"] / 1000 for point in tested], [point.get(name, np.nan) for point in tested], marker=".", label=label)
+    right.set(title="language model: answers, held-out scenes", xlabel="thousand questions", ylim=(0, 1.02))
     for axes in (left, middle, right):
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
@@ -66,7 +66,7 @@ def draw_answers(scenes: Sequence[Scene], questions: Sequence[Question], answers
             if box is not None:
                 x1, y1, x2, y2 = box
                 axes.plot([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1], linewidth=1.6, **style)
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=60)
     pyplot.close(figure)
 
 

@@ -2,7 +2,8 @@
 
 `python -m biaskit.demo.layers --model DIR --out DIR` writes layers.json and figures. Attention rows come from `biaskit.attention` on
 the stock model. Chance is 0.25, the share of tokens that is kept; attention that prefers things to background, whatever the question,
-reaches `any_thing`. So the report also says how often the target outranks the *other* things: `preference`, 0.5 where the question does not matter.
+reaches `any_thing`. So the report also says how often the target outranks the *other* things: `preference`, 0.5 where the question does
+not matter.
 """
 
 from __future__ import annotations
@@ -242,7 +243,7 @@ def _pruning(model: Any, processor: Any, test: Asked, priors: dict[str, Floats],
     report: dict[str, Any] = {"n": n, "all": surviving(model, test, depth, None)}
     report["none"] = [surviving(model, test, layer, nothing) for layer in range(depth)]
     say(f"boxes with all tokens {report['all']:.3f}; with none from layer K on: {np.round(report['none'], 3).tolist()}")
-    for layer in range(2, min(depth, 7)):
+    for layer in range(2, min(depth, 6)):
         mine = rows[layer - 1]
         scores = {
             "random": rng.random(mine.shape, np.float32),
