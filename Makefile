@@ -18,7 +18,7 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 setup: $(VENV)/.installed
 
 demo: setup
-	$(RUN) $(BIN)/python -m biaskit.demo.run --out demo-output
+	$(RUN) $(BIN)/biaskit demo --out demo-output
 
 # The weights of the embedded model, from nothing. Stopped, it goes on where it was; `make demo-model SEED=1 OUT=demo-1` trains another one.
 SEED ?= 0

@@ -10,6 +10,7 @@ import typer
 from biaskit import __version__
 from biaskit.cli import models, priors, pruners
 from biaskit.cli.calibrate import calibrate
+from biaskit.cli.demo import demo
 from biaskit.cli.heatmap import heatmap
 from biaskit.cli.prune import prune
 from biaskit.cli.scenes import scenes
@@ -26,6 +27,7 @@ app.command()(calibrate)
 app.command()(heatmap)
 app.command()(prune)
 app.command()(scenes)
+app.command()(demo)
 app.add_typer(priors.app, name="priors")
 app.add_typer(models.app, name="models")
 app.add_typer(pruners.app, name="pruners")

@@ -46,7 +46,7 @@ CHECKPOINTS = {
 }
 
 
-EMBEDDED = {"demo": "weights"}
+EMBEDDED = {"demo": "weights/demo"}
 """Models that are part of the package: name → directory in `biaskit/demo`."""
 
 
