@@ -21,7 +21,7 @@ def demo(
     from rich.table import Table
 
     from biaskit.cli.calibrate import say
-    from biaskit.demo.run import RETENTION, run, table, verdict
+    from biaskit.demo.run import LAYERS, RETENTION, run, table, verdict
     from biaskit.families.load import load_model
 
     loaded = load_model("demo", device="cpu", say=say)
@@ -38,12 +38,11 @@ def demo(
 
         found = run(loaded, out, samples=samples, questions=questions, step=step)
     if as_json:
-        rows = [{"method": row.method, "accuracy": row.accuracy, "half_width": row.half_width} for row in found.rows]
+        rows = [{"method": row.method, "layer": row.layer, "accuracy": row.accuracy, "half_width": row.half_width} for row in found.rows]
         print(json.dumps({"rows": rows, "correlation": found.agreement, "verdict": verdict(found), "files": list(map(str, found.files))}))
         return
-    shown = Table(
-        "method", f"boxes at IoU ≥ 0.5, % of {questions}", title=f"where is …? with {RETENTION:.0%} of the visual tokens", box=None
-    )
+    title = f"where is …? boxes at IoU ≥ 0.5, % of {questions}, with {RETENTION:.0%} of the visual tokens"
+    shown = Table("method", *(f"K = {layer}" for layer in LAYERS), title=title, box=None)
     for row in table(found.rows):
         shown.add_row(*row)
     Console().print(shown)

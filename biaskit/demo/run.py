@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ from biaskit.prior import Prior
 from biaskit.prompts import PROMPT, read_prompts
 from biaskit.pruners import Pruner, get_pruner
 
-LAYER = 3
-"""K of the comparison; the card of the embedded model says why."""
+LAYERS = (1, 3)
+"""K of the comparisons: before and after the layers in which the embedded model finds what it was asked for."""
 RETENTION = 0.25
 
 Step = Callable[[str, int, int], None]
@@ -34,9 +35,10 @@ Step = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Row:
-    """A method's score: accuracy at IoU ≥ 0.5 and its 95 % half-width, and which of the questions it got right."""
+    """A method's score at depth K: accuracy at IoU ≥ 0.5 and its 95 % half-width, and which of the questions it got right."""
 
     method: str
+    layer: int
     accuracy: float
     half_width: float
     right: tuple[bool, ...]
@@ -47,17 +49,17 @@ class Result:
     """What the demo found.
 
     Attributes:
-        rows: one per method, on the same questions. agreement: correlation of the two priors at the layer that is read.
+        rows: one per method and K, on the same questions. agreement: K → correlation of the two priors at layer K − 1.
         files: what was written.
     """
 
     rows: tuple[Row, ...]
-    agreement: float
+    agreement: dict[int, float]
     files: tuple[Path, ...]
 
-    def difference(self, first: str, second: str) -> tuple[float, float]:
+    def difference(self, layer: int, first: str, second: str) -> tuple[float, float]:
         """Return how much better the second method is than the first, paired over questions: (mean, 95 % half-width), in points."""
-        right = {row.method: np.array(row.right, dtype=float) for row in self.rows}
+        right = {row.method: np.array(row.right, dtype=float) for row in self.rows if row.layer == layer}
         gap = (right[second] - right[first]) * 100
         return float(gap.mean()), 1.96 * float(gap.std(ddof=1)) / math.sqrt(len(gap))
 
@@ -76,76 +78,72 @@ def run(loaded: Loaded, out: Path, *, samples: int, questions: int, step: Step) 
         priors[name].save(out / f"{name}.safetensors", force=True)
     figure = out / "heatmap.png"
     labels = [f"embedded model, {name} prompt" for name in priors]
-    heatmap(list(priors.values()), layers=[LAYER - 1], labels=labels, out=figure, force=True)
+    heatmap(list(priors.values()), layers=[layer - 1 for layer in LAYERS], labels=labels, out=figure, force=True)
     neutral, task = priors.values()
-    agreement = next(row["pearson"] for row in compare(neutral, task) if row["layer"] == LAYER - 1)
+    agreement = {row["layer"] + 1: float(row["pearson"]) for row in compare(neutral, task)}
     rows = _score(loaded, neutral, task, questions, step)
-    return Result(rows, float(agreement), (out / "neutral.safetensors", out / "task.safetensors", figure))
+    return Result(rows, agreement, (out / "neutral.safetensors", out / "task.safetensors", figure))
 
 
-def methods(neutral: Prior, task: Prior) -> list[tuple[str, Pruner | None, Prior | None]]:
-    """The rows of the table: (name, pruner, prior)."""
+def methods(neutral: Prior, task: Prior, layer: int) -> list[tuple[str, Pruner, Prior | None]]:
+    """The rows of the table that depend on K: (name, pruner, prior)."""
 
     def make(name: str, **more: Any) -> Pruner:
-        return get_pruner(name, retention=RETENTION, layer=LAYER, **more)
+        return get_pruner(name, retention=RETENTION, layer=layer, **more)
 
     return [
-        ("no pruning", None, None),
         ("random", make("random"), None),
         ("FastV", make("fastv"), None),
         ("FastV, debiased (neutral)", make("fastv"), neutral),
         ("FastV, debiased (task)", make("fastv"), task),
         ("D2Pruner (neutral)", make("d2pruner", alpha=0.5), neutral),
         ("D2Pruner (task)", make("d2pruner", alpha=0.5), task),
-        ("DivPrune", get_pruner("divprune", retention=RETENTION), None),
+        ("DivPrune", make("divprune"), None),
     ]
 
 
 def _score(loaded: Loaded, neutral: Prior, task: Prior, n: int, step: Step) -> tuple[Row, ...]:
     scenes = [draw_scene(SEED + 1, i, "photo") for i in range(n)]
     asked = [question_about(scene.things, "where", SEED + 1, i) for i, scene in enumerate(scenes)]
+    runs: list[tuple[str, int, Pruner | None, Prior | None]] = [("no pruning", layer, None, None) for layer in LAYERS[:1]]
+    runs += [(name, layer, pruner, prior) for layer in LAYERS for name, pruner, prior in methods(neutral, task, layer)]
     rows = []
-    chosen = methods(neutral, task)
-    for number, (name, pruner, prior) in enumerate(chosen):
-        step(f"asking, {name}", number, len(chosen))
-        if pruner is None:
+    for number, (name, layer, pruner, prior) in enumerate(runs):
+        step(f"asking, K = {layer}, {name}", number, len(runs))
+        with torch.inference_mode(), prune(loaded.model, pruner, prior=prior) if pruner else nullcontext():
             answers = answers_of(loaded.model, loaded.processor, scenes, asked, NEW_TOKENS["where"])
-        else:
-            with torch.inference_mode(), prune(loaded.model, pruner, prior=prior):
-                answers = answers_of(loaded.model, loaded.processor, scenes, asked, NEW_TOKENS["where"])
         right = tuple(iou_of(answer, question) >= 0.5 for answer, question in zip(answers, asked, strict=True))
         accuracy = sum(right) / n
-        rows.append(Row(name, accuracy, interval(accuracy, n), right))
-    step("asking", len(chosen), len(chosen))
+        rows.append(Row(name, layer, accuracy, interval(accuracy, n), right))
+    rows += [replace(rows[0], layer=layer) for layer in LAYERS[1:]]  # without pruning there is no K
+    step("asking", len(runs), len(runs))
     return tuple(rows)
 
 
 def verdict(result: Result) -> str:
     """Say in words what the numbers show, and what they do not."""
-    lines = [
-        f"At K = {LAYER} with {RETENTION:.0%} of the visual tokens kept, on this tiny model and its drawn scenes:",
-        _gap(result, "random", "FastV", "raw attention (FastV) against a random choice"),
-        _gap(result, "FastV", "FastV, debiased (neutral)", "debiasing FastV with the prior of the neutral prompt"),
-        _gap(result, "FastV", "FastV, debiased (task)", "debiasing it with the prior of the task's own prompts"),
-        _gap(result, "FastV, debiased (task)", "D2Pruner (task)", "D2Pruner against debiased FastV, both with the task's prior"),
-        _gap(
-            result,
-            "D2Pruner (task)",
-            "DivPrune",
-            "DivPrune, which uses no attention and prunes before the language model, against D2Pruner",
-        ),
-        f"The two priors correlate with r = {result.agreement:.2f}: a prior holds for the prompt it was calibrated with.",
-        "This says how the chain works, not how large models behave: calibrate and validate on yours.",
-    ]
+    lines = [f"With {RETENTION:.0%} of the visual tokens kept, on this tiny model and its drawn scenes:"]
+    for layer in LAYERS:
+        lines += [
+            f"K = {layer} (the two priors correlate with r = {result.agreement[layer]:.2f})",
+            _gap(result, layer, "random", "FastV", "raw attention (FastV) against a random choice"),
+            _gap(result, layer, "FastV", "FastV, debiased (neutral)", "debiasing it with the prior of the neutral prompt"),
+            _gap(result, layer, "FastV", "FastV, debiased (task)", "debiasing it with the prior of the task's own prompts"),
+            _gap(result, layer, "FastV, debiased (task)", "D2Pruner (task)", "D2Pruner against debiased FastV, both with the task's prior"),
+            _gap(result, layer, "D2Pruner (task)", "DivPrune", "DivPrune, which uses no attention, against D2Pruner"),
+        ]
+    lines.append("This shows how the chain works, not how large models behave: calibrate and validate on yours.")
     return "\n".join(lines)
 
 
-def _gap(result: Result, first: str, second: str, what: str) -> str:
-    mean, half = result.difference(first, second)
+def _gap(result: Result, layer: int, first: str, second: str, what: str) -> str:
+    mean, half = result.difference(layer, first, second)
     sign = "helps" if mean - half > 0 else "hurts" if mean + half < 0 else "makes no difference that 95 % intervals can tell"
     return f"  {what}: {sign} ({mean:+.1f} points, 95 % interval {mean - half:+.1f} to {mean + half:+.1f})."
 
 
-def table(rows: Sequence[Row]) -> list[tuple[str, str]]:
-    """Return (method, score) as text."""
-    return [(row.method, f"{100 * row.accuracy:.1f} ± {100 * row.half_width:.1f}") for row in rows]
+def table(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """Return (method, score at each K) as text."""
+    names = dict.fromkeys(row.method for row in rows)
+    score = {(row.method, row.layer): f"{100 * row.accuracy:.1f} ± {100 * row.half_width:.1f}" for row in rows}
+    return [(name, *(score[name, layer] for layer in LAYERS)) for name in names]

@@ -85,9 +85,8 @@ def load_model(
     stored = _DTYPE_BYTES.get(str(settings.get("dtype", settings.get("torch_dtype", "float16"))), 2)
     device_map = _fit(size * _DTYPE_BYTES[where] // stored, target, auto=device == "auto")
     spread = target if device_map is None else f"all {device_map} GPUs"
-    say(
-        f"{family.title}: {size / 1e9:.2f} GB of weights in {shards} {'shard' if shards == 1 else 'shards'} → {where} on {spread}, {attention} attention"
-    )
+    files = f"{shards} {'shard' if shards == 1 else 'shards'}"
+    say(f"{family.title}: {size / 1e9:.2f} GB of weights in {files} → {where} on {spread}, {attention} attention")
     model = _load(place, revision, where, attention, target, device_map)
     processor = load_processor(family, place.target, None if place.local else revision)
     found = _fingerprint(Path(place.target)) if place.local else config_file.parent.name

@@ -43,7 +43,7 @@ def drawn(figure):
 
 def colours(figure):
     """The figure as pixels, [rows, cols, 3]."""
-    figure.set_dpi(250)
+    figure.set_dpi(300)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3]
