@@ -63,8 +63,8 @@ def open_source(
 
     Args:
         spec: `coco` (the local copy at `coco_root` or $BIASKIT_COCO, else streamed from the network), `generated`, `scenes` (with
-            `scenes-photo`, `scenes-empty`: see `demo.scenes.PLACEMENTS`), a directory (a COCO root or any folder of images), or a COCO annotation file (`*.json`; images beside it, else streamed). Names win over paths: write
-            `./coco` for a directory called coco.
+            `scenes-photo`, `scenes-empty`: see `demo.scenes.PLACEMENTS`), a directory (a COCO root or any folder of images), or a COCO
+            annotation file (`*.json`; images beside it, else streamed). Names win over paths: write `./coco` for a directory called coco.
         coco_root: local copy of COCO; only goes with `coco`.
         split: which part of COCO.
         n: how many pictures to generate; other sources are as long as they are.
