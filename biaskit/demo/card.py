@@ -86,8 +86,8 @@ a named colour or shape with the phrase (so that no box can be read off there), 
 that is meant; (b) projected visual tokens are pulled to the embeddings of the words for what they show, and a linear reader, thrown away
 afterwards, must find the thing's box in them. That text steers attention in *these* layers is therefore put there; that it stays, and
 what the other layers do, is not."""
-_NO_SCAFFOLD = """Projected visual tokens are pulled to the embeddings of the words for what they show, and a linear reader must find the thing's box in
-them, over the first {end:.0%} of the steps of stage 2; the attention is never helped."""
+_NO_SCAFFOLD = """Projected visual tokens are pulled to the embeddings of the words for what they show, and a linear reader must find the
+thing's box in them, over the first {end:.0%} of the steps of stage 2; the attention is never helped."""
 
 
 def write_card(record: Mapping[str, Any], directory: Path, parameters: int, words: int, layers: int) -> None:

@@ -82,7 +82,7 @@ def draw_maps(maps: Mapping[str, NDArray[np.float32]], path: Path) -> None:
             image = axes.imshow(share, vmin=0, vmax=3, cmap="magma")
             axes.set(xticks=[], yticks=[])
             axes.set_xlabel(f"max {share.max():.1f}", fontsize=6)
-            if row is grid[0]:
+            if row[0] is grid[0, 0]:
                 axes.set_title(f"layer {layer}", fontsize=8)
         row[0].set_ylabel(name.replace(", ", "\n"), fontsize=7)
     figure.colorbar(image, ax=grid, shrink=0.4, label="attention × uniform")
@@ -93,7 +93,7 @@ def draw_maps(maps: Mapping[str, NDArray[np.float32]], path: Path) -> None:
 def draw_recall(report: Mapping[str, Any], path: Path) -> None:
     """Draw recall of the target's tokens by layer for both placements, and what survives without visual tokens."""
     pyplot = _pyplot()
-    figure, axes = pyplot.subplots(1, 3, figsize=(15, 4.2), constrained_layout=True)
+    figure, axes = pyplot.subplots(1, 3, figsize=(15, 5), constrained_layout=True)
     styles = {
         "raw": ("raw attention", "o-"), "debiased_task": ("debiased, prior of where prompts", "s-"),
         "debiased_generic": ("debiased, prior of the generic prompt", "^-"), "prior_task_alone": ("prior of where prompts alone", ":"),
@@ -105,7 +105,7 @@ def draw_recall(report: Mapping[str, Any], path: Path) -> None:
         left.axhline(found["any_thing"], color="grey", linewidth=1, linestyle="--", label="any thing, whatever the question")
         left.plot(report["preference"][placement]["raw"], "k:", linewidth=1, label="target outranks other things (raw)")
         left.set(title=f"target tokens in the top quarter, {placement} scenes", xlabel="layer whose attention is read", ylim=(0, 1.02))
-        left.legend(fontsize=7)
+        left.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
     none = report["pruning"]["none"]
     axes[2].plot(range(len(none)), none, "o-", label="no visual tokens from layer K on")
     axes[2].axhline(report["pruning"]["all"], color="grey", linewidth=1, label="all of them")

@@ -178,7 +178,8 @@ class LanguageStage:
         losses = [functional.cross_entropy(10 * visual @ table[words].T, mine[:, column].long()) for column, words in enumerate(self.words)]
         bins = (mine[:, 3:] * (BINS / EDGE)).long().clamp(0, BINS - 1)
         read = self.reader(visual * visual.shape[-1] ** 0.5).view(-1, 4, BINS).log_softmax(-1)
-        return torch.stack(losses).sum() - (self.soft[bins] * read).sum(-1).mean()
+        found: Tensor = torch.stack(losses).sum() - (self.soft[bins] * read).sum(-1).mean()
+        return found
 
     def train(self, say: Say, check: Any = None, every: int = 50) -> list[dict[str, float]]:
         """Do the remaining steps; `check(run)` adds held-out numbers to the curve now and then. Returns the curve."""
