@@ -267,7 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--n", type=int, default=300, help="scenes per measurement")
     given = parser.parse_args(arguments)
     given.out.mkdir(parents=True, exist_ok=True)
-    report, maps = study(given.model, given.n, lambda line: print(line, file=sys.stderr, flush=True))  # noqa: T201
+    report, maps = study(given.model, given.n, lambda line: print(line, file=sys.stderr, flush=True))
     (given.out / "layers.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     from biaskit.demo.figures import draw_maps, draw_recall
 

@@ -40,7 +40,7 @@ DEVELOPMENT_SEED = 8000
 
 def say(line: str) -> None:
     """Print a line of progress with the time of day."""
-    print(f"{time.strftime('%H:%M:%S')}  {line}", file=sys.stderr, flush=True)  # noqa: T201 - a command
+    print(f"{time.strftime('%H:%M:%S')}  {line}", file=sys.stderr, flush=True)
 
 
 class Development:
