@@ -102,8 +102,8 @@ class Narrower:
         ids, token = self.inputs.get("input_ids"), self.model.config.image_token_id
         if ids is None:
             raise ModelError("the model was called with inputs_embeds alone", "pass input_ids: they tell which tokens are visual")
-        video = getattr(self.model.config, "video_token_id", None)
-        if video is not None and bool((ids == video).any()):
+        encoded = self.inputs.get("mm_encoder_outputs") or {}  # where newer releases put what generate() has encoded
+        if self.inputs.get("pixel_values_videos") is not None or encoded.get("video") is not None:
             raise ModelError("the prompt has a video, and pruning video tokens is not supported", "pass its frames as images")
         if not bool((ids == token).any()):
             self.decider.idle()

@@ -103,8 +103,12 @@ def test_importance_of_the_users_own():
 
 
 def test_videos_are_refused():
-    model, inputs = inputs_of("llava-onevision")
-    ids = inputs["input_ids"].clone()
-    ids[0, 0] = model.config.video_token_id
+    """A video of one frame pair: the picture twice."""
+    model, inputs = inputs_of("qwen2.5-vl")
+    image, video = model.config.image_token_id, model.config.video_token_id
+    ids = torch.where(inputs["input_ids"] == image, video, inputs["input_ids"])
+    kinds = inputs["mm_token_type_ids"] * 2
+    clip = {"pixel_values_videos": inputs["pixel_values"], "video_grid_thw": inputs["image_grid_thw"], "mm_token_type_ids": kinds}
+    clip |= {"input_ids": ids, "attention_mask": inputs["attention_mask"], "second_per_grid_ts": torch.ones(1)}
     with torch.no_grad(), prune(model, get_pruner("fastv", retention=0.5)), pytest.raises(ModelError, match="video"):
-        model(**{**inputs, "input_ids": ids})
+        model.generate(**clip, max_new_tokens=1)
