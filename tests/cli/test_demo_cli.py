@@ -1,0 +1,19 @@
+"""`biaskit demo` on the embedded model, small."""
+
+from __future__ import annotations
+
+import json
+
+from test_calibrate_cli import biaskit
+
+
+def test_demo_runs_the_whole_chain(tmp_path):
+    done = biaskit("demo", "--out", tmp_path / "out", "--samples", "20", "--questions", "20", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    scores = {(row["method"], row["layer"]): row["accuracy"] for row in found["rows"]}
+    assert {layer for _, layer in scores} == {1, 3} and len(scores) == 16
+    assert scores["no pruning", 1] == scores["no pruning", 3] > 0.7, "the embedded model must find most things"
+    assert scores["FastV", 1] < scores["FastV", 3], "before layer 1 attention knows nothing of the question"
+    assert all((tmp_path / "out" / name).is_file() for name in ("neutral.safetensors", "task.safetensors", "heatmap.png"))
+    assert "K = 3" in found["verdict"] and -1 <= found["correlation"]["1"] <= 1
