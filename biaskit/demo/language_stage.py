@@ -1,10 +1,12 @@
 """Stage 2: projector and language model learn to answer, on the frozen tower's features.
 
-The answers alone teach the model to read *some* thing's box long before they teach it to find the thing that was asked for. Two temporary
-helps bring the binding about, both gone before half of the steps are done:
+The answers alone teach the model to read *some* thing's box long before they teach it to find the thing that was asked for. Three helps
+bring the binding about; the second and the third are gone before half of the steps are done:
 
-- a scaffold on the attention of the last prompt token: one head of layer 2 is drawn to everything that shares a named colour or shape with
-  the phrase, three heads of layer 4 to the one thing that is meant;
+- attention of the last prompt token in layer 2, mean of the heads: a token of a thing that shares a named colour or shape with the
+  phrase is to get LEAD times the attention of a token of any other thing, and never more. The upper end is held throughout: the layer
+  knows of the question, and its attention is still mostly about something else;
+- three heads of layer 4 are drawn to the one thing that is meant;
 - projected visual tokens are pulled towards the word embeddings of what they show, as in LLaVA's first stage, and a linear reader that is
   thrown away afterwards must find the thing's box in them.
 """
@@ -22,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from biaskit.demo.architecture import HEADS
 from biaskit.demo.muon import Muon
 from biaskit.demo.packing import IGNORE, SLOT, Packed, pack
 from biaskit.demo.pictures import Pictures, Say
@@ -34,8 +37,9 @@ IMAGES, QUESTIONS = 8, 24
 """Images a step, and questions about each."""
 COARSE, FINE = 2, 4
 """0-based layers of the scaffold."""
-WATCHED = {COARSE: 1, FINE: 3}
+WATCHED = {COARSE: HEADS, FINE: 3}
 """How many of their heads it holds."""
+LEAD = 2.0
 SCAFFOLD_END = 0.45
 """The share of the steps after which scaffold and alignment are gone; they fade linearly until then."""
 HOLD = 0.45
@@ -119,7 +123,8 @@ class LanguageStage:
         things = [self.pictures.things(int(i)) for i in index]
         packed = pack([[ask(rng, mine) for _ in range(QUESTIONS)] for mine in things], self.pictures.owner[index])
         features = torch.from_numpy(self.features[index]).to(self.device).float()
-        watch = self.watched if help_weight or number % 20 == 0 else {}
+        fine = help_weight or number % 20 == 0
+        watch = {layer: heads for layer, heads in self.watched.items() if layer == COARSE or fine}
         loss, scores = self._loss(features, packed, watch, help_weight)
         if help_weight:
             loss = loss + 0.3 * help_weight * self._alignment(features, index)
@@ -147,12 +152,16 @@ class LanguageStage:
         loss = (weight * each).sum() / weight.sum()
         begins = torch.arange(SLOT, device=self.device) == packed.lengths.to(self.device)[..., None] - 1
         scores = self._scores(logs.detach().argmax(-1), truth, begins[asked])
-        for layer, masks in ((COARSE, packed.related), (FINE, packed.target)):
-            if layer in seen:
-                useful = masks.any(-1).to(self.device)
-                mass = (seen[layer] * masks.to(self.device)[:, None]).sum(-1)[useful]
-                scores[f"mass_{layer}"] = mass.mean().item()
-                loss = loss - (0.2 if layer == COARSE else 0.4) * help_weight * (mass + 1e-4).log().mean()
+        if COARSE in seen:
+            lead = _lead(seen[COARSE], packed.related.to(self.device), packed.unrelated.to(self.device))
+            scores["lead"] = lead.mean().exp().item()
+            missing = math.log(LEAD) - lead
+            loss = loss + 0.2 * (help_weight * missing.relu() + (-missing).relu()).mean()
+        if FINE in seen:
+            useful = packed.target.any(-1).to(self.device)
+            mass = (seen[FINE] * packed.target.to(self.device)[:, None]).sum(-1)[useful]
+            scores["target_mass"] = mass.mean().item()
+            loss = loss - 0.4 * help_weight * (mass + 1e-4).log().mean()
         return loss, scores
 
     @staticmethod
@@ -202,3 +211,15 @@ class LanguageStage:
             if done % (2 * every) == 0 or done == self.steps:
                 self.keep()
         return list(self.state["curve"])
+
+
+def _lead(attention: Tensor, related: Tensor, unrelated: Tensor) -> Tensor:
+    """Return the log of how much more attention a related thing's token gets than another thing's, where there are both.
+
+    Args:
+        attention: [r, heads, 144]. related, unrelated: [r, 144] bool.
+    """
+    both = related.any(-1) & unrelated.any(-1)
+    row = attention[both].mean(1) + 1e-5
+    near, far = ((row * mask[both]).sum(-1) / mask[both].sum(-1) for mask in (related, unrelated))
+    return near.log() - far.log()

@@ -31,7 +31,7 @@ class Packed:
         weights: [B, n, slot] float32, of the loss. lengths: [B, n] int64, tokens of each question.
         asked: (image, slot, position) of the last prompt token of every question that is about things of its scene: three [r] int64.
         target: [r, 144] bool, visual tokens of the one thing asked about (none for questions whose answer is "no").
-        related: [r, 144] bool, visual tokens of the things that share a named colour or shape.
+        related: [r, 144] bool, visual tokens of the things that share a named colour or shape. unrelated: those of the other things.
     """
 
     ids: Tensor
@@ -41,6 +41,7 @@ class Packed:
     asked: tuple[Tensor, Tensor, Tensor]
     target: Tensor
     related: Tensor
+    unrelated: Tensor
 
 
 def prompt_ids(text: str) -> list[int]:
@@ -53,7 +54,7 @@ def pack(questions: Sequence[Sequence[Question]], owners: NDArray[np.int8]) -> P
     shape = (len(questions), len(questions[0]), SLOT)
     ids, labels = np.zeros(shape, np.int64), np.full(shape, IGNORE, np.int64)
     weights, lengths = np.ones(shape, np.float32), np.zeros(shape[:2], np.int64)
-    asked, target, related = [], [], []
+    asked, target, related, unrelated = [], [], [], []
     for b, mine in enumerate(questions):
         for s, question in enumerate(mine):
             prompt = prompt_ids(question.text)
@@ -70,8 +71,7 @@ def pack(questions: Sequence[Sequence[Question]], owners: NDArray[np.int8]) -> P
                 asked.append((b, s, first))
                 target.append(owners[b] == question.target if question.target >= 0 else np.zeros_like(owners[b], bool))
                 related.append(np.isin(owners[b], question.related))
+                unrelated.append((owners[b] >= 0) & ~related[-1])
     image, slot, position = (torch.from_numpy(column) for column in np.array(asked, np.int64).reshape(-1, 3).T.copy())
-    return Packed(
-        torch.from_numpy(ids), torch.from_numpy(labels), torch.from_numpy(weights), torch.from_numpy(lengths), (image, slot, position),
-        torch.from_numpy(np.array(target).reshape(len(asked), -1)), torch.from_numpy(np.array(related).reshape(len(asked), -1)),
-    )  # fmt: skip
+    masks = (torch.from_numpy(np.array(mask, bool).reshape(len(asked), owners.shape[1])) for mask in (target, related, unrelated))
+    return Packed(*(torch.from_numpy(part) for part in (ids, labels, weights, lengths)), (image, slot, position), *masks)

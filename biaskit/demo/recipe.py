@@ -12,7 +12,7 @@ class Recipe:
     seed: int = 0
     scenes: int = 30_000
     vision_steps: int = 600
-    language_steps: int = 2200
+    language_steps: int = 3000
     scaffold: bool = True
     held_out: int = 2000
 
