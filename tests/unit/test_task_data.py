@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -153,6 +154,16 @@ def test_hostile_pickles_are_refused(tmp_path, kind):
     assert "download it again" in caught.value.hint and not mark.exists()
     if kind == "runs a command":
         assert f"{os.system.__module__}.system" in caught.value.message, "the error says what the pickle wanted"
+
+
+def test_a_few_bytes_take_no_gigabytes(tmp_path):
+    """A slot far out in the memo: a table of that size must not be made. Texts cannot be longer than the file, whatever they say."""
+    path = tmp_path / "refs(unc).p"
+    path.write_bytes(b"]r\xff\xff\xff\x00.")
+    tracemalloc.start()
+    assert read_plain_pickle(path) == []
+    assert tracemalloc.get_traced_memory()[1] < 1e6
+    tracemalloc.stop()
 
 
 def test_harm_would_be_done_without_the_guard(tmp_path):
