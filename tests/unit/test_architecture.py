@@ -16,7 +16,7 @@ PACKAGE = Path(biaskit.__file__).parent
 LEVELS = {
     "0": ["__init__", "errors", "registry", "grid", "correlation", "prior_format", "array_file"],
     "1": ["prior", "jackknife", "measures", "signals", "select", "prior_layout", "selector_file"],
-    "2a": ["images", "store", "exchange", "pruners"],
+    "2a": ["images", "store", "exchange", "pruners", "tasks"],
     "2b": [
         *("families", "attention", "moments", "ranks"),
         *("hooks", "masks", "narrowing", "prompt", "deepstack", "encoded", "limits"),
@@ -80,6 +80,13 @@ def test_families_do_not_import_their_siblings(path):
     if path.stem in plugins:
         siblings = {f"biaskit.families.{name}" for name in plugins - {path.stem}}
         assert not siblings & set(imports(path))
+
+
+def test_tasks_do_not_import_their_siblings():
+    plugins = {"grounding", "pope", "vqa", "scenes"}
+    for name in plugins:
+        siblings = {f"biaskit.tasks.{other}" for other in plugins - {name}}
+        assert not siblings & set(imports(PACKAGE / "tasks" / f"{name}.py"))
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
