@@ -73,5 +73,6 @@ def pack(questions: Sequence[Sequence[Question]], owners: NDArray[np.int8]) -> P
                 related.append(np.isin(owners[b], question.related))
                 unrelated.append((owners[b] >= 0) & ~related[-1])
     image, slot, position = (torch.from_numpy(column) for column in np.array(asked, np.int64).reshape(-1, 3).T.copy())
-    masks = (torch.from_numpy(np.array(mask, bool).reshape(len(asked), owners.shape[1])) for mask in (target, related, unrelated))
-    return Packed(*(torch.from_numpy(part) for part in (ids, labels, weights, lengths)), (image, slot, position), *masks)
+    masks = [torch.from_numpy(np.array(mask, bool).reshape(len(asked), owners.shape[1])) for mask in (target, related, unrelated)]
+    slots = [torch.from_numpy(part) for part in (ids, labels, weights, lengths)]
+    return Packed(slots[0], slots[1], slots[2], slots[3], (image, slot, position), masks[0], masks[1], masks[2])
