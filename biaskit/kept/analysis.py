@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import Tensor
 
-from biaskit.grid import Box, Layout
+from biaskit.grid import Layout
 from biaskit.kept.features import Reference, hopkins, importance_retention
 from biaskit.kept.places import box_weights, coverage, spacing
 from biaskit.select import cells, relative_attention
@@ -34,9 +35,10 @@ class Analysis:
     draws: int = 20
     seed: int = 0
 
-    def needs(self, layer: int) -> frozenset[str]:
-        """What must be recorded for a pruner at layer K; before the language model (K = 0) there are only the projector's outputs."""
-        return frozenset({"embeds"}) if layer == 0 else frozenset({"attention", self.features})
+    @property
+    def needs(self) -> frozenset[str]:
+        """What must be recorded of a sample; before the language model (K = 0) there are only the projector's outputs."""
+        return frozenset({"attention", "embeds", self.features})
 
     def settings(self) -> dict[str, Any]:
         """Return what the numbers depend on, for the manifest."""
@@ -48,29 +50,22 @@ class Analysis:
             "seed": self.seed,
         }
 
-    def __call__(
-        self, signals: Signals, keep: Keep | Tensor, *, box: Box | None = None, layout: Layout | None = None, image: int = 0
-    ) -> dict[str, float]:
+    def __call__(self, signals: Signals, keep: Keep | Tensor) -> dict[str, float]:
         """Return the measures that can be had, finite numbers all.
 
-        `importance` (with attention), `importance_debiased` (with a prior too), `hopkins`, `hopkins_sd`, `nearest_feature`, `spacing`,
-        `share_kept`, and `coverage` (with a box).
+        `share_kept`, `spacing`, `importance` (with attention), `importance_debiased` (with a prior too), `hopkins`, `hopkins_sd` and
+        `nearest_feature`. A method of several stages is measured against what its last stage saw.
 
         Args:
-            signals: of one sample, all N tokens.
-            keep: the pruner's answer, or its [n] indices.
-            box: the object's (left, top, right, bottom) as fractions of the image. image: in which image of the prompt it lies.
-            layout: that of `family.prepare`, which knows the image's size, where that of the signals does not (LLaVA-1.5's crop).
+            signals: of one sample. keep: the pruner's answer, or its [n] indices.
 
         Raises:
-            BiaskitError: a kept set that is none, or a box that no plane can place.
+            BiaskitError: a kept set that is none.
         """
         kept = keep.indices if isinstance(keep, Keep) else keep
         found = {"share_kept": len(kept) / len(signals), "spacing": spacing(cells(signals.layout), kept)}
         found |= self._importance(signals, kept) | self._diversity(signals, kept)
-        if box is not None:
-            found["coverage"] = coverage(box_weights(layout or signals.layout, box, image), kept)
-        return {name: round(value, 6) for name, value in found.items() if math.isfinite(value)}
+        return _finite(found)
 
     def _importance(self, signals: Signals, kept: Tensor) -> dict[str, float]:
         attention = signals.attention
@@ -87,3 +82,24 @@ class Analysis:
             return {}
         found = hopkins(features, kept, reference=self.reference, draws=self.draws, seed=self.seed)
         return {"hopkins": found.value, "hopkins_sd": found.sd, "nearest_feature": found.nearest}
+
+
+def region_coverage(layout: Layout, region: tuple[float, float, float, float] | None, kept: Tensor, image: int = 0) -> dict[str, float]:
+    """Return `coverage` of the part of the image that a question is about; nothing where there is none, or where the model sees none of it.
+
+    Args:
+        layout: of `family.prepare`, which knows the image's size (inside the engine that of LLaVA-1.5's crop is lost).
+        region: (top, left, bottom, right), fractions of the image's rows and cols, as tasks give it. kept: [n] indices. image: which one.
+
+    Raises:
+        BiaskitError: a region without area, or a layout that does not say what its planes cover.
+    """
+    if region is None:
+        return {}
+    top, left, bottom, right = region
+    return _finite({"coverage": coverage(box_weights(layout, (left, top, right, bottom), image), kept)})
+
+
+def _finite(found: Mapping[str, float]) -> dict[str, float]:
+    """Leave out what is not defined, and round for the record."""
+    return {name: round(value, 6) for name, value in found.items() if math.isfinite(value)}

@@ -27,6 +27,7 @@ from biaskit.kept import (
     jaccard_by_chance,
     nearest_cosine_distance,
     overlap_coefficient,
+    region_coverage,
     spacing,
 )
 from biaskit.select import cells, max_min_select, top_k
@@ -282,13 +283,13 @@ def test_overlap_by_chance_is_that_of_random_sets():
 def test_an_analysis_holds_finite_numbers_that_the_functions_give(where, seed):
     seen = signals(where, seed=seed)
     kept = torch.arange(0, len(where), 3)
-    found = Analysis()(seen, Keep(kept), box=(0.1, 0.1, 0.9, 0.6))
+    found = Analysis()(seen, Keep(kept))
     assert found["importance"] == pytest.approx(importance_retention(seen.attention, kept), abs=1e-6)
     assert found["importance_debiased"] == pytest.approx(importance_retention(seen.attention / (seen.a_bias + 1e-7), kept), abs=1e-6)
     assert found["hopkins"] == pytest.approx(hopkins(seen.embeds, kept).value, abs=1e-6)
     assert found["nearest_feature"] == pytest.approx(nearest_cosine_distance(seen.embeds, kept), abs=1e-6)
     assert found["share_kept"] == pytest.approx(len(kept) / len(where), abs=1e-6)
-    assert found["coverage"] == pytest.approx(coverage(box_weights(where, (0.1, 0.1, 0.9, 0.6)), kept), abs=1e-6)
+    assert found["spacing"] == pytest.approx(spacing(cells(where), kept), abs=1e-6)
     assert all(isinstance(value, float) and math.isfinite(value) for value in found.values())
 
 
@@ -296,8 +297,8 @@ def test_an_analysis_leaves_out_what_cannot_be_had():
     bare = signals(layer=0, attention=None, hidden=None, a_bias=None)
     assert set(Analysis()(bare, torch.tensor([4]))) == {"share_kept"}
     assert set(Analysis()(bare, torch.tensor([4, 5]))) == {"share_kept", "spacing", "hopkins", "hopkins_sd", "nearest_feature"}
-    assert Analysis().needs(0) == {"embeds"}
-    assert Analysis(features="hidden").needs(3) == {"attention", "hidden"}
+    assert Analysis().needs == {"attention", "embeds"}
+    assert Analysis(features="hidden").needs == {"attention", "embeds", "hidden"}
     assert Analysis(reference="sphere").settings()["hopkins_reference"] == "sphere"
 
 
@@ -308,7 +309,11 @@ def test_an_analysis_can_measure_hidden_states():
     assert found["hopkins"] == pytest.approx(hopkins(seen.hidden, kept, reference="resample", draws=3, seed=5).value, abs=1e-6)
 
 
-def test_the_box_is_placed_by_the_layout_that_knows_the_size():
-    known = layout(raster(Plane("image", 4, 4)))
-    seen = signals(layout(raster(Plane("image", 4, 4, None))))
-    assert Analysis()(seen, torch.arange(8), box=(0, 0, 1, 1), layout=known)["coverage"] == 0.5
+def test_coverage_of_a_region_counts_rows_first():
+    where = layout(raster(Plane("image", 4, 2)))
+    kept = torch.tensor([0, 1])  # the top row
+    assert region_coverage(where, (0.0, 0.0, 0.5, 1.0), kept) == {"coverage": 0.5}  # top, left, bottom, right
+    assert region_coverage(where, (0.0, 0.0, 1.0, 0.5), kept) == {"coverage": 0.25}
+    assert region_coverage(where, None, kept) == {}
+    cropped = layout(raster(Plane("image", 4, 4, (0.25, 0.0, 0.75, 1.0))))
+    assert region_coverage(cropped, (0.0, 0.0, 1.0, 0.2), kept) == {}
