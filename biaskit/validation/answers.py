@@ -14,6 +14,8 @@ from biaskit.apply import prune
 from biaskit.decisions import Observe, SampleReport
 from biaskit.errors import BiaskitError
 from biaskit.families.load import Loaded
+from biaskit.grid import Layout
+from biaskit.kept import region_coverage
 from biaskit.tasks.base import Task
 from biaskit.validation.cells import Cell
 from biaskit.validation.questions import Asked, Questions
@@ -117,7 +119,7 @@ def records(
 ) -> list[dict[str, Any]]:
     """Return one record a question: everything needed to score it again, and to ask it again."""
     assert asked.prepared is not None
-    lengths = asked.prepared.inputs["attention_mask"].sum(1).tolist()
+    layouts, lengths = asked.prepared.layouts, asked.prepared.inputs["attention_mask"].sum(1).tolist()
     made = []
     for row, i in enumerate(asked.items):
         sample = samples[row]
@@ -146,9 +148,16 @@ def records(
             "task": task.name,
             "truth": task.truth(i),
             **({"kept": sample.indices.tolist()} if wanted.keep_indices else {}),
-            **({"selection": dict(sample.observed)} if wanted.observe is not None else {}),
+            **({"selection": _measures(task, i, layouts[row], sample)} if wanted.observe is not None else {}),
         })  # fmt: skip
     return made
+
+
+def _measures(task: Task, i: int, layout: Layout, sample: SampleReport) -> dict[str, float]:
+    """What the observer said of a decision, and how much of the question's region is kept; nothing where nothing was decided."""
+    if not sample.observed:
+        return {}
+    return {**sample.observed, **region_coverage(layout, task.region(i), sample.indices)}
 
 
 def layer_tokens(sample: SampleReport) -> list[list[int]]:
