@@ -1,7 +1,8 @@
 """Validate: tasks × methods × retentions, every answer kept, resumable at any moment.
 
-Batches are the outer loop and cells the inner one: a batch of questions is decoded, preprocessed and sent to the device once, and then
-answered in every cell. Questions come in a seeded random order, so that running scores mean something, and a larger limit only adds to it.
+Batches are the outer loop and cells the inner one: a batch of questions is decoded, preprocessed, sent to the device and seen by the vision
+tower once, and then answered in every cell. Questions come in a seeded random order, so that running scores mean something, and a larger
+limit only adds to it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from biaskit.decisions import Observe
+from biaskit.encoded import encode_once
 from biaskit.errors import BiaskitError
 from biaskit.families.catalog import short_name
 from biaskit.families.load import Loaded, load_model
@@ -99,8 +101,8 @@ def validate(
             depend on it; in half precision the padding that comes with it may change a few, as it does without pruning.
         workers: preprocessing processes; by default none beside a model on the CPU.
         keep_indices: list the kept tokens in every record.
-        observe: measures of every selection, such as `biaskit.kept.Analysis()`; see `biaskit.prune`. The share of the question's region that
-            is kept (`coverage`) is added where a task knows one.
+        observe: measures of every selection, such as `biaskit.kept.Analysis()`; see `biaskit.prune`. The share of the question's region
+            that is kept (`coverage`) is added where a task knows one.
         force: throw away what the directory has. command: what the user typed, for the manifest.
 
     Returns:
@@ -199,8 +201,9 @@ class _Run:
             for (task, cell), there in plan.scores.items():
                 self._count(task, cell, there)
             self.report(Progress(self.done, self.total))
-            for name, batches in plan.batches.items():
-                self._ask(self.tasks[name], batches)
+            with encode_once(self.loaded.model):
+                for name, batches in plan.batches.items():
+                    self._ask(self.tasks[name], batches)
             self.directory.rewrite(arranged(self.directory.lines, manifest, self.whole, options.seed))
         scores = summaries(self.directory.path, {name: task.summarise for name, task in self.whole.items()})
         return Validation(self.directory.path, manifest, self.asked, scores)

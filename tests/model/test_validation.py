@@ -266,7 +266,7 @@ def test_what_is_no_results_directory(demo, tmp_path):
         run(demo, tmp_path, **few)
     (tmp_path / "results.jsonl").write_bytes(good)
     (tmp_path / "run.json").write_text("{")
-    with pytest.raises(BiaskitError, match="run.json is broken"):
+    with pytest.raises(BiaskitError, match=r"run.json is broken"):
         run(demo, tmp_path, **few)
     (tmp_path / "file").write_text("")
     with pytest.raises(BiaskitError, match="cannot be used"):

@@ -117,7 +117,9 @@ def test_ablation():
 
 
 def test_layer_and_preset_reach_those_that_have_them():
-    grid = Grid(["none", "random", "fastv@layer=4", "divprune", "d2pruner"], [0.5], 3, "localization", priors={"prior": prior(layers=(2, 3))})
+    grid = Grid(
+        ["none", "random", "fastv@layer=4", "divprune", "d2pruner"], [0.5], 3, "localization", priors={"prior": prior(layers=(2, 3))}
+    )
     layers = {cell.name: cell.parameters.get("layer") for cell in grid.cells(CONFIG)}
     assert layers == {"none": None, "random": 3, "fastv": 4, "divprune": 0, "d2pruner": 3}
     own = Grid(["d2pruner@preset=localization"], [0.5], priors={"prior": prior(layers=(4,))}).cells(CONFIG)[0]
