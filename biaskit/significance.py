@@ -24,7 +24,7 @@ _BLOCK = 4_000_000
 
 
 def mcnemar(a_only: int, b_only: int) -> float:
-    """Return the two-sided exact p: a fair coin thrown a_only + b_only times, how often is it at least this uneven?
+    """Return the two-sided exact p: how often a fair coin, thrown a_only + b_only times, is at least this uneven.
 
     Args:
         a_only: samples that A got right and B did not. b_only: the other way round.
@@ -39,7 +39,7 @@ def mcnemar(a_only: int, b_only: int) -> float:
     for k in range(1, few + 1):  # whole numbers: exact for any n
         term = term * (n - k + 1) // k
         total += term
-    return min(1.0, 2 * total / 2**n)
+    return min(1.0, float(2 * total / 2**n))
 
 
 def sign_flip(differences: ArrayLike, groups: Sequence[Any] | None = None, flips: int = FLIPS, seed: int = 0) -> Floats:

@@ -64,7 +64,7 @@ def conclude(results: Sequence[TaskResults]) -> Conclusion:
                 questions.append(question)
         found = compare(result.run, result.measure, result.resampled, result.settings, pairs)
         contrasts += [Contrast(question, result.run.task, one) for question, one in zip(questions, found, strict=True)]
-    corrected = holm([contrast.found.p for contrast in contrasts]) if contrasts else []
+    corrected = holm([contrast.found.p for contrast in contrasts])
     contrasts = [replace(c, found=replace(c.found, corrected=float(p))) for c, p in zip(contrasts, corrected, strict=True)]
     alpha = results[0].settings.alpha if results else 0.05
     questions_asked = list(dict.fromkeys(contrast.question for contrast in contrasts))

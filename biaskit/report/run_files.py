@@ -168,7 +168,7 @@ def _task(name: str, records: Sequence[dict[str, Any]], metric: str | None) -> T
     first = [row[0] for row in table]
     keys = [key for key in first[0]["scores"] if all(key in record["scores"] for row in table for record in row)]
     metric = metric or next((key for key in (*_METRICS, *keys) if key in keys), None)
-    if metric not in keys:
+    if metric is None or metric not in keys:
         raise BiaskitError(f"{name}: answers have no score {metric!r}, only {', '.join(keys) or 'none'}", "repeat the run in a new folder")
     scores = {key: np.array([[float(record["scores"][key]) for record in row] for row in table]) for key in keys}
     bad = [key for key, values in scores.items() if not np.isfinite(values).all()]
