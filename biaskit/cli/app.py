@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from biaskit import __version__
-from biaskit.cli import models, priors, pruners
+from biaskit.cli import models, priors, pruners, validate_report
 from biaskit.cli.calibrate import calibrate
 from biaskit.cli.demo import demo
 from biaskit.cli.heatmap import heatmap
@@ -31,6 +31,10 @@ app.command()(demo)
 app.add_typer(priors.app, name="priors")
 app.add_typer(models.app, name="models")
 app.add_typer(pruners.app, name="pruners")
+validate = typer.Typer(name="validate", help="Measure whether debiasing helps.", no_args_is_help=True)
+validate.command("report")(validate_report.report)
+validate.command("published")(validate_report.published)
+app.add_typer(validate, name="validate")
 
 
 def _version(wanted: bool) -> None:

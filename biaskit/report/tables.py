@@ -79,10 +79,8 @@ def score_table(result: TaskResults) -> Table:
         rows.append(row)
     what = "images resampled" if result.run.groups is not None else "samples resampled"
     kind = "BCa" if result.settings.kind == "bca" else "percentile"
-    notes = [
-        f"{result.n} questions; {result.measure.name} in points. {100 * result.settings.level:g} % intervals: {kind} bootstrap, "
-        f"{result.settings.resamples} resamples, {what}, all methods by the same draws. Bold: highest of the pruned."
-    ]
+    how = f"{100 * result.settings.level:g} % intervals: {kind} bootstrap, {result.settings.resamples} resamples, {what}"
+    notes = [f"{result.n} questions; {result.measure.name} in points. {how}, all methods by the same draws. Bold: highest of the pruned."]
     if result.parsed is not None:
         unread = [(1 - share, cell.label) for share, cell in zip(result.parsed, result.run.cells, strict=True) if share < 1]
         if unread:
@@ -142,7 +140,8 @@ def matrix(result: TaskResults, budget: str) -> Table:
     test = result.comparisons[0].test if result.comparisons else ""
     note = (
         f"Row − column in points, {100 * result.settings.level:g} % interval, p of the paired test ({test}), corrected by Holm over all "
-        f"{len(result.comparisons)} pairs of this task. Bold: p < {result.settings.alpha:.2g}. Intervals are of single differences, not corrected."
+        f"{len(result.comparisons)} pairs of this task. Bold: p < {result.settings.alpha:.2g}. "
+        "Intervals are of single differences, not corrected."
     )
     return Table(
         f"{_file(result)}-{file_name(budget)}-pairs", f"{result.run.task}, {budget}: who beats whom", ["", *map(name, names)], rows, [note]
@@ -201,7 +200,7 @@ def sweep_table(result: TaskResults) -> Table | None:
         cell = result.at(found.a, found.budget)
         score = None if cell is None else result.scores[cell]
         rows.append([Entry(found.a), Entry(found.budget), entry(score), Entry(found.b), _difference(found, result.settings.alpha)])
-    note = f"Differences in points, p corrected by Holm over the {len(rows)} settings of this table; plain methods have their default settings."
+    note = f"Differences in points, p corrected by Holm over the {len(rows)} rows; plain methods have their default settings."
     head = ["setting", "retention", result.measure.name, "against", "difference"]
     return Table(f"{_file(result)}-settings", f"{result.run.task}: settings", head, rows, [note])
 
@@ -218,7 +217,8 @@ def average_table(found: Sequence[Average]) -> Table | None:
         cells = [values.get((method, budget)) for budget in budgets]
         strong = [cell is not None and cell.value == best[b] and method != UNPRUNED for cell, b in zip(cells, budgets, strict=True)]
         rows.append([Entry(name(method)), *(entry(c, unit=" %", strong=s) for c, s in zip(cells, strong, strict=True))])
-    note = f"Mean over {found[0].tasks} tasks of score / unpruned score, as the papers' Avg; percentile intervals, tasks resampled independently."
+    what = f"Mean over {found[0].tasks} tasks of score / unpruned score, as the papers' Avg"
+    note = f"{what}; percentile intervals, tasks resampled independently."
     return Table("average", "Average over tasks, relative to the unpruned model", ["method", *budgets], rows, [note])
 
 

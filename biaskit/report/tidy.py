@@ -32,7 +32,8 @@ def scores(results: Sequence[TaskResults]) -> Rows:
                     "task": result.run.task, "cell": cell.label, "method": cell.method, "retention": cell.retention, "budget": cell.budget,
                     "n": result.n, "metric": result.measure.name, **_three("score", result.scores[index]),
                     **_three("of_unpruned", result.ratios[index]), "parsed": None if result.parsed is None else result.parsed[index],
-                    "tokens_layer_mean": cost.tokens, "tokens_kept": cost.kept, "flops_prefill": cost.flops, "cache_bytes": cost.cache_bytes,
+                    "tokens_layer_mean": cost.tokens, "tokens_kept": cost.kept, "flops_prefill": cost.flops,
+                    "cache_bytes": cost.cache_bytes,
                 }
             )  # fmt: skip
     return found
