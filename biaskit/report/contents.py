@@ -105,7 +105,9 @@ class Report:
             panels.append(average_curves(self.average, self.results))
         drawings = []
         if any(panel.lines for panel in panels):
-            caption = "Score against visual tokens kept; dotted: the unpruned model. With the prior: thick and solid; the same method without: dashed."
+            caption = (
+                "Score against visual tokens kept; dotted: unpruned. With the prior: thick and solid; the same method without: dashed."
+            )
             drawings.append(Drawing("score-by-retention", draw_curves(panels, self.results), caption))
         answer = build.contrast_table(self.conclusion, self.settings.alpha)
         average = build.average_table(self.average)

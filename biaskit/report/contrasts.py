@@ -126,12 +126,40 @@ def _paragraph(results: Sequence[TaskResults], contrasts: Sequence[Contrast], ve
         )
     sentences = [_question(results, [c for c in contrasts if c.question == question], verdicts[question], alpha) for question in verdicts]
     where = _where(results, contrasts)
-    n = ", ".join(f"{result.n} questions of {result.run.task}" for result in results)
+    n = ", ".join(_extent(result) for result in results)
     tail = (
         f"All differences are in points of score on the same questions ({n}), with {100 * results[0].settings.level:g} % intervals; "
         f"p is corrected (Holm) over the {len(contrasts)} comparisons of this paragraph."
     )
-    return " ".join([*sentences, *where, tail])
+    return " ".join([_opening(verdicts), *sentences, *where, tail])
+
+
+def _extent(result: TaskResults) -> str:
+    images = "" if result.run.groups is None else f" on {len(set(result.run.images))} images"
+    return f"{result.n} questions of {result.run.task}{images}"
+
+
+def _opening(verdicts: dict[str, str]) -> str:
+    """The verdicts in one sentence."""
+    text = "; ".join(_clause(question, verdict) for question, verdict in verdicts.items())
+    return f"In this run {text}."
+
+
+def _clause(question: str, verdict: str) -> str:
+    left, right = question.split(" against ")
+    if right.endswith("without it"):
+        title = left.removesuffix(" with the prior")
+        return {
+            "helps": f"the prior helps {title}",
+            "hurts": f"the prior hurts {title}",
+            "cannot tell": f"whether the prior helps {title} cannot be told",
+        }.get(verdict, f"the prior helps {title} in places and hurts it in others")
+    left = left[0].lower() + left[1:]
+    return {
+        "helps": f"{left} is better than {right}",
+        "hurts": f"{left} is worse than {right}",
+        "cannot tell": f"{left} cannot be told from {right}",
+    }.get(verdict, f"{left} is better than {right} in places and worse in others")
 
 
 def _question(results: Sequence[TaskResults], contrasts: Sequence[Contrast], verdict: str, alpha: float) -> str:
@@ -150,9 +178,17 @@ def _question(results: Sequence[TaskResults], contrasts: Sequence[Contrast], ver
             a, b = _index(result, contrast.found.a, budget), _index(result, contrast.found.b, budget)
             parts.append((result, lambda means, a=a, b=b: means[..., a] - means[..., b]))
         signs = [contrast.found.wins(alpha) for contrast in here]
-        decided = f"better on {signs.count(1)}, worse on {signs.count(-1)} of {len(here)} tasks"
+        decided = _count(signs.count(1), signs.count(-1), len(here))
         words.append(f"{points(mean_over_tasks(parts))} at {budget} averaged over tasks ({decided})")
     return f"{contrasts[0].question}: {verdict}. The difference is {', '.join(words)}."
+
+
+def _count(better: int, worse: int, n: int) -> str:
+    """On how many tasks it is settled."""
+    if n in (better, worse):
+        return f"{'better' if better else 'worse'} on all {n} tasks"
+    settled = [f"{word} on {count}" for word, count in (("better", better), ("worse", worse), ("not settled", n - better - worse)) if count]
+    return f"{', '.join(settled)} of {n} tasks"
 
 
 def _where(results: Sequence[TaskResults], contrasts: Sequence[Contrast]) -> list[str]:

@@ -70,15 +70,18 @@ def draw_curves(panels: Sequence[Curves], results: Sequence[TaskResults]) -> Fig
     with house_style():
         columns = min(len(panels), 2 if len(panels) == 4 else 3)
         rows = math.ceil(len(panels) / columns)
-        figure = Figure(figsize=(2.75 * columns + 1.7, 2.5 * rows + 0.25), layout="constrained")
+        width = 3.6 * columns if all(map(_single, panels)) else 2.75 * columns + 1.7
+        figure = Figure(figsize=(width, 2.5 * rows + 0.25), layout="constrained")
         set_gaps(figure)
         look = looks([cell for result in results for cell in result.run.cells])
         grid = figure.subplots(rows, columns, squeeze=False)
         for index, axes in enumerate(grid.flat):
             if index < len(panels):
-                _panel(axes, panels[index], look)
+                (_dots if _single(panels[index]) else _panel)(axes, panels[index], look)
             else:
                 axes.set_visible(False)
+        if all(map(_single, panels)):
+            return figure  # the methods stand on the axes
         names = dict.fromkeys(method for panel in panels for method in panel.lines)
         handles = [_handle(look[method], method) for method in sorted(names, key=lambda m: -_lowest(panels, m))]
         handles.append(Line2D([], [], color=INK, linewidth=0.9, linestyle=":", label="unpruned"))
@@ -112,6 +115,33 @@ def _handle(look: Look, label: str) -> Line2D:
     )  # fmt: skip
 
 
+def _single(panel: Curves) -> bool:
+    """Whether there is but one retention: nothing to draw a line through."""
+    return len({share for line in panel.lines.values() for share, _ in line}) < 2
+
+
+def _dots(axes: Axes, panel: Curves, look: dict[str, Look]) -> None:
+    """Methods as rows, the best on top, with their intervals."""
+    order = sorted(panel.lines, key=lambda method: panel.lines[method][0][1].value)
+    for row, method in enumerate(order):
+        style, (_, e) = look[method], panel.lines[method][0]
+        axes.errorbar(
+            [e.value], [row], xerr=[[e.value - e.low], [e.high - e.value]], color=style.colour, marker=style.marker, markersize=5,
+            markerfacecolor=style.colour if style.filled else "white", elinewidth=1.1, capsize=2,
+        )  # fmt: skip
+    if panel.unpruned is not None:
+        axes.axvline(panel.unpruned.value, color=INK, linewidth=0.9, linestyle=":")
+        axes.annotate("unpruned", (panel.unpruned.value, 0), xycoords=("data", "axes fraction"), xytext=(-3, 3), textcoords="offset points",
+                      ha="right", fontsize=6.5)  # fmt: skip
+    axes.set_yticks(range(len(order)), order, fontsize=7)
+    axes.set_ylim(-0.6, len(order) - 0.4)
+    kept = next((share for line in panel.lines.values() for share, _ in line), 1.0)
+    axes.set_title(panel.title, fontsize=9, loc="left", weight="bold")
+    axes.set_xlabel(f"{panel.label}; {100 * kept:.3g} % of visual tokens kept")
+    axes.grid(axis="x", color="0.9", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
 def _panel(axes: Axes, panel: Curves, look: dict[str, Look]) -> None:
     shares = [share for line in panel.lines.values() for share, _ in line]
     for method, line in panel.lines.items():
@@ -124,10 +154,6 @@ def _panel(axes: Axes, panel: Curves, look: dict[str, Look]) -> None:
             x, [e.value for _, e in line], color=style.colour, linestyle=style.line, marker=style.marker, markersize=4.5,
             linewidth=1.6 if style.wide else 1.1, markerfacecolor=style.colour if style.filled else "white", zorder=3 if style.wide else 2,
         )  # fmt: skip
-        if len(line) == 1:
-            axes.errorbar(
-                x, [line[0][1].value], [[line[0][1].value - line[0][1].low], [line[0][1].high - line[0][1].value]], color=style.colour
-            )
     if panel.unpruned is not None:
         axes.axhline(panel.unpruned.value, color=INK, linewidth=0.9, linestyle=":")
         if panel.unpruned.low < panel.unpruned.high:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import seaborn as sns
 from matplotlib import rc_context
@@ -26,7 +26,7 @@ class Look:
 
     colour: Any
     marker: str
-    line: str
+    line: Literal["-", "--"]
     filled: bool
     wide: bool
 

@@ -17,12 +17,14 @@ _STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1.5rem 1.25rem 4rem; max-width: 76rem; background: var(--page); color: var(--ink);
   font: 15px/1.55 system-ui, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
-h1 { font-size: 1.6rem; margin: 0 0 .2rem; } h2 { font-size: 1.25rem; margin: 2.4rem 0 .6rem; padding-top: .6rem; border-top: 1px solid var(--line); }
+h1 { font-size: 1.6rem; margin: 0 0 .2rem; }
+h2 { font-size: 1.25rem; margin: 2.4rem 0 .6rem; padding-top: .6rem; border-top: 1px solid var(--line); }
 h3 { font-size: 1rem; margin: 1.6rem 0 .4rem; }
 p { max-width: 62rem; } .faint, .note { color: var(--faint); } .note { font-size: .82rem; margin: .35rem 0; max-width: 62rem; }
 nav a { margin-right: 1rem; } a { color: inherit; }
 .warning { background: var(--warn); border: 2px solid var(--warn-line); border-radius: 8px; padding: .7rem 1rem; margin: 1rem 0; }
-.warning p { margin: .3rem 0; } .answer { background: var(--card); border-left: 4px solid #3f6ea3; border-radius: 4px; padding: .7rem 1rem; margin: 1rem 0; }
+.warning p { margin: .3rem 0; }
+.answer { background: var(--card); border-left: 4px solid #3f6ea3; border-radius: 4px; padding: .7rem 1rem; margin: 1rem 0; }
 .wide { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; }
 table { border-collapse: collapse; font-size: .84rem; font-variant-numeric: tabular-nums; width: 100%; }
 th, td { padding: .32rem .65rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); vertical-align: top; }
@@ -32,9 +34,11 @@ thead th { background: var(--card); cursor: pointer; font-weight: 600; } thead t
 thead th[data-order="1"]::after { content: " \\25B2"; } thead th[data-order="-1"]::after { content: " \\25BC"; }
 tbody tr:last-child td { border-bottom: 0; } td small { display: block; color: var(--faint); font-size: .74rem; }
 td.strong { background: var(--strong); font-weight: 650; } td.strong small { font-weight: 400; }
-figure { margin: 1rem 0; } figure img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--line); border-radius: 6px; padding: 6px; }
+figure { margin: 1rem 0; } figure img { max-width: 100%; height: auto; background: #fff;
+   border: 1px solid var(--line); border-radius: 6px; padding: 6px; }
 figcaption { color: var(--faint); font-size: .82rem; }
-summary { cursor: pointer; font-weight: 600; margin: .8rem 0; } pre { background: var(--card); padding: .8rem; overflow-x: auto; border-radius: 6px; }
+summary { cursor: pointer; font-weight: 600; margin: .8rem 0; }
+pre { background: var(--card); padding: .8rem; overflow-x: auto; border-radius: 6px; }
 @media print { .wide { overflow: visible; } thead th::after { content: "" !important; } }
 """
 
@@ -43,7 +47,8 @@ document.querySelectorAll("thead th").forEach((head) => head.addEventListener("c
   const body = head.closest("table").tBodies[0], at = head.cellIndex, order = head.dataset.order === "-1" ? 1 : -1;
   head.parentNode.querySelectorAll("th").forEach((other) => delete other.dataset.order);
   head.dataset.order = order;
-  const key = (row) => { const cell = row.cells[at], value = cell.dataset.value; return value === undefined ? cell.textContent : Number(value); };
+  const key = (row) => { const cell = row.cells[at], value = cell.dataset.value;
+    return value === undefined ? cell.textContent : Number(value); };
   const kind = (a) => typeof a === "number" ? 0 : 1;
   [...body.rows].sort((a, b) => { const x = key(a), y = key(b);
     return kind(x) - kind(y) || (kind(x) ? -order * x.localeCompare(y) : order * (x - y)); }).forEach((row) => body.append(row));
@@ -60,13 +65,23 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Code:
+    """Text whose lines stay as they are."""
+
+    text: str
+
+
+Part = str | Table | Picture | Code
+
+
+@dataclass(frozen=True)
 class Section:
     """A heading with what stands beneath it, in order; `folded` parts open on a click."""
 
     anchor: str
     title: str
-    parts: Sequence[str | Table | Picture]
-    folded: Sequence[str | Table | Picture] = field(default_factory=tuple)
+    parts: Sequence[Part]
+    folded: Sequence[Part] = field(default_factory=tuple)
     folded_title: str = ""
 
 
@@ -96,7 +111,9 @@ def page(title: str, subtitle: str, warnings: Sequence[str], answer: str, sectio
     )
 
 
-def _part(part: str | Table | Picture) -> str:
+def _part(part: Part) -> str:
+    if isinstance(part, Code):
+        return f"<pre>{escape(part.text)}</pre>"
     if isinstance(part, Table):
         return table(part)
     if isinstance(part, Picture):
@@ -112,7 +129,8 @@ def table(shown: Table) -> str:
     heads = "".join(f'<th scope="col" title="sort">{escape(word)}</th>' for word in shown.head)
     rows = "".join("<tr>" + "".join(_cell(entry) for entry in row) + "</tr>\n" for row in shown.rows)
     notes = "".join(f'<p class="note">{escape(note)}</p>' for note in shown.notes)
-    return f'<h3>{escape(shown.title)}</h3><div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>\n{rows}</tbody></table></div>{notes}'
+    body = f"<table><thead><tr>{heads}</tr></thead><tbody>\n{rows}</tbody></table>"
+    return f'<h3>{escape(shown.title)}</h3><div class="wide">{body}</div>{notes}'
 
 
 def _cell(entry: Entry) -> str:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
+from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from biaskit.figure_file import INK
 from biaskit.report.cells import UNPRUNED
@@ -35,14 +36,15 @@ def draw_parts(result: TaskResults, kind: str) -> Figure | None:
         width = 1.5 + columns * (0.62 * len(parts) + 0.3) + 0.9
         figure = Figure(figsize=(max(width, 4.2), rows * (0.24 * (len(methods) + 1) + 0.75) + 0.25), layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
-        norm, colours = Normalize(-limit, limit), sns.color_palette("vlag_r", as_cmap=True)
-        image = None
+        norm = Normalize(-limit, limit)
+        colours: Colormap = sns.color_palette("vlag_r", as_cmap=True)
+        images = []
         for index, axes in enumerate(grid.flat):
             if index >= len(result.budgets):
                 axes.set_visible(False)
                 continue
-            image = _panel(axes, result, parts, methods, result.budgets[index], norm, colours)
-        bar = figure.colorbar(image, ax=grid.ravel().tolist(), pad=0.015, fraction=0.03, aspect=18)
+            images.append(_panel(axes, result, parts, methods, result.budgets[index], norm, colours))
+        bar = figure.colorbar(images[0], ax=grid.ravel().tolist(), pad=0.15 / width, fraction=0.11 / width, aspect=2.2 * (len(methods) + 1))
         bar.set_label("points from unpruned\n(• interval excludes 0)", fontsize=7)
         bar.ax.tick_params(labelsize=6.5, length=2)
         figure.suptitle(f"{result.run.task}: score by {kind}", fontsize=10, weight="bold", x=0.01, ha="left")
@@ -50,8 +52,8 @@ def draw_parts(result: TaskResults, kind: str) -> Figure | None:
 
 
 def _panel(
-    axes: Axes, result: TaskResults, parts: Sequence[Part], methods: Sequence[str], budget: str, norm: Normalize, colours: object
-) -> object:
+    axes: Axes, result: TaskResults, parts: Sequence[Part], methods: Sequence[str], budget: str, norm: Normalize, colours: Colormap
+) -> AxesImage:
     names = [*methods, UNPRUNED]
     values = np.full((len(names), len(parts)), np.nan)
     for r, method in enumerate(names):
@@ -66,7 +68,7 @@ def _panel(
             axes.text(
                 c, r, f"{100 * part.scores[cell].value:.0f}{mark}", ha="center", va="center", fontsize=7, color="white" if dark else INK
             )
-    image = axes.imshow(values, norm=norm, cmap=colours, aspect="auto", interpolation="nearest")  # type: ignore[arg-type]
+    image = axes.imshow(values, norm=norm, cmap=colours, aspect="auto", interpolation="nearest")
     axes.set_xticks(range(len(parts)), [part.value for part in parts], fontsize=7)
     axes.set_yticks(range(len(names)), ["unpruned" if method == UNPRUNED else method for method in names], fontsize=7)
     axes.set_title(f"{budget} kept", fontsize=8, loc="left")

@@ -194,7 +194,8 @@ def _tests(task: TaskRun, settings: Settings, pairs: Sequence[tuple[int, int]]) 
     if task.groups is None and np.isin(scores, (0.0, 1.0)).all():
         return "McNemar, exact", np.array([mcnemar(int((d > 0).sum()), int((d < 0).sum())) for d in differences.T])
     name = "sign-flip permutation" if task.groups is None else "sign-flip permutation by image"
-    return name, sign_flip(differences, task.groups, settings.flips, settings.seed)
+    # the smallest p of random flips must leave room for the correction over all pairs
+    return name, sign_flip(differences, task.groups, max(settings.flips, 100 * len(pairs)), settings.seed)
 
 
 def break_down(task: TaskRun, measure: Measure, settings: Settings, only: str | None = None, against: int | None = None) -> list[Part]:

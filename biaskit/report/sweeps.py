@@ -161,8 +161,8 @@ def _panel(axes: Axes, sweep: Sweep, colours: Mapping[str, Any]) -> None:
     if sweep.unpruned is not None:
         axes.axhline(sweep.unpruned.value, color=INK, linewidth=0.9, linestyle=":", label="unpruned")
     if sweep.default is not None:
-        place = float(sweep.default) if sweep.numeric else float(list(sweep.values).index(sweep.default))
-        axes.axvline(place, color="0.75", linewidth=0.8, linestyle="--", zorder=0, label="default")
+        default = float(sweep.default) if sweep.numeric else float(list(sweep.values).index(sweep.default))
+        axes.axvline(default, color="0.75", linewidth=0.8, linestyle="--", zorder=0, label="default")
     if sweep.numeric and len(x) <= 8:
         axes.set_xticks(x, [f"{value:g}" for value in x])
     elif not sweep.numeric:

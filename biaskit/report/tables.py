@@ -94,8 +94,8 @@ def _file(result: TaskResults) -> str:
 
 
 def file_name(text: str) -> str:
-    """Turn a name into part of a file's name."""
-    return "".join(letter if letter.isalnum() or letter in "-+." else "-" for letter in text)
+    """Turn a name into part of a file's name: "scenes-where:photo" and "10 %" into scenes-where-photo and 10pct."""
+    return "".join(letter if letter.isalnum() or letter in "-+." else "-" for letter in text.replace(" %", "pct"))
 
 
 def cost_table(result: TaskResults) -> Table | None:

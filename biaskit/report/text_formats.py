@@ -11,8 +11,8 @@ from biaskit.report.tables import Entry, Table
 
 _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}",    "^": r"\textasciicircum{}", "−": "$-$", "…": r"\ldots{}", "≥": r"$\geq$", "≤": r"$\leq$", "<": "$<$", ">": "$>$", "·": r"$\cdot$",
-    "—": "---", "×": r"$\times$", "α": r"$\alpha$", "θ": r"$\theta$", "τ": r"$\tau$", "²": r"$^2$",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "−": "$-$", "…": r"\ldots{}", "≥": r"$\geq$", "≤": r"$\leq$", "<": "$<$",
+    ">": "$>$", "·": r"$\cdot$", "—": "---", "×": r"$\times$", "α": r"$\alpha$", "θ": r"$\theta$", "τ": r"$\tau$", "²": r"$^2$",
 }  # fmt: skip
 
 

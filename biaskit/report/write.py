@@ -14,7 +14,7 @@ from biaskit.errors import BiaskitError
 from biaskit.figure_file import METADATA, write_figure
 from biaskit.report.contents import Report
 from biaskit.report.figure_style import house_style
-from biaskit.report.html import Picture, Section, page
+from biaskit.report.html import Code, Picture, Section, page
 from biaskit.report.text_formats import comma_separated, latex, markdown
 from biaskit.resampling import Kind
 
@@ -109,7 +109,9 @@ def as_html(report: Report) -> str:
         pictures = [Picture(_svg(drawing.figure), drawing.caption) for drawing in chapter.drawings]
         sections.append(Section(chapter.key, chapter.title, [*pictures, *chapter.tables], chapter.more, "Break-downs and other scores"))
     if report.run.manifest:
-        sections.append(Section("run", "How it was measured", [_how(report)], [report.manifest_text()], "The run's manifest (run.json)"))
+        sections.append(
+            Section("run", "How it was measured", [_how(report)], [Code(report.manifest_text())], "The run's manifest (run.json)")
+        )
     return page(report.title, report.subtitle, report.warnings, report.conclusion.text, sections)
 
 
