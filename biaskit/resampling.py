@@ -68,7 +68,7 @@ class Resampled:
             value = float(statistic(self.observed))
             draws = np.asarray(statistic(self.draws), dtype=np.float64)
             left_out = np.asarray(statistic(self.left_out), dtype=np.float64)
-        return Estimate(value, *interval(value, draws, left_out, kind, level))
+        return Estimate(value if math.isfinite(value) else math.nan, *interval(value, draws, left_out, kind, level))
 
     def mean(self, column: int, kind: Kind = "bca", level: float = 0.95) -> Estimate:
         """Return one column's mean.

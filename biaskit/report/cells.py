@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 UNPRUNED = "none"
+_PRIOR = re.compile(r"\+[A-Za-z_][\w.-]*$")  # the name of a prior at a label's end; "1e+05" is none
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Cell:
         method: the label without its budget: "d2pruner@alpha=0.5+prior"; the same at every budget.
         pruner: registry key; "none" for the unpruned model.
         retention: share kept; None where a number of tokens was asked for. budget: that number.
-        prior: whether a prior was given. parameters: the pruner's full settings.
+        prior_id: sha256 of the prior that was used, None for none. parameters: the pruner's full settings.
     """
 
     label: str
@@ -26,7 +28,7 @@ class Cell:
     pruner: str
     retention: float | None
     budget: int | None
-    prior: bool
+    prior_id: str | None
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
     @staticmethod
@@ -41,7 +43,7 @@ class Cell:
             pruner=str(record.get("pruner", method or label)),
             retention=None if retention is None else float(retention),
             budget=record.get("budget"),
-            prior=record.get("prior") is not None,
+            prior_id=record.get("prior"),
             parameters=record.get("parameters") or {},
         )
 
@@ -49,6 +51,11 @@ class Cell:
     def unpruned(self) -> bool:
         """Whether nothing was dropped."""
         return self.pruner == UNPRUNED
+
+    @property
+    def prior(self) -> bool:
+        """Whether a prior was used."""
+        return self.prior_id is not None
 
     @property
     def debiased(self) -> bool:
@@ -59,7 +66,7 @@ class Cell:
     @property
     def settings(self) -> Mapping[str, str]:
         """What the label sets: {"alpha": "0.5"} of the one above."""
-        words = self.method.removesuffix("+prior").split("@")[1:]
+        words = _PRIOR.sub("", self.method).split("@")[1:]
         return dict(word.split("=", 1) for word in words if "=" in word)
 
     @property
@@ -95,11 +102,11 @@ def swept_methods(cells: Sequence[Cell]) -> set[str]:
 
     Strength 0 and the uniform control stay: they are the comparison that the ablation asks for.
     """
-    plain = {(cell.pruner, cell.prior) for cell in cells if not cell.settings}
+    plain = {(cell.pruner, cell.prior_id) for cell in cells if not cell.settings}
     return {
         cell.method
         for cell in cells
-        if cell.settings and (cell.pruner, cell.prior) in plain and (cell.debiased or not set(cell.settings) <= {"strength", "mode"})
+        if cell.settings and (cell.pruner, cell.prior_id) in plain and (cell.debiased or not set(cell.settings) <= {"strength", "mode"})
     }
 
 

@@ -136,8 +136,8 @@ def _dots(axes: Axes, panel: Curves, look: dict[str, Look]) -> None:
     axes.set_yticks(range(len(order)), order, fontsize=7)
     axes.set_ylim(-0.6, len(order) - 0.4)
     kept = next((share for line in panel.lines.values() for share, _ in line), 1.0)
-    axes.set_title(panel.title, fontsize=9, loc="left", weight="bold")
-    axes.set_xlabel(f"{panel.label}; {100 * kept:.3g} % of visual tokens kept")
+    axes.set_title(f"{panel.title}, {100 * kept:.3g} % kept", fontsize=9, loc="left", weight="bold")
+    axes.set_xlabel(panel.label)
     axes.grid(axis="x", color="0.9", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
 

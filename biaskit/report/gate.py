@@ -97,7 +97,7 @@ def _same_budget(retention: float | None, budget: int | None, row: Row) -> bool:
 
 def _measured(result: TaskResults, cell: int) -> Estimate:
     """The score that papers print: F1 for POPE, else the task's own."""
-    if result.run.task in _POPE and "F1" in result.secondary:
+    if result.run.task in ("pope", *_POPE) and "F1" in result.secondary:
         return result.secondary["F1"][cell]
     return result.scores[cell]
 

@@ -60,21 +60,12 @@ def primary_measure(task: TaskRun) -> Measure:
 
 
 def f1(task: TaskRun) -> Measure | None:
-    """F1 of "yes", for tasks that record `yes` (the answer was yes) and `correct`, and whose truths are yes or no."""
-    if not {"yes", "correct"} <= set(task.scores):
+    """F1 of "yes", for tasks that record `said_yes` and `is_yes`; 0 where nobody said yes and nothing is."""
+    if not {"said_yes", "is_yes"} <= set(task.scores):
         return None
-    truth = np.array([_is_yes(value) for value in task.truths])[:, None]
-    said = task.scores["yes"] > 0.5
-    counts = np.stack([truth & said, ~truth & said, truth & ~said], axis=2).astype(np.float64)
-    return Measure(
-        "F1", counts.reshape(len(truth), -1), 3, lambda means: 2 * means[..., 0] / (2 * means[..., 0] + means[..., 1] + means[..., 2])
-    )
-
-
-def _is_yes(value: Any) -> bool:
-    if isinstance(value, dict):
-        value = value.get("answer", value.get("label"))
-    return value is True or str(value).strip().lower() in ("yes", "true", "1")
+    said, true = task.scores["said_yes"], task.scores["is_yes"]
+    columns = np.stack([said * true, said + true], axis=2).reshape(len(said), -1)
+    return Measure("F1", columns, 2, lambda means: np.where(means[..., 1] > 0, 2 * means[..., 0] / means[..., 1], 0.0))
 
 
 def secondary_measures(task: TaskRun) -> list[Measure]:

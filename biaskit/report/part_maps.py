@@ -35,7 +35,9 @@ def draw_parts(result: TaskResults, kind: str) -> Figure | None:
         rows = math.ceil(len(result.budgets) / columns)
         width = 1.5 + columns * (0.62 * len(parts) + 0.3) + 0.9
         figure = Figure(figsize=(max(width, 4.2), rows * (0.24 * (len(methods) + 1) + 0.75) + 0.25), layout="constrained")
-        grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+        # the colour bar has a column of its own: as high as the panels whatever their number
+        spec = figure.add_gridspec(rows, columns + 1, width_ratios=[*([0.62 * len(parts)] * columns), 0.11])
+        grid = np.array([[figure.add_subplot(spec[r, c]) for c in range(columns)] for r in range(rows)])
         norm = Normalize(-limit, limit)
         colours: Colormap = sns.color_palette("vlag_r", as_cmap=True)
         images = []
@@ -43,8 +45,8 @@ def draw_parts(result: TaskResults, kind: str) -> Figure | None:
             if index >= len(result.budgets):
                 axes.set_visible(False)
                 continue
-            images.append(_panel(axes, result, parts, methods, result.budgets[index], norm, colours))
-        bar = figure.colorbar(images[0], ax=grid.ravel().tolist(), pad=0.15 / width, fraction=0.11 / width, aspect=2.2 * (len(methods) + 1))
+            images.append(_panel(axes, result, parts, methods, result.budgets[index], norm, colours, index % columns == 0))
+        bar = figure.colorbar(images[0], cax=figure.add_subplot(spec[:, -1]))
         bar.set_label("points from unpruned\n(• interval excludes 0)", fontsize=7)
         bar.ax.tick_params(labelsize=6.5, length=2)
         figure.suptitle(f"{result.run.task}: score by {kind}", fontsize=10, weight="bold", x=0.01, ha="left")
@@ -52,7 +54,14 @@ def draw_parts(result: TaskResults, kind: str) -> Figure | None:
 
 
 def _panel(
-    axes: Axes, result: TaskResults, parts: Sequence[Part], methods: Sequence[str], budget: str, norm: Normalize, colours: Colormap
+    axes: Axes,
+    result: TaskResults,
+    parts: Sequence[Part],
+    methods: Sequence[str],
+    budget: str,
+    norm: Normalize,
+    colours: Colormap,
+    first: bool,
 ) -> AxesImage:
     names = [*methods, UNPRUNED]
     values = np.full((len(names), len(parts)), np.nan)
@@ -70,7 +79,8 @@ def _panel(
             )
     image = axes.imshow(values, norm=norm, cmap=colours, aspect="auto", interpolation="nearest")
     axes.set_xticks(range(len(parts)), [part.value for part in parts], fontsize=7)
-    axes.set_yticks(range(len(names)), ["unpruned" if method == UNPRUNED else method for method in names], fontsize=7)
+    shown = ["unpruned" if method == UNPRUNED else method for method in names]
+    axes.set_yticks(range(len(names)), shown if first else [], fontsize=7)
     axes.set_title(f"{budget} kept", fontsize=8, loc="left")
     axes.tick_params(length=0)
     axes.axhline(len(methods) - 0.5, color="white", linewidth=2)

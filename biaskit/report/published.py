@@ -84,16 +84,15 @@ def model_key(name: str) -> str | None:
 
 
 def benchmark(task: str) -> str | None:
-    """Return how the tables call a task, such as "refcoco:testA"; splits and subsets as the papers' where the name leaves them open."""
+    """Return how the tables call a task, such as "refcoco:testA"; val where no split is named. None for what they do not have."""
     known: Mapping[str, str] = sources()["tasks"]
-    head, _, rest = task.partition(":")
-    if task in known:
-        return known[task]
-    if head == "pope":
-        return known["pope"]
-    if not rest and f"{head}:val" in known:
-        return known[f"{head}:val"]
-    wanted = {_plain(part) for part in task.split(":")}
+    words = task.split(":")
+    if "split_by=google" in words:
+        return None  # the papers' splits of RefCOCO are UNC's, of RefCOCOg UMD's
+    for name in (":".join(words[:2]), f"{words[0]}:val", words[0]):
+        if name in known and (name != f"{words[0]}:val" or len(words) == 1 or "=" in words[1]):
+            return known[name]
+    wanted = {_plain(word) for word in words}
     names = dict.fromkeys(name for row in rows() if sources()["tables"][row.table]["kind"] == "scores" for name in row.values)
     return next((name for name in names if _plain(name) in wanted), None)
 

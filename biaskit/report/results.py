@@ -161,7 +161,7 @@ def _sweep_pairs(task: TaskRun) -> list[tuple[str, str, str]]:
     pairs = []
     for cell in task.cells:
         if cell.method in swept:
-            plain = next(c for c in task.cells if (c.pruner, c.prior) == (cell.pruner, cell.prior) and not c.settings)
+            plain = next(c for c in task.cells if (c.pruner, c.prior_id) == (cell.pruner, cell.prior_id) and not c.settings)
             pairs.append((cell.method, plain.method, cell.budget_name))
     return pairs
 
@@ -204,7 +204,8 @@ def break_down(task: TaskRun, measure: Measure, settings: Settings, only: str | 
     base = task.unpruned if against is None else against
     cells = range(len(task.cells))
     for kind in dict.fromkeys(key for tags in task.tags for key in tags if only in (None, key)):
-        for value in ordered({tags[kind] for tags in task.tags if kind in tags}):
+        values = {tags[kind] for tags in task.tags if kind in tags}
+        for value in ordered(values) if len(values) <= MOST_PARTS else []:
             rows = np.array([tags.get(kind) == value for tags in task.tags])
             groups = None if task.groups is None else [image for image, inside in zip(task.images, rows, strict=True) if inside]
             resampled = bootstrap(measure.columns[rows], groups, settings.resamples, settings.seed)
@@ -220,6 +221,7 @@ def break_down(task: TaskRun, measure: Measure, settings: Settings, only: str | 
     return parts
 
 
+MOST_PARTS = 12  # a tag with more values (the name of the object) is a listing, not a break-down
 _ORDERS = (
     ("top", "middle", "bottom"),
     ("left", "middle", "centre", "right"),

@@ -26,7 +26,7 @@ class TaskRun:
 
     Attributes:
         task: its name. metric: the primary score.
-        ids: [n]. images: [n], names of the images. tags: [n]. truths: [n].
+        ids: [n]. images: [n], names of the images. tags: [n].
         cells: [m]. scores: name → [n, m]. answered: cell label → answers in the file, of all cells, also those left aside.
         costs: cell label → numbers: mean_tokens, cache_bytes, n_kept, n_visual, n_text (means), as far as recorded.
         layers: cell label → {(layer_tokens, n_text): answers with them}.
@@ -38,7 +38,6 @@ class TaskRun:
     ids: Sequence[str]
     images: Sequence[str]
     tags: Sequence[Mapping[str, str]]
-    truths: Sequence[Any]
     cells: Sequence[Cell]
     scores: Mapping[str, Floats]
     answered: Mapping[str, int]
@@ -180,7 +179,6 @@ def _task(name: str, records: Sequence[dict[str, Any]], metric: str | None) -> T
         ids=ids,
         images=[str(record.get("image", record["id"])) for record in first],
         tags=[record.get("tags") or {} for record in first],
-        truths=[record.get("truth") for record in first],
         cells=[Cell.of(answers[label][ids[0]]) for label in labels],
         scores=scores,
         answered={label: len(found) for label, found in answers.items()},

@@ -49,21 +49,27 @@ def find_sweeps(result: TaskResults) -> list[Sweep]:
     A method without the prior counts as the same method with strength 0; those two alone are no sweep, but the ablation.
     """
     found = []
-    families: dict[tuple[str, bool], list[int]] = {}
+    families: dict[tuple[str, str | None], list[int]] = {}
     for index, cell in enumerate(result.run.cells):
         if not cell.unpruned:
-            families.setdefault((cell.pruner, cell.prior), []).append(index)
+            families.setdefault((cell.pruner, cell.prior_id), []).append(index)
     for (pruner, prior), members in families.items():
         cells = [result.run.cells[index] for index in members]
         plain = _reference(cells)
-        members = members + (families.get((pruner, False), []) if prior else [])
+        members = members + (families.get((pruner, None), []) if prior else [])
         for parameter in sorted({key for cell in cells for key in cell.parameters} - _NOT_SWEPT):
             inside = [index for index in members if _equal_but(effective(result.run.cells[index]), plain, parameter)]
             values = _ordered({_hashable(effective(result.run.cells[index]).get(parameter)) for index in inside})
             if len(values) > 1 and not (parameter == "strength" and set(values) <= {0.0, 1.0}):
-                name = f"{pruner}+prior" if prior else pruner
-                found.append(_sweep(result, name, parameter, values, inside, plain.get(parameter)))
+                found.append(_sweep(result, _name(cells), parameter, values, inside, plain.get(parameter)))
     return found
+
+
+def _name(cells: Sequence[Cell]) -> str:
+    """The method without settings, with the name of its prior."""
+    plain = next((cell.method for cell in cells if not cell.settings), None)
+    head, _, rest = cells[0].method.partition("@")
+    return plain or head + (f"+{rest.rpartition('+')[2]}" if cells[0].prior and "+" in rest else "")
 
 
 def effective(cell: Cell) -> Mapping[str, Any]:

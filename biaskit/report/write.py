@@ -116,10 +116,11 @@ def as_html(report: Report) -> str:
 
 
 def _how(report: Report) -> str:
-    command = report.run.manifest.get("command", "")
-    words = " ".join(map(str, command)) if isinstance(command, list) else str(command)
+    words = "; ".join(map(str, report.run.manifest.get("commands", []))) or "not recorded"
     seed = report.settings.seed
-    return f"Command: {words}. Intervals and permutations are drawn with seed {seed}: the same results give the same report, byte for byte."
+    return (
+        f"Commands: {words}. Intervals and permutations are drawn with seed {seed}: the same results give the same report, byte for byte."
+    )
 
 
 def _svg(figure: Figure) -> bytes:

@@ -71,10 +71,10 @@ def make_run(
                 lines.append(_record(task, method, retention, i, ok, ROWS[row], per_image, graded, metric))
     (folder / "results.jsonl").write_text("".join(json.dumps(line, sort_keys=True) + "\n" for line in lines), encoding="utf-8")
     manifest = {
-        "command": ["biaskit", "validate", "--model", model],
-        "model": {"name": model, "revision": "r1", "type": "llava"},
+        "schema": 1, "commands": [f"biaskit validate --model {model}"],
+        "model": {"name": model, "revision": "r1", "model_type": "llava"},
         "dims": DIMS, "dtype": "float32", "attention": "sdpa", "device": "cpu", "n": n, "seed": seed,
-        "libraries": {"torch": "2.13.0", "transformers": "5.23.0"},
+        "versions": {"torch": "2.13.0", "transformers": "5.23.0"},
         "tasks": [{"name": task, "metric": metric, "fingerprint": "0" * 64} for task in tasks],
         "cells": [method if method == "none" else f"{method}/r{r:g}" for method, r, _ in cells],
     }  # fmt: skip
