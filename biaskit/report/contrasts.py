@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from biaskit.errors import BiaskitError
 from biaskit.report.average import mean_over_tasks
 from biaskit.report.cells import find, role
-from biaskit.report.results import Comparison, Part, TaskResults, break_down, compare
-from biaskit.resampling import Estimate
+from biaskit.report.results import Comparison, TaskResults, compare
+from biaskit.resampling import Estimate, bootstrap
 from biaskit.significance import holm
 
 _SUBJECTS = {
@@ -211,5 +213,12 @@ def _where(results: Sequence[TaskResults], contrasts: Sequence[Contrast]) -> lis
 
 def _differences(result: TaskResults, kind: str, a: int, b: int) -> list[tuple[str, int, Estimate]]:
     """The difference of two cells in every part of a kind."""
-    parts: list[Part] = break_down(result.run, result.measure, result.settings, only=kind, against=b)
-    return [(part.value, part.n, part.lost[a]) for part in parts if part.lost[a] is not None]  # type: ignore[misc]
+    found = []
+    for part in result.parts:
+        if part.kind == kind:
+            rows = np.array([tags.get(kind) == part.value for tags in result.run.tags])
+            groups = None if result.run.groups is None else [image for image, inside in zip(result.run.images, rows, strict=True) if inside]
+            chosen = result.settings
+            resampled = bootstrap(result.run.primary[rows][:, [a, b]], groups, chosen.resamples, chosen.seed)
+            found.append((part.value, part.n, resampled.difference(0, 1, chosen.kind, chosen.level)))
+    return found

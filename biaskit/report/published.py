@@ -86,11 +86,13 @@ def model_key(name: str) -> str | None:
 def benchmark(task: str) -> str | None:
     """Return how the tables call a task, such as "refcoco:testA"; val where no split is named. None for what they do not have."""
     known: Mapping[str, str] = sources()["tasks"]
-    words = task.split(":")
-    if "split_by=google" in words:
+    words = [word for word in task.split(":") if "=" not in word]
+    if "split_by=google" in task:
         return None  # the papers' splits of RefCOCO are UNC's, of RefCOCOg UMD's
-    for name in (":".join(words[:2]), f"{words[0]}:val", words[0]):
-        if name in known and (name != f"{words[0]}:val" or len(words) == 1 or "=" in words[1]):
+    if not words or words[0] == "pope":
+        return known["pope"] if words else None
+    for name in (":".join(words), f"{words[0]}:val" if len(words) == 1 else ""):
+        if name in known:
             return known[name]
     wanted = {_plain(word) for word in words}
     names = dict.fromkeys(name for row in rows() if sources()["tables"][row.table]["kind"] == "scores" for name in row.values)

@@ -198,12 +198,11 @@ def _tests(task: TaskRun, settings: Settings, pairs: Sequence[tuple[int, int]]) 
     return name, sign_flip(differences, task.groups, max(settings.flips, 100 * len(pairs)), settings.seed)
 
 
-def break_down(task: TaskRun, measure: Measure, settings: Settings, only: str | None = None, against: int | None = None) -> list[Part]:
-    """Scores by every value of every tag, and differences from a cell: the unpruned model, or `against`. `only`: one kind of tag."""
+def break_down(task: TaskRun, measure: Measure, settings: Settings) -> list[Part]:
+    """Scores by every value of every tag, and differences from the unpruned model."""
     parts = []
-    base = task.unpruned if against is None else against
-    cells = range(len(task.cells))
-    for kind in dict.fromkeys(key for tags in task.tags for key in tags if only in (None, key)):
+    base, cells = task.unpruned, range(len(task.cells))
+    for kind in dict.fromkeys(key for tags in task.tags for key in tags):
         values = {tags[kind] for tags in task.tags if kind in tags}
         for value in ordered(values) if len(values) <= MOST_PARTS else []:
             rows = np.array([tags.get(kind) == value for tags in task.tags])
