@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 
 from biaskit.figure_file import INK
 from biaskit.report.cells import find, role
-from biaskit.report.figure_style import house_style, set_gaps
+from biaskit.report.figure_style import house_style, set_gaps, settled
 from biaskit.report.results import TaskResults
 from biaskit.resampling import Estimate
 
@@ -58,7 +58,7 @@ def draw_ablation(results: Sequence[TaskResults]) -> Figure | None:
         used = [step for step in STEPS if any(step in steps for _, steps in panels)]
         handles = [Patch(color=colours[step], label=STEPS[step]) for step in used]
         figure.legend(handles=handles, loc="outside lower center", ncols=2 if columns < 3 else 4, frameon=False, fontsize=7.5)
-        return figure
+        return settled(figure)
 
 
 def _panel(axes: Axes, result: TaskResults, steps: dict[str, dict[str, Estimate]], colours: dict[str, tuple[float, float, float]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,12 +11,14 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from biaskit.figure_file import METADATA
 from biaskit.report import tables as build
 from biaskit.report import tidy
 from biaskit.report.average import Average, averages
 from biaskit.report.bars import draw_ablation
 from biaskit.report.contrasts import Conclusion, conclude
 from biaskit.report.curves import average_curves, draw_curves, task_curves
+from biaskit.report.figure_style import house_style
 from biaskit.report.gate import Against, against_papers, incomparable, warnings
 from biaskit.report.part_maps import draw_parts
 from biaskit.report.results import Settings, TaskResults, analyse
@@ -31,6 +34,14 @@ class Drawing:
     key: str
     figure: Figure
     caption: str
+
+    @cached_property
+    def svg(self) -> bytes:
+        """The figure as SVG; the same figure gives the same bytes."""
+        out = io.BytesIO()
+        with house_style():
+            self.figure.savefig(out, format="svg", metadata=METADATA[".svg"])
+        return out.getvalue()
 
 
 @dataclass(frozen=True)

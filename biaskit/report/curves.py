@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from biaskit.figure_file import FAINT, INK
 from biaskit.report.average import Average
 from biaskit.report.cells import UNPRUNED
-from biaskit.report.figure_style import Look, house_style, looks, retention_axis, set_gaps
+from biaskit.report.figure_style import Look, house_style, looks, retention_axis, set_gaps, settled
 from biaskit.report.results import TaskResults
 from biaskit.resampling import Estimate
 
@@ -81,7 +81,7 @@ def draw_curves(panels: Sequence[Curves], results: Sequence[TaskResults]) -> Fig
             else:
                 axes.set_visible(False)
         if all(map(_single, panels)):
-            return figure  # the methods stand on the axes
+            return settled(figure)  # the methods stand on the axes
         names = dict.fromkeys(method for panel in panels for method in panel.lines)
         handles = [_handle(look[method], method) for method in sorted(names, key=lambda m: -_lowest(panels, m))]
         handles.append(Line2D([], [], color=INK, linewidth=0.9, linestyle=":", label="unpruned"))
@@ -95,7 +95,7 @@ def draw_curves(panels: Sequence[Curves], results: Sequence[TaskResults]) -> Fig
             title_fontsize=7,
             alignment="left",
         )
-        return figure
+        return settled(figure)
 
 
 def _title(results: Sequence[TaskResults]) -> str:

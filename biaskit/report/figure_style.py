@@ -10,6 +10,7 @@ from typing import Any, Literal
 import seaborn as sns
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
@@ -42,6 +43,14 @@ def house_style() -> Iterator[None]:
 def set_gaps(figure: Figure) -> None:
     """Keep labels clear of the neighbouring panel."""
     figure.get_layout_engine().set(w_pad=0.07, h_pad=0.05, wspace=0.03, hspace=0.03)  # type: ignore[union-attr, call-arg]
+
+
+def settled(figure: Figure) -> Figure:
+    """Lay a figure out once and for all: saving it again, in whatever format, moves nothing any more."""
+    FigureCanvasAgg(figure)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return figure
 
 
 def looks(cells: Sequence[Cell]) -> dict[str, Look]:

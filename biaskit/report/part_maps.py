@@ -14,7 +14,7 @@ from matplotlib.image import AxesImage
 
 from biaskit.figure_file import INK
 from biaskit.report.cells import UNPRUNED
-from biaskit.report.figure_style import house_style
+from biaskit.report.figure_style import house_style, settled
 from biaskit.report.results import Part, TaskResults
 
 
@@ -50,7 +50,7 @@ def draw_parts(result: TaskResults, kind: str) -> Figure | None:
         bar.set_label("points from unpruned\n(• interval excludes 0)", fontsize=7)
         bar.ax.tick_params(labelsize=6.5, length=2)
         figure.suptitle(f"{result.run.task}: score by {kind}", fontsize=10, weight="bold", x=0.01, ha="left")
-        return figure
+        return settled(figure)
 
 
 def _panel(

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from biaskit.figure_file import FAINT, INK
 from biaskit.report.cells import Cell
-from biaskit.report.figure_style import house_style, set_gaps
+from biaskit.report.figure_style import house_style, set_gaps, settled
 from biaskit.report.results import TaskResults
 from biaskit.resampling import Estimate
 
@@ -148,7 +148,7 @@ def draw_sweep(sweeps: Sequence[Sweep]) -> Figure:
         figure.suptitle(
             f"{sweeps[0].method}: {SYMBOLS.get(sweeps[0].parameter, sweeps[0].parameter)}", fontsize=10, weight="bold", x=0.01, ha="left"
         )
-        return figure
+        return settled(figure)
 
 
 def _panel(axes: Axes, sweep: Sweep, colours: Mapping[str, Any]) -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from matplotlib.figure import Figure
-
 from biaskit.errors import BiaskitError
-from biaskit.figure_file import METADATA, write_figure
+from biaskit.figure_file import write_figure
 from biaskit.report.contents import Report
 from biaskit.report.figure_style import house_style
 from biaskit.report.html import Code, Picture, Section, page
@@ -44,17 +41,20 @@ def write_report(report: Report, out: Path, formats: Sequence[str] = FORMATS, *,
         files[out / "report.md"] = as_markdown(report, linked="png" in formats).encode()
     if "html" in formats:
         files[out / "index.html"] = as_html(report).encode()
+    drawings = {}
+    if {"png", "svg"} & set(formats):  # figures are only drawn where they are wanted
+        drawings = {out / "figures" / drawing.key: drawing for chapter in report.chapters for drawing in chapter.drawings}
+    if "svg" in formats:
+        files |= {path.with_name(f"{path.name}.svg"): drawing.svg for path, drawing in drawings.items()}
     for path, data in files.items():
         _write(path, data)
     written = list(files)
-    for suffix in [name for name in formats if name in ("png", "svg")]:
-        for chapter in report.chapters:
-            for drawing in chapter.drawings:
-                path = out / "figures" / f"{drawing.key}.{suffix}"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with house_style():
-                    write_figure(drawing.figure, path)
-                written.append(path)
+    if "png" in formats:
+        for path, drawing in drawings.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with house_style():
+                write_figure(drawing.figure, path.with_name(f"{path.name}.png"))
+            written.append(path.with_name(f"{path.name}.png"))
     return written
 
 
@@ -106,7 +106,7 @@ def as_html(report: Report) -> str:
     """Return the whole report as one page."""
     sections = []
     for chapter in report.chapters:
-        pictures = [Picture(_svg(drawing.figure), drawing.caption) for drawing in chapter.drawings]
+        pictures = [Picture(drawing.svg, drawing.caption) for drawing in chapter.drawings]
         sections.append(Section(chapter.key, chapter.title, [*pictures, *chapter.tables], chapter.more, "Break-downs and other scores"))
     if report.run.manifest:
         sections.append(
@@ -121,10 +121,3 @@ def _how(report: Report) -> str:
     return (
         f"Commands: {words}. Intervals and permutations are drawn with seed {seed}: the same results give the same report, byte for byte."
     )
-
-
-def _svg(figure: Figure) -> bytes:
-    out = io.BytesIO()
-    with house_style():
-        figure.savefig(out, format="svg", metadata=METADATA[".svg"])
-    return out.getvalue()
