@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from biaskit.cli.validate_report import published, report
+
 if TYPE_CHECKING:
     from biaskit.prior import Prior
     from biaskit.tasks import Task
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from biaskit.validation.runner import Progress, Validation
 
 app = typer.Typer(help="Does debiasing help? Ask a model with and without pruning, and keep every answer.", invoke_without_command=True)
+
+app.command("report")(report)
+app.command("published")(published)
 
 METHODS = "Methods, comma-separated or repeated, with their settings and priors: none,fastv,fastv+prior,d2pruner@alpha=0.5@layer=3+prior."
 
