@@ -78,7 +78,10 @@ class ModelFamily(ABC):
         return float(vision.image_size / (vision.image_size // vision.patch_size))
 
     def resized(self, config: Any, layout: Layout) -> Size:
-        """Return (rows, cols) in pixels of a sample's first image as the tower got it, padding left out."""
+        """Return (rows, cols) in pixels of a sample's first image as the tower got it, padding left out.
+
+        Where tokens were interpolated afterwards (LLaVA-OneVision's large canvases), the size that so many tokens stand for.
+        """
         mine = {plane.name: plane for plane in layout.planes if plane.image == 0}
         plane = next(mine[name] for name in ("canvas", "image", "base") if name in mine)
         step = self.token_pixels(config)

@@ -23,6 +23,7 @@ from biaskit.tasks import Seen, open_task
 from biaskit.validation import answers as asking
 from biaskit.validation.answers import seed_of
 from biaskit.validation.directory import read_results
+from biaskit.validation.plan import opened
 
 METHODS = ["none", "random@layer=3", "fastv@layer=3+prior"]
 QUESTIONS, BATCH = 24, 6
@@ -330,6 +331,11 @@ def test_selections_are_measured_where_they_are_made(demo, tmp_path):
             continue
         assert record["selection"]["n"] == 14 and 0 <= record["selection"]["coverage"] <= 1
         assert record["selection"]["share"] <= records["fastv", name]["selection"]["share"] + 1e-6, "no one keeps more than the largest"
+
+
+def test_generated_tasks_are_as_long_as_the_limit():
+    assert len(opened("scenes-where", 5)) == 1000 and len(opened("scenes-where", 1005)) == 1005
+    assert opened("scenes-where", 1005).identify(3) == opened("scenes-where", 5).identify(3)
 
 
 class _Odd:
