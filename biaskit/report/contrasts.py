@@ -70,6 +70,7 @@ def conclude(results: Sequence[TaskResults]) -> Conclusion:
     contrasts = [replace(c, found=replace(c.found, corrected=float(p))) for c, p in zip(contrasts, corrected, strict=True)]
     alpha = results[0].settings.alpha if results else 0.05
     questions_asked = list(dict.fromkeys(contrast.question for contrast in contrasts))
+    contrasts.sort(key=lambda contrast: questions_asked.index(contrast.question))
     verdicts = {question: _verdict([c for c in contrasts if c.question == question], alpha) for question in questions_asked}
     return Conclusion(contrasts, verdicts, _paragraph(results, contrasts, verdicts, alpha))
 

@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from biaskit.report.cells import budgets, find, methods, swept_methods
+from biaskit.report.cells import budgets, find, methods, plain_of, swept_methods
 from biaskit.report.costs import Cost, costs
 from biaskit.report.measures import Measure, primary_measure, secondary_measures
 from biaskit.report.run_files import Run, TaskRun
@@ -161,7 +161,8 @@ def _sweep_pairs(task: TaskRun) -> list[tuple[str, str, str]]:
     pairs = []
     for cell in task.cells:
         if cell.method in swept:
-            plain = next(c for c in task.cells if (c.pruner, c.prior_id) == (cell.pruner, cell.prior_id) and not c.settings)
+            plain = plain_of(task.cells, cell)
+            assert plain is not None  # else it would not be swept
             pairs.append((cell.method, plain.method, cell.budget_name))
     return pairs
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -12,9 +14,10 @@ from runs import KEPT, make_run
 from biaskit.errors import BiaskitError
 from biaskit.report.average import averages
 from biaskit.report.bars import ablation
-from biaskit.report.cells import Cell, budgets, methods, role, swept_methods
+from biaskit.report.cells import Cell, budgets, methods, plain_of, role, swept_methods
 from biaskit.report.contents import Report
 from biaskit.report.contrasts import conclude
+from biaskit.report.costs import costs
 from biaskit.report.results import Settings, analyse, ordered
 from biaskit.report.run_files import read_run
 from biaskit.report.sweeps import find_sweeps
@@ -166,10 +169,19 @@ def test_graded_scores_are_flipped(tmp_path):
     assert analyse(run, run.tasks[0], QUICK).comparisons[0].test == "sign-flip permutation"
 
 
-def test_costs_are_means_over_samples(results, monkeypatch):
+def test_costs_are_means_over_samples(results):
     cell = results[0].run.cells[results[0].at("fastv", "25 %")].label
     cost = results[0].costs[cell]
     assert cost.tokens == (2 * 144 + 6 * 36) / 8 and cost.kept == 36 and cost.cache_bytes == 8 * 64 * 2 * 50
+
+
+def test_flops_come_from_the_formulas_of_their_own_module(run, monkeypatch):
+    formulas = types.ModuleType("biaskit.flops")
+    formulas.Dims = lambda **sizes: sizes
+    formulas.prefill_cost = lambda dims, n_text, visual, formula: dims["layers"] * 1e6 + n_text * 1e3 + visual[-1][1]
+    monkeypatch.setitem(sys.modules, "biaskit.flops", formulas)
+    found = costs(run, run.tasks[0])
+    assert found["none"].flops == 8e6 + 14e3 + 144 and found["fastv/r0.25"].flops == 8e6 + 14e3 + 36
 
 
 def test_sweeps_are_found(results):
@@ -199,6 +211,15 @@ def test_roles():
     assert role(cell("d2pruner@strength=0.5+prior", "d2pruner", "ab", strength=0.5)) is None
     assert role(cell("d2pruner@alpha=0.5+prior", "d2pruner", "ab")) is None
     assert cell("d2pruner@alpha=0.5@theta=1e-1+my-prior", "d2pruner", "ab").settings == {"alpha": "0.5", "theta": "1e-1"}
+
+
+def test_a_sweep_without_the_prior_is_a_sweep_too():
+    control = cell("d2pruner@strength=0", "d2pruner", strength=0, alpha=1)
+    swept = cell("d2pruner@alpha=0.5@strength=0", "d2pruner", strength=0, alpha=0.5)
+    assert plain_of([swept, control], swept) is control and swept_methods([swept, control]) == {swept.method}
+    assert swept_methods([swept]) == set()  # nothing to vary: a method of its own
+    other = cell("fastv+noise", "fastv", "cd")
+    assert plain_of([cell("fastv", "fastv"), other], cell("fastv@layer=3+noise", "fastv", "cd")) is other
 
 
 def test_tags_in_their_natural_order():
