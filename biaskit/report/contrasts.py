@@ -106,12 +106,16 @@ def _index(result: TaskResults, method: str, budget: str) -> int:
 
 def _verdict(contrasts: Sequence[Contrast], alpha: float) -> str:
     """One word over all tasks and budgets of a question."""
+    if all(contrast.found.same for contrast in contrasts):
+        return "makes no difference"
     signs = {contrast.found.wins(alpha) for contrast in contrasts} - {0}
     return {(): "cannot tell", (1,): "helps", (-1,): "hurts", (-1, 1): "helps in places and hurts in others"}[tuple(sorted(signs))]
 
 
 def points(estimate: Estimate) -> str:
-    """A difference in points: "+3.2 (1.1 … 5.4)"."""
+    """A difference in points: "+3.2 (1.1 … 5.4)"; where nothing differs, that."""
+    if estimate.value == estimate.low == estimate.high == 0:
+        return "none (not one score differs)"
     scaled = estimate.times(100)
     return f"{scaled.value:+.1f} ({scaled.low:.1f} … {scaled.high:.1f})".replace("-", "−")
 
@@ -156,12 +160,14 @@ def _clause(question: str, verdict: str) -> str:
             "helps": f"the prior helps {title}",
             "hurts": f"the prior hurts {title}",
             "cannot tell": f"whether the prior helps {title} cannot be told",
+            "makes no difference": f"the prior changes not one score of {title}",
         }.get(verdict, f"the prior helps {title} in places and hurts it in others")
     left = left[0].lower() + left[1:]
     return {
         "helps": f"{left} is better than {right}",
         "hurts": f"{left} is worse than {right}",
         "cannot tell": f"{left} cannot be told from {right}",
+        "makes no difference": f"{left} scores exactly as {right}",
     }.get(verdict, f"{left} is better than {right} in places and worse in others")
 
 

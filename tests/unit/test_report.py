@@ -127,6 +127,19 @@ def test_no_effect_is_called_what_it_is(tmp_path):
     assert "whether the prior helps FastV cannot be told; debiased FastV cannot be told from random tokens" in found.text
 
 
+def test_nothing_at_all_changes(tmp_path):
+    """A prior that changes not one answer: that is known for sure, and is not the same as not knowing."""
+    folder = make_run(tmp_path, n=40, kept={"fastv": KEPT["fastv"]}, tasks=("scenes-where",))
+    whole = (folder / "results.jsonl").read_text().splitlines(keepends=True)
+    twins = [line.replace("fastv/r", "fastv+prior/r").replace('"prior": null', '"prior": "ab"') for line in whole]
+    with (folder / "results.jsonl").open("a") as out:
+        out.writelines(line for line in twins if "fastv+prior" in line)
+    run = read_run(folder)
+    found = conclude([analyse(run, run.tasks[0], QUICK)])
+    assert list(found.verdicts.values()) == ["makes no difference"]
+    assert "the prior changes not one score of FastV" in found.text and "none (not one score differs) at 50 %" in found.text
+
+
 def test_harm_is_called_harm(tmp_path):
     worse = {"fastv": {0.25: (0.9,) * 3}, "fastv+prior": {0.25: (0.5,) * 3}}
     run = read_run(make_run(tmp_path, n=150, kept=worse, retentions=(0.25,), tasks=("scenes-where",)))
@@ -224,7 +237,7 @@ def test_a_sweep_without_the_prior_is_a_sweep_too():
 
 def test_tags_in_their_natural_order():
     assert ordered({"bottom", "top", "middle"}) == ["top", "middle", "bottom"]
-    assert ordered({"10", "9"}) == ["9", "10"]
+    assert ordered({"10-12", "9", "4-6", "many"}) == ["4-6", "9", "10-12", "many"]
     assert ordered({"b", "a"}) == ["a", "b"]
 
 
