@@ -97,17 +97,28 @@ def methods(cells: Sequence[Cell], swept: bool = False) -> list[str]:
     return sorted(found, key=lambda method: method != UNPRUNED)
 
 
+_CONTROLS = {"strength", "mode"}  # settings of the ablation: what a method is without its prior
+
+
+def plain_of(cells: Sequence[Cell], cell: Cell) -> Cell | None:
+    """The cell whose settings a sweep of this cell's method starts from: without settings, else the control; None if the run has none."""
+    family = [other for other in cells if (other.pruner, other.prior_id) == (cell.pruner, cell.prior_id)]
+    plain = [other for other in family if not other.settings]
+    control = [other for other in family if other.settings and set(other.settings) <= _CONTROLS and not other.debiased]
+    return next(iter([*plain, *control]), None)
+
+
 def swept_methods(cells: Sequence[Cell]) -> set[str]:
     """Methods that only vary a parameter of another method of the run: they belong into sweeps, not into the main tables.
 
     Strength 0 and the uniform control stay: they are the comparison that the ablation asks for.
     """
-    plain = {(cell.pruner, cell.prior_id) for cell in cells if not cell.settings}
-    return {
-        cell.method
-        for cell in cells
-        if cell.settings and (cell.pruner, cell.prior_id) in plain and (cell.debiased or not set(cell.settings) <= {"strength", "mode"})
-    }
+    found = set()
+    for cell in cells:
+        control = set(cell.settings) <= _CONTROLS and not cell.debiased
+        if cell.settings and not control and plain_of(cells, cell) is not None:
+            found.add(cell.method)
+    return found
 
 
 def find(cells: Sequence[Cell], method: str, budget: str) -> int | None:

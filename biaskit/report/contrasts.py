@@ -70,6 +70,7 @@ def conclude(results: Sequence[TaskResults]) -> Conclusion:
     contrasts = [replace(c, found=replace(c.found, corrected=float(p))) for c, p in zip(contrasts, corrected, strict=True)]
     alpha = results[0].settings.alpha if results else 0.05
     questions_asked = list(dict.fromkeys(contrast.question for contrast in contrasts))
+    contrasts.sort(key=lambda contrast: questions_asked.index(contrast.question))
     verdicts = {question: _verdict([c for c in contrasts if c.question == question], alpha) for question in questions_asked}
     return Conclusion(contrasts, verdicts, _paragraph(results, contrasts, verdicts, alpha))
 
@@ -105,12 +106,16 @@ def _index(result: TaskResults, method: str, budget: str) -> int:
 
 def _verdict(contrasts: Sequence[Contrast], alpha: float) -> str:
     """One word over all tasks and budgets of a question."""
+    if all(contrast.found.same for contrast in contrasts):
+        return "makes no difference"
     signs = {contrast.found.wins(alpha) for contrast in contrasts} - {0}
     return {(): "cannot tell", (1,): "helps", (-1,): "hurts", (-1, 1): "helps in places and hurts in others"}[tuple(sorted(signs))]
 
 
 def points(estimate: Estimate) -> str:
-    """A difference in points: "+3.2 (1.1 … 5.4)"."""
+    """A difference in points: "+3.2 (1.1 … 5.4)"; where nothing differs, that."""
+    if estimate.value == estimate.low == estimate.high == 0:
+        return "none (not one score differs)"
     scaled = estimate.times(100)
     return f"{scaled.value:+.1f} ({scaled.low:.1f} … {scaled.high:.1f})".replace("-", "−")
 
@@ -155,12 +160,14 @@ def _clause(question: str, verdict: str) -> str:
             "helps": f"the prior helps {title}",
             "hurts": f"the prior hurts {title}",
             "cannot tell": f"whether the prior helps {title} cannot be told",
+            "makes no difference": f"the prior changes not one score of {title}",
         }.get(verdict, f"the prior helps {title} in places and hurts it in others")
     left = left[0].lower() + left[1:]
     return {
         "helps": f"{left} is better than {right}",
         "hurts": f"{left} is worse than {right}",
         "cannot tell": f"{left} cannot be told from {right}",
+        "makes no difference": f"{left} scores exactly as {right}",
     }.get(verdict, f"{left} is better than {right} in places and worse in others")
 
 

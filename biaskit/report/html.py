@@ -46,7 +46,7 @@ _SCRIPT = """
 document.querySelectorAll("thead th").forEach((head) => head.addEventListener("click", () => {
   const body = head.closest("table").tBodies[0], at = head.cellIndex, order = head.dataset.order === "-1" ? 1 : -1;
   head.parentNode.querySelectorAll("th").forEach((other) => delete other.dataset.order);
-  head.dataset.order = order;
+  head.dataset.order = String(order);
   const key = (row) => { const cell = row.cells[at], value = cell.dataset.value;
     return value === undefined ? cell.textContent : Number(value); };
   const kind = (a) => typeof a === "number" ? 0 : 1;

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -9,7 +11,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from biaskit.report.cells import budgets, find, methods, swept_methods
+from biaskit.report.cells import budgets, find, methods, plain_of, swept_methods
 from biaskit.report.costs import Cost, costs
 from biaskit.report.measures import Measure, primary_measure, secondary_measures
 from biaskit.report.run_files import Run, TaskRun
@@ -51,6 +53,12 @@ class Comparison:
         """Return b against a."""
         d = self.difference
         return Comparison(self.b, self.a, self.budget, Estimate(-d.value, -d.high, -d.low), self.test, self.p, self.corrected)
+
+    @property
+    def same(self) -> bool:
+        """Whether not one sample's score differs."""
+        d = self.difference
+        return d.value == d.low == d.high == 0
 
     def wins(self, alpha: float = 0.05) -> int:
         """1: a beats b; −1: b beats a; 0: one cannot tell."""
@@ -161,7 +169,8 @@ def _sweep_pairs(task: TaskRun) -> list[tuple[str, str, str]]:
     pairs = []
     for cell in task.cells:
         if cell.method in swept:
-            plain = next(c for c in task.cells if (c.pruner, c.prior_id) == (cell.pruner, cell.prior_id) and not c.settings)
+            plain = plain_of(task.cells, cell)
+            assert plain is not None  # else it would not be swept
             pairs.append((cell.method, plain.method, cell.budget_name))
     return pairs
 
@@ -220,6 +229,7 @@ def break_down(task: TaskRun, measure: Measure, settings: Settings) -> list[Part
     return parts
 
 
+_NUMBER = re.compile(r"\d+(\.\d+)?")
 MOST_PARTS = 12  # a tag with more values (the name of the object) is a listing, not a break-down
 _ORDERS = (
     ("top", "middle", "bottom"),
@@ -231,11 +241,8 @@ _ORDERS = (
 
 
 def ordered(values: set[str]) -> list[str]:
-    """Bring a tag's values into their natural order: top before bottom, small before large, numbers by size, else the alphabet."""
+    """Bring a tag's values into their natural order: top before bottom, small before large, 4-6 before 10-12, else the alphabet."""
     for order in _ORDERS:
         if values <= set(order):
             return [value for value in order if value in values]
-    try:
-        return sorted(values, key=float)
-    except ValueError:
-        return sorted(values)
+    return sorted(values, key=lambda value: (float(found.group()) if (found := _NUMBER.match(value)) else math.inf, value))

@@ -19,6 +19,10 @@ Floats = NDArray[np.float64]
 # where run.json names no primary score: the first of these that the records have
 _METRICS = ("iou50", "correct", "accuracy", "vqa_accuracy", "anls", "relaxed", "exact")
 
+# of a record; answers, prompts and kept tokens would fill the memory for nothing
+_READ = ("task", "cell", "id", "image", "tags", "scores", "pruner", "retention", "budget", "prior", "parameters", "layer_tokens")
+_READ += ("mean_tokens", "cache_bytes", "n_kept", "n_visual", "n_text")
+
 
 @dataclass(frozen=True, eq=False)
 class TaskRun:
@@ -138,7 +142,7 @@ def _records(path: Path, notes: list[str]) -> Iterator[dict[str, Any]]:
             if key in seen:
                 raise BiaskitError(f"{path}, line {number}: {key[1]} answers {key[2]} twice", "repeat the run in a new folder")
             seen.add(key)
-            yield record
+            yield {name: record[name] for name in _READ if name in record}
 
 
 def _common(answers: Mapping[str, Mapping[str, Any]], notes: list[str]) -> tuple[list[str], list[str]]:

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from biaskit.figure_file import FAINT, INK
-from biaskit.report.cells import Cell
+from biaskit.report.cells import Cell, plain_of
 from biaskit.report.figure_style import house_style, set_gaps, settled
 from biaskit.report.results import TaskResults
 from biaskit.resampling import Estimate
@@ -55,21 +55,16 @@ def find_sweeps(result: TaskResults) -> list[Sweep]:
             families.setdefault((cell.pruner, cell.prior_id), []).append(index)
     for (pruner, prior), members in families.items():
         cells = [result.run.cells[index] for index in members]
-        plain = _reference(cells)
+        reference = plain_of(cells, cells[0])
+        plain = _most_frequent(cells) if reference is None else effective(reference)
+        name = pruner if reference is None else reference.method
         members = members + (families.get((pruner, None), []) if prior else [])
         for parameter in sorted({key for cell in cells for key in cell.parameters} - _NOT_SWEPT):
             inside = [index for index in members if _equal_but(effective(result.run.cells[index]), plain, parameter)]
             values = _ordered({_hashable(effective(result.run.cells[index]).get(parameter)) for index in inside})
             if len(values) > 1 and not (parameter == "strength" and set(values) <= {0.0, 1.0}):
-                found.append(_sweep(result, _name(cells), parameter, values, inside, plain.get(parameter)))
+                found.append(_sweep(result, name, parameter, values, inside, plain.get(parameter)))
     return found
-
-
-def _name(cells: Sequence[Cell]) -> str:
-    """The method without settings, with the name of its prior."""
-    plain = next((cell.method for cell in cells if not cell.settings), None)
-    head, _, rest = cells[0].method.partition("@")
-    return plain or head + (f"+{rest.rpartition('+')[2]}" if cells[0].prior and "+" in rest else "")
 
 
 def effective(cell: Cell) -> Mapping[str, Any]:
@@ -77,11 +72,8 @@ def effective(cell: Cell) -> Mapping[str, Any]:
     return cell.parameters if cell.prior or "strength" not in cell.parameters else {**cell.parameters, "strength": 0.0}
 
 
-def _reference(cells: Sequence[Cell]) -> Mapping[str, Any]:
-    """The settings that a sweep starts from: those of a method without any in its label, else the most frequent value of each."""
-    for cell in cells:
-        if not cell.settings:
-            return effective(cell)
+def _most_frequent(cells: Sequence[Cell]) -> Mapping[str, Any]:
+    """The most frequent value of each setting: what a sweep without a plain method starts from."""
     keys = {key for cell in cells for key in cell.parameters}
     return {key: Counter(_hashable(effective(cell).get(key)) for cell in cells).most_common(1)[0][0] for key in keys}
 

@@ -233,7 +233,9 @@ def contrast_table(conclusion: Conclusion, alpha: float) -> Table | None:
         ]
         for c in conclusion.contrasts
     ]  # fmt: skip
-    note = f"In points; p corrected by Holm over these {len(rows)} comparisons."
+    note = (
+        f"In points; p corrected by Holm over these {len(rows)} comparisons. A best method is chosen by the same scores, which favours it."
+    )
     return Table("does-it-help", "Does debiasing help?", ["question", "task", "retention", "a − b", "difference", "verdict"], rows, [note])
 
 

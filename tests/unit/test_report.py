@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -12,9 +14,10 @@ from runs import KEPT, make_run
 from biaskit.errors import BiaskitError
 from biaskit.report.average import averages
 from biaskit.report.bars import ablation
-from biaskit.report.cells import Cell, budgets, methods, role, swept_methods
+from biaskit.report.cells import Cell, budgets, methods, plain_of, role, swept_methods
 from biaskit.report.contents import Report
 from biaskit.report.contrasts import conclude
+from biaskit.report.costs import costs
 from biaskit.report.results import Settings, analyse, ordered
 from biaskit.report.run_files import read_run
 from biaskit.report.sweeps import find_sweeps
@@ -124,6 +127,19 @@ def test_no_effect_is_called_what_it_is(tmp_path):
     assert "whether the prior helps FastV cannot be told; debiased FastV cannot be told from random tokens" in found.text
 
 
+def test_nothing_at_all_changes(tmp_path):
+    """A prior that changes not one answer: that is known for sure, and is not the same as not knowing."""
+    folder = make_run(tmp_path, n=40, kept={"fastv": KEPT["fastv"]}, tasks=("scenes-where",))
+    whole = (folder / "results.jsonl").read_text().splitlines(keepends=True)
+    twins = [line.replace("fastv/r", "fastv+prior/r").replace('"prior": null', '"prior": "ab"') for line in whole]
+    with (folder / "results.jsonl").open("a") as out:
+        out.writelines(line for line in twins if "fastv+prior" in line)
+    run = read_run(folder)
+    found = conclude([analyse(run, run.tasks[0], QUICK)])
+    assert list(found.verdicts.values()) == ["makes no difference"]
+    assert "the prior changes not one score of FastV" in found.text and "none (not one score differs) at 50 %" in found.text
+
+
 def test_harm_is_called_harm(tmp_path):
     worse = {"fastv": {0.25: (0.9,) * 3}, "fastv+prior": {0.25: (0.5,) * 3}}
     run = read_run(make_run(tmp_path, n=150, kept=worse, retentions=(0.25,), tasks=("scenes-where",)))
@@ -166,10 +182,19 @@ def test_graded_scores_are_flipped(tmp_path):
     assert analyse(run, run.tasks[0], QUICK).comparisons[0].test == "sign-flip permutation"
 
 
-def test_costs_are_means_over_samples(results, monkeypatch):
+def test_costs_are_means_over_samples(results):
     cell = results[0].run.cells[results[0].at("fastv", "25 %")].label
     cost = results[0].costs[cell]
     assert cost.tokens == (2 * 144 + 6 * 36) / 8 and cost.kept == 36 and cost.cache_bytes == 8 * 64 * 2 * 50
+
+
+def test_flops_come_from_the_formulas_of_their_own_module(run, monkeypatch):
+    formulas = types.ModuleType("biaskit.flops")
+    formulas.Dims = lambda **sizes: sizes
+    formulas.prefill_cost = lambda dims, n_text, visual, formula: dims["layers"] * 1e6 + n_text * 1e3 + visual[-1][1]
+    monkeypatch.setitem(sys.modules, "biaskit.flops", formulas)
+    found = costs(run, run.tasks[0])
+    assert found["none"].flops == 8e6 + 14e3 + 144 and found["fastv/r0.25"].flops == 8e6 + 14e3 + 36
 
 
 def test_sweeps_are_found(results):
@@ -201,9 +226,18 @@ def test_roles():
     assert cell("d2pruner@alpha=0.5@theta=1e-1+my-prior", "d2pruner", "ab").settings == {"alpha": "0.5", "theta": "1e-1"}
 
 
+def test_a_sweep_without_the_prior_is_a_sweep_too():
+    control = cell("d2pruner@strength=0", "d2pruner", strength=0, alpha=1)
+    swept = cell("d2pruner@alpha=0.5@strength=0", "d2pruner", strength=0, alpha=0.5)
+    assert plain_of([swept, control], swept) is control and swept_methods([swept, control]) == {swept.method}
+    assert swept_methods([swept]) == set()  # nothing to vary: a method of its own
+    other = cell("fastv+noise", "fastv", "cd")
+    assert plain_of([cell("fastv", "fastv"), other], cell("fastv@layer=3+noise", "fastv", "cd")) is other
+
+
 def test_tags_in_their_natural_order():
     assert ordered({"bottom", "top", "middle"}) == ["top", "middle", "bottom"]
-    assert ordered({"10", "9"}) == ["9", "10"]
+    assert ordered({"10-12", "9", "4-6", "many"}) == ["4-6", "9", "10-12", "many"]
     assert ordered({"b", "a"}) == ["a", "b"]
 
 
