@@ -144,7 +144,8 @@ def overlap_matrix(
     if not matrices:
         raise BiaskitError(f"{found.directory} does not list the kept tokens of two methods", "run `biaskit validate … --analyse`")
     most = max(len(names) for names, _, _ in matrices.values())
-    side, label = 0.36 * most, 1.5
+    longest = min(24, max(len(name) for names, _, _ in matrices.values() for name in names))
+    side, label = 0.36 * most, 0.4 + 0.055 * longest
     with rc_context(_style(out, force)):
         width, height = label + len(matrices) * (side + 0.35) + 0.75, side + label + 0.75
         figure = Figure(figsize=(max(width, 4.2), height))

@@ -204,7 +204,9 @@ class Grid:
         if type(pruner).prior == "unused" or not (pruner.debiases or _switched_off(pruner)):
             raise BiaskitError(f"{method.label}: {type(pruner).title} does not debias attention", f"leave +{method.prior} away")
         if method.prior not in self.priors:
-            known = f"did you mean +{' or +'.join(self.priors)}?" if self.priors else "give it: --prior FILE, or --prior NAME=FILE for +NAME"
+            known = (
+                f"did you mean +{' or +'.join(self.priors)}?" if self.priors else "give it: --prior FILE, or --prior NAME=FILE for +NAME"
+            )
             raise BiaskitError(f"{method.label}: there is no prior {method.prior!r}", known)
         return method.prior
 

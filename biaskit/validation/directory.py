@@ -161,9 +161,7 @@ class Directory:
                 target.flush()
                 os.fsync(target.fileno())
             temporary.replace(self.results)
-        self.lines = {
-            key: Line(start, start + size, self.lines[key].score) for key, start, size in zip(keys, starts, sizes, strict=False)
-        }
+        self.lines = {key: Line(start, start + size, self.lines[key].score) for key, start, size in zip(keys, starts, sizes, strict=False)}
         self.size = starts[-1]
 
     def append(self, records: Sequence[Mapping[str, Any]], metric: str, timing: Mapping[str, Any]) -> None:
