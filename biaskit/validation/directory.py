@@ -80,10 +80,6 @@ class Directory:
                 whole = self.timing.read_bytes()
                 os.truncate(self.timing, whole.rfind(b"\n") + 1)
             yield
-        except OSError as error:  # such as a full disk
-            raise BiaskitError(
-                f"{self.path} cannot be written: {error.strerror or error}", "make room; then the same command goes on where it was"
-            ) from error
         finally:
             self.close()
             os.close(handle)
@@ -154,7 +150,7 @@ class Directory:
         if starts[-1] != whole or any(start != span[0] for start, span in zip(starts, spans, strict=False)):
             self.close()
             temporary = self.path / f".{RESULTS}.{os.getpid()}.tmp"
-            with self.results.open("rb") as source, temporary.open("wb") as target:
+            with self._writing(), self.results.open("rb") as source, temporary.open("wb") as target:
                 for start, end in spans:
                     source.seek(start)
                     target.write(source.read(end - start))
@@ -167,7 +163,7 @@ class Directory:
     def append(self, records: Sequence[Mapping[str, Any]], metric: str, timing: Mapping[str, Any]) -> None:
         """Add the answers of a batch, all of them or, if killed, some; and how long they took."""
         data = [to_line(record) for record in records]
-        with uninterrupted():
+        with uninterrupted(), self._writing():
             if self.file is None:
                 self.file = self.results.open("ab")
             self.file.write(b"".join(data))
@@ -178,6 +174,15 @@ class Directory:
                 self.size += len(line)
             with self.timing.open("ab") as file:
                 file.write(to_line(timing))
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:  # such as a full disk
+            raise BiaskitError(
+                f"{self.path} cannot be written: {error.strerror or error}", "make room; then the same command goes on where it was"
+            ) from error
 
     def close(self) -> None:
         """Close the results."""
