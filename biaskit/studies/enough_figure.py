@@ -34,7 +34,7 @@ def draw_enough(rows: Sequence[Settled], out: str | os.PathLike[str] | None = No
         figure = Figure(figsize=(7.6, 3.5))
         left, right = (figure.add_axes((x, 0.15, 0.35, 0.66)) for x in (0.075, 0.5))
         layers = list(dict.fromkeys(row.layer for row in rows))
-        colours = sns.color_palette("flare", len(layers))
+        colours = sns.color_palette("viridis", len(layers))
         for layer, colour in zip(layers, colours, strict=True):
             _lines(left, right, [row for row in rows if row.layer == layer], colour, f"layer {layer}" if len(layers) <= _MOST else None)
         left.set(ylabel="Pearson correlation", title="two priors of n images each, none in common")
