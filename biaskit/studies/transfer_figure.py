@@ -36,8 +36,8 @@ def draw_transfer(study: Study, out: str | os.PathLike[str] | None = None, *, ti
     width = max(_LEFT + len(layers) * _CELL + 0.9, _LEFT + len(panels) * _SCORES + 0.3, 5.5)
     names = max((len({row["prior"] for row in study.scores if row["task"] == task}) for task, _ in panels), default=0)
     strip = len(pairs) * _ROW
-    low = 0.2 * names + 0.85 if panels else 0.0
-    height = _HEAD + strip + 0.25 + low + (0.15 if panels else 0.1)
+    low = 0.2 * names + 0.75 if panels else 0.0
+    height = _HEAD + strip + 0.15 + low
     style: Any = {**sns.axes_style("ticks"), **STYLE}
     with rc_context(style):
         figure = Figure(figsize=(width, height))
