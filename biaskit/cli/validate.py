@@ -54,6 +54,9 @@ def validate(
         int | None, typer.Option(min=0, help="Preprocessing processes. (default: half the cores beside a GPU, else 0)")
     ] = None,
     keep_indices: Annotated[bool, typer.Option("--keep-indices", help="List the kept tokens in every record.")] = False,
+    analyse: Annotated[
+        bool, typer.Option("--analyse", help="Measure every selection: importance, diversity, coverage; lists the kept tokens, too.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16, float32.")] = "auto",
     attention: Annotated[str, typer.Option(help="sdpa, flash_attention_2, eager.")] = "sdpa",
@@ -81,6 +84,7 @@ def validate(
     grid.cells(config)  # refuses what cannot work before anything large is touched
     tasks = _tasks(_words(task), data or [], images or [], limit)
 
+    from biaskit.kept import Analysis
     from biaskit.validation.runner import validate as run
 
     loaded = load_model(model, device=device, dtype=dtype, attention=attention, revision=revision, say=say)
@@ -88,7 +92,8 @@ def validate(
     try:
         found = run(
             loaded, list(tasks.values()), grid, out=out, report=bar, say=bar.say, limit=limit, seed=seed, batch_size=batch_size,
-            workers=workers, keep_indices=keep_indices, force=force, command=shlex.join(["biaskit", *sys.argv[1:]]),
+            workers=workers, keep_indices=keep_indices or analyse, observe=Analysis() if analyse else None, force=force,
+            command=shlex.join(["biaskit", *sys.argv[1:]]),
         )  # fmt: skip
     except KeyboardInterrupt:
         bar.close()
@@ -160,13 +165,13 @@ class Bar:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         self.bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
+            BarColumn(bar_width=12),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]} answers/s"),
             TimeElapsedColumn(),
             TextColumn("left"),
-            TimeRemainingColumn(elapsed_when_finished=False),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}", markup=False),
             console=Console(stderr=True),
         )
         self.task = self.bar.add_task("validating", total=None, rate="–")

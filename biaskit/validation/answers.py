@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -13,7 +13,10 @@ import torch
 from biaskit.apply import prune
 from biaskit.decisions import Observe, SampleReport
 from biaskit.errors import BiaskitError
+from biaskit.families import Prepared
 from biaskit.families.load import Loaded
+from biaskit.grid import Layout
+from biaskit.kept import region_coverage
 from biaskit.tasks.base import Task
 from biaskit.validation.cells import Cell
 from biaskit.validation.questions import Asked, Questions
@@ -44,15 +47,22 @@ class Asker:
         self.loaded, self.wanted, self.say, self.chunk = loaded, wanted, say, chunk
 
     def take(self, task: Task, questions: Questions, asked: Asked) -> None:
-        """Take up a batch."""
-        self.task, self.questions, self.items, self.parts = task, questions, asked.items, [asked]
+        """Take up a batch; it goes to the device once."""
+        self.task, self.questions, self.items = task, questions, asked.items
+        self.parts = [self._moved(asked)]
         if len(self.items) > self.chunk:
             self._cut()
+
+    def _moved(self, asked: Asked) -> Asked:
+        assert asked.prepared is not None
+        device = self.loaded.model.get_input_embeddings().weight.device
+        moved = {name: value.to(device, non_blocking=True) for name, value in asked.prepared.inputs.items()}
+        return replace(asked, prepared=Prepared(moved, asked.prepared.layouts))
 
     def _cut(self) -> None:
         self.parts = []  # first let go of what is there
         starts = range(0, len(self.items), self.chunk)
-        self.parts = [self.questions.prepare(self.items[start : start + self.chunk]) for start in starts]
+        self.parts = [self._moved(self.questions.prepare(self.items[start : start + self.chunk])) for start in starts]
 
     def ask(self, cell: Cell) -> list[dict[str, Any]]:
         """Return the records of the batch in one cell.
@@ -101,12 +111,10 @@ def answer(
     """Return the answers, special tokens left out, and the pruning of each question."""
     assert asked.prepared is not None
     model, inputs = loaded.model, asked.prepared.inputs
-    device = model.get_input_embeddings().weight.device
-    moved = {name: value.to(device, non_blocking=True) for name, value in inputs.items()}
     seeds = [seed_of(wanted.seed, task.name, task.identify(i)) for i in asked.items]
 
     with prune(model, cell.pruner, prior=cell.prior, seed=seeds, say=say, observe=wanted.observe) as pruning:
-        output = model.generate(**moved, max_new_tokens=task.max_new_tokens, do_sample=False, disable_compile=True)
+        output = model.generate(**inputs, max_new_tokens=task.max_new_tokens, do_sample=False, disable_compile=True)
     fresh = output[:, inputs["input_ids"].shape[1] :].cpu()
     texts: Sequence[str] = loaded.processor.tokenizer.batch_decode(fresh, skip_special_tokens=True)
     return [text.strip() for text in texts], pruning.samples
@@ -117,7 +125,7 @@ def records(
 ) -> list[dict[str, Any]]:
     """Return one record a question: everything needed to score it again, and to ask it again."""
     assert asked.prepared is not None
-    lengths = asked.prepared.inputs["attention_mask"].sum(1).tolist()
+    layouts, lengths = asked.prepared.layouts, asked.prepared.inputs["attention_mask"].sum(1).tolist()
     made = []
     for row, i in enumerate(asked.items):
         sample = samples[row]
@@ -146,9 +154,16 @@ def records(
             "task": task.name,
             "truth": task.truth(i),
             **({"kept": sample.indices.tolist()} if wanted.keep_indices else {}),
-            **({"selection": dict(sample.observed)} if wanted.observe is not None else {}),
+            **({"selection": _measures(task, i, layouts[row], sample)} if wanted.observe is not None else {}),
         })  # fmt: skip
     return made
+
+
+def _measures(task: Task, i: int, layout: Layout, sample: SampleReport) -> dict[str, float]:
+    """What the observer said of a decision, and how much of the question's region is kept; nothing where nothing was decided."""
+    if not sample.observed:
+        return {}
+    return {**sample.observed, **region_coverage(layout, task.region(i), sample.indices)}
 
 
 def layer_tokens(sample: SampleReport) -> list[list[int]]:

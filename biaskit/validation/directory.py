@@ -76,13 +76,17 @@ class Directory:
             if force:
                 for mine in (self.results, self.timing, self.manifest):
                     mine.unlink(missing_ok=True)
-            if self.timing.exists():
-                whole = self.timing.read_bytes()
-                os.truncate(self.timing, whole.rfind(b"\n") + 1)
+            self._mend_timing()
             yield
         finally:
             self.close()
             os.close(handle)
+
+    def _mend_timing(self) -> None:
+        """Cut off a line that a kill left without an end."""
+        data = self.timing.read_bytes() if self.timing.exists() else b"\n"
+        if not data.endswith(b"\n"):
+            os.truncate(self.timing, data.rfind(b"\n") + 1)
 
     def read_manifest(self) -> dict[str, Any] | None:
         """Return what an older run left, None if there was none.

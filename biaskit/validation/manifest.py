@@ -39,19 +39,12 @@ def dims(loaded: Loaded) -> dict[str, int]:
 
 
 def make_manifest(
-    loaded: Loaded,
-    tasks: Mapping[str, Task],
-    asked: Mapping[str, int],
-    cells: Sequence[Cell],
-    *,
-    seed: int,
-    kept: Mapping[str, bool],
-    command: str,
+    loaded: Loaded, tasks: Mapping[str, Task], asked: Mapping[str, int], cells: Sequence[Cell], *, seed: int, command: str, **more: Any
 ) -> dict[str, Any]:
     """Return the manifest of a run.
 
     Args:
-        tasks: name → the whole task. asked: name → how many questions of it. kept: what records hold of selections.
+        tasks: name → the whole task. asked: name → how many questions of it. more: what records hold besides, and how it was measured.
     """
     model, processor = loaded.model, loaded.processor
     template = json.dumps(getattr(processor, "chat_template", None), sort_keys=True)
@@ -77,7 +70,7 @@ def make_manifest(
         "image_processor": type(processor.image_processor).__name__,
         "generation": {key: value for key, value in generation.items() if key != "transformers_version"},
         "seed": seed,
-        "kept": dict(kept),
+        **more,
         "tasks": [_describe_task(name, task, asked[name]) for name, task in tasks.items()],
         "priors": priors,
         "cells": [describe_cell(cell, priors) for cell in cells],
@@ -92,7 +85,7 @@ def describe_prior(prior: Prior) -> dict[str, Any]:
 
 def _describe_task(name: str, task: Task, n: int) -> dict[str, Any]:
     return {
-        "task": name,
+        "name": name,
         "fingerprint": task.fingerprint(),
         "metric": task.metric,
         "max_new_tokens": task.max_new_tokens,
@@ -130,7 +123,7 @@ def merge(old: Mapping[str, Any] | None, new: dict[str, Any], where: str) -> dic
     if old.get("schema") != SCHEMA:
         raise BiaskitError(f"{where} has results of schema {old.get('schema')}, not {SCHEMA}", "choose another --out")
     differing = [_was(key, old.get(key), new.get(key)) for key in new if key not in _MAY_GROW and old.get(key) != new[key]]
-    tasks, more = ({task["task"]: task for task in manifest["tasks"]} for manifest in (old, new))
+    tasks, more = ({task["name"]: task for task in manifest["tasks"]} for manifest in (old, new))
     held, fresh = ({cell["cell"]: cell for cell in manifest["cells"]} for manifest in (old, new))
     differing += _clashes("task", tasks, more, ("fingerprint", "metric", "max_new_tokens"))
     differing += _clashes("prior", old["priors"], new["priors"], ("sha256",))

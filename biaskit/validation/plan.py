@@ -77,7 +77,7 @@ def arranged(lines: Mapping[Key, Line], manifest: Mapping[str, Any], tasks: Mapp
     Args:
         tasks: name → the whole task.
     """
-    task_place = {task["task"]: place for place, task in enumerate(manifest["tasks"])}
+    task_place = {task["name"]: place for place, task in enumerate(manifest["tasks"])}
     cell_place = {cell["cell"]: place for place, cell in enumerate(manifest["cells"])}
     rank = {(name, task.identify(i)): place for name, task in tasks.items() for place, i in enumerate(order(task, None, seed))}
     last = len(task_place) + len(cell_place)

@@ -1,7 +1,8 @@
 """Validate: tasks × methods × retentions, every answer kept, resumable at any moment.
 
-Batches are the outer loop and cells the inner one: a batch of questions is decoded, preprocessed and sent to the device once, and then
-answered in every cell. Questions come in a seeded random order, so that running scores mean something, and a larger limit only adds to it.
+Batches are the outer loop and cells the inner one: a batch of questions is decoded, preprocessed, sent to the device and seen by the vision
+tower once, and then answered in every cell. Questions come in a seeded random order, so that running scores mean something, and a larger
+limit only adds to it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from biaskit.decisions import Observe
+from biaskit.encoded import encode_once
 from biaskit.errors import BiaskitError
 from biaskit.families.catalog import short_name
 from biaskit.families.load import Loaded, load_model
@@ -98,7 +100,9 @@ def validate(
         batch_size: questions a forward pass; by default 8 on a GPU, 4 on a CPU; halved when memory runs out. In float32 answers do not
             depend on it; in half precision the padding that comes with it may change a few, as it does without pruning.
         workers: preprocessing processes; by default none beside a model on the CPU.
-        keep_indices: list the kept tokens in every record. observe: measures of every selection, see `biaskit.prune`.
+        keep_indices: list the kept tokens in every record.
+        observe: measures of every selection, such as `biaskit.kept.Analysis()`; see `biaskit.prune`. The share of the question's region
+            that is kept (`coverage`) is added where a task knows one.
         force: throw away what the directory has. command: what the user typed, for the manifest.
 
     Returns:
@@ -116,6 +120,14 @@ def validate(
         grid = Grid(methods=list(grid), retentions=[float(share) for share in shares], priors=_priors(prior))
     cells = grid.cells(loaded.model.config)
     return _Run(loaded, tasks, cells, Directory(Path(out)), chosen, report or (lambda progress: None), say or (lambda line: None)).run()
+
+
+def _settings(observe: Observe | None) -> dict[str, Any] | None:
+    """What measures of selections depend on, if the observer says it."""
+    if observe is None:
+        return None
+    settings = getattr(observe, "settings", dict)
+    return {"measures": type(observe).__name__, **settings()}
 
 
 def _priors(prior: Prior | str | Path | Mapping[str, Prior] | None) -> dict[str, Prior]:
@@ -177,19 +189,21 @@ class _Run:
                 {name: len(task) for name, task in self.tasks.items()},
                 self.cells,
                 seed=options.seed,
-                kept={"indices": options.keep_indices, "measures": options.observe is not None},
+                keep_indices=options.keep_indices,
+                analysed=_settings(options.observe),
                 command=options.command,
             )
             manifest = merge(self.directory.read_manifest(), fresh, str(self.directory.path))
-            self.directory.load({task["task"]: task["metric"] for task in manifest["tasks"]})
+            self.directory.load({task["name"]: task["metric"] for task in manifest["tasks"]})
             self.directory.write_manifest(manifest)
             plan = make_plan(self.tasks, self.cells, self.directory.lines, self.batch_size)
             self.directory.rewrite([key for key in self.directory.lines if key not in plan.dropped])
             for (task, cell), there in plan.scores.items():
                 self._count(task, cell, there)
             self.report(Progress(self.done, self.total))
-            for name, batches in plan.batches.items():
-                self._ask(self.tasks[name], batches)
+            with encode_once(self.loaded.model):
+                for name, batches in plan.batches.items():
+                    self._ask(self.tasks[name], batches)
             self.directory.rewrite(arranged(self.directory.lines, manifest, self.whole, options.seed))
         scores = summaries(self.directory.path, {name: task.summarise for name, task in self.whole.items()})
         return Validation(self.directory.path, manifest, self.asked, scores)

@@ -85,6 +85,13 @@ def test_families_do_not_import_their_siblings(path):
         assert not siblings & set(imports(path))
 
 
+def test_tasks_do_not_import_their_siblings():
+    plugins = {"grounding", "pope", "vqa", "scenes"}
+    for name in plugins:
+        siblings = {f"biaskit.tasks.{other}" for other in plugins - {name}}
+        assert not siblings & set(imports(PACKAGE / "tasks" / f"{name}.py"))
+
+
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_a_file_is_one_thought(path):
     assert path.read_text(encoding="utf-8").count("\n") <= 300

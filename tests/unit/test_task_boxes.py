@@ -63,7 +63,8 @@ def test_llava_padded_as_it_was_trained():
 
 FORMS = [
     "{}, {}, {}, {}", "[{}, {}, {}, {}]", "({},{},{},{})", "[{} {} {} {}]", "[{}, {}, {}, {}", "{}, {}, {}, {}]", "({},{}),({},{})",
-    "[{},{}] to [{},{}]", "({}, {}) and ({}, {})", "[[{}, {}], [{}, {}]]", "{{{}, {}, {}, {}}}", "<box>{},{},{},{}</box>", "[[{},{},{},{}]]",
+    "[{},{}] to [{},{}]", "({}, {}) and ({}, {})", "[[{}, {}], [{}, {}]]", "{{{}, {}, {}, {}}}", "<box>{},{},{},{}</box>",
+    "[[{},{},{},{}]]",
     "x1={}, y1={}, x2={}, y2={}", '{{"x1": {}, "y1": {}, "x2": {}, "y2": {}}}', "xmin: {} ymin: {} xmax: {} ymax: {}",
     "left: {}, top: {}, right: {}, bottom: {}", "There are 2 dogs in 1 picture. The 1st is at [{}, {}, {}, {}].",
     "Sure! The region is [{}, {}, {}, {}], and another [0.9, 0.9, 0.95, 0.95].", "The box of the 3 cats is ({},{}),({},{}). 12 24",
@@ -80,7 +81,8 @@ def test_forms_of_a_box(form, values):
 @pytest.mark.parametrize(
     "text",
     [
-        "", "no", "I cannot see a dog.", "[0.1, 0.2, 0.3]", "1 2 3", "[12, 13]", "0.1,0.2", "<box></box>", "2024-01-02 10:20", "[a, b, c, d]",
+        "", "no", "I cannot see a dog.", "[0.1, 0.2, 0.3]", "1 2 3", "[12, 13]", "0.1,0.2", "<box></box>", "2024-01-02 10:20",
+        "[a, b, c, d]",
         "[10, 20, 30, 40]", "[100, 200, 300, 400]", "<loc01> <loc02> <loc03>", "<loc01> <loc02> <loc03> <loc99>", "[nan, nan, nan, nan]",
         "[110%, 20%, 50%, 60%]", "y1: 0.1, x1: 0.2, y2: 0.3, x2: 0.4",
     ],
@@ -92,7 +94,7 @@ def test_what_is_no_box_of_fractions(text):
 
 
 def test_fractions_are_fractions_in_every_convention():
-    """Nobody means a box within one pixel, so a model that ignores its own convention is still understood; whole numbers stay what they are."""
+    """Nobody means a box within one pixel, so a model that ignores its own convention is understood; whole numbers stay what they are."""
     for model_type in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl"):
         assert read_box("[0.25, 0.1, 0.75, 0.5]", seen(model_type)) == pytest.approx((160, 48, 480, 240))
     assert read_box("[0, 0, 1, 1]", seen("internvl")) == pytest.approx((0, 0, 0.64, 0.48))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import cache
 
 import pytest
 from hypothesis import example, given
@@ -72,10 +72,13 @@ def test_pope_by_counting(pairs):
 @pytest.mark.parametrize(
     ("text", "plain"),
     [
-        ("The dog", "dog"), ("a  cat", "cat"), ("Two", "2"), ("ten dogs", "10 dogs"), ("none", "0"), ("dont", "don't"), ("couldnt've", "couldn't've"),
-        ("it's", "it's"), ("red, white", "red white"), ("red,white", "red white"), ("1,000", "1000"), ("1,000 a-b", "1000 ab"), ("3.14", "3.14"),
-        ("yes.", "yes"), ("u.s.", "us"), ("what?", "what"), ("a/b", "b"), ("t-shirt", "t shirt"), ("t - shirt", "t shirt"), ("YES", "yes"),
-        ("line\nbreak\ttab", "line break tab"), ("an", ""), ("", ""), (" (left) ", "left"), ('"stop"', "stop"), ("10:30", "10:30"), ("$5", "$5"),
+        ("The dog", "dog"), ("a  cat", "cat"), ("Two", "2"), ("ten dogs", "10 dogs"), ("none", "0"), ("dont", "don't"),
+        ("couldnt've", "couldn't've"), ("it's", "it's"), ("red, white", "red white"), ("red,white", "red white"), ("1,000", "1000"),
+        ("1,000 a-b", "1000 ab"),
+        ("3.14", "3.14"), ("yes.", "yes"), ("u.s.", "us"), ("what?", "what"), ("a/b", "b"), ("t-shirt", "t shirt"),
+        ("t - shirt", "t shirt"), ("YES", "yes"),
+        ("line\nbreak\ttab", "line break tab"), ("an", ""), ("", ""), (" (left) ", "left"), ('"stop"', "stop"), ("10:30", "10:30"),
+        ("$5", "$5"),
     ],
 )  # fmt: skip
 def test_normalise_by_hand(text, plain):
@@ -136,7 +139,7 @@ def test_vqa_accuracy_by_hand():
 def oracle_distance(one, other):
     """Levenshtein by the recursion of its definition."""
 
-    @lru_cache(maxsize=None)
+    @cache
     def distance(i, j):
         if i == 0 or j == 0:
             return i + j
@@ -177,8 +180,10 @@ def test_anls_by_hand():
 @pytest.mark.parametrize(
     ("answer", "truth", "right"),
     [
-        ("10", "10", 1), ("10.5", "10", 1), ("10.51", "10", 0), ("9.5", "10", 1), ("9.49", "10", 0), ("-10.5", "-10", 1), ("10", "-10", 0),
-        ("50%", "0.5", 1), ("52.5 %", "50%", 1), ("53%", "50%", 0), ("50", "50%", 0), ("1,000", "1000", 1), ("$1,040", "1000", 1), ("0", "0", 1),
+        ("10", "10", 1), ("10.5", "10", 1), ("10.51", "10", 0), ("9.5", "10", 1), ("9.49", "10", 0), ("-10.5", "-10", 1),
+        ("10", "-10", 0),
+        ("50%", "0.5", 1), ("52.5 %", "50%", 1), ("53%", "50%", 0), ("50", "50%", 0), ("1,000", "1000", 1), ("$1,040", "1000", 1),
+        ("0", "0", 1),
         ("0.0", "0", 0), ("yes", "Yes", 1), ("yes.", "Yes", 1), ("no", "yes", 0), ("2019", "2019", 1), ("", "5", 0), ("five", "5", 0),
         ("10 dogs", "10", 0), ("1e1", "10", 1), ("nan", "1", 0), ("inf", "1", 0), ("10.", "10", 1),
     ],
