@@ -170,7 +170,7 @@ def _tried(
         loaded, list(asking.tasks), grid, out=folder, limit=asking.questions, batch_size=batch_size, workers=0,
         report=lambda progress: tell(f"asking {progress.task}".strip(), progress.done, progress.total),
     )  # fmt: skip
-    metrics = {task["task"]: task["metric"] for task in done.manifest["tasks"]}
+    metrics = {task["name"]: task["metric"] for task in done.manifest["tasks"]}
     held: dict[tuple[str, str | None, str], dict[str, float]] = {}
     names = {cell["cell"]: cell["prior_name"] or cell["pruner"] for cell in done.manifest["cells"]}
     for line in (folder / "results.jsonl").read_text(encoding="ascii").splitlines():
