@@ -159,7 +159,8 @@ def _run(
             axis, group, out, samples=samples, seed=seed, layers=wanted, batch_size=batch_size, asking=asking, reference=reference,
             report=bars,
         )  # fmt: skip
-    draw_transfer(study, out / "study.png", force=True)
+    title = "Priors from pictures without content" if reference else ""
+    draw_transfer(study, out / "study.png", title=title, force=True)
     _write({"study": "content-free" if reference else "transfer", **study.to_json()}, out, as_json)
     if not as_json:
         _print(study)

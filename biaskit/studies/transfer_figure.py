@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from biaskit.figure_file import FAINT, INK, STYLE, check_out, write_figure
 from biaskit.studies.transfer import Study
 
-_LEFT, _CELL, _ROW, _HEAD, _SCORES = 2.1, 0.36, 0.24, 0.75, 2.3  # inches
+_LEFT, _CELL, _ROW, _HEAD, _SCORES = 2.1, 0.36, 0.24, 0.85, 2.3  # inches
 _MOST = 32  # layers shown; of more, every other one or fewer
 
 
@@ -49,7 +49,7 @@ def draw_transfer(study: Study, out: str | os.PathLike[str] | None = None, *, ti
             _draw_scores(figure.add_axes(place), rows, task if home is None else f"{task}, {home}", show_names=index == 0)
         heading = title or f"How far a prior carries over: {study.axis}"
         figure.text(0.1 / width, 1 - 0.22 / height, heading, fontsize=9, weight="bold", parse_math=False)
-        note = f"Pearson correlation of the maps by decoder layer, {study.samples:,} images each"
+        note = f"Pearson correlation of the maps, {study.samples:,} images each"
         if study.scores:
             how = study.asking
             note += f" · scores: {how.pruner} at K = {how.layer}, {how.retention:.0%} kept, bars: 95 %"
@@ -81,6 +81,8 @@ def _draw_strip(axes: Axes, pairs: Sequence[str], layers: Sequence[int], values:
     axes.set_xticks(range(len(layers)), [str(layer) for layer in layers], fontsize=6.5)
     axes.set_yticks(range(len(pairs)), pairs, fontsize=6.5, parse_math=False)
     axes.xaxis.tick_top()
+    axes.xaxis.set_label_position("top")
+    axes.set_xlabel("decoder layer", fontsize=6.5, labelpad=2)
     axes.tick_params(length=0, pad=2)
 
 
