@@ -69,6 +69,8 @@ def _label(value: Any) -> str:
     """A name that a method's label can carry: it begins with a letter and has no blanks."""
     if isinstance(value, tuple):
         return f"s{value[0]}x{value[1]}"
+    if str(value).startswith(MEAN):
+        return f"mean-{_label(str(value).removeprefix(MEAN))}"
     text = "neutral" if value == PROMPT else "unresized" if value is None else str(value).removeprefix("task:")
     text = re.sub(r"[^A-Za-z0-9.-]+", "-", Path(text).stem if "/" in text else text).strip("-.")[:24] or "x"
     return text if text[0].isalpha() else f"c{text}"

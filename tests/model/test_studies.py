@@ -49,6 +49,7 @@ def test_one_thing_varies_at_a_time():
     axis, group = conditions(["demo"], ["scenes"], sizes=[None, (336, 448)])
     assert (axis, [c.label for c in group]) == ("size", ["unresized", "s336x448"])
     assert [c.label for c in conditions(["a/7b", "b/7b"], ["scenes"])[1]] == ["c7b-1", "c7b-2"]
+    assert [c.label for c in conditions(["demo"], ["a/coco", "mean:a/coco", "mean:scenes"])[1]] == ["coco", "mean-coco", "mean-scenes"]
     with pytest.raises(BiaskitError, match="nothing varies"):
         conditions(["demo"], ["scenes"])
     with pytest.raises(BiaskitError, match="prompt and data vary"):
