@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from biaskit.cli import validate_analyse
+from biaskit.cli.validate_report import published, report
+
 if TYPE_CHECKING:
     from biaskit.prior import Prior
     from biaskit.tasks import Task
@@ -19,7 +22,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Does debiasing help? Ask a model with and without pruning, and keep every answer.", invoke_without_command=True)
 
-METHODS = "Comma-separated: none, or NAME[@KEY=VALUE…][+prior], such as none,fastv,fastv+prior,d2pruner@alpha=0.5+prior."
+app.command("report")(report)
+app.command("published")(published)
+app.command("analyse")(validate_analyse.analyse)
+
+METHODS = "Methods, comma-separated or repeated, with their settings and priors: none,fastv,fastv+prior,d2pruner@alpha=0.5@layer=3+prior."
 
 
 @app.callback()
@@ -138,8 +145,8 @@ def _named(text: str, default: str) -> tuple[str, str]:
 
 
 def _tasks(words: list[str], data: list[str], images: list[str], limit: int | None) -> dict[str, Task]:
-    """Open the tasks; generated ones are made as long as the limit."""
-    from biaskit.tasks import open_task
+    """Open the tasks."""
+    from biaskit.validation.plan import opened
 
     places: list[dict[str, str]] = []
     for given, option in ((data, "--data"), (images, "--images")):
@@ -150,9 +157,7 @@ def _tasks(words: list[str], data: list[str], images: list[str], limit: int | No
     tasks: dict[str, Task] = {}
     for word in words:
         where = [place.get(word, place.get(word.split(":")[0], place.get(""))) for place in places]
-        task = open_task(word, where[0], images=where[1])
-        if limit is not None and 0 < len(task) < limit:
-            task = open_task(word, where[0], images=where[1], n=limit)
+        task = opened(word, limit, where[0], where[1])
         tasks[task.name] = task
     return tasks
 

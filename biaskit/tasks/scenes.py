@@ -57,7 +57,10 @@ class Scenes(Task):
             given = ", ".join(f"{name}={value}" for name, value in {**settings, "seed": seed}.items())
             raise TaskError(f"{opening.key} cannot take {given}", f"its arguments are {cls.arguments}; seeds below 1000 were trained on")
         if opening.data is not None or opening.images is not None:
-            raise TaskError(f"{opening.key} takes no data", "leave --data and --images out: its scenes are drawn")
+            raise TaskError(
+                f"{opening.key} takes no data",
+                "its scenes are drawn: leave --data and --images out, or say which task they are for (--data refcoco=DIR)",
+            )
         if opening.n is not None and opening.n < 1:
             raise TaskError(f"{opening.key} cannot have {opening.n} questions", "ask for at least 1")
         return cls(placement, 1000 if opening.n is None else opening.n, int(seed))

@@ -113,8 +113,11 @@ def answer(
     model, inputs = loaded.model, asked.prepared.inputs
     seeds = [seed_of(wanted.seed, task.name, task.identify(i)) for i in asked.items]
 
+    settings: dict[str, Any] = {"max_new_tokens": task.max_new_tokens, "do_sample": False, "disable_compile": True}
+    if model.generation_config.pad_token_id is None:  # else every call would say that it takes the end token instead
+        settings["pad_token_id"] = loaded.processor.tokenizer.pad_token_id
     with prune(model, cell.pruner, prior=cell.prior, seed=seeds, say=say, observe=wanted.observe) as pruning:
-        output = model.generate(**inputs, max_new_tokens=task.max_new_tokens, do_sample=False, disable_compile=True)
+        output = model.generate(**inputs, **settings)
     fresh = output[:, inputs["input_ids"].shape[1] :].cpu()
     texts: Sequence[str] = loaded.processor.tokenizer.batch_decode(fresh, skip_special_tokens=True)
     return [text.strip() for text in texts], pruning.samples

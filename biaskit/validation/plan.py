@@ -9,9 +9,15 @@ from typing import Any
 import numpy as np
 
 from biaskit.errors import BiaskitError
-from biaskit.tasks.base import Task
+from biaskit.tasks import Task, open_task
 from biaskit.validation.cells import Cell
 from biaskit.validation.directory import Key, Line
+
+
+def opened(name: str, limit: int | None, data: str | None = None, images: str | None = None) -> Task:
+    """Open a task; generated ones are made long enough for the limit."""
+    task = open_task(name, data, images=images)
+    return open_task(name, data, images=images, n=limit) if limit is not None and 0 < len(task) < limit else task
 
 
 def order(task: Task, limit: int | None, seed: int) -> list[int]:

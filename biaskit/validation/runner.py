@@ -21,13 +21,13 @@ from biaskit.families.load import Loaded, load_model
 from biaskit.feed import ahead, default_workers
 from biaskit.prior import Prior
 from biaskit.store import load_prior
-from biaskit.tasks import Task, open_task
+from biaskit.tasks import Task
 from biaskit.tasks.base import TaskView
 from biaskit.validation.answers import Asker, Wanted
 from biaskit.validation.cells import Cell, Grid
 from biaskit.validation.directory import Directory, summaries
 from biaskit.validation.manifest import describe_prior, make_manifest, merge
-from biaskit.validation.plan import Batch, arranged, make_plan, order
+from biaskit.validation.plan import Batch, arranged, make_plan, opened, order
 from biaskit.validation.questions import Questions
 
 
@@ -119,7 +119,19 @@ def validate(
         shares = [retention] if isinstance(retention, int | float) else list(retention)
         grid = Grid(methods=list(grid), retentions=[float(share) for share in shares], priors=_priors(prior))
     cells = grid.cells(loaded.model.config)
-    return _Run(loaded, tasks, cells, Directory(Path(out)), chosen, report or (lambda progress: None), say or (lambda line: None)).run()
+    return _Run(loaded, tasks, cells, Directory(Path(out)), chosen, report or (lambda progress: None), _once(say)).run()
+
+
+def _once(say: Callable[[str], None] | None) -> Callable[[str], None]:
+    """Say every line only once: each batch brings the same warnings again."""
+    said: set[str] = set()
+
+    def tell(line: str) -> None:
+        if say is not None and line not in said:
+            said.add(line)
+            say(line)
+
+    return tell
 
 
 def _settings(observe: Observe | None) -> dict[str, Any] | None:
@@ -143,7 +155,7 @@ def _opened(wanted: Sequence[Task | str], limit: int | None) -> dict[str, Task]:
         raise BiaskitError(f"limit is {limit}", "ask at least 1 question of each task")
     tasks: dict[str, Task] = {}
     for one in wanted:
-        task = open_task(one) if isinstance(one, str) else one
+        task = opened(one, limit) if isinstance(one, str) else one
         if not len(task):
             raise BiaskitError(f"task {task.name} has no questions", "check its data")
         tasks[task.name] = task

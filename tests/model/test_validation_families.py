@@ -52,7 +52,9 @@ def test_images_are_encoded_once_and_nothing_changes(name):
 
 def flat_prior(loaded):
     planes = {
-        name: PlaneStats(torch.ones(6, *size).numpy()) for name, size in loaded.family.canonical(loaded.model.config).items() if name != "cls"
+        name: PlaneStats(torch.ones(6, *size).numpy())
+        for name, size in loaded.family.canonical(loaded.model.config).items()
+        if name != "cls"
     }
     return Prior(planes, tuple(range(6)), torch.ones(6).numpy(), {"model_type": loaded.model.config.model_type})
 

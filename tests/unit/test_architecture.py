@@ -15,7 +15,10 @@ PACKAGE = Path(biaskit.__file__).parent
 
 LEVELS = {
     "0": ["__init__", "errors", "registry", "grid", "correlation", "prior_format", "array_file"],
-    "1": ["prior", "jackknife", "measures", "signals", "select", "prior_layout", "selector_file", "kept"],
+    "1": [
+        *("prior", "jackknife", "measures", "signals", "select", "prior_layout", "selector_file", "kept"),
+        *("resampling", "significance"),
+    ],
     "2a": ["images", "store", "exchange", "pruners", "tasks"],
     "2b": [
         *("families", "attention", "moments", "ranks"),
@@ -24,7 +27,7 @@ LEVELS = {
     "3": ["feed", "resume", "calibration", "prompts", "bias", "verdict", "apply", "decisions"],
     "4": [
         *("plots", "panels", "figure_layout", "figure_file", "overlay", "side_by_side"),
-        *("selections", "studies", "demo", "testing", "contracts", "validation"),
+        *("selections", "studies", "demo", "testing", "contracts", "validation", "report"),
     ],
     "5": ["cli", "__main__"],
 }
