@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from biaskit.cli import validate_analyse
 from biaskit.cli.validate_report import published, report
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ app = typer.Typer(help="Does debiasing help? Ask a model with and without prunin
 
 app.command("report")(report)
 app.command("published")(published)
+app.command("analyse")(validate_analyse.analyse)
 
 METHODS = "Methods, comma-separated or repeated, with their settings and priors: none,fastv,fastv+prior,d2pruner@alpha=0.5@layer=3+prior."
 

@@ -21,6 +21,7 @@ from biaskit.selections.run import Point, Selections, read_selections
 
 Out = str | os.PathLike[str] | None
 
+_LONGEST = 26  # letters of a method that are shown
 _NO_POINTS = "run `biaskit validate … --analyse`, which measures importance and Hopkins statistic"
 
 
@@ -114,7 +115,7 @@ def _size(index: int, count: int) -> float:
 
 
 def _legend(figure: Figure, colours: dict[str, Any], retentions: Sequence[float]) -> None:
-    marks = [Line2D([], [], marker="o", linestyle="", color=colour, label=method[:26]) for method, colour in colours.items()]
+    marks = [Line2D([], [], marker="o", linestyle="", color=colour, label=_short(method)) for method, colour in colours.items()]
     sizes = [_size(index, len(retentions)) for index in range(len(retentions))]
     marks += [
         Line2D([], [], marker="o", linestyle="", color="0.5", markersize=size, label=f"{retention:.3g} kept")
@@ -144,7 +145,8 @@ def overlap_matrix(
     if not matrices:
         raise BiaskitError(f"{found.directory} does not list the kept tokens of two methods", "run `biaskit validate … --analyse`")
     most = max(len(names) for names, _, _ in matrices.values())
-    side, label = 0.36 * most, 1.5
+    longest = min(_LONGEST, max(len(name) for names, _, _ in matrices.values() for name in names))
+    side, label = 0.36 * most, 0.4 + 0.055 * longest
     with rc_context(_style(out, force)):
         width, height = label + len(matrices) * (side + 0.35) + 0.75, side + label + 0.75
         figure = Figure(figsize=(max(width, 4.2), height))
@@ -172,11 +174,15 @@ def _matrix(axes: Axes, names: Sequence[str], values: Any, *, show_names: bool) 
     for i, j in np.ndindex(values.shape):
         if i != j and math.isfinite(values[i, j]):
             axes.text(j, i, f"{values[i, j]:.2f}", ha="center", va="center", fontsize=5.5, color="white" if values[i, j] > 0.45 else INK)
-    words = [name if len(name) <= 24 else f"{name[:23]}…" for name in names]
+    words = [_short(name) for name in names]
     axes.set_xticks(range(len(names)), words, rotation=60, ha="right", rotation_mode="anchor", fontsize=6.5, parse_math=False)
     axes.set_yticks(range(len(names)), words if show_names else [""] * len(names), fontsize=6.5, parse_math=False)
     axes.tick_params(length=0, pad=2)
     return image
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
 
 
 def _style(out: Out, force: bool) -> Any:
