@@ -24,6 +24,7 @@ _PUBLIC = {
     "open_source": "images",
     "prune": "apply",
     "record_attention": "attention",
+    "validate": "validation.runner",
 }
 
 __all__ = ["__version__", *_PUBLIC]

@@ -8,14 +8,14 @@ pruning.samples[0].indices
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from transformers import PreTrainedModel
 
-from biaskit.decisions import Decisions, Pruning
+from biaskit.decisions import Decisions, Observe, Pruning
 from biaskit.errors import BiaskitError
 from biaskit.families.load import Loaded
 from biaskit.hooks import Narrower
@@ -34,8 +34,9 @@ def prune(
     pruner: Pruner,
     *,
     prior: Prior | None = None,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     say: Callable[[str], None] | None = None,
+    observe: Observe | None = None,
 ) -> Iterator[Pruning]:
     """Prune the visual tokens of every prompt that the model prefills inside the block.
 
@@ -52,8 +53,10 @@ def prune(
     Args:
         model: a stock model, or a checkpoint from `load_model`. pruner: the method and its settings.
         prior: A_bias of this model, for pruners that read attention.
-        seed: of pruners that draw random numbers; sample i of the block always draws the same.
+        seed: of pruners that draw random numbers; sample i of the block always draws the same. Several seeds: one for each sample of the
+            block, which then draws the same in whatever batch it comes.
         say: called with each warning; by default they go to `warnings`.
+        observe: called with every decision: what the pruner saw and what it keeps; its answer goes into the report.
 
     Yields:
         The report, which follows each prefill.
@@ -65,8 +68,8 @@ def prune(
     stock = model.model if isinstance(model, Loaded) else model
     tell = say or (lambda line: warnings.warn(line, stacklevel=3))
     stages = pruner.stages()
-    record = bool(pruner.needs & {"attention", "keys"})
-    decisions = Decisions(stock, pruner, prior, seed, tell)
+    decisions = Decisions(stock, pruner, prior, seed, tell, observe)
+    record = bool(decisions.needs & {"attention", "keys"})
     compact = pruner.positions == "compact"
     if compact and multi_axis(stock):
         compact = False

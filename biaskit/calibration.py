@@ -21,7 +21,7 @@ from biaskit.families.load import Loaded, load_model
 from biaskit.feed import Preprocessor, Skip, Task, attended, default_workers, feed
 from biaskit.images import ImageSource, open_source
 from biaskit.images.base import order
-from biaskit.moments import Moments
+from biaskit.moments import GROUPS, Moments
 from biaskit.prior import Prior
 from biaskit.prompts import PROMPT
 from biaskit.ranks import Ranks
@@ -47,6 +47,7 @@ class Options:
     prompts: tuple[str, ...] = (PROMPT,)
     layers: tuple[int, ...] | str | None = None
     per_head: bool = False
+    groups: int = GROUPS
     seed: int = 0
     batch_size: int | None = None
     workers: int | None = None
@@ -75,7 +76,7 @@ def calibrate(
         samples: n; by default 1,000, or all images of a smaller source.
         prompts: texts, cycled over the images, each wrapped in the model's chat template.
         layers: 0-based decoder layers, "all", or None for those the presets need.
-        per_head: also keep each head's mean.
+        per_head: also keep each head's mean. groups: blocks of images whose means are kept, at most one an image.
         seed: of the choice of images.
         batch_size: images a forward pass; by default 8 on a GPU, 2 on a CPU. Results agree to about 1e-6 relative between sizes.
         workers: preprocessing processes; by default as the machine has cores to spare.
@@ -110,7 +111,7 @@ class _Calibration:
         self.max_skips = max(10, self.samples // 4) if options.max_skips is None else options.max_skips
         canonical = loaded.family.canonical(self.config)
         heads = int(stack.num_attention_heads) if options.per_head else None
-        self.shape = (self.samples, len(self.layers), canonical, heads)
+        self.shape = (self.samples, len(self.layers), canonical, heads, options.groups)
         self.moments = Moments(*self.shape)
         self.ledger = Ledger()
         self.counting = False  # a batch is half counted
@@ -135,6 +136,7 @@ class _Calibration:
             "seed": self.options.seed,
             "layers": list(self.layers),
             "per_head": self.options.per_head,
+            "groups": self.options.groups,
             "dtype": str(self.loaded.model.dtype).removeprefix("torch."),
             "attention": decoder_config(self.loaded.model)._attn_implementation,
             "torch": torch.__version__,
@@ -252,7 +254,7 @@ class _Calibration:
 
     def _provenance(self) -> dict[str, str]:
         """The settings as a prior's metadata has them."""
-        names = ("layers", "per_head", "n_images")
+        names = ("layers", "per_head", "groups", "n_images")
         return {name: value if isinstance(value, str) else json.dumps(value) for name, value in self.settings.items() if name not in names}
 
     def _prior(self) -> Prior:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 Indices = NDArray[np.int64]
 
+Observe = Callable[[Signals, Keep], Mapping[str, float]]
+"""Looks at a decision: what the pruner saw and what it keeps → what is to be reported. What it reads beyond the pruner's own needs it names
+in an attribute `needs`, a set of names as in `Pruner.needs`; before layer 0 only `embeds` exists."""
+
 _STATIC = (
     "static key-value cache on a GPU: pass disable_compile=True to generate(), which otherwise compiles decode steps; "
     "pruning is not tested under torch.compile"
@@ -42,6 +46,7 @@ class SampleReport:
         mean_tokens: visual tokens per decoder layer, averaged over all layers.
         cache_lengths: rows held by each decoder layer's cache, text and fillers of the batch included; None without a cache.
         cache_bytes: this sample's share of the cache's real memory.
+        observed: what `prune`'s `observe` said about the decisions.
     """
 
     n_visual: int
@@ -50,6 +55,7 @@ class SampleReport:
     mean_tokens: float
     cache_lengths: tuple[int, ...] | None = None
     cache_bytes: int | None = None
+    observed: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def info(self) -> Mapping[str, float]:
@@ -82,19 +88,29 @@ class _Sample:
     generator: torch.Generator
     left: Indices  # indices into the N visual tokens
     stages: list[tuple[int, int, Mapping[str, float]]] = field(default_factory=list)
+    observed: dict[str, float] = field(default_factory=dict)
 
 
 class Decisions:
     """Implements `prompt.Decider` with a pruner."""
 
-    def __init__(self, model: PreTrainedModel, pruner: Pruner, prior: Prior | None, seed: int, say: Callable[[str], None]) -> None:
-        self.model, self.pruner, self.prior, self.seed, self.say = model, pruner, prior, seed, say
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        pruner: Pruner,
+        prior: Prior | None,
+        seed: int | Sequence[int],
+        say: Callable[[str], None],
+        observe: Observe | None = None,
+    ) -> None:
+        self.model, self.pruner, self.prior, self.seed, self.say, self.observe = model, pruner, prior, seed, say, observe
+        self.needs: frozenset[str] = pruner.needs | getattr(observe, "needs", frozenset())
         self.family = families.get(model.config.model_type)
         self.stack = decoder(model)
         self.stages = pruner.stages()
         self.report = Pruning()
         self.batch: list[_Sample] = []
-        self.decided = 0
+        self.decided = self.shown = 0
         self.warned = False
 
     def idle(self) -> None:
@@ -107,15 +123,26 @@ class Decisions:
         self.idle()
         self.batch = []
         layouts = self.family.layout(self.model.config, inputs)
+        mixed = [self._mixed(row // copies) for row in range(len(ids))]
         for row in range(len(ids)):
-            if row and torch.equal(ids[row], ids[row - 1]) and torch.equal(embeds[row], embeds[row - 1]):
+            alike = row > 0 and mixed[row] == mixed[row - 1]
+            if alike and torch.equal(ids[row], ids[row - 1]) and torch.equal(embeds[row], embeds[row - 1]):
                 self.batch.append(self.batch[-1])
                 continue
-            state = np.random.SeedSequence([self.seed, self.decided]).generate_state(1, np.uint64)
+            state = np.random.SeedSequence(mixed[row] or [self.seed, self.decided]).generate_state(1, np.uint64)
             self.decided += 1
             generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
             layout = layouts[row // copies]
             self.batch.append(_Sample(layout, generator, np.arange(len(layout))))
+        self.shown += len(layouts)
+
+    def _mixed(self, number: int) -> list[int]:
+        """The seed of a sample of this prefill, if every sample has its own; else nothing, and its place in the block counts."""
+        if isinstance(self.seed, int):
+            return []
+        if self.shown + number >= len(self.seed):
+            raise BiaskitError(f"{len(self.seed)} seeds, but sample {self.shown + number} of the block has none", "give one seed a sample")
+        return [self.seed[self.shown + number]]
 
     def decide(self, view: View) -> Tensor | None:
         """Ask the pruner about each sample in turn."""
@@ -132,14 +159,17 @@ class Decisions:
         held, wanted = len(sample.left), self.stages[view.stage].tokens(len(sample.layout))
         info: Mapping[str, float] = {}
         if wanted < held:
-            kept = self.pruner.select(self._signals(view, row, sample), wanted)
+            signals = self._signals(view, row, sample)
+            kept = self.pruner.select(signals, wanted)
             sample.left = sample.left[check_keep(kept, held, type(self.pruner).__name__)]
+            if self.observe is not None:
+                sample.observed.update(self.observe(signals, kept))
             info = kept.info
         sample.stages.append((view.layer, len(sample.left), info))
 
     def _signals(self, view: View, row: int, sample: _Sample) -> Signals:
         """Gather what the pruner needs of one sample, in float32."""
-        needs, layout = self.pruner.needs, sample.layout if len(sample.left) == len(sample.layout) else sample.layout.part(sample.left)
+        needs, layout = self.needs, sample.layout if len(sample.left) == len(sample.layout) else sample.layout.part(sample.left)
         device, inside = view.hidden.device, view.layer > 0
         index, alive = (part[row].cpu().numpy() for part in (view.narrowing.index, view.narrowing.alive))
         visual = alive & np.isin(index, layout.positions)
@@ -178,10 +208,7 @@ class Decisions:
             if getattr(cache, "is_compileable", False) and held[0].device.type != "cpu" and not self.warned:
                 self.warned = True
                 self.say(_STATIC)
-        self.report.samples = tuple(
-            SampleReport(len(sample.layout), torch.from_numpy(sample.left), tuple(sample.stages), _layer_mean(sample, depth), lengths, size)
-            for sample in self.batch
-        )
+        self.report.samples = tuple(_reported(sample, depth, lengths, size) for sample in self.batch)
         self.batch = []
 
 
@@ -191,6 +218,11 @@ def _recorded(signal: Tensor | None) -> Tensor:
             "the keys of this pass were not recorded", "under eager attention they are read from the cache: use sdpa, or use_cache=True"
         )
     return signal
+
+
+def _reported(sample: _Sample, depth: int, lengths: tuple[int, ...] | None, size: int | None) -> SampleReport:
+    left, stages = torch.from_numpy(sample.left), tuple(sample.stages)
+    return SampleReport(len(sample.layout), left, stages, _layer_mean(sample, depth), lengths, size, sample.observed)
 
 
 def _layer_mean(sample: _Sample, depth: int) -> float:

@@ -8,13 +8,14 @@ time of the block; it is no module, so a hook cannot do it.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from biaskit.errors import ModelError
 
@@ -32,25 +33,15 @@ class EncodedImages:
     @contextmanager
     def attached(self, base: Any) -> Iterator[None]:
         """Watch the base model's image encoder. Afterwards the model has its own method again."""
-        stock, own = getattr(base, _METHOD, None), vars(base).get(_METHOD)
-        if stock is None:
-            raise ModelError(f"{type(base).__name__} has no image encoder", "biaskit models list names what is supported")
 
-        @wraps(stock)
-        def watched(*args: Any, **kwargs: Any) -> Any:
+        def watched(stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             output = stock(*args, **kwargs)
             self.given = dict(inspect.signature(stock).bind(*args, **kwargs).arguments)
             self.output, self.features = output, sum(part.shape[:-1].numel() for part in getattr(output, "pooler_output", ()))
             return output
 
-        setattr(base, _METHOD, watched)
-        try:
+        with _around(base, watched):
             yield
-        finally:
-            if own is None:
-                delattr(base, _METHOD)
-            else:
-                setattr(base, _METHOD, own)
 
     def forget(self) -> None:
         """Drop the images: their prefill is over."""
@@ -74,6 +65,60 @@ class EncodedImages:
         wanted = int((ids == image_token_id).sum())
         copies = wanted // self.features if self.features and wanted % self.features == 0 else 1
         return {**inputs, **self.given, "input_ids": ids[::copies]}, copies
+
+
+@contextmanager
+def encode_once(model: PreTrainedModel) -> Iterator[None]:
+    """Encode images only once if the model is called with the same ones again and again inside the block; the last batch is remembered.
+
+    `with prune(...)` blocks may stand inside. The features are those that the model would compute again, to the bit.
+
+    Raises:
+        ModelError: the model has no image encoder.
+    """
+    last: list[tuple[Mapping[str, Any], Any]] = []
+
+    def remembered(stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        given = dict(inspect.signature(stock).bind(*args, **kwargs).arguments)
+        if not last or not _alike(last[0][0], given):
+            last.clear()
+            last.append((given, stock(*args, **kwargs)))
+        return last[0][1]
+
+    with _around(model.base_model, remembered):
+        yield
+
+
+@contextmanager
+def _around(base: Any, called: Callable[..., Any]) -> Iterator[None]:
+    """Have `called(stock, …)` called in place of a base model's image encoder; afterwards the model has its own method again."""
+    stock, own = getattr(base, _METHOD, None), vars(base).get(_METHOD)
+    if stock is None:
+        raise ModelError(f"{type(base).__name__} has no image encoder", "biaskit models list names what is supported")
+
+    @wraps(stock)
+    def instead(*args: Any, **kwargs: Any) -> Any:
+        return called(stock, *args, **kwargs)
+
+    setattr(base, _METHOD, instead)
+    try:
+        yield
+    finally:
+        if own is None:
+            delattr(base, _METHOD)
+        else:
+            setattr(base, _METHOD, own)
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Tell whether two calls were given the same."""
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        return a is b or (type(a) is type(b) and a.device == b.device and a.dtype == b.dtype and torch.equal(a, b))
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return a.keys() == b.keys() and all(_alike(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(map(_alike, a, b))
+    return bool(a == b)
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from numpy.typing import NDArray
@@ -150,43 +150,66 @@ def _unchanged(batch: Any) -> Any:
     return batch
 
 
+class Ready(Protocol):
+    """What a dataset for `ahead` holds: `error` is what stops everything, for exceptions do not cross processes whole."""
+
+    @property
+    def error(self) -> BiaskitError | None:
+        """What went wrong, if anything."""
+
+
+R = TypeVar("R", bound=Ready)
+
+
 def feed(preprocessor: Preprocessor, tasks: Sequence[Task], *, workers: int, pin: bool) -> Iterator[Batch]:
-    """Yield the batches of `tasks` in order. At most two batches a worker wait in memory.
+    """Yield the batches of `tasks` in order, as `ahead` does.
 
     Args:
         preprocessor: makes the batches. tasks: what is to be done.
-        workers: processes that run ahead of the model; 0 prepares in this process.
-        pin: put the tensors into pinned memory.
 
     Raises:
         BiaskitError: the source as a whole failed.
         CalibrationError: the workers were killed, or ran out of shared memory.
     """
     preprocessor.tasks = tuple(tasks)
-    ahead: dict[str, Any] = {"prefetch_factor": 2, "multiprocessing_context": "fork" if sys.platform == "linux" else "spawn"}
+    return ahead(preprocessor, workers=workers, pin=pin, error=CalibrationError)
+
+
+def ahead(dataset: Dataset[R], *, workers: int, pin: bool, error: type[BiaskitError] = BiaskitError) -> Iterator[R]:
+    """Yield the items of a dataset in order. At most two items a worker wait in memory.
+
+    Args:
+        workers: processes that run ahead of the model; 0 prepares in this process.
+        pin: put the tensors into pinned memory. error: raised when the workers die.
+
+    Raises:
+        BiaskitError: an item has an error.
+        error: the workers were killed, or ran out of shared memory.
+    """
+    more: dict[str, Any] = {"prefetch_factor": 2, "multiprocessing_context": "fork" if sys.platform == "linux" else "spawn"}
     with warnings.catch_warnings():  # how many workers is the user's choice
         warnings.filterwarnings("ignore", message="This DataLoader will create")
-        loader: Iterable[Batch] = DataLoader(
-            preprocessor,
+        loader: Iterable[R] = DataLoader(
+            dataset,
             batch_size=None,
             num_workers=workers,
             collate_fn=_unchanged,
             pin_memory=pin,
             worker_init_fn=_depend,
-            **(ahead if workers else {}),
+            **(more if workers else {}),
         )
     try:
-        for batch in loader:
-            if batch.error is not None:
-                raise batch.error
-            yield batch
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        for item in loader:
+            if item.error is not None:
+                raise item.error
+            yield item
+    except RuntimeError as found:
+        if "DataLoader worker" not in str(found):
             raise
-        raise CalibrationError(
-            f"the preprocessing workers died: {str(error).splitlines()[0]}",
+        raise error(
+            f"the preprocessing workers died: {str(found).splitlines()[0]}",
             "the state is kept; go on with fewer --workers or a smaller --batch-size (0 workers use no shared memory)",
-        ) from error
+        ) from found
 
 
 def attended(

@@ -74,15 +74,17 @@ class Moments:
 
     Args:
         samples: n, how many images there will be; image number s falls into block ⌊s · groups / n⌋.
-        layers: L. canonical: (rows, cols) of each plane. heads: number of heads if they are kept apart.
+        layers: L. canonical: (rows, cols) of each plane. heads: number of heads if they are kept apart. groups: blocks.
     """
 
-    def __init__(self, samples: int, layers: int, canonical: Mapping[str, tuple[int, int]], heads: int | None = None) -> None:
+    def __init__(
+        self, samples: int, layers: int, canonical: Mapping[str, tuple[int, int]], heads: int | None = None, groups: int = GROUPS
+    ) -> None:
         self.samples = samples
         self.layers = layers
         self.canonical = dict(canonical)
         self.heads = heads
-        self.groups = min(GROUPS, samples)
+        self.groups = min(groups, samples)
         self.count = 0
         self.mass: Floats = np.zeros(layers)
         self.planes: dict[str, PlaneMoments] = {}

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from biaskit import __version__
-from biaskit.cli import models, priors, pruners, tasks
+from biaskit.cli import models, priors, pruners, study, tasks, validate
 from biaskit.cli.calibrate import calibrate
 from biaskit.cli.demo import demo
 from biaskit.cli.heatmap import heatmap
@@ -28,9 +28,11 @@ app.command()(heatmap)
 app.command()(prune)
 app.command()(scenes)
 app.command()(demo)
+app.add_typer(validate.app, name="validate")
 app.add_typer(priors.app, name="priors")
 app.add_typer(models.app, name="models")
 app.add_typer(pruners.app, name="pruners")
+app.add_typer(study.app, name="study")
 app.add_typer(tasks.app, name="tasks")
 
 

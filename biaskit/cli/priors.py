@@ -115,6 +115,8 @@ def diff(
     a: Annotated[str, typer.Argument(metavar="A", help="A file, or the name of a prior.", show_default=False)],
     b: Annotated[str, typer.Argument(metavar="B", help="Another.", show_default=False)],
     hub: Hub = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Also draw both, and their ratio: .png, .pdf or .svg.")] = None,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare two priors: the maps they share (each scaled to mean 1), and their metadata."""
@@ -123,6 +125,12 @@ def diff(
 
     first, second = load_prior(a, hub=hub), load_prior(b, hub=hub)
     maps = compare(first, second)
+    if out is not None:
+        from biaskit.side_by_side import side_by_side
+
+        names = Path(a).name.removesuffix(".safetensors"), Path(b).name.removesuffix(".safetensors")
+        side_by_side(first, second, names=names, out=out, force=force)
+        typer.echo(str(out), err=True)
     for row in maps:
         row["level_a"], row["level_b"] = (float(p.map(row["plane"], row["layer"]).mean()) for p in (first, second))
     meta, notes = _meta_diff(first, second), _only_one_has(first, second)

@@ -112,23 +112,15 @@ def _bytes(path: Path) -> bytes:
 
 def _parameters(words: list[str]) -> dict[str, Any]:
     """Read NAME=VALUE; values are JSON where they can be (0.5, true, null), else text."""
+    from biaskit.validation.cells import read_value
+
     found: dict[str, Any] = {}
     for word in words:
         name, equals, value = word.partition("=")
         if not equals or not name:
             raise typer.BadParameter(f"{word!r}: write NAME=VALUE", param_hint="--set")
-        found[name] = _value(value)
+        found[name] = read_value(value)
     return found
-
-
-def _value(text: str) -> Any:
-    """Read a number, true, false, null or a list; anything else is text."""
-    for read in (json.loads, float):
-        try:
-            return read(text)
-        except ValueError:
-            continue
-    return text
 
 
 def _answer(loaded: Loaded, prepared: Prepared, pruner: Pruner, prior: Prior | None, max_new_tokens: int, seed: int) -> dict[str, Any]:

@@ -72,6 +72,21 @@ class ModelFamily(ABC):
         """Return the decoder layers whose attention the presets of D2Pruner read: K − 1 for each K it recommends for this family."""
         return (1,)
 
+    def token_pixels(self, config: Any) -> float:
+        """Return how many pixels of the resized image a visual token is wide and high."""
+        vision = config.vision_config
+        return float(vision.image_size / (vision.image_size // vision.patch_size))
+
+    def resized(self, config: Any, layout: Layout) -> Size:
+        """Return (rows, cols) in pixels of a sample's first image as the tower got it, padding left out.
+
+        Where tokens were interpolated afterwards (LLaVA-OneVision's large canvases), the size that so many tokens stand for.
+        """
+        mine = {plane.name: plane for plane in layout.planes if plane.image == 0}
+        plane = next(mine[name] for name in ("canvas", "image", "base") if name in mine)
+        step = self.token_pixels(config)
+        return round(plane.rows * step), round(plane.cols * step)
+
     def check(self, config: Any) -> None:
         """Raise ModelError if a checkpoint of this class has a form that is not supported."""
 

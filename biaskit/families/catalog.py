@@ -95,6 +95,11 @@ def resolve(name: str) -> Place:
     )
 
 
+def short_name(name: str) -> str:
+    """Return the short name of a checkpoint that is known by its hub id or is embedded; "" where there is none."""
+    return next((short for short, known in CHECKPOINTS.items() if known.hub_id == name), name if name in EMBEDDED else "")
+
+
 def needs_code(name: str) -> ModelError:
     """Return the error for a checkpoint that stock classes cannot load."""
     other = twin(name)

@@ -51,6 +51,11 @@ class InternVL(ModelFamily):
         side = _side(config)
         return {"canvas": (2 * side, 2 * side), "thumbnail": (side, side)}
 
+    def token_pixels(self, config: Any) -> float:
+        """The pixel shuffle joins 2 × 2 patches."""
+        image = config.vision_config.image_size
+        return float((image[0] if isinstance(image, list | tuple) else image) / _side(config))
+
 
 def _side(config: Any) -> int:
     """Visual tokens along the side of a tile, after the pixel shuffle."""

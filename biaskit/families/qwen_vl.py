@@ -30,6 +30,10 @@ class QwenVL(ModelFamily):
         """32 × 32, about the size of a COCO image's grid squared."""
         return {"image": (32, 32)}
 
+    def token_pixels(self, config: Any) -> float:
+        """Patches are merged 2 × 2."""
+        return float(config.vision_config.patch_size * config.vision_config.spatial_merge_size)
+
 
 @families.register("qwen2_vl")
 class Qwen2VL(QwenVL):

@@ -41,10 +41,19 @@ def _scenes(options: _Options, placement: str) -> ImageSource:
     return SceneSource(1000 if options.n is None else options.n, options.seed, placement)
 
 
+def _blank(options: _Options, kind: str) -> ImageSource:
+    from biaskit.images.blank import BlankSource
+
+    return BlankSource(kind, 1000 if options.n is None else options.n, options.seed)
+
+
 # A source with a name is one line here; what has no name is a path.
 _NAMED: dict[str, Callable[[_Options], ImageSource]] = {
     "coco": _coco,
     "generated": _generated,
+    "grey": partial(_blank, kind="grey"),
+    "noise": partial(_blank, kind="noise"),
+    "colours": partial(_blank, kind="colours"),
     "scenes": partial(_scenes, placement="uniform"),
     "scenes-photo": partial(_scenes, placement="photo"),
     "scenes-empty": partial(_scenes, placement="empty"),
@@ -62,9 +71,10 @@ def open_source(
     """Open an image source from what the user wrote.
 
     Args:
-        spec: `coco` (the local copy at `coco_root` or $BIASKIT_COCO, else streamed from the network), `generated`, `scenes` (with
-            `scenes-photo`, `scenes-empty`: see `demo.scenes.PLACEMENTS`), a directory (a COCO root or any folder of images), or a COCO
-            annotation file (`*.json`; images beside it, else streamed). Names win over paths: write `./coco` for a directory called coco.
+        spec: `coco` (the local copy at `coco_root` or $BIASKIT_COCO, else streamed from the network), `generated`, `grey`, `noise` and
+            `colours` (pictures without content), `scenes` (with `scenes-photo`, `scenes-empty`: see `demo.scenes.PLACEMENTS`), a
+            directory (a COCO root or any folder of images), or a COCO annotation file (`*.json`; images beside it, else streamed). Names
+            win over paths: write `./coco` for a directory called coco.
         coco_root: local copy of COCO; only goes with `coco`.
         split: which part of COCO.
         n: how many pictures to generate; other sources are as long as they are.

@@ -290,3 +290,14 @@ def test_reading_a_prior_needs_no_torch() -> None:
         "print(r, sorted({'torch', 'transformers', 'matplotlib'} & set(sys.modules)))"
     )
     assert python(code) == "[0, 0, 0, 0] []\n"
+
+
+def test_diff_draws_when_asked_to() -> None:
+    prior().save("priors/a.safetensors")
+    prior(1).save("priors/b.safetensors")
+    result = run("diff", "a", "b", "--out", "diff.png", "--json")
+    assert Path("diff.png").read_bytes()[:4] == b"\x89PNG"
+    assert result.stderr == "diff.png\n"
+    assert json.loads(result.stdout)["a"] == "a"
+    with pytest.raises(BiaskitError, match=r"diff\.png exists"):
+        run("diff", "a", "b", "--out", "diff.png")

@@ -15,14 +15,20 @@ PACKAGE = Path(biaskit.__file__).parent
 
 LEVELS = {
     "0": ["__init__", "errors", "registry", "grid", "correlation", "prior_format", "array_file"],
-    "1": ["prior", "jackknife", "measures", "signals", "select", "prior_layout", "selector_file"],
+    "1": [
+        *("prior", "jackknife", "measures", "signals", "select", "prior_layout", "selector_file", "kept"),
+        *("resampling", "significance"),
+    ],
     "2a": ["images", "store", "exchange", "pruners", "tasks"],
     "2b": [
         *("families", "attention", "moments", "ranks"),
         *("hooks", "masks", "narrowing", "prompt", "deepstack", "encoded", "limits"),
     ],
     "3": ["feed", "resume", "calibration", "prompts", "bias", "verdict", "apply", "decisions"],
-    "4": ["plots", "panels", "figure_layout", "figure_file", "overlay", "demo", "testing", "contracts"],
+    "4": [
+        *("plots", "panels", "figure_layout", "figure_file", "overlay", "side_by_side"),
+        *("selections", "studies", "demo", "testing", "contracts", "validation", "report"),
+    ],
     "5": ["cli", "__main__"],
 }
 LEVEL = {name: level for level, names in LEVELS.items() for name in names}

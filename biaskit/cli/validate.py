@@ -1,0 +1,222 @@
+"""`biaskit validate`: tasks × methods × retentions, every answer kept."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from biaskit.cli import validate_analyse
+from biaskit.cli.validate_report import published, report
+
+if TYPE_CHECKING:
+    from biaskit.prior import Prior
+    from biaskit.tasks import Task
+    from biaskit.validation.cells import Grid
+    from biaskit.validation.runner import Progress, Validation
+
+app = typer.Typer(help="Does debiasing help? Ask a model with and without pruning, and keep every answer.", invoke_without_command=True)
+
+app.command("report")(report)
+app.command("published")(published)
+app.command("analyse")(validate_analyse.analyse)
+
+METHODS = "Methods, comma-separated or repeated, with their settings and priors: none,fastv,fastv+prior,d2pruner@alpha=0.5@layer=3+prior."
+
+
+@app.callback()
+def validate(
+    context: typer.Context,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Short name (biaskit models list), hub id, or checkpoint directory.")
+    ] = None,
+    task: Annotated[list[str] | None, typer.Option("--task", "-t", help="Tasks, comma-separated or repeated: pope:adversarial, …")] = None,
+    pruner: Annotated[list[str] | None, typer.Option("--pruner", "-p", help=METHODS)] = None,
+    retention: Annotated[str, typer.Option("--retention", "-r", help="Shares of visual tokens kept: 0.5,0.25,1/9.")] = "0.5,0.25,0.1",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Results directory; of the same run: it is gone on with, or added to.")
+    ] = None,
+    layer: Annotated[int | None, typer.Option(min=1, help="K of the methods inside the language model. (default: the method's)")] = None,
+    preset: Annotated[str | None, typer.Option(help="Of all methods that have it (biaskit pruners show).")] = None,
+    prior: Annotated[
+        list[str] | None, typer.Option(help="File or name of a prior, for +prior; NAME=FILE for +NAME; may be repeated.")
+    ] = None,
+    sweep: Annotated[
+        list[str] | None, typer.Option(help="KEY=V1,V2,…: also every method that has the parameter with each value; may be repeated.")
+    ] = None,
+    ablation: Annotated[bool, typer.Option("--ablation", help="Also FastV, and D2Pruner's DI, SD and DI+SD (its Figure 4).")] = False,
+    limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="Questions of each task. (default: all)")] = None,
+    data: Annotated[
+        list[str] | None, typer.Option("--data", "-d", help="Questions: a file or directory; TASK=PATH for one task; may be repeated.")
+    ] = None,
+    images: Annotated[list[str] | None, typer.Option(help="Directory of the images, where they are not beside the questions.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the choice of questions, and of methods that draw random numbers.")] = 0,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Questions a forward pass. (default: 8 on a GPU, 4 on a CPU)")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Preprocessing processes. (default: half the cores beside a GPU, else 0)")
+    ] = None,
+    keep_indices: Annotated[bool, typer.Option("--keep-indices", help="List the kept tokens in every record.")] = False,
+    analyse: Annotated[
+        bool, typer.Option("--analyse", help="Measure every selection: importance, diversity, coverage; lists the kept tokens, too.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16, float32.")] = "auto",
+    attention: Annotated[str, typer.Option(help="sdpa, flash_attention_2, eager.")] = "sdpa",
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub checkpoint.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Throw away what the results directory has.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Report as JSON on stdout.")] = False,
+) -> None:
+    """Ask a model the questions of tasks with every method at every retention, and keep every answer.
+
+    Can be stopped at any moment: the same command goes on where it was. More tasks, methods, retentions or a larger limit are added.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    missing = [name for name, value in (("--model", model), ("--task", task), ("--out", out)) if not value]
+    if not pruner and not ablation and not missing:
+        missing = ["--pruner"]
+    if missing or model is None or out is None:
+        raise typer.BadParameter("is needed", param_hint=", ".join(missing))
+
+    from biaskit.cli.calibrate import say
+    from biaskit.families.load import load_model, read_checkpoint
+
+    grid = _grid(_words(pruner), retention, layer, preset, prior or [], sweep or [], ablation)
+    _, _, config, _ = read_checkpoint(model, revision)
+    grid.cells(config)  # refuses what cannot work before anything large is touched
+    tasks = _tasks(_words(task), data or [], images or [], limit)
+
+    from biaskit.kept import Analysis
+    from biaskit.validation.runner import validate as run
+
+    loaded = load_model(model, device=device, dtype=dtype, attention=attention, revision=revision, say=say)
+    bar = Bar()
+    try:
+        found = run(
+            loaded, list(tasks.values()), grid, out=out, report=bar, say=bar.say, limit=limit, seed=seed, batch_size=batch_size,
+            workers=workers, keep_indices=keep_indices or analyse, observe=Analysis() if analyse else None, force=force,
+            command=shlex.join(["biaskit", *sys.argv[1:]]),
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        bar.close()
+        again = ", without --force," if force else ""
+        say(f"stopped; nothing is lost: the same command{again} goes on in {out}")
+        raise typer.Exit(130) from None
+    finally:
+        bar.close()
+    _show(found, {name: one.metric for name, one in tasks.items()}, as_json)
+
+
+def _words(given: list[str] | None) -> list[str]:
+    return [word.strip() for text in given or [] for word in text.split(",") if word.strip()]
+
+
+def _grid(
+    methods: list[str], retention: str, layer: int | None, preset: str | None, priors: list[str], sweeps: list[str], ablation: bool
+) -> Grid:
+    from biaskit.store import load_prior
+    from biaskit.validation.cells import Grid, read_retention, read_value
+
+    found: dict[str, Prior] = {}
+    for text in priors:
+        name, path = _named(text, "prior")
+        if name in found:
+            raise typer.BadParameter(f"two priors called {name}: write NAME=FILE", param_hint="--prior")
+        found[name] = load_prior(path)
+    swept: dict[str, list[Any]] = {}
+    for text in sweeps:
+        key, equals, values = text.partition("=")
+        if not equals or not key or not values:
+            raise typer.BadParameter(f"{text!r}: write KEY=V1,V2", param_hint="--sweep")
+        swept[key.strip()] = [read_value(value.strip()) for value in values.split(",")]
+    shares = [read_retention(share) for share in retention.split(",")]
+    return Grid(methods, shares, layer, preset, swept, ablation, found)
+
+
+def _named(text: str, default: str) -> tuple[str, str]:
+    """Read NAME=PATH, or PATH, which gets the default name."""
+    found = re.fullmatch(r"([\w+.:-]+)=(.+)", text)
+    return (found.group(1), found.group(2)) if found and not Path(text).exists() else (default, text)
+
+
+def _tasks(words: list[str], data: list[str], images: list[str], limit: int | None) -> dict[str, Task]:
+    """Open the tasks."""
+    from biaskit.validation.plan import opened
+
+    places: list[dict[str, str]] = []
+    for given, option in ((data, "--data"), (images, "--images")):
+        places.append(dict(_named(text, "") for text in given))
+        for name in places[-1]:
+            if name and not any(name in (word, word.split(":")[0]) for word in words):
+                raise typer.BadParameter(f"{name} is none of the tasks {', '.join(words)}", param_hint=option)
+    tasks: dict[str, Task] = {}
+    for word in words:
+        where = [place.get(word, place.get(word.split(":")[0], place.get(""))) for place in places]
+        task = opened(word, limit, where[0], where[1])
+        tasks[task.name] = task
+    return tasks
+
+
+class Bar:
+    """A progress bar over all cells with answers a second and time left, and the running score of the cell in work, on stderr."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        self.bar = Progress(
+            BarColumn(bar_width=12),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]} answers/s"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}", markup=False),
+            console=Console(stderr=True),
+        )
+        self.task = self.bar.add_task("validating", total=None, rate="–")
+        self.first: int | None = None
+
+    def __call__(self, progress: Progress) -> None:
+        """Show how far the validation is."""
+        if self.first is None:
+            self.first = progress.done
+            if progress.done:
+                self.say(f"{progress.done} of {progress.total} answers are there; going on")
+            self.bar.start()
+            self.bar.reset(self.task, total=progress.total, completed=progress.done)
+        elapsed = self.bar.tasks[0].elapsed
+        rate = f"{(progress.done - self.first) / elapsed:.1f}" if elapsed and progress.done > self.first else "–"
+        score = f"{progress.task} · {progress.cell} · {100 * progress.score:.1f} % of {progress.n}" if progress.score is not None else ""
+        self.bar.update(self.task, completed=progress.done, rate=rate, description=score or "validating")
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        self.bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        self.bar.stop()
+
+
+def _show(found: Validation, metrics: dict[str, str], as_json: bool) -> None:
+    cells = [cell["cell"] for cell in found.manifest["cells"] if any((task, cell["cell"]) in found.scores for task in metrics)]
+    if as_json:
+        rows = [{"task": task, "cell": cell, "scores": scores} for (task, cell), scores in found.scores.items()]
+        print(json.dumps({"out": str(found.directory), "asked": found.asked, "metrics": metrics, "cells": rows}, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("method", *(f"{task}, {metric} %" for task, metric in metrics.items()), box=None, pad_edge=False)
+    for cell in cells:
+        scores = [(found.scores.get((task, cell)), metric) for task, metric in metrics.items()]
+        table.add_row(cell, *("–" if one is None else f"{100 * one[metric]:.1f} (n = {one['n']:.0f})" for one, metric in scores))
+    console = Console()
+    (console if console.is_terminal else Console(width=200)).print(table, markup=False)
+    print(f"next: biaskit validate report {found.directory}")

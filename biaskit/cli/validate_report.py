@@ -1,0 +1,110 @@
+"""`biaskit validate report` and `biaskit validate published`: what a run says, and what the papers print."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from biaskit.report.contents import Report
+    from biaskit.report.published import Row
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run.", show_default=False)],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for the report. Default: DIR/report.", show_default=False)] = None,
+    formats: Annotated[
+        str, typer.Option("--format", metavar="html,md,…", help="What to write: html, md, csv, tex, png, svg, json.")
+    ] = "all",
+    interval: Annotated[str, typer.Option("--interval", help="Bootstrap intervals: bca or percentile.")] = "bca",
+    resamples: Annotated[int, typer.Option(min=100, help="Resamples of the bootstrap.")] = 10_000,
+    seed: Annotated[int, typer.Option(min=0, help="Of resamples and permutations.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing report.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all numbers as JSON.")] = False,
+) -> None:
+    """Report a run: tables with intervals and paired tests, figures, and one page of HTML; says whether debiasing helps."""
+    from biaskit.report.contents import Report
+    from biaskit.report.results import Settings
+    from biaskit.report.run_files import read_run
+    from biaskit.report.write import FORMATS, check_interval, check_report_out, write_report
+
+    chosen = FORMATS if formats == "all" else tuple(dict.fromkeys(word.strip() for word in formats.split(",") if word.strip()))
+    place = out if out is not None else folder / "report"
+    settings = Settings(resamples=resamples, flips=resamples, seed=seed, kind=check_interval(interval))
+    check_report_out(place, chosen, force)
+    found = Report.of(read_run(folder), settings)
+    files = write_report(found, place, chosen, force=force)
+    if as_json:
+        typer.echo(json.dumps({"out": str(place), "files": [str(path) for path in files], **found.summary()}, indent=1, ensure_ascii=False))
+        return
+    _print(found)
+    typer.echo(str(place / "index.html") if "html" in chosen else str(place))
+
+
+def _print(found: Report) -> None:
+    """Warnings to stderr; the averages (or the scores) and the conclusion to stdout."""
+    from rich.console import Console
+
+    from biaskit.report.tables import average_table, score_table
+
+    for warning in found.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    table = average_table(found.average)
+    console = Console()
+    for shown in [table] if table is not None else [score_table(result) for result in found.results]:
+        _show(console, shown.title, list(shown.head), [[f"{e.text} {e.detail}".strip() for e in row] for row in shown.rows])
+    typer.echo(found.conclusion.text)
+
+
+def _show(console: Any, title: str, head: list[str], rows: list[list[str]]) -> None:
+    from rich.table import Table
+
+    table = Table(*head, title=title, title_justify="left", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table, markup=False)
+
+
+def published(
+    model: Annotated[str | None, typer.Option("--model", help="Only this model: short name, hub id, or as the papers call it.")] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", help="Only tables with this task or benchmark, such as refcoco:testA or MME.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show the tables that the D2Pruner and IDPruner papers print, with what is wrong with them."""
+    from biaskit.errors import BiaskitError
+    from biaskit.report.published import benchmark, benchmarks, recomputed_average, rows, sources, table_title
+    from biaskit.report.published import published as find
+
+    found = find(model, task)
+    if not found:
+        models, tasks = ", ".join(sources()["models"]), ", ".join(benchmarks(rows()))
+        raise BiaskitError(f"no published table has model {model or 'any'} and task {task or 'any'}", f"models: {models}; tasks: {tasks}")
+    if as_json:
+        listed = [{**vars(row), "source": table_title(row.table), "recomputed_average": recomputed_average(row)} for row in found]
+        typer.echo(json.dumps({"rows": listed, "tables": sources()["tables"]}, indent=1, ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    console = Console()
+    only = None if task is None else benchmark(task) or task
+    for table in dict.fromkeys(row.table for row in found):
+        group = [row for row in found if row.table == table]
+        columns = benchmarks(group) if only is None else [only]
+        average = any(row.average is not None for row in group)
+        head = ["model", "kept", "method", *columns, *(["Avg %", "recomputed"] if average else []), "note"]
+        _show(console, table_title(table), head, [_published(row, columns, average, recomputed_average(row)) for row in group])
+        if sources()["tables"][table]["note"]:
+            typer.echo(sources()["tables"][table]["note"])
+        typer.echo("")
+
+
+def _published(row: Row, columns: list[str], average: bool, recomputed: float | None) -> list[str]:
+    kept = f"{row.tokens} tokens" if row.tokens else f"{100 * row.retention:.4g} %"
+    values = [f"{row.values[name]:g}" if name in row.values else "—" for name in columns]
+    means = ["—" if row.average is None else f"{row.average:g}", "—" if recomputed is None else f"{recomputed:.2f}"] if average else []
+    return [row.model, kept, row.method, *values, *means, row.note]

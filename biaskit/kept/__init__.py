@@ -1,0 +1,35 @@
+"""Measures of a kept set: how important, how diverse, how spread out it is, what it covers, and how two of them overlap.
+
+Public, on plain tensors, for any code base: no model, no engine. `kept` is always [n] whole numbers, indices into N visual tokens.
+
+    importance_retention(attention, kept)                 # IDPruner, definition 2
+    hopkins(features, kept).value                         # IDPruner, definition 3; .reference says against what
+    spacing(cells(layout), kept)                          # mean distance to the nearest kept neighbour, in cells
+    coverage(box_weights(layout, (0.2, 0.1, 0.5, 0.4)), kept)
+    jaccard(kept, other), overlap_coefficient(kept, other)
+"""
+
+from __future__ import annotations
+
+from biaskit.kept.analysis import Analysis, region_coverage
+from biaskit.kept.features import REFERENCES, Hopkins, Reference, hopkins, importance_retention, nearest_cosine_distance
+from biaskit.kept.overlap import jaccard, jaccard_by_chance, overlap_coefficient
+from biaskit.kept.places import box_tokens, box_weights, coverage, spacing
+
+__all__ = [
+    "REFERENCES",
+    "Analysis",
+    "Hopkins",
+    "Reference",
+    "box_tokens",
+    "box_weights",
+    "coverage",
+    "hopkins",
+    "importance_retention",
+    "jaccard",
+    "jaccard_by_chance",
+    "nearest_cosine_distance",
+    "overlap_coefficient",
+    "region_coverage",
+    "spacing",
+]

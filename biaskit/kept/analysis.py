@@ -1,0 +1,105 @@
+"""All measures of one decision at once: what validation writes into a record's `selection`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+
+from biaskit.grid import Layout
+from biaskit.kept.features import Reference, hopkins, importance_retention
+from biaskit.kept.places import box_weights, coverage, spacing
+from biaskit.select import cells, relative_attention
+from biaskit.signals import Keep, Signals
+
+Features = Literal["embeds", "hidden"]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Measures a kept set; call it with what the pruner saw and answered.
+
+    Importance is the last prompt token's attention at layer K − 1, raw and, where there is a prior, debiased: the same for every method at
+    that K. Diversity is measured on the projector's output, which does not depend on K, or on the hidden states before layer K
+    (at K = 0 the same).
+
+    Attributes:
+        features: `embeds` or `hidden`. reference, draws, seed: of the Hopkins statistic.
+    """
+
+    features: Features = "embeds"
+    reference: Reference = "box"
+    draws: int = 20
+    seed: int = 0
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What must be recorded of a sample; before the language model (K = 0) there are only the projector's outputs."""
+        return frozenset({"attention", "embeds", self.features})
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the numbers depend on, for the manifest."""
+        return {
+            "importance": "attention of the last prompt token at layer K - 1",
+            "features": self.features,
+            "hopkins_reference": self.reference,
+            "hopkins_draws": self.draws,
+            "seed": self.seed,
+        }
+
+    def __call__(self, signals: Signals, keep: Keep | Tensor) -> dict[str, float]:
+        """Return the measures that can be had, finite numbers all.
+
+        `share_kept`, `spacing`, `importance` (with attention), `importance_debiased` (with a prior too), `hopkins`, `hopkins_sd` and
+        `nearest_feature`. A method of several stages is measured against what its last stage saw.
+
+        Args:
+            signals: of one sample. keep: the pruner's answer, or its [n] indices.
+
+        Raises:
+            BiaskitError: a kept set that is none.
+        """
+        kept = keep.indices if isinstance(keep, Keep) else keep
+        found = {"share_kept": len(kept) / len(signals), "spacing": spacing(cells(signals.layout), kept)}
+        found |= self._importance(signals, kept) | self._diversity(signals, kept)
+        return _finite(found)
+
+    def _importance(self, signals: Signals, kept: Tensor) -> dict[str, float]:
+        attention = signals.attention
+        if attention is None or not bool((attention > 0).any()):
+            return {}
+        found = {"importance": importance_retention(attention, kept)}
+        if signals.a_bias is not None:
+            found["importance_debiased"] = importance_retention(relative_attention(attention, signals.a_bias), kept)
+        return found
+
+    def _diversity(self, signals: Signals, kept: Tensor) -> dict[str, float]:
+        features = signals.embeds if self.features == "embeds" or signals.hidden is None else signals.hidden
+        if features is None:
+            return {}
+        found = hopkins(features, kept, reference=self.reference, draws=self.draws, seed=self.seed)
+        return {"hopkins": found.value, "hopkins_sd": found.sd, "nearest_feature": found.nearest}
+
+
+def region_coverage(layout: Layout, region: tuple[float, float, float, float] | None, kept: Tensor, image: int = 0) -> dict[str, float]:
+    """Return `coverage` of the part of the image that a question is about; nothing where there is none, or where the model sees none of it.
+
+    Args:
+        layout: of `family.prepare`, which knows the image's size (inside the engine that of LLaVA-1.5's crop is lost).
+        region: (top, left, bottom, right), fractions of the image's rows and cols, as tasks give it. kept: [n] indices. image: which one.
+
+    Raises:
+        BiaskitError: a region without area, or a layout that does not say what its planes cover.
+    """
+    if region is None:
+        return {}
+    top, left, bottom, right = region
+    return _finite({"coverage": coverage(box_weights(layout, (left, top, right, bottom), image), kept)})
+
+
+def _finite(found: Mapping[str, float]) -> dict[str, float]:
+    """Leave out what is not defined, and round for the record."""
+    return {name: round(value, 6) for name, value in found.items() if math.isfinite(value)}

@@ -1,0 +1,1 @@
+"""Turn the answers of a validation run into statistics, tables, figures and one page."""

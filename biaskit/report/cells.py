@@ -1,0 +1,140 @@
+"""Cells of a run: one method at one retention. What a label says, and which cells are the same method at other budgets or settings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+UNPRUNED = "none"
+_PRIOR = re.compile(r"\+[A-Za-z_][\w.-]*$")  # the name of a prior at a label's end; "1e+05" is none
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell.
+
+    Attributes:
+        label: as in the results, unique: "d2pruner@alpha=0.5+prior/r0.25".
+        method: the label without its budget: "d2pruner@alpha=0.5+prior"; the same at every budget.
+        pruner: registry key; "none" for the unpruned model.
+        retention: share kept; None where a number of tokens was asked for. budget: that number.
+        prior_id: sha256 of the prior that was used, None for none. parameters: the pruner's full settings.
+    """
+
+    label: str
+    method: str
+    pruner: str
+    retention: float | None
+    budget: int | None
+    prior_id: str | None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def of(record: Mapping[str, Any]) -> Cell:
+        """Read the cell of a line of results."""
+        label = str(record["cell"])
+        method, slash, _ = label.rpartition("/")
+        retention = record.get("retention")
+        return Cell(
+            label=label,
+            method=method if slash else label,
+            pruner=str(record.get("pruner", method or label)),
+            retention=None if retention is None else float(retention),
+            budget=record.get("budget"),
+            prior_id=record.get("prior"),
+            parameters=record.get("parameters") or {},
+        )
+
+    @property
+    def unpruned(self) -> bool:
+        """Whether nothing was dropped."""
+        return self.pruner == UNPRUNED
+
+    @property
+    def prior(self) -> bool:
+        """Whether a prior was used."""
+        return self.prior_id is not None
+
+    @property
+    def debiased(self) -> bool:
+        """Whether attention was divided by the prior: not with strength 0, and not with the uniform control."""
+        known = self.parameters
+        return self.prior and float(known.get("strength", 1.0)) > 0 and known.get("mode") != "uniform"
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """What the label sets: {"alpha": "0.5"} of the one above."""
+        words = _PRIOR.sub("", self.method).split("@")[1:]
+        return dict(word.split("=", 1) for word in words if "=" in word)
+
+    @property
+    def budget_name(self) -> str:
+        """The column it stands in: "25 %", or "64 tokens"."""
+        if self.retention is None:
+            return f"{self.budget} tokens"
+        return f"{100 * self.retention:.4g} %"
+
+    @property
+    def share(self) -> float:
+        """A number to order budgets by: retention, or minus one over the number of tokens (whole numbers come after shares)."""
+        if self.retention is None:
+            return -1.0 / max(1, self.budget or 1)
+        return self.retention
+
+
+def budgets(cells: Sequence[Cell]) -> list[str]:
+    """Budget columns of the pruned cells, the largest first."""
+    shares = {cell.budget_name: cell.share for cell in cells if not cell.unpruned}
+    return sorted(shares, key=lambda name: -shares[name])
+
+
+def methods(cells: Sequence[Cell], swept: bool = False) -> list[str]:
+    """Methods in order of appearance, the unpruned model first; those that differ by a swept parameter only if `swept`."""
+    sweeps = set() if swept else swept_methods(cells)
+    found = dict.fromkeys(cell.method for cell in cells if cell.method not in sweeps)
+    return sorted(found, key=lambda method: method != UNPRUNED)
+
+
+_CONTROLS = {"strength", "mode"}  # settings of the ablation: what a method is without its prior
+
+
+def plain_of(cells: Sequence[Cell], cell: Cell) -> Cell | None:
+    """The cell whose settings a sweep of this cell's method starts from: without settings, else the control; None if the run has none."""
+    family = [other for other in cells if (other.pruner, other.prior_id) == (cell.pruner, cell.prior_id)]
+    plain = [other for other in family if not other.settings]
+    control = [other for other in family if other.settings and set(other.settings) <= _CONTROLS and not other.debiased]
+    return next(iter([*plain, *control]), None)
+
+
+def swept_methods(cells: Sequence[Cell]) -> set[str]:
+    """Methods that only vary a parameter of another method of the run: they belong into sweeps, not into the main tables.
+
+    Strength 0 and the uniform control stay: they are the comparison that the ablation asks for.
+    """
+    found = set()
+    for cell in cells:
+        control = set(cell.settings) <= _CONTROLS and not cell.debiased
+        if cell.settings and not control and plain_of(cells, cell) is not None:
+            found.add(cell.method)
+    return found
+
+
+def find(cells: Sequence[Cell], method: str, budget: str) -> int | None:
+    """Index of the cell of a method in a budget column; the unpruned model stands in all of them."""
+    for index, cell in enumerate(cells):
+        if cell.method == method and (cell.unpruned or cell.budget_name == budget):
+            return index
+    return None
+
+
+def role(cell: Cell) -> str | None:
+    """Part that a cell plays in the question whether debiasing helps; None for swept settings."""
+    if not set(cell.settings) <= {"strength", "mode"}:
+        return None
+    if cell.pruner in ("fastv", "d2pruner"):
+        if cell.debiased:
+            return f"{cell.pruner}, debiased" if float(cell.parameters.get("strength", 1.0)) == 1 else None
+        return cell.pruner if cell.parameters.get("mode") != "uniform" or not cell.prior else f"{cell.pruner}, uniform"
+    return cell.pruner

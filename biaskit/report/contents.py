@@ -1,0 +1,178 @@
+"""What a report consists of: warnings, the answer, sections of tables and figures, and the same numbers as tidy rows."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from biaskit.figure_file import METADATA
+from biaskit.report import tables as build
+from biaskit.report import tidy
+from biaskit.report.average import Average, averages
+from biaskit.report.bars import draw_ablation
+from biaskit.report.contrasts import Conclusion, conclude
+from biaskit.report.curves import average_curves, draw_curves, task_curves
+from biaskit.report.figure_style import house_style
+from biaskit.report.gate import Against, against_papers, incomparable, warnings
+from biaskit.report.part_maps import draw_parts
+from biaskit.report.results import Settings, TaskResults, analyse
+from biaskit.report.run_files import Run
+from biaskit.report.sweeps import SYMBOLS, Sweep, draw_sweep, find_sweeps
+from biaskit.report.tables import Table, file_name
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure, its file name without suffix, and what it shows."""
+
+    key: str
+    figure: Figure
+    caption: str
+
+    @cached_property
+    def svg(self) -> bytes:
+        """The figure as SVG; the same figure gives the same bytes."""
+        out = io.BytesIO()
+        with house_style():
+            self.figure.savefig(out, format="svg", metadata=METADATA[".svg"])
+        return out.getvalue()
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A part of the report: tables, figures, and tables that can be folded away."""
+
+    key: str
+    title: str
+    drawings: Sequence[Drawing]
+    tables: Sequence[Table]
+    more: Sequence[Table] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """All numbers of a run."""
+
+    run: Run
+    settings: Settings
+    results: Sequence[TaskResults]
+    average: Sequence[Average]
+    conclusion: Conclusion
+    papers: Sequence[Against]
+
+    @staticmethod
+    def of(run: Run, settings: Settings | None = None) -> Report:
+        """Compute everything about a run."""
+        chosen = settings or Settings()
+        results = [analyse(run, task, chosen) for task in run.tasks]
+        return Report(run, chosen, results, averages(results), conclude(results), against_papers(run.model, results))
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader must know before anything else: the unpruned gate, then what is not complete."""
+        return [*warnings(self.papers), *self.run.notes, *(f"{r.run.task}: {note}" for r in self.results for note in r.run.notes)]
+
+    @property
+    def title(self) -> str:
+        """The report's heading."""
+        return f"Does debiasing help? {self.run.model or self.run.folder.resolve().name}"
+
+    @property
+    def subtitle(self) -> str:
+        """Model, numerics and questions in one line."""
+        manifest = self.run.manifest
+        model = manifest.get("model")
+        words = [
+            str(model.get("revision", "")) if isinstance(model, dict) else "",
+            *(str(manifest.get(k, "")) for k in ("dtype", "attention", "device")),
+        ]
+        tasks = ", ".join(f"{result.run.task} (n = {result.n})" for result in self.results)
+        return " · ".join(word for word in (*words, tasks) if word)
+
+    @cached_property
+    def chapters(self) -> list[Chapter]:
+        """All tables and figures, in order."""
+        found = [self._overview(), *(self._task(result) for result in self.results)]
+        ablation = draw_ablation(self.results)
+        sweeps = [sweep for result in self.results for sweep in find_sweeps(result)]
+        if ablation is not None or sweeps:
+            found.append(self._settings(ablation, sweeps))
+        paper = build.paper_table(self.papers)
+        notes = incomparable(self.run.model, self.results)
+        if paper is not None or notes:
+            shown = paper or Table("paper-against-measured", "Paper against measured", ["task"], [], notes)
+            found.append(Chapter("papers", "Paper against measured", [], [shown]))
+        return found
+
+    def _overview(self) -> Chapter:
+        panels = [task_curves(result) for result in self.results]
+        if len(self.results) > 1 and self.average:
+            panels.append(average_curves(self.average, self.results))
+        drawings = []
+        if any(panel.lines for panel in panels):
+            caption = (
+                "Score against visual tokens kept; dotted: unpruned. With the prior: thick and solid; the same method without: dashed."
+            )
+            drawings.append(Drawing("score-by-retention", draw_curves(panels, self.results), caption))
+        answer = build.contrast_table(self.conclusion, self.settings.alpha)
+        average = build.average_table(self.average)
+        return Chapter("overview", "Overview", drawings, [table for table in (average, answer) if table is not None])
+
+    def _task(self, result: TaskResults) -> Chapter:
+        drawings = []
+        for kind in dict.fromkeys(part.kind for part in result.parts):
+            figure = draw_parts(result, kind)
+            if figure is not None:
+                caption = (
+                    f"{result.run.task}: scores by {kind} in points; colours: difference from the unpruned model on the same questions."
+                )
+                drawings.append(Drawing(f"{file_name(result.run.task)}-by-{file_name(kind)}", figure, caption))
+        first = [build.score_table(result), build.cost_table(result), *(build.matrix(result, budget) for budget in result.budgets)]
+        more = [build.sweep_table(result), build.secondary_table(result), *build.part_tables(result)]
+        shown, folded = ([table for table in group if table is not None] for group in (first, more))
+        return Chapter(file_name(result.run.task), result.run.task, drawings, shown, folded)
+
+    def _settings(self, ablation: Figure | None, sweeps: Sequence[Sweep]) -> Chapter:
+        drawings = []
+        if ablation is not None:
+            caption = "Ablation: attention alone, debiased importance (DI), structural diversity (SD), both."
+            drawings.append(Drawing("ablation", ablation, caption))
+        for method, parameter in dict.fromkeys((sweep.method, sweep.parameter) for sweep in sweeps):
+            group = [sweep for sweep in sweeps if (sweep.method, sweep.parameter) == (method, parameter)]
+            caption = f"{method}: score against {SYMBOLS.get(parameter, parameter)}, all other settings held."
+            drawings.append(Drawing(f"sweep-{file_name(method)}-{parameter}", draw_sweep(group), caption))
+        return Chapter("settings", "Ablation and settings", drawings, [])
+
+    def numbers(self) -> dict[str, list[dict[str, Any]]]:
+        """Everything as rows: file name → rows."""
+        return {
+            "scores": tidy.scores(self.results),
+            "comparisons": tidy.comparisons(self.results),
+            "breakdown": tidy.parts(self.results),
+            "average": tidy.averages(self.average),
+            "conclusion": tidy.contrasts(self.conclusion, self.settings.alpha),
+            "papers": tidy.papers(self.papers),
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """The report as JSON knows it."""
+        return {
+            "run": str(self.run.folder),
+            "model": self.run.model,
+            "tasks": {result.run.task: {"n": result.n, "metric": result.measure.name} for result in self.results},
+            "warnings": self.warnings,
+            "conclusion": self.conclusion.text,
+            "verdicts": self.conclusion.verdicts,
+            "settings": {**vars(self.settings)},
+            **self.numbers(),
+        }
+
+    def manifest_text(self) -> str:
+        """The run's manifest, for the end of the page."""
+        return json.dumps(self.run.manifest, indent=1, ensure_ascii=False, sort_keys=True)

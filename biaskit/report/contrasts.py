@@ -1,0 +1,231 @@
+"""Does debiasing help here? The comparisons that answer it, chosen before the numbers are seen, and a paragraph made of their results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from biaskit.errors import BiaskitError
+from biaskit.report.average import mean_over_tasks
+from biaskit.report.cells import find, role
+from biaskit.report.results import Comparison, TaskResults, compare
+from biaskit.resampling import Estimate, bootstrap
+from biaskit.significance import holm
+
+_SUBJECTS = {
+    "fastv": "FastV with the prior against FastV without it",
+    "d2pruner": "D2Pruner with the prior against D2Pruner without it",
+    "random": "{debiased} against random tokens",
+    "blind": "{debiased} against the best method that reads no attention",
+}
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One comparison: a question, the task, and method a against method b at one budget; p is corrected over all contrasts of the run."""
+
+    question: str
+    task: str
+    found: Comparison
+
+    def verdict(self, alpha: float) -> str:
+        """Helps, hurts, or cannot tell."""
+        return {1: "helps", -1: "hurts", 0: "cannot tell"}[self.found.wins(alpha)]
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """The contrasts, one verdict per question, and the paragraph."""
+
+    contrasts: Sequence[Contrast]
+    verdicts: dict[str, str]
+    text: str
+
+
+def reads_no_attention(pruner: str) -> bool:
+    """Whether a registered method decides without attention; unknown ones do not count."""
+    from biaskit.pruners import pruners
+
+    try:
+        needs: frozenset[str] = pruners.get(pruner).needs
+    except (BiaskitError, AttributeError):
+        return False
+    return "attention" not in needs
+
+
+def conclude(results: Sequence[TaskResults]) -> Conclusion:
+    """Compare, correct over everything compared, and put it into words."""
+    contrasts: list[Contrast] = []
+    for result in results:
+        pairs, questions = [], []
+        for budget in result.budgets:
+            for question, a, b in _pairs(result, budget):
+                pairs.append((a, b, budget))
+                questions.append(question)
+        found = compare(result.run, result.measure, result.resampled, result.settings, pairs)
+        contrasts += [Contrast(question, result.run.task, one) for question, one in zip(questions, found, strict=True)]
+    corrected = holm([contrast.found.p for contrast in contrasts])
+    contrasts = [replace(c, found=replace(c.found, corrected=float(p))) for c, p in zip(contrasts, corrected, strict=True)]
+    alpha = results[0].settings.alpha if results else 0.05
+    questions_asked = list(dict.fromkeys(contrast.question for contrast in contrasts))
+    contrasts.sort(key=lambda contrast: questions_asked.index(contrast.question))
+    verdicts = {question: _verdict([c for c in contrasts if c.question == question], alpha) for question in questions_asked}
+    return Conclusion(contrasts, verdicts, _paragraph(results, contrasts, verdicts, alpha))
+
+
+def _pairs(result: TaskResults, budget: str) -> list[tuple[str, str, str]]:
+    """Questions that can be asked at a budget: (question, a, b)."""
+    cells = result.run.cells
+    roles: dict[str, str] = {}
+    for method in result.methods:
+        index = find(cells, method, budget)
+        name = None if index is None or cells[index].unpruned else role(cells[index])
+        if name is not None:
+            roles.setdefault(name, method)
+    pairs = [(_SUBJECTS[p], roles[f"{p}, debiased"], roles[p]) for p in ("fastv", "d2pruner") if {p, f"{p}, debiased"} <= set(roles)]
+    champion = next((name for name in ("d2pruner, debiased", "fastv, debiased") if name in roles), None)
+    if champion is None:
+        return pairs
+    title = {"d2pruner, debiased": "Debiased D2Pruner", "fastv, debiased": "Debiased FastV"}[champion]
+    if "random" in roles:
+        pairs.append((_SUBJECTS["random"].format(debiased=title), roles[champion], roles["random"]))
+    blind = [method for name, method in roles.items() if name not in ("random", champion) and reads_no_attention(name)]
+    if blind:
+        best = max(blind, key=lambda method: result.scores[_index(result, method, budget)].value)
+        pairs.append((_SUBJECTS["blind"].format(debiased=title), roles[champion], best))
+    return pairs
+
+
+def _index(result: TaskResults, method: str, budget: str) -> int:
+    index = result.at(method, budget)
+    assert index is not None
+    return index
+
+
+def _verdict(contrasts: Sequence[Contrast], alpha: float) -> str:
+    """One word over all tasks and budgets of a question."""
+    if all(contrast.found.same for contrast in contrasts):
+        return "makes no difference"
+    signs = {contrast.found.wins(alpha) for contrast in contrasts} - {0}
+    return {(): "cannot tell", (1,): "helps", (-1,): "hurts", (-1, 1): "helps in places and hurts in others"}[tuple(sorted(signs))]
+
+
+def points(estimate: Estimate) -> str:
+    """A difference in points: "+3.2 (1.1 … 5.4)"; where nothing differs, that."""
+    if estimate.value == estimate.low == estimate.high == 0:
+        return "none (not one score differs)"
+    scaled = estimate.times(100)
+    return f"{scaled.value:+.1f} ({scaled.low:.1f} … {scaled.high:.1f})".replace("-", "−")
+
+
+def p_text(p: float) -> str:
+    """Say a p: "p < 0.001", "p = 0.013"."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def _paragraph(results: Sequence[TaskResults], contrasts: Sequence[Contrast], verdicts: dict[str, str], alpha: float) -> str:
+    if not contrasts:
+        return (
+            "Whether debiasing helps cannot be said from this run: it has no debiased method beside what it must be compared with. "
+            "Run for instance --pruner none,random,divprune,fastv,fastv+prior,d2pruner+prior,d2pruner@strength=0."
+        )
+    sentences = [_question(results, [c for c in contrasts if c.question == question], verdicts[question], alpha) for question in verdicts]
+    where = _where(results, contrasts)
+    n = ", ".join(_extent(result) for result in results)
+    tail = (
+        f"All differences are in points of score on the same questions ({n}), with {100 * results[0].settings.level:g} % intervals; "
+        f"p is corrected (Holm) over the {len(contrasts)} comparisons of this paragraph."
+    )
+    return " ".join([_opening(verdicts), *sentences, *where, tail])
+
+
+def _extent(result: TaskResults) -> str:
+    images = "" if result.run.groups is None else f" on {len(set(result.run.images))} images"
+    return f"{result.n} questions of {result.run.task}{images}"
+
+
+def _opening(verdicts: dict[str, str]) -> str:
+    """The verdicts in one sentence."""
+    text = "; ".join(_clause(question, verdict) for question, verdict in verdicts.items())
+    return f"In this run {text}."
+
+
+def _clause(question: str, verdict: str) -> str:
+    left, right = question.split(" against ")
+    if right.endswith("without it"):
+        title = left.removesuffix(" with the prior")
+        return {
+            "helps": f"the prior helps {title}",
+            "hurts": f"the prior hurts {title}",
+            "cannot tell": f"whether the prior helps {title} cannot be told",
+            "makes no difference": f"the prior changes not one score of {title}",
+        }.get(verdict, f"the prior helps {title} in places and hurts it in others")
+    left = left[0].lower() + left[1:]
+    return {
+        "helps": f"{left} is better than {right}",
+        "hurts": f"{left} is worse than {right}",
+        "cannot tell": f"{left} cannot be told from {right}",
+        "makes no difference": f"{left} scores exactly as {right}",
+    }.get(verdict, f"{left} is better than {right} in places and worse in others")
+
+
+def _question(results: Sequence[TaskResults], contrasts: Sequence[Contrast], verdict: str, alpha: float) -> str:
+    """A question, its verdict, and the numbers behind it: first averaged over tasks, then where it is decided."""
+    words = []
+    budgets = dict.fromkeys(contrast.found.budget for contrast in contrasts)
+    for budget in budgets:
+        here = [contrast for contrast in contrasts if contrast.found.budget == budget]
+        if len(here) == 1:
+            words.append(f"{points(here[0].found.difference)} at {budget} on {here[0].task} ({p_text(here[0].found.corrected)})")
+            continue
+        by_task = {result.run.task: result for result in results}
+        parts = []
+        for contrast in here:
+            result = by_task[contrast.task]
+            a, b = _index(result, contrast.found.a, budget), _index(result, contrast.found.b, budget)
+            parts.append((result, lambda means, a=a, b=b: means[..., a] - means[..., b]))
+        signs = [contrast.found.wins(alpha) for contrast in here]
+        decided = _count(signs.count(1), signs.count(-1), len(here))
+        words.append(f"{points(mean_over_tasks(parts))} at {budget} averaged over tasks ({decided})")
+    return f"{contrasts[0].question}: {verdict}. The difference is {', '.join(words)}."
+
+
+def _count(better: int, worse: int, n: int) -> str:
+    """On how many tasks it is settled."""
+    if n in (better, worse):
+        return f"{'better' if better else 'worse'} on all {n} tasks"
+    settled = [f"{word} on {count}" for word, count in (("better", better), ("worse", worse), ("not settled", n - better - worse)) if count]
+    return f"{', '.join(settled)} of {n} tasks"
+
+
+def _where(results: Sequence[TaskResults], contrasts: Sequence[Contrast]) -> list[str]:
+    """Where in the image the prior matters most: the parts with the largest and the smallest difference, of the first question asked."""
+    first = [contrast for contrast in contrasts if contrast.question == contrasts[0].question]
+    largest = max(first, key=lambda contrast: abs(contrast.found.difference.value))
+    result = next(result for result in results if result.run.task == largest.task)
+    a, b = (_index(result, method, largest.found.budget) for method in (largest.found.a, largest.found.b))
+    kind = next((kind for kind in ("row", "ring", "position") if any(part.kind == kind for part in result.parts)), None)
+    if kind is None:
+        return []
+    found = _differences(result, kind, a, b)
+    if len(found) < 2:
+        return []
+    words = ", ".join(f"{points(difference)} for {value} ({n} questions)" for value, n, difference in found)
+    return [
+        f"By {kind} of what is asked about, on {largest.task} at {largest.found.budget}, {largest.found.a} − {largest.found.b} is {words}."
+    ]
+
+
+def _differences(result: TaskResults, kind: str, a: int, b: int) -> list[tuple[str, int, Estimate]]:
+    """The difference of two cells in every part of a kind."""
+    found = []
+    for part in result.parts:
+        if part.kind == kind:
+            rows = np.array([tags.get(kind) == part.value for tags in result.run.tags])
+            groups = None if result.run.groups is None else [image for image, inside in zip(result.run.images, rows, strict=True) if inside]
+            chosen = result.settings
+            resampled = bootstrap(result.run.primary[rows][:, [a, b]], groups, chosen.resamples, chosen.seed)
+            found.append((part.value, part.n, resampled.difference(0, 1, chosen.kind, chosen.level)))
+    return found

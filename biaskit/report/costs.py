@@ -1,0 +1,66 @@
+"""What a cell costs: visual tokens over all layers, multiply-adds of prefill, bytes of the real key-value cache."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from biaskit.report.run_files import Run, TaskRun
+
+FORMULA = "exact"
+_DIMS = ("layers", "hidden", "inner", "heads", "kv_heads", "head_dim", "vocab")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Means over samples; None where the run did not record it.
+
+    Attributes:
+        tokens: visual tokens, averaged over all layers. kept: visual tokens after pruning.
+        flops: multiply-adds of prefill in the language model. cache_bytes: of the real cache after prefill.
+    """
+
+    tokens: float | None = None
+    kept: float | None = None
+    flops: float | None = None
+    cache_bytes: float | None = None
+
+
+def costs(run: Run, task: TaskRun) -> dict[str, Cost]:
+    """Return the cost of every cell of a task, by label."""
+    dims = dimensions(run.manifest)
+    found = {}
+    for cell in task.cells:
+        numbers = task.costs[cell.label]
+        found[cell.label] = Cost(
+            tokens=numbers.get("mean_tokens"),
+            kept=numbers.get("n_kept"),
+            flops=_flops(dims, task.layers[cell.label]),
+            cache_bytes=numbers.get("cache_bytes"),
+        )
+    return found
+
+
+def dimensions(manifest: Mapping[str, Any]) -> Mapping[str, int] | None:
+    """Sizes of the language model as the manifest has them, beside the model or inside it; None if one is missing."""
+    model = manifest.get("model")
+    for place in (manifest, model if isinstance(model, Mapping) else {}):
+        dims = place.get("dims")
+        if isinstance(dims, Mapping) and all(isinstance(dims.get(name), int) for name in _DIMS):
+            return {name: int(dims[name]) for name in _DIMS}
+    return None
+
+
+def _flops(dims: Mapping[str, int] | None, layers: Mapping[tuple[tuple[tuple[int, float], ...], int], int]) -> float | None:
+    total = sum(layers.values())
+    if dims is None or not total:
+        return None
+    try:
+        formulas = importlib.import_module("biaskit.flops")  # the seam: the formulas are a module of their own, and may not be there yet
+    except ImportError:
+        return None
+    sizes = formulas.Dims(**dims)
+    costs = (count * formulas.prefill_cost(sizes, n_text, list(visual), FORMULA) for (visual, n_text), count in layers.items())
+    return float(sum(costs)) / total

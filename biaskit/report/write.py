@@ -1,0 +1,123 @@
+"""Write a report: markdown, CSV, LaTeX, figures, and one page of HTML that needs nothing beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from biaskit.errors import BiaskitError
+from biaskit.figure_file import write_figure
+from biaskit.report.contents import Report
+from biaskit.report.figure_style import house_style
+from biaskit.report.html import Code, Picture, Section, page
+from biaskit.report.text_formats import comma_separated, latex, markdown
+from biaskit.resampling import Kind
+
+FORMATS = ("html", "md", "csv", "tex", "png", "svg", "json")
+
+
+def write_report(report: Report, out: Path, formats: Sequence[str] = FORMATS, *, force: bool = False) -> list[Path]:
+    """Write a report into a folder; the same run gives the same bytes.
+
+    Files: index.html (self-contained), report.md, csv/*.csv, tex/*.tex, figures/*.png and *.svg, report.json.
+
+    Returns:
+        The files, in the order of writing.
+
+    Raises:
+        BiaskitError: an unknown format, or a folder with a report, without `force`.
+    """
+    check_report_out(out, formats, force)
+    files: dict[Path, bytes] = {}
+    if "csv" in formats:
+        files |= {out / "csv" / f"{name}.csv": comma_separated(rows).encode() for name, rows in report.numbers().items() if rows}
+    if "tex" in formats:
+        files |= {out / "tex" / f"{table.key}.tex": latex(table).encode() for c in report.chapters for table in (*c.tables, *c.more)}
+    if "json" in formats:
+        files[out / "report.json"] = (json.dumps(report.summary(), indent=1, ensure_ascii=False) + "\n").encode()
+    if "md" in formats:
+        files[out / "report.md"] = as_markdown(report, linked="png" in formats).encode()
+    if "html" in formats:
+        files[out / "index.html"] = as_html(report).encode()
+    drawings = {}
+    if {"png", "svg"} & set(formats):  # figures are only drawn where they are wanted
+        drawings = {out / "figures" / drawing.key: drawing for chapter in report.chapters for drawing in chapter.drawings}
+    if "svg" in formats:
+        files |= {path.with_name(f"{path.name}.svg"): drawing.svg for path, drawing in drawings.items()}
+    for path, data in files.items():
+        _write(path, data)
+    written = list(files)
+    if "png" in formats:
+        for path, drawing in drawings.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with house_style():
+                write_figure(drawing.figure, path.with_name(f"{path.name}.png"))
+            written.append(path.with_name(f"{path.name}.png"))
+    return written
+
+
+def check_report_out(out: Path, formats: Sequence[str], force: bool) -> None:
+    """Refuse before any work what could not be written."""
+    for name in formats:
+        if name not in FORMATS:
+            raise BiaskitError(f"there is no format {name!r}", f"choose among {', '.join(FORMATS)}")
+    if not formats:
+        raise BiaskitError("no format is left to write", f"choose among {', '.join(FORMATS)}")
+    if out.exists() and not out.is_dir():
+        raise BiaskitError(f"{out} is a file", "give a folder")
+    if out.is_dir() and any(out.iterdir()) and not force:
+        raise BiaskitError(f"{out} is not empty", "choose another folder with --out, or overwrite the report with --force")
+
+
+def check_interval(kind: str) -> Kind:
+    """Return the kind of interval that a word names."""
+    for known in get_args(Kind):
+        if kind == known:
+            return kind  # type: ignore[return-value]
+    raise BiaskitError(f"there is no interval {kind!r}", f"choose {' or '.join(get_args(Kind))}")
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.part")
+        part.write_bytes(data)
+        part.replace(path)
+    except OSError as error:
+        raise BiaskitError(f"cannot write {path}: {error.strerror or error}", "choose a folder you may write to") from error
+
+
+def as_markdown(report: Report, linked: bool = True) -> str:
+    """Return the whole report as markdown; figures are linked where they are written beside it."""
+    lines = [f"# {report.title}", "", report.subtitle, ""]
+    lines += [f"> **Warning.** {warning}\n" for warning in report.warnings]
+    lines += [report.conclusion.text, ""]
+    for chapter in report.chapters:
+        lines += [f"## {chapter.title}", ""]
+        if linked:
+            lines += [f"![{drawing.caption}](figures/{drawing.key}.png)\n" for drawing in chapter.drawings]
+        lines += [markdown(table) for table in (*chapter.tables, *chapter.more)]
+    return "\n".join(lines)
+
+
+def as_html(report: Report) -> str:
+    """Return the whole report as one page."""
+    sections = []
+    for chapter in report.chapters:
+        pictures = [Picture(drawing.svg, drawing.caption) for drawing in chapter.drawings]
+        sections.append(Section(chapter.key, chapter.title, [*pictures, *chapter.tables], chapter.more, "Break-downs and other scores"))
+    if report.run.manifest:
+        sections.append(
+            Section("run", "How it was measured", [_how(report)], [Code(report.manifest_text())], "The run's manifest (run.json)")
+        )
+    return page(report.title, report.subtitle, report.warnings, report.conclusion.text, sections)
+
+
+def _how(report: Report) -> str:
+    words = "; ".join(map(str, report.run.manifest.get("commands", []))) or "not recorded"
+    seed = report.settings.seed
+    return (
+        f"Commands: {words}. Intervals and permutations are drawn with seed {seed}: the same results give the same report, byte for byte."
+    )

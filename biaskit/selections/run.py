@@ -1,0 +1,170 @@
+"""Read the selections of a results directory and average them: measures per cell with intervals, overlaps per pair of methods."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from biaskit.errors import BiaskitError
+from biaskit.kept.overlap import jaccard, jaccard_by_chance, overlap_coefficient
+
+_HINT = "run `biaskit validate … --analyse --out DIR` for this model and task"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One method at one retention on one task.
+
+    Attributes:
+        task: "" where several are pooled. cell: the label. method: the cell without its retention. retention: share kept.
+        n: questions. means: measure → mean over questions. half_widths: measure → 95 % half-width over questions (normal).
+    """
+
+    task: str
+    cell: str
+    method: str
+    retention: float
+    n: int
+    means: Mapping[str, float]
+    half_widths: Mapping[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as plain JSON."""
+        return {**vars(self), "means": dict(self.means), "half_widths": dict(self.half_widths)}
+
+
+@dataclass(frozen=True, eq=False)
+class Selections:
+    """The analysed records of a run.
+
+    Attributes:
+        directory: where they come from. settings: how they were measured, as far as the manifest says.
+        records: those of pruned cells, in file order.
+    """
+
+    directory: Path
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    records: Sequence[Mapping[str, Any]] = ()
+
+    @cached_property
+    def tasks(self) -> list[str]:
+        """The tasks, in order of appearance."""
+        return list(dict.fromkeys(str(record["task"]) for record in self.records))
+
+    @property
+    def reference(self) -> str:
+        """How Hopkins' reference was drawn, in words that belong to every figure."""
+        return str(self.settings.get("hopkins_reference", "not recorded"))
+
+    def of(self, task: str | None) -> list[Mapping[str, Any]]:
+        """Return the records of one task, or of all.
+
+        Raises:
+            BiaskitError: there is no such task.
+        """
+        if task is not None and task not in self.tasks:
+            raise BiaskitError(f"{self.directory} has no task {task!r}", f"choose {' or '.join(self.tasks)}")
+        return [record for record in self.records if task is None or record["task"] == task]
+
+    def points(self, task: str | None = None) -> list[Point]:
+        """Return the measures of every cell, pooled over tasks if none is named; empty if the run was not analysed."""
+        cells: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        for record in self.of(task):
+            if record.get("selection"):
+                cells[record["cell"]].append(record)
+        return [_point(task or "", cell, records) for cell, records in cells.items()]
+
+    def overlaps(self, retention: float, task: str | None = None, measure: str = "jaccard") -> tuple[list[str], Any, float]:
+        """Return how far the methods' kept sets agree, question by question, at one retention.
+
+        Args:
+            retention: as the records have it. task: one, or all. measure: `jaccard` or `coefficient`.
+
+        Returns:
+            (methods, [m, m] mean overlap on the questions both answered (nan where there are none), mean overlap of random sets (Jaccard)).
+
+        Raises:
+            BiaskitError: an unknown measure.
+        """
+        between = {"jaccard": jaccard, "coefficient": overlap_coefficient}.get(measure)
+        if between is None:
+            raise BiaskitError(f"overlap measure {measure!r}", "choose jaccard or coefficient")
+        kept: dict[str, dict[tuple[str, str], Tensor]] = defaultdict(dict)
+        chance: dict[tuple[str, str], float] = {}
+        for record in self.of(task):
+            if record["retention"] == retention and record.get("kept"):
+                key = (str(record["task"]), str(record["id"]))
+                kept[_method(record["cell"])][key] = torch.tensor(record["kept"])
+                n = len(record["kept"])
+                chance[key] = jaccard_by_chance(int(record["n_visual"]), n, n) if measure == "jaccard" else n / int(record["n_visual"])
+        names = list(kept)
+        found = np.eye(len(names))
+        for i, a in enumerate(names):
+            for j, b in enumerate(names[:i]):
+                both = [between(kept[a][key], kept[b][key]) for key in kept[a].keys() & kept[b].keys()]
+                found[i, j] = found[j, i] = float(np.mean(both)) if both else math.nan
+        return names, found, float(np.mean(list(chance.values()))) if chance else math.nan
+
+    @property
+    def retentions(self) -> list[float]:
+        """The retentions at which kept tokens were listed, descending."""
+        return sorted({float(record["retention"]) for record in self.records if record.get("kept")}, reverse=True)
+
+
+def read_selections(directory: Path | str) -> Selections:
+    """Read a results directory.
+
+    Raises:
+        BiaskitError: there are no results, or none of them is of a pruned model and analysed.
+    """
+    directory = Path(directory)
+    path = directory / "results.jsonl"
+    if not path.is_file():
+        raise BiaskitError(f"there is no {path}", _HINT)
+    records = [record for record in _lines(path) if record.get("selection") or (record.get("kept") and record.get("retention", 1) < 1)]
+    if not records:
+        raise BiaskitError(f"{path} has no measures of selections", _HINT)
+    return Selections(directory, _settings(directory / "run.json"), records)
+
+
+def _lines(path: Path) -> Iterable[dict[str, Any]]:
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                record = json.loads(line)
+            except ValueError:
+                if line.endswith("\n"):
+                    raise BiaskitError(f"line {number} of {path} is no JSON", "the file was changed by hand: run it again") from None
+                return  # a run that was killed in the middle of its last line
+            yield record
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """What the manifest says about the analysis: nothing, if it says nothing."""
+    try:
+        said = json.loads(path.read_text(encoding="utf-8")).get("analysed")
+    except (OSError, ValueError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _method(cell: str) -> str:
+    return cell.rpartition("/r")[0] or cell
+
+
+def _point(task: str, cell: str, records: Sequence[Mapping[str, Any]]) -> Point:
+    measures = dict.fromkeys(name for record in records for name in record["selection"])
+    values = {name: np.array([record["selection"][name] for record in records if name in record["selection"]]) for name in measures}
+    half = {name: 1.96 * float(v.std(ddof=1)) / math.sqrt(len(v)) if len(v) > 1 else 0.0 for name, v in values.items()}
+    means = {name: float(v.mean()) for name, v in values.items()}
+    return Point(task, cell, _method(cell), float(records[0]["retention"]), len(records), means, half)

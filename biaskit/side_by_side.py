@@ -1,0 +1,144 @@
+"""`side_by_side` draws two priors beneath each other, layer by layer, with their ratio and their correlation.
+
+Each map is scaled to mean 1 on its plane, as `biaskit.bias.compare` does, so that colours are multiples of uniform; where the grids differ,
+both are taken to the smaller one.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import seaborn as sns
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap, Normalize
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from biaskit.bias import compare
+from biaskit.errors import PriorError
+from biaskit.figure_file import FAINT, STYLE, check_out, write_figure
+from biaskit.grid import resample
+from biaskit.panels import FAINTEST, HEADROOM, ROBUST, STRONGEST, colour_ticks, multiple
+from biaskit.prior import Prior
+
+Maps = NDArray[np.float64]
+
+COLUMNS = 6  # at most so many layers beside each other; more wrap
+_SIDE, _HEAD, _GAP, _LEFT, _BAR = 1.35, 0.5, 0.1, 0.5, 1.25  # inches
+
+
+def side_by_side(
+    a: Prior,
+    b: Prior,
+    *,
+    names: tuple[str, str] = ("A", "B"),
+    plane: str | None = None,
+    layers: Sequence[int] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    force: bool = False,
+) -> Figure:
+    """Draw the maps of two priors, and A over B, for every layer that both have.
+
+    Args:
+        a, b: the priors. names: what to call them.
+        plane: by default a's primary plane, or the first that both have. layers: 0-based; by default all that both have.
+        out: file to write, .png, .pdf or .svg; the same input gives the same bytes. force: overwrite it.
+
+    Raises:
+        BiaskitError: they share no plane or no layer, an unknown suffix, a file that exists or cannot be written.
+        PriorError: a plane or layer that a prior lacks.
+    """
+    if out is not None:
+        check_out(Path(out), force)
+    rows = compare(a, b)
+    chosen = rows[0]["plane"] if plane is None else plane
+    for prior in (a, b):
+        for layer in layers or prior.layers[:1]:
+            prior.map(chosen, layer)  # raises for what is not there
+    rows = [row for row in rows if row["plane"] == chosen and (layers is None or row["layer"] in layers)]
+    if not rows:
+        raise PriorError(f"the priors share no plane {chosen!r}", "leave the plane out to take one that both have")
+    style: Any = {**sns.axes_style("ticks"), **STYLE}
+    with rc_context(style):
+        figure = _draw([_maps(a, b, row) for row in rows], rows, names)
+        if out is not None:
+            write_figure(figure, Path(out))
+    return figure
+
+
+def _maps(a: Prior, b: Prior, row: dict[str, Any]) -> tuple[Maps, Maps, Maps]:
+    """log2 of both maps over their means, and of A over B, all on the common grid."""
+    size = row["rows"], row["cols"]
+    first, second = (np.maximum(resample(prior.map(row["plane"], row["layer"]), *size), 1e-9) for prior in (a, b))
+    relative = [np.log2(values / values.mean()) for values in (first, second)]
+    return relative[0], relative[1], relative[0] - relative[1]
+
+
+def _limit(maps: Sequence[Maps]) -> float:
+    """Half-width of a log2 scale that reaches the 99th percentile of every map."""
+    robust = max(float(np.percentile(np.abs(values), ROBUST, method="lower")) for values in maps)
+    return min(max(math.ceil((robust + HEADROOM) * 4) / 4, math.log2(FAINTEST)), math.log2(STRONGEST))
+
+
+def _draw(found: Sequence[tuple[Maps, Maps, Maps]], rows: Sequence[dict[str, Any]], names: tuple[str, str]) -> Figure:
+    blocks = -(-len(found) // COLUMNS)
+    columns = -(-len(found) // blocks)
+    shape = found[0][0].shape
+    wide, high = (_SIDE * side / max(shape) for side in (shape[1], shape[0]))
+    wide = max(wide, 0.3)
+    step = max(wide, 1.25) + _GAP  # the words above a map need that room
+    block = _HEAD + 3 * (high + _GAP) + 0.1
+    width, height = _LEFT + columns * step + _BAR, max(blocks * block, 3.2) + 0.35
+    figure = Figure(figsize=(width, height))
+    scales = [_scale([m for maps in found for m in maps[:2]], "vlag"), _scale([maps[2] for maps in found], "PuOr_r")]
+    for index, (maps, row) in enumerate(zip(found, rows, strict=True)):
+        at, column = divmod(index, columns)
+        left, top = _LEFT + column * step, 0.3 + at * block
+        _words(figure, row, left / width, 1 - (top + 0.17) / height, 0.15 / height)
+        for number, values in enumerate(maps):
+            low = top + _HEAD + number * (high + _GAP) + high
+            axes = figure.add_axes((left / width, 1 - low / height, wide / width, high / height))
+            norm, colours = scales[number // 2]
+            axes.imshow(values, norm=norm, cmap=colours, aspect="auto", interpolation="nearest")
+            axes.set(xticks=[], yticks=[])
+            if column == 0:
+                axes.set_ylabel((_short(names[0]), _short(names[1]), "first / second")[number], fontsize=7)
+    where = f"plane {rows[0]['plane']}, {shape[0]}×{shape[1]}{' (resampled)' if rows[0]['resampled'] else ''}"
+    room = int((width - _LEFT) * 9.5)  # letters of the heading that fit
+    title = " and ".join(_short(name, max(8, (room - len(where) - 7) // 2)) for name in names)
+    figure.text(_LEFT / width, 1 - 0.2 / height, _short(f"{title}: {where}", room), fontsize=9, weight="bold", parse_math=False)
+    for number, (norm, colours) in enumerate(scales):
+        place = ((width - _BAR + 0.2) / width, 1 - (0.75 + 1.3 * (number + 1)) / height, 0.12 / width, 1.05 / height)
+        _bar(figure.add_axes(place), norm, colours, ("over uniform", "first / second")[number])
+    return figure
+
+
+def _words(figure: Figure, row: dict[str, Any], x: float, y: float, line: float) -> None:
+    figure.text(x, y, f"layer {row['layer']} (K = {row['layer'] + 1})", fontsize=7, weight="bold")
+    figure.text(x, y - line, f"r = {row['pearson']:.2f}, ρ = {row['spearman']:.2f}", fontsize=7)
+    figure.text(x, y - 1.9 * line, f"top 25 %: {row['top_k']:.2f} (chance {row['top_k_chance']:.2f})", fontsize=5.5, color=FAINT)
+
+
+def _scale(maps: Sequence[Maps], colours: str) -> tuple[Normalize, Colormap]:
+    limit = _limit(maps)
+    return Normalize(-limit, limit), sns.color_palette(colours, as_cmap=True)
+
+
+def _bar(axes: Axes, norm: Normalize, colours: Colormap, text: str) -> None:
+    ticks = colour_ticks(float(norm.vmax or 0), fine=False)
+    figure: Any = axes.figure
+    bar = figure.colorbar(ScalarMappable(norm, colours), cax=axes)
+    bar.set_ticks([math.log2(tick) for tick in ticks], labels=[f"{multiple(tick)} ×" for tick in ticks])
+    axes.tick_params(length=2, labelsize=6)
+    bar.set_label(text, fontsize=7)
+
+
+def _short(text: str, most: int = 22) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -1,0 +1,193 @@
+"""How far a prior carries over: to other prompts, image sets, resolutions, models; and what priors from pictures without content are worth.
+
+Every condition gets a prior of its own. Priors are compared map by map, and, if wanted, each is used to debias the answers to the same
+questions: what does it cost to swap priors?
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from biaskit.bias import compare
+from biaskit.calibration import Progress
+from biaskit.errors import BiaskitError
+from biaskit.families.load import Loaded, load_model
+from biaskit.prior import Prior
+from biaskit.pruners import pruners
+from biaskit.studies.conditions import Condition, adopt, described, prior_of
+from biaskit.studies.enough import settle
+from biaskit.tasks.base import Task
+from biaskit.validation.cells import Grid
+from biaskit.validation.runner import validate
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How priors are tried out: tasks, questions of each, and the pruner that they debias at depth K.
+
+    Attributes:
+        tasks: opened, or names for `open_task`; none means that priors are only compared. questions: of each. pruner: a method's name.
+    """
+
+    tasks: Sequence[Task | str] = ()
+    questions: int = 200
+    pruner: str = "fastv"
+    retention: float = 0.25
+    layer: int = 1
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study found.
+
+    Attributes:
+        axis: what was varied. conditions: how. samples: images of each prior.
+        maps: pair by pair and layer by layer, the columns of `bias.compare` with `a`, `b` and `ceiling`: the correlation that two priors of
+            the same truth would have, given how reliable each is (the root of the product of their reliabilities).
+        scores: task by task and prior by prior: `score`, and `gain` over no prior, with 95 % half-widths, paired over questions.
+        asking: how the scores were made.
+    """
+
+    axis: str
+    conditions: Sequence[Condition]
+    samples: int
+    maps: Sequence[Mapping[str, Any]]
+    scores: Sequence[Mapping[str, Any]] = ()
+    asking: Asking = field(default_factory=Asking)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain JSON."""
+        how = {key: getattr(self.asking, key) for key in ("questions", "pruner", "retention", "layer")}
+        return {
+            "axis": self.axis,
+            "samples": self.samples,
+            "conditions": [dict(described(condition)) for condition in self.conditions],
+            "asking": how if self.scores else None,
+            "maps": [dict(row) for row in self.maps],
+            "scores": [dict(row) for row in self.scores],
+        }
+
+
+Report = Callable[[str, int, int], None]
+"""Told of progress: what is being done, how much is done, of how much."""
+
+
+def transfer(
+    axis: str,
+    group: Sequence[Condition],
+    out: Path,
+    *,
+    samples: int = 300,
+    seed: int = 0,
+    layers: Sequence[int] | str = "all",
+    batch_size: int | None = None,
+    asking: Asking | None = None,
+    reference: str | None = None,
+    loaded: Mapping[str, Loaded] | None = None,
+    report: Report | None = None,
+) -> Study:
+    """Calibrate a prior for each condition, compare them, and try each out. Stopped, the same call goes on where it was.
+
+    Args:
+        axis, group: as `conditions` gives them. out: folder for priors, answers and the result.
+        samples: images of each prior. seed: of their choice. layers: 0-based decoder layers, or "all". batch_size: images a forward pass.
+        asking: how to try the priors out. reference: label of the condition that all others are compared with; by default all pairs are.
+        loaded: models by name, where they are loaded already. report: called as things go on.
+
+    Raises:
+        BiaskitError: settings that cannot work, or a folder of another study.
+    """
+    tell = report or (lambda what, done, total: None)
+    out.mkdir(parents=True, exist_ok=True)
+    asking = asking or Asking()
+    models = dict(loaded or {})
+    priors: dict[str, Prior] = {}
+    for condition in group:
+        if condition.model not in models:
+            models[condition.model] = load_model(condition.model)
+
+        def counted(progress: Progress, label: str = condition.label) -> None:
+            tell(f"calibrating {label}", progress.done, progress.total)
+
+        priors[condition.label] = prior_of(
+            condition, models[condition.model], out, samples=samples, seed=seed, layers=layers, batch_size=batch_size, report=counted
+        )
+    pairs = [(reference, label) for label in priors if label != reference] if reference is not None else list(combinations(priors, 2))
+    reliable = {label: _reliability(prior) for label, prior in priors.items()}
+    maps = [row for a, b in pairs for row in _compared(a, b, priors, reliable)]
+    scores: list[dict[str, Any]] = []
+    if asking.tasks:
+        for name in dict.fromkeys(condition.model for condition in group):
+            mine = [condition.label for condition in group if condition.model == name]
+            fitting = {label: prior if label in mine else adopt(prior, priors[mine[0]]) for label, prior in priors.items()}
+            folder = out / "answers" / (mine[0] if len(mine) < len(priors) else "all")
+            home = mine[0] if len(mine) < len(priors) else None
+            scores += _tried(models[name], fitting, asking, folder, home, batch_size, tell)
+    return Study(axis, group, samples, maps, scores, asking)
+
+
+def _reliability(prior: Prior) -> dict[int, float]:
+    """Layer → reliability of the prior, from its own blocks; nothing where it has too few."""
+    try:
+        return {row.layer: row.reliability for row in settle(prior, at=())}
+    except BiaskitError:
+        return {}
+
+
+def _compared(a: str, b: str, priors: Mapping[str, Prior], reliable: Mapping[str, Mapping[int, float]]) -> list[dict[str, Any]]:
+    first, second = priors[a], priors[b]
+    other = second if (first.model, first.layers) == (second.model, second.layers) else adopt(second, first)
+    rows = compare(first, other)
+    if other is not second:  # the other model's layers at the same relative depths
+        at = np.rint(np.linspace(0, len(second.layers) - 1, len(first.layers))).astype(int)
+        partner = {layer: second.layers[index] for layer, index in zip(first.layers, at, strict=True)}
+    else:
+        partner = {layer: layer for layer in first.layers}
+    found = []
+    for row in rows:
+        both = reliable[a].get(row["layer"]), reliable[b].get(partner[row["layer"]])
+        ceiling = None if both[0] is None or both[1] is None else math.sqrt(both[0] * both[1])
+        found.append({"a": a, "b": b, "layer_b": partner[row["layer"]], **row, "ceiling": ceiling})
+    return found
+
+
+def _tried(
+    loaded: Loaded, priors: Mapping[str, Prior], asking: Asking, folder: Path, home: str | None, batch_size: int | None, tell: Report
+) -> list[dict[str, Any]]:
+    """Ask with each prior, with none, and without pruning."""
+    cls = pruners.get(asking.pruner)
+    bare = f"{asking.pruner}@strength=0" if cls.prior == "required" else asking.pruner
+    grid = Grid(["none", bare, *(f"{asking.pruner}+{label}" for label in priors)], [asking.retention], asking.layer, priors=priors)
+    done = validate(
+        loaded, list(asking.tasks), grid, out=folder, limit=asking.questions, batch_size=batch_size, workers=0,
+        report=lambda progress: tell(f"asking {progress.task}".strip(), progress.done, progress.total),
+    )  # fmt: skip
+    metrics = {task["name"]: task["metric"] for task in done.manifest["tasks"]}
+    held: dict[tuple[str, str | None, str], dict[str, float]] = {}
+    names = {cell["cell"]: cell["prior_name"] or cell["pruner"] for cell in done.manifest["cells"]}
+    for line in (folder / "results.jsonl").read_text(encoding="ascii").splitlines():
+        record = json.loads(line)
+        prior = {"none": "unpruned", asking.pruner: "no prior"}.get(names[record["cell"]], names[record["cell"]])
+        held.setdefault((record["task"], home, prior), {})[record["id"]] = record["scores"][metrics[record["task"]]]
+    return [_score(task, where, prior, scores, held[task, where, "no prior"]) for (task, where, prior), scores in held.items()]
+
+
+def _score(task: str, home: str | None, prior: str, scores: Mapping[str, float], bare: Mapping[str, float]) -> dict[str, Any]:
+    """One row: mean score, and what the prior gains, paired over questions."""
+    values = np.array([scores[key] for key in sorted(scores)])
+    gain = values - np.array([bare[key] for key in sorted(scores)])
+    n = len(values)
+
+    def half_width(numbers: Any) -> float:
+        return 1.96 * float(numbers.std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0
+
+    more = {"gain": float(gain.mean()), "gain_half_width": half_width(gain)}
+    return {"task": task, "model_of": home, "prior": prior, "n": n, "score": float(values.mean()), "half_width": half_width(values), **more}

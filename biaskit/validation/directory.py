@@ -1,0 +1,231 @@
+"""The directory of a validation on disk: answers are appended as they come, and a kill at any moment loses at most the batch in work.
+
+`results.jsonl` holds one line an answer. While a run goes on, lines stand in the order in which the answers came; when it is complete, they
+are put in order of task, cell and question, so that every way there ends with the same bytes. What is done is read from the lines
+themselves: there is no other state. `run.json` says what the run is; `timing.jsonl` how long each batch took.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import IO, Any
+
+from biaskit.errors import BiaskitError, PriorError
+from biaskit.prior_format import write_file
+from biaskit.resume import uninterrupted
+
+RESULTS, MANIFEST, TIMING = "results.jsonl", "run.json", "timing.jsonl"
+
+Key = tuple[str, str, str]
+"""(task, cell, id) of an answer."""
+
+
+@dataclass
+class Line:
+    """Where an answer stands in the file, and its primary score."""
+
+    start: int
+    end: int
+    score: float
+
+
+def to_line(record: Mapping[str, Any]) -> bytes:
+    """Return a record as a line: keys sorted, ASCII (no character that some readers take for the end of a line), no nan.
+
+    Raises:
+        BiaskitError: a score is nan or infinite.
+    """
+    try:
+        return json.dumps(record, sort_keys=True, allow_nan=False).encode("ascii") + b"\n"
+    except ValueError as error:
+        raise BiaskitError(f"question {record.get('id')} has a score that is no number: {record.get('scores')}", "mend the task") from error
+
+
+class Directory:
+    """A results directory, held by one process at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.results, self.manifest, self.timing = path / RESULTS, path / MANIFEST, path / TIMING
+        self.lines: dict[Key, Line] = {}
+        self.size = 0
+        self.file: IO[bytes] | None = None
+
+    @contextmanager
+    def held(self, *, force: bool) -> Iterator[None]:
+        """Make the directory, keep other runs out of it, and sweep up after a kill. `force`: throw an older run away.
+
+        Raises:
+            BiaskitError: it cannot be written, or another run is in it.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.path, os.O_RDONLY)
+        except OSError as error:
+            raise BiaskitError(f"{self.path} cannot be used: {error.strerror}", "choose a folder you may write to") from error
+        try:
+            _lock(handle, self.path)
+            for stale in (found for name in (RESULTS, MANIFEST) for found in self.path.glob(f".{name}.*.tmp")):
+                stale.unlink(missing_ok=True)
+            if force:
+                for mine in (self.results, self.timing, self.manifest):
+                    mine.unlink(missing_ok=True)
+            self._mend_timing()
+            yield
+        finally:
+            self.close()
+            os.close(handle)
+
+    def _mend_timing(self) -> None:
+        """Cut off a line that a kill left without an end."""
+        data = self.timing.read_bytes() if self.timing.exists() else b"\n"
+        if not data.endswith(b"\n"):
+            os.truncate(self.timing, data.rfind(b"\n") + 1)
+
+    def read_manifest(self) -> dict[str, Any] | None:
+        """Return what an older run left, None if there was none.
+
+        Raises:
+            BiaskitError: it is broken, or there are results that no manifest belongs to.
+        """
+        if not self.manifest.exists():
+            if self.results.exists():
+                raise BiaskitError(
+                    f"{self.results} has no {MANIFEST} beside it", "choose another --out, or throw the results away with --force"
+                )
+            return None
+        try:
+            found: dict[str, Any] = json.loads(self.manifest.read_bytes())
+        except ValueError as error:
+            raise BiaskitError(f"{self.manifest} is broken: {error}", "choose another --out, or begin anew with --force") from error
+        return found
+
+    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        """Write the manifest in one step, if it changed."""
+        data = json.dumps(manifest, indent=1, sort_keys=True, default=str).encode("ascii") + b"\n"
+        if not self.manifest.exists() or self.manifest.read_bytes() != data:
+            try:
+                write_file(self.manifest, data, force=True)
+            except PriorError as error:
+                raise BiaskitError(error.message, error.hint) from error
+
+    def load(self, metrics: Mapping[str, str]) -> None:
+        """Read which answers are there. A last line without an end is what a kill left, and is cut off later.
+
+        Args:
+            metrics: task → its primary score.
+
+        Raises:
+            BiaskitError: a line in the middle is broken.
+        """
+        self.lines, self.size = {}, 0
+        if not self.results.exists():
+            return
+        with self.results.open("rb") as file:
+            for number, data in enumerate(file, 1):
+                if not data.endswith(b"\n"):
+                    break
+                try:
+                    record = json.loads(data)
+                    task = record["task"]
+                    score = record["scores"].get(metrics.get(task), 0.0)
+                    self.lines[task, record["cell"], record["id"]] = Line(self.size, self.size + len(data), score)
+                except (ValueError, KeyError, TypeError, AttributeError) as error:
+                    raise BiaskitError(
+                        f"{self.results}, line {number} is no answer of a validation",
+                        "delete that line (its question is asked again), or begin anew with --force",
+                    ) from error
+                self.size += len(data)
+
+    def rewrite(self, keys: Sequence[Key]) -> None:
+        """Make the file consist of these answers in this order, in one step; nothing happens if it does already."""
+        spans = [(self.lines[key].start, self.lines[key].end) for key in keys]
+        sizes = [end - start for start, end in spans]
+        starts = [0]
+        for size in sizes:
+            starts.append(starts[-1] + size)
+        whole = self.results.stat().st_size if self.results.exists() else 0
+        if starts[-1] != whole or any(start != span[0] for start, span in zip(starts, spans, strict=False)):
+            self.close()
+            temporary = self.path / f".{RESULTS}.{os.getpid()}.tmp"
+            with self._writing(), self.results.open("rb") as source, temporary.open("wb") as target:
+                for start, end in spans:
+                    source.seek(start)
+                    target.write(source.read(end - start))
+                target.flush()
+                os.fsync(target.fileno())
+            temporary.replace(self.results)
+        self.lines = {key: Line(start, start + size, self.lines[key].score) for key, start, size in zip(keys, starts, sizes, strict=False)}
+        self.size = starts[-1]
+
+    def append(self, records: Sequence[Mapping[str, Any]], metric: str, timing: Mapping[str, Any]) -> None:
+        """Add the answers of a batch, all of them or, if killed, some; and how long they took."""
+        data = [to_line(record) for record in records]
+        with uninterrupted(), self._writing():
+            if self.file is None:
+                self.file = self.results.open("ab")
+            self.file.write(b"".join(data))
+            self.file.flush()
+            for record, line in zip(records, data, strict=True):
+                key = (record["task"], record["cell"], record["id"])
+                self.lines[key] = Line(self.size, self.size + len(line), record["scores"][metric])
+                self.size += len(line)
+            with self.timing.open("ab") as file:
+                file.write(to_line(timing))
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:  # such as a full disk
+            raise BiaskitError(
+                f"{self.path} cannot be written: {error.strerror or error}", "make room; then the same command goes on where it was"
+            ) from error
+
+    def close(self) -> None:
+        """Close the results."""
+        if self.file is not None:
+            self.file.close()
+            self.file = None
+
+
+def _lock(handle: int, path: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # no such locks on this system
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise BiaskitError(f"another run is writing to {path}", "wait for it, or choose another --out") from error
+    except OSError:  # a file system without locks
+        return
+
+
+def read_results(path: Path) -> Iterator[dict[str, Any]]:
+    """Iterate over the answers of a results directory, or of its results file; a cut last line is left out."""
+    file = path / RESULTS if path.is_dir() else path
+    with file.open("rb") as lines:
+        for line in lines:
+            if line.endswith(b"\n"):
+                yield json.loads(line)
+
+
+def summaries(path: Path, summarise: Mapping[str, Callable[[Sequence[Mapping[str, Any]]], dict[str, float]]]) -> dict[tuple[str, str], Any]:
+    """Return (task, cell) → scores, from a directory whose run is complete.
+
+    Args:
+        summarise: task → how its records add up. Tasks that are not there are left out.
+    """
+    found = {}
+    for (task, cell), records in groupby(read_results(path), key=lambda record: (record["task"], record["cell"])):
+        if task in summarise:
+            slim = [{"scores": record["scores"], "tags": record["tags"], "answer": record["answer"]} for record in records]
+            found[task, cell] = summarise[task](slim)
+    return found

@@ -1,0 +1,90 @@
+"""Questions made ready for a model: a batch is prepared once, ahead of the model if there are workers, and answered in every cell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+from biaskit.errors import BiaskitError, ImageSkipped
+from biaskit.families import ModelFamily, Prepared
+from biaskit.grid import Layout
+from biaskit.tasks.base import WHOLE, Part, Seen, Task
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """Some questions, ready; or the error that stops everything.
+
+    Attributes:
+        items: their indices in the task. prompts: their wording. seen: how the model sees each image. prepared: the model's inputs.
+    """
+
+    items: tuple[int, ...]
+    prompts: tuple[str, ...]
+    seen: tuple[Seen, ...]
+    prepared: Prepared | None
+    error: BiaskitError | None = None
+
+    def pin_memory(self) -> Asked:
+        """Pin the tensors (called by the loader's pinning thread)."""
+        return Asked(self.items, self.prompts, self.seen, None if self.prepared is None else self.prepared.pin_memory(), self.error)
+
+
+class Questions(Dataset[Asked]):
+    """Batches of questions, by number; runs inside the workers.
+
+    Args:
+        task: the questions. family, processor, config: of the checkpoint. base: its short name, "" if it has none.
+        dtype: pixel values are cast to it. batches: which questions go together.
+    """
+
+    def __init__(
+        self, task: Task, family: ModelFamily, processor: Any, config: Any, base: str, dtype: torch.dtype, batches: Sequence[Sequence[int]]
+    ) -> None:
+        self.task, self.family, self.processor, self.config = task, family, processor, config
+        self.base, self.dtype, self.batches = base, dtype, [tuple(items) for items in batches]
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return len(self.batches)
+
+    def __getitem__(self, number: int) -> Asked:
+        """Prepare one batch. Errors come back in it, for exceptions do not cross processes whole."""
+        try:
+            return self.prepare(self.batches[number])
+        except BiaskitError as error:
+            return Asked(self.batches[number], (), (), None, error)
+
+    def prepare(self, items: Sequence[int]) -> Asked:
+        """Prepare some questions together.
+
+        Raises:
+            BiaskitError: an image is broken, or the processor refuses it; a validation leaves nothing out.
+        """
+        images = [self.task.image(i) for i in items]
+        prompts = [self.task.prompt(i, self.config.model_type, self.base) for i in items]
+        try:
+            made = self.family.prepare(self.processor, self.config, [[image] for image in images], prompts)
+        except ImageSkipped as error:
+            names = ", ".join(self.task.identify(i) for i in items)
+            raise BiaskitError(f"{names}: {error.message}", "mend the image, or leave the question out of the data") from error
+        cast = {name: value.to(self.dtype) if value.is_floating_point() else value for name, value in made.inputs.items()}
+        seen = [
+            see(self.family, self.config, self.base, layout, (image.height, image.width))
+            for layout, image in zip(made.layouts, images, strict=True)
+        ]
+        return Asked(tuple(items), tuple(prompts), tuple(seen), Prepared(cast, made.layouts))
+
+
+def see(family: ModelFamily, config: Any, base: str, layout: Layout, size: tuple[int, int]) -> Seen:
+    """Say how a model sees an image of (rows, cols) pixels, from where its visual tokens sit."""
+    part: Part = WHOLE
+    for plane in layout.planes:
+        if plane.name == "image" and plane.box is not None:
+            left, top, right, bottom = plane.box
+            part = (top, left, bottom, right)
+    return Seen(config.model_type, size, family.resized(config, layout), part, base)

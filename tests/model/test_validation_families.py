@@ -1,0 +1,129 @@
+"""Validation on tiny random checkpoints of the real classes: their numbers mean nothing; every record must parse, score and resume."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from cases import SPECIAL_IDS, batch, generate
+from PIL import Image
+from reference import Top, model_of
+
+from biaskit import validate
+from biaskit.apply import prune
+from biaskit.encoded import encode_once
+from biaskit.families.load import load_model
+from biaskit.prior import PlaneStats, Prior
+from biaskit.tasks import open_task
+from biaskit.testing import TINY
+from biaskit.validation.cells import Grid
+from biaskit.validation.directory import read_results
+from biaskit.validation.questions import see
+
+FAMILIES = ["llava-1.5", "llava-next", "qwen2.5-vl", "internvl-qwen2"]
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_images_are_encoded_once_and_nothing_changes(name):
+    model = model_of(name)[0]
+    inputs, other = batch(name, "ragged"), batch(name, "single")
+    with torch.no_grad(), prune(model, Top(layer=2)):
+        expected = generate(model, inputs, max_new_tokens=2)[2]
+        alone = generate(model, other, max_new_tokens=2)[2]
+    whole = generate(model, inputs, max_new_tokens=2)[2]
+    seen = []
+    tower = model.base_model.visual if hasattr(model.base_model, "visual") else model.base_model.vision_tower
+    handle = tower.register_forward_hook(lambda *_: seen.append(1))
+    with encode_once(model):
+        assert torch.equal(generate(model, inputs, max_new_tokens=2)[2], whole)
+        first = len(seen)
+        for _ in range(2):
+            copied = {key: value.clone() for key, value in inputs.items()}
+            with prune(model, Top(layer=2)):
+                assert torch.equal(generate(model, copied, max_new_tokens=2)[2], expected)
+        assert len(seen) == first > 0, "the tower has not run again"
+        with prune(model, Top(layer=2)):
+            assert torch.equal(generate(model, other, max_new_tokens=2)[2], alone)
+        assert len(seen) > first
+    handle.remove()
+    assert "get_image_features" not in vars(model.base_model), "the model has its own method again"
+    assert torch.equal(generate(model, inputs, max_new_tokens=2)[2], whole)
+
+
+def flat_prior(loaded):
+    planes = {
+        name: PlaneStats(torch.ones(6, *size).numpy())
+        for name, size in loaded.family.canonical(loaded.model.config).items()
+        if name != "cls"
+    }
+    return Prior(planes, tuple(range(6)), torch.ones(6).numpy(), {"model_type": loaded.model.config.model_type})
+
+
+def tiny(checkpoint, name):
+    loaded = load_model(str(checkpoint(name)), device="cpu")
+    loaded.model.generation_config.suppress_tokens = SPECIAL_IDS  # a random model may answer with an image placeholder
+    return loaded
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_how_the_model_sees_an_image(name):
+    """Sizes and parts of a picture that is not square, against what the processors are known to do."""
+    model, processor, family = model_of(name)
+    prepared = family.prepare(processor, model.config, [[Image.new("RGB", (640, 480))]], ["hi"])
+    seen = see(family, model.config, "short", prepared.layouts[0], (480, 640))
+    assert seen.size == (480, 640) and seen.model_type == model.config.model_type and seen.base == "short"
+    if name.startswith("qwen"):
+        patch = model.config.vision_config.patch_size
+        _, rows, cols = prepared.inputs["image_grid_thw"][0].tolist()
+        assert seen.input == (rows * patch, cols * patch)
+    elif name == "llava-1.5":
+        assert seen.input == (336, 336)
+    elif name == "llava-next":  # the best of the pinpoints is 672 × 672, of which 504 rows are not padding
+        assert seen.input == (504, 672)
+    else:
+        assert seen.input[1] / seen.input[0] == pytest.approx(4 / 3, rel=0.02 if name == "llava-onevision" else 0.2)
+        assert "onevision" in name or seen.input[0] % 224 == seen.input[1] % 224 == 0  # OneVision's canvas is shrunk to 9 tiles
+    assert seen.part == pytest.approx((0, 0.125, 1, 0.875) if name == "llava-1.5" else (0, 0, 1, 1))
+
+
+def test_warnings_are_said_once(checkpoint, tmp_path):
+    loaded, said = tiny(checkpoint, "qwen2.5-vl"), []
+    validate(loaded, "scenes-attribute", ["divprune"], [0.5, 0.1], out=tmp_path, limit=2, batch_size=1, say=said.append)
+    assert len(said) == 1 and "DivPrune renumbers positions" in said[0]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_pope_and_referring_expressions_of_real_images(checkpoint, coco_sample, tmp_path, name):
+    loaded = tiny(checkpoint, name)
+    tasks = [
+        open_task("pope:adversarial", coco_sample / "annotations" / "pope.jsonl"),
+        open_task("refcoco", coco_sample / "annotations" / "referring_expressions.json"),
+    ]
+    for task in tasks:
+        task.max_new_tokens = 2
+    grid = Grid(["none", "fastv+prior", "d2pruner"], [0.1], priors={"prior": flat_prior(loaded)})
+    out, done = tmp_path / "out", []
+
+    def stop(progress):
+        if progress.done == stop.at:
+            raise KeyboardInterrupt
+
+    for stop.at in (2, 8):
+        with pytest.raises(KeyboardInterrupt):
+            validate(loaded, tasks, grid, out=out, limit=2, batch_size=2, report=stop)
+        done.append(len(list(read_results(out))))
+    found = validate(loaded, tasks, grid, out=out, limit=2, batch_size=2)
+    assert done == [2, 8] and found.asked == 2 * 2 * 3 - 8
+    validate(loaded, tasks, grid, out=tmp_path / "whole", limit=2, batch_size=2)
+    assert (out / "results.jsonl").read_bytes() == (tmp_path / "whole" / "results.jsonl").read_bytes()
+    by_name = {task.name: task for task in tasks}
+    for record in read_results(out):
+        task = by_name[record["task"]]
+        assert set(record["scores"]) >= {task.metric, "parsed"} and all(0 <= value <= 1 for value in record["scores"].values())
+        assert record["n_kept"] == (record["n_visual"] if record["pruner"] == "none" else record["budget"]) and record["n_text"] > 5
+        assert record["image"].endswith(".jpg") and record["tags"]
+    assert {(task, cell) for task, cell in found.scores} == {
+        (task, cell) for task in by_name for cell in ("none", "fastv+prior/r0.1", "d2pruner+prior/r0.1")
+    }
+    assert json.loads((out / "run.json").read_text())["model"]["model_type"] == loaded.model.config.model_type
