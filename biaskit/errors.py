@@ -37,3 +37,7 @@ class ImageSkipped(BiaskitError):
 
 class CalibrationError(BiaskitError):
     """A calibration that cannot go on. Its state is kept on disk."""
+
+
+class TaskError(BiaskitError):
+    """A task whose data is missing or broken, or that was asked for something it does not have."""

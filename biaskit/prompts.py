@@ -10,6 +10,7 @@ from pathlib import Path
 
 from biaskit.errors import BiaskitError
 from biaskit.registry import did_you_mean
+from biaskit.tasks.wording import ask_presence, ask_region
 
 PROMPT = "Please describe the provided image."
 """D2Pruner's neutral prompt."""
@@ -23,15 +24,14 @@ _THINGS = (
 )  # fmt: skip
 """Categories of COCO."""
 _WHERE = ("on the left", "on the right", "in the middle", "in front", "in the back")
-_GROUNDING = "Please provide the bounding box coordinate of the region this sentence describes: {}"
 
 
 def _refcoco() -> list[str]:
-    return [_GROUNDING.format(f"the {thing} {_WHERE[i % len(_WHERE)]}") for i, thing in enumerate(_THINGS)]
+    return [ask_region(f"the {thing} {_WHERE[i % len(_WHERE)]}") for i, thing in enumerate(_THINGS)]
 
 
 def _pope() -> list[str]:
-    return [f"Is there {'an' if thing[0] in 'aeiou' else 'a'} {thing} in the image?" for thing in _THINGS]
+    return [ask_presence(thing) for thing in _THINGS]
 
 
 def _scenes(task: str) -> Callable[[], list[str]]:

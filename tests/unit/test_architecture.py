@@ -16,7 +16,7 @@ PACKAGE = Path(biaskit.__file__).parent
 LEVELS = {
     "0": ["__init__", "errors", "registry", "grid", "correlation", "prior_format", "array_file"],
     "1": ["prior", "jackknife", "measures", "signals", "select", "prior_layout", "selector_file"],
-    "2a": ["images", "store", "exchange", "pruners"],
+    "2a": ["images", "store", "exchange", "pruners", "tasks"],
     "2b": [
         *("families", "attention", "moments", "ranks"),
         *("hooks", "masks", "narrowing", "prompt", "deepstack", "encoded", "limits"),

@@ -1,0 +1,54 @@
+"""`biaskit tasks`: what there is to ask, and the data it takes."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from biaskit.tasks import Task
+
+app = typer.Typer(help="Tasks: questions with known answers, and the data they take.", no_args_is_help=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Report as JSON on stdout.")]
+
+
+@app.callback()
+def group() -> None:
+    """Tasks: questions with known answers, and the data they take."""
+
+
+def _describe(name: str, cls: type[Task]) -> dict[str, Any]:
+    """Everything the registry knows about a task."""
+    return {
+        "name": name,
+        "title": cls.title,
+        "summary": inspect.getdoc(cls) or "",
+        "metric": cls.metric,
+        "arguments": cls.arguments,
+        "needs": cls.needs,
+        "dataset": cls.dataset,
+        "module": cls.__module__,
+    }
+
+
+@app.command("list")
+def show_list(as_json: AsJson = False) -> None:
+    """List the tasks: what each asks, its score, its arguments (`NAME:ARGUMENT`), the data it needs, and where that is published."""
+    from biaskit.tasks import tasks
+
+    found = [_describe(name, cls) for name, cls in tasks]
+    if as_json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    for item in found:
+        print(f"{item['name']}: {item['summary'].splitlines()[0]}")
+        print(f"  score      {item['metric']}")
+        print(f"  arguments  {item['arguments'] or 'none'}")
+        print(f"  needs      {item['needs']}")
+        print(f"  published  {item['dataset']}")
+        if not item["module"].startswith("biaskit."):
+            print(f"  plug-in    {item['module']}")

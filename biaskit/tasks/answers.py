@@ -1,0 +1,109 @@
+"""Scores of short answers: exact match, VQA accuracy, ANLS, relaxed accuracy. Each takes an answer and the annotators' answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+from biaskit.tasks.contractions import CONTRACTIONS
+
+_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
+_COUNT = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_NUMBERS = {"none": "0", **{word: str(k) for k, word in enumerate(_COUNT)}}
+_ARTICLES = frozenset({"a", "an", "the"})
+_DIGITS_COMMA = re.compile(r"\d,\d")
+_PERIOD = re.compile(r"\.(?!\d)")
+
+
+def normalise(text: str) -> str:
+    """Return an answer as the official VQA evaluation compares it.
+
+    Line breaks become blanks. A punctuation mark vanishes where it touches a blank, or where the answer has a comma between digits;
+    elsewhere it becomes a blank. Periods vanish unless a digit follows. Then, word by word in lower case: number words up to ten become
+    digits (and none 0), articles vanish, contractions get their apostrophe back.
+    """
+    text = text.replace("\n", " ").replace("\t", " ").strip()
+    kept = text
+    grouped = _DIGITS_COMMA.search(text) is not None
+    for mark in _PUNCTUATION:
+        at_blank = f"{mark} " in text or f" {mark}" in text
+        kept = kept.replace(mark, "" if at_blank or grouped else " ")
+    words = [_NUMBERS.get(word, word) for word in _PERIOD.sub("", kept).lower().split()]
+    return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
+
+
+def exact(answer: str, truths: Sequence[str]) -> float:
+    """Return 1 if the normalised answer is one of the normalised truths."""
+    return float(normalise(answer) in {normalise(truth) for truth in truths})
+
+
+def vqa_accuracy(answer: str, truths: Sequence[str]) -> float:
+    """Return the official VQA accuracy (Antol et al. 2015): the mean, over leaving out each annotator, of min(1, agreeing others / 3).
+
+    Both sides are normalised always, as TextVQA's evaluation does; the official one leaves unanimous annotators as they are. With fewer
+    than four annotators nobody could reach 1, so an agreement with any of them is 1.
+    """
+    said, true = normalise(answer), [normalise(truth) for truth in truths]
+    agreeing = sum(one == said for one in true)
+    if len(true) < 4:
+        return float(agreeing > 0)
+    return sum(min(1.0, (agreeing - (one == said)) / 3) for one in true) / len(true)
+
+
+def edit_distance(one: str, other: str) -> int:
+    """Return the Levenshtein distance: the fewest insertions, deletions and exchanges of a character."""
+    row = list(range(len(other) + 1))
+    for i, a in enumerate(one, 1):
+        before, row[0] = row[0], i
+        for j, b in enumerate(other, 1):
+            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (a != b))
+    return row[-1]
+
+
+def anls(answer: str, truths: Sequence[str], threshold: float = 0.5) -> float:
+    """Return the normalised Levenshtein similarity to the nearest truth, 0 where the distance is `threshold` of the length or more.
+
+    Biten et al. 2019 (ST-VQA), as for DocVQA and InfoVQA: lower case, blanks at the ends and repeated ones do not count.
+    """
+    said = " ".join(answer.lower().split())
+    best = 0.0
+    for truth in truths:
+        true = " ".join(truth.lower().split())
+        longest = max(len(said), len(true))
+        if abs(len(said) - len(true)) >= threshold * longest > 0:
+            continue  # too far by length alone: an answer that never ends costs nothing
+        distance = edit_distance(said, true) / longest if longest else 0.0
+        best = max(best, 1 - distance if distance < threshold else 0.0)
+    return best
+
+
+def relaxed(answer: str, truths: Sequence[str], tolerance: float = 0.05) -> float:
+    """Return ChartQA's relaxed accuracy (Masry et al. 2022): numbers within 5 % of the truth, other answers equal but for case.
+
+    A percentage is its hundredth on both sides; a truth of 0 must be met exactly, as text.
+    """
+    return float(any(_relaxed(answer.strip(), truth.strip(), tolerance) for truth in truths))
+
+
+def _relaxed(said: str, true: str, tolerance: float) -> bool:
+    a, b = _number(said), _number(true)
+    if a is not None and b:
+        return abs(a - b) <= tolerance * abs(b) * (1 + 1e-12)  # 5 % on the dot counts
+    return said.lower().rstrip(".") == true.lower().rstrip(".")
+
+
+_NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,2})?")
+
+
+def _number(text: str) -> float | None:
+    """Return the number that a text is, None if it is none; thousands may be set off by commas, a final period is no part of it."""
+    text = text.rstrip(".").rstrip()
+    percent = text.endswith("%")
+    text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text.rstrip("%").strip().lstrip("$"))
+    if not _NUMBER.fullmatch(text):
+        return None
+    return float(text) / (100 if percent else 1)
+
+
+METRICS: dict[str, Callable[[str, Sequence[str]], float]] = {"exact": exact, "vqa": vqa_accuracy, "anls": anls, "relaxed": relaxed}
+"""Name → score in [0, 1] of an answer given the annotators' answers."""

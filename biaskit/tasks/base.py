@@ -1,0 +1,236 @@
+"""What every task answers: its items, their prompts and images, what is right, how an answer is scored, and how scores add up."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, SupportsIndex, overload
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Part = tuple[float, float, float, float]
+"""(top, left, bottom, right), fractions of the image's rows and cols."""
+
+WHOLE: Part = (0.0, 0.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """How a model saw an image: what its answer's coordinates refer to.
+
+    Attributes:
+        model_type: the stock `config.model_type`: llava, llava_next, llava_onevision, qwen2_vl, qwen2_5_vl, qwen3_vl, internvl …
+        size: (rows, cols) of the original image in pixels.
+        input: (rows, cols) in pixels of the resized image that the vision tower got (Qwen: grid × patch; LLaVA-1.5: its square).
+        part: what the model saw of the image; LLaVA-1.5's centre crop lies inside it, padding goes below 0 or above 1.
+        base: short name of the model if known ("llava-1.5", "demo"); picks wording and coordinates where a model type has several.
+    """
+
+    model_type: str
+    size: tuple[int, int]
+    input: tuple[int, int]
+    part: Part = WHOLE
+    base: str = ""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What a user asked for when opening a task.
+
+    Attributes:
+        key: the registered name ("refcoco+").
+        flags: words after it ("testA" of `refcoco+:testA`). settings: its `name=value` words.
+        data: file or directory of the questions; None where the user named none.
+        images: directory of the images where it is not beside the questions.
+        n: how many questions a generated task has; None for its default.
+    """
+
+    key: str
+    flags: tuple[str, ...] = ()
+    settings: Mapping[str, str] | None = None
+    data: Path | None = None
+    images: Path | None = None
+    n: int | None = None
+
+
+class Task(ABC):
+    """A sized, indexable collection of questions about images. `task[10:20]` is a view, `task.sample(n, seed)` a seeded one.
+
+    Indices given to the methods are 0 ≤ i < len.
+
+    Attributes:
+        name: registered name and arguments, such as "refcoco:val": the same words open it again.
+        metric: the primary score, a key of what `score` and `summarise` return; in [0, 1], more is better.
+        max_new_tokens: enough for a whole answer.
+        title: for people. needs: what data it reads. dataset: the name under which that data is published. arguments: what may follow
+            the name, and what is taken where nothing does.
+    """
+
+    name: str
+    metric: str
+    max_new_tokens: int
+    title: ClassVar[str] = ""
+    needs: ClassVar[str] = ""
+    dataset: ClassVar[str] = ""
+    arguments: ClassVar[str] = ""
+
+    @classmethod
+    @abstractmethod
+    def open(cls, opening: Opening) -> Task:
+        """Open the task.
+
+        Raises:
+            TaskError: the data is missing or broken, or an argument is unknown.
+        """
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of questions."""
+
+    @abstractmethod
+    def identify(self, i: int) -> str:
+        """Return the stable, unique id of a question."""
+
+    @abstractmethod
+    def image(self, i: int) -> Image:
+        """Return the image, RGB and upright.
+
+        Raises:
+            TaskError: it is missing or broken.
+        """
+
+    @abstractmethod
+    def image_name(self, i: int) -> str:
+        """Return the image's name: relative, the same on every machine, equal for questions about the same image."""
+
+    @abstractmethod
+    def prompt(self, i: int, model_type: str, base: str = "") -> str:
+        """Return the question in the published wording for a model (see `Seen` for its names)."""
+
+    @abstractmethod
+    def truth(self, i: int) -> Any:
+        """Return what is right: values that JSON knows."""
+
+    @abstractmethod
+    def score(self, i: int, answer: str, seen: Seen) -> dict[str, float]:
+        """Return the scores of an answer: `metric`, `parsed` (0 or 1: it could be read), and more; never nan. The keys do not vary."""
+
+    def tags(self, i: int) -> dict[str, str]:
+        """Return what kind of question this is, for break-downs: kind → value. Default: nothing."""
+        return {}
+
+    def region(self, i: int) -> Part | None:
+        """Return the part of the image that the question is about, None where that is not one box (the default)."""
+        return None
+
+    @classmethod
+    def summarise(cls, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        """Return the scores of many answers, `n` among them. It needs no data: records are lines of a results file.
+
+        Args:
+            records: each with `scores`, what `score` returned. None gives {"n": 0}.
+
+        Returns:
+            The mean of every score; a task that has more than means (F1, yes share) adds them.
+        """
+        if not records:
+            return {"n": 0.0}
+        keys = records[0]["scores"]
+        return {"n": float(len(records)), **{key: float(np.mean([record["scores"][key] for record in records])) for key in keys}}
+
+    def sample(self, n: int | None, seed: int = 0) -> Task:
+        """Return a view of n questions at random: the first n of a seeded order of all, so that a larger sample only adds to it.
+
+        None, or as many as there are, gives all of them, in their own order.
+        """
+        if n is None or n >= len(self):
+            return self
+        order = np.random.default_rng(seed).permutation(len(self))[: max(0, n)]
+        return TaskView(self, [int(index) for index in order])
+
+    def fingerprint(self) -> str:
+        """Return the sha256 (hex) over ids, images' names and truths, in order: the same questions elsewhere have the same one."""
+        listing = [[self.identify(i), self.image_name(i), self.truth(i)] for i in range(len(self))]
+        return hashlib.sha256(json.dumps(listing, sort_keys=True).encode("ascii")).hexdigest()
+
+    @overload
+    def __getitem__(self, index: slice) -> Task: ...
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> str: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> Task | str:
+        """Return a view of the questions of a slice, or the id of the question at a whole number."""
+        if isinstance(index, slice):
+            return TaskView(self, range(len(self))[index])
+        return self.identify(range(len(self))[operator.index(index)])
+
+
+class TaskView(Task):
+    """Some questions of another task, in a given order; nothing is copied."""
+
+    def __init__(self, task: Task, indices: Sequence[int]) -> None:
+        self.task, self.indices = task, indices
+        self.name, self.metric, self.max_new_tokens = task.name, task.metric, task.max_new_tokens
+        self.summarise = task.summarise  # type: ignore[method-assign]  # a view's scores add up as its task's do
+
+    @classmethod
+    def open(cls, opening: Opening) -> Task:
+        """Views are made by slicing, not opened."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        """Return the number of questions in view."""
+        return len(self.indices)
+
+    def identify(self, i: int) -> str:
+        """Return the id the task gives to this question."""
+        return self.task.identify(self.indices[i])
+
+    def image(self, i: int) -> Image:
+        """Return the task's image."""
+        return self.task.image(self.indices[i])
+
+    def image_name(self, i: int) -> str:
+        """Return the task's name of the image."""
+        return self.task.image_name(self.indices[i])
+
+    def prompt(self, i: int, model_type: str, base: str = "") -> str:
+        """Return the task's prompt."""
+        return self.task.prompt(self.indices[i], model_type, base)
+
+    def truth(self, i: int) -> Any:
+        """Return what the task holds for right."""
+        return self.task.truth(self.indices[i])
+
+    def score(self, i: int, answer: str, seen: Seen) -> dict[str, float]:
+        """Score as the task does."""
+        return self.task.score(self.indices[i], answer, seen)
+
+    def tags(self, i: int) -> dict[str, str]:
+        """Return the task's tags."""
+        return self.task.tags(self.indices[i])
+
+    def region(self, i: int) -> Part | None:
+        """Return the task's region."""
+        return self.task.region(self.indices[i])
+
+
+def breakdown(task: type[Task] | Task, records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
+    """Return kind of tag → value → summary of the records that carry it, kinds and values sorted.
+
+    Args:
+        task: whose scores they are.
+        records: lines of a results file, with `scores` and `tags`.
+    """
+    groups: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
+    for record in records:
+        for kind, value in record.get("tags", {}).items():
+            groups.setdefault(kind, {}).setdefault(value, []).append(record)
+    return {kind: {value: task.summarise(group) for value, group in sorted(values.items())} for kind, values in sorted(groups.items())}

@@ -1,0 +1,93 @@
+"""Finding the picture of a question: published files name COCO's pictures in half a dozen ways."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from biaskit.errors import ImageSkipped, TaskError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_FOLDERS = ("train2014", "val2014", "train2017", "val2017", "images", "images/train2014", "images/mscoco/images/train2014", "image")
+_COCO = re.compile(r"(?:COCO_(train|val)2014_)?(\d{12})(?:_\d+)?\.(jpe?g|png)", re.IGNORECASE)
+HINT = "give the directory of the images (--images)"
+
+
+def spellings(name: str) -> list[str]:
+    """Return the names under which a picture may lie on disk, the given one first.
+
+    COCO's pictures are `COCO_train2014_000000581857.jpg` in 2014 and `000000581857.jpg` in 2017; RefCOCO's refs add the number of the
+    annotation (`…581857_16.jpg`).
+    """
+    found = _COCO.fullmatch(PurePosixPath(name).name)
+    names = [name, PurePosixPath(name).name]
+    if found is not None:
+        part, number, suffix = found.groups()
+        names += [f"COCO_{half}2014_{number}.{suffix}" for half in ([part] if part else ["train", "val"])] + [f"{number}.{suffix}"]
+    return list(dict.fromkeys(names))
+
+
+class Pictures:
+    """The directories (or zips of COCO) in which pictures are looked for.
+
+    Args:
+        images: what the user named; else places: directories near the questions, with the folders that COCO is usually unpacked to.
+
+    Raises:
+        TaskError: what the user named does not exist.
+    """
+
+    def __init__(self, images: Path | None, places: Sequence[Path] = ()) -> None:
+        if images is not None and not images.exists():
+            raise TaskError(f"the images {str(images)!r} do not exist", "give the directory of the images, or a zip of COCO")
+        from biaskit.images.coco_stores import ZipStore
+
+        self.roots = [images] if images is not None else list(dict.fromkeys(places))
+        self._zips = [ZipStore(root) for root in self.roots if root.is_file()]
+
+    def open(self, name: str) -> Image:
+        """Return a picture, RGB and upright.
+
+        Raises:
+            TaskError: it is nowhere, or it is broken.
+        """
+        from biaskit.images.coco_stores import CocoImage
+
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\0" in name:
+            raise TaskError(f"image {name!r} is not a relative path", "name images by paths below the directory of the images")
+        for store in self._zips:
+            for spelling in spellings(name):
+                record = CocoImage(spelling, spelling, None, None, None)
+                if store.holds_any([record]):
+                    return decoded(store.read(record), name)
+        for place in self._places(name):
+            if place.is_file():
+                return decoded(place.read_bytes(), name)
+        looked = ", ".join(str(root) for root in self.roots) or "nowhere"
+        raise TaskError(f"image {name!r} is not there (looked in {looked})", HINT)
+
+    def _places(self, name: str) -> Iterator[Path]:
+        for root in self.roots:
+            if root.is_dir():
+                for folder in ("", *_FOLDERS):
+                    for spelling in spellings(name):
+                        yield root / folder / spelling
+
+
+def decoded(data: bytes, name: str) -> Image:
+    """Decode a picture, RGB and upright.
+
+    Raises:
+        TaskError: the bytes are no usable picture.
+    """
+    from biaskit.images.decode import decode
+
+    try:
+        return decode(data, name)
+    except ImageSkipped as error:
+        raise TaskError(error.message, "download the image again") from error
