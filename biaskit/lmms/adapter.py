@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, ClassVar, NoReturn
 
 from accelerate import Accelerator
+from lmms_eval.api.instance import GenerationResult
 from lmms_eval.api.model import lmms
 from lmms_eval.models.model_utils.gen_metrics import log_metrics
 from loguru import logger
@@ -118,11 +119,15 @@ class Simple(Adapter):
 
     is_simple: ClassVar[bool] = True
 
-    def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
-        """Return (mean negative log-likelihood, whether it is the greedy answer) of given answers. See `Answers.losses`."""
+    def loglikelihood(self, requests: Sequence[Any]) -> list[GenerationResult]:
+        """Return (mean negative log-likelihood, whether it is the greedy answer) of given answers. See `Answers.losses`.
 
-        def work(answers: Answers, asked: list[Asked], done: Callable[[int], Any]) -> list[tuple[float, bool]]:
-            return answers.losses(asked, [self._ending(request) for request in requests], done)
+        The pairs are wrapped: lmms-eval 0.7 turns bare ones into text, on which its scorer of multiple-choice tasks fails.
+        """
+
+        def work(answers: Answers, asked: list[Asked], done: Callable[[int], Any]) -> list[GenerationResult]:
+            pairs = answers.losses(asked, [self._ending(request) for request in requests], done)
+            return [GenerationResult(pair) for pair in pairs]
 
         return self._run("likelihoods", requests, work)
 

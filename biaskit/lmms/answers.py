@@ -201,9 +201,9 @@ class Forced(LogitsProcessor):  # type: ignore[misc]
 
 
 def _tokens(tokenizer: Any, text: str, ending: str) -> list[int]:
-    """Return the tokens that `ending` adds to `text`."""
-    before, whole = (tokenizer(words, add_special_tokens=False)["input_ids"] for words in (text, text + ending))
-    tokens: list[int] = whole[len(before) :]
+    """Return the tokens that `ending` adds to `text`; where the seam would change tokens of the prompt, those of `ending` alone."""
+    before, whole, alone = (tokenizer(words, add_special_tokens=False)["input_ids"] for words in (text, text + ending, ending))
+    tokens: list[int] = whole[len(before) :] if whole[: len(before)] == before else alone
     if not tokens:
         raise BiaskitError(f"the given answer {ending!r} has no tokens", "a likelihood needs an answer of at least one token")
     return tokens
