@@ -7,7 +7,11 @@ JOBS ?= 2
 DOCS := $(BIN)/typer biaskit.cli.app utils docs --name biaskit --title "biaskit: the commands"
 CONSTRAINTS ?= constraints.txt
 
-.PHONY: setup demo demo-model test test-oldest check format docs
+# lmms-eval, without its dependencies: torchvision among them is not built for every torch. These it needs to run at all.
+LMMS := lmms-eval==0.7.3
+LMMS_NEEDS := datasets evaluate loguru pytablewriter pytz sacrebleu tenacity
+
+.PHONY: setup demo demo-model test test-oldest test-lmms check format docs
 
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
@@ -32,6 +36,13 @@ test: setup
 # The other end of the range of transformers versions.
 test-oldest:
 	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt TESTS="$(or $(TESTS),tests/model)"
+
+# Benchmarks of lmms-eval, in an environment of their own. The whole of them run where torchvision can be installed: `pip install biaskit[lmms-eval]`.
+test-lmms:
+	$(MAKE) setup VENV=.venv-lmms
+	.venv-lmms/bin/pip install --quiet --constraint $(CONSTRAINTS) $(LMMS_NEEDS)
+	.venv-lmms/bin/pip install --quiet --no-deps $(LMMS)
+	$(RUN) OMP_NUM_THREADS=1 .venv-lmms/bin/python -m pytest tests/lmms
 
 check: setup
 	$(BIN)/ruff format --check .

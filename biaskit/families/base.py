@@ -104,8 +104,21 @@ class ModelFamily(ABC):
             ModelError: the checkpoint has no chat template, or placeholders and visual tokens do not match.
         """
         texts = [chat_text(processor, prompt, n_images=len(mine)) for mine, prompt in zip(images, prompts, strict=True)]
+        return self.encode(processor, config, images, texts)
+
+    def encode(self, processor: Any, config: Any, images: Sequence[Sequence[Image]], texts: Sequence[str]) -> Prepared:
+        """Turn B samples whose texts went through the chat template already into one left-padded batch.
+
+        Args:
+            processor, config, images: as `prepare`. Either every sample has an image, or none has.
+            texts: with one placeholder for each image of the sample.
+
+        Raises:
+            ImageSkipped, ModelError: as `prepare`.
+        """
+        pictures = [list(mine) for mine in images] if any(images) else None
         try:
-            batch = processor(images=[list(mine) for mine in images], text=texts, padding=True, padding_side="left", return_tensors="pt")
+            batch = processor(images=pictures, text=list(texts), padding=True, padding_side="left", return_tensors="pt")
         except Exception as error:  # every family's processor has its own ways to refuse a picture
             shapes = ", ".join(f"{image.width}×{image.height}" for mine in images for image in mine)
             raise ImageSkipped(
@@ -124,7 +137,7 @@ class ModelFamily(ABC):
         Raises:
             ModelError: the placeholders in `input_ids` do not match the images.
         """
-        pending = self.tokens(config, inputs, sizes)
+        pending = self.tokens(config, inputs, sizes) if "pixel_values" in inputs else []
         pending.reverse()
         layouts = []
         for ids in inputs["input_ids"].cpu().numpy():

@@ -1,0 +1,219 @@
+"""Batches of requests through the stock model, pruned: answers, and how likely given answers are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor
+
+from biaskit.apply import prune
+from biaskit.decisions import Pruning
+from biaskit.errors import BiaskitError
+from biaskit.lmms.conversation import Conversation
+from biaskit.lmms.options import Options, Until, cut
+from biaskit.lmms.settings import Opened
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """One request: `read` fetches its turns and pictures when their batch comes; `name` is for messages, `options` say how to answer."""
+
+    name: str
+    read: Callable[[], Conversation]
+    options: Options
+
+
+@dataclass
+class Spent:
+    """What a run cost so far: prompts with images, sums over them of visual tokens, those kept, and their mean over layers; new tokens."""
+
+    prompts: int = 0
+    visual: int = 0
+    kept: int = 0
+    layer_mean: float = 0.0
+    new_tokens: int = 0
+
+    def means(self) -> dict[str, float]:
+        """Return the averages over the prompts with images."""
+        n = max(1, self.prompts)
+        return {"visual_tokens": self.visual / n, "kept_tokens": self.kept / n, "layer_mean_tokens": self.layer_mean / n}
+
+
+@dataclass(eq=False)
+class Answers:
+    """Answers requests in batches of `batch_size`, in their order, batching those together that are to be answered alike.
+
+    Attributes:
+        opened: the model and how it is pruned. seed: of pruners that draw; the same for every call.
+        say: called with each warning, once. spent: what the answers took.
+    """
+
+    opened: Opened
+    batch_size: int
+    seed: int
+    say: Callable[[str], None]
+    spent: Spent = field(default_factory=Spent)
+    _said: set[str] = field(default_factory=set)
+
+    def answer(self, asked: Sequence[Asked], done: Callable[[int], Any] = lambda n: None) -> list[str]:
+        """Return the answer to each request; `done` is called with the number of each batch.
+
+        Raises:
+            BiaskitError: a request cannot be answered; a note names it.
+        """
+        found = [""] * len(asked)
+        self._unused(asked)
+        with torch.inference_mode(), self._pruning() as pruning:
+            for rows, talks in self._batches(asked):
+                options = asked[rows[0]].options
+                with _named([asked[row].name for row in rows]):
+                    texts = self._generate(talks, options, pruning)
+                for row, text in zip(rows, texts, strict=True):
+                    found[row] = cut(text, options.until)
+                done(len(rows))
+        return found
+
+    def losses(
+        self, asked: Sequence[Asked], endings: Sequence[str], done: Callable[[int], Any] = lambda n: None
+    ) -> list[tuple[float, bool]]:
+        """Return, for each request and given answer, (loss, whether greedy decoding gives just this answer).
+
+        The loss is the mean negative log-likelihood of the answer's tokens, in nats: what lmms-eval's own models return and its scorers
+        take, the smallest being the best. The prompt is pruned exactly as before a generated answer: the given answer takes no part.
+
+        Raises:
+            BiaskitError: an answer is empty, or a request cannot be answered; a note names it.
+        """
+        found = [(0.0, False)] * len(asked)
+        with torch.inference_mode(), self._pruning() as pruning:
+            for rows, talks in self._batches(asked):
+                with _named([asked[row].name for row in rows]):
+                    losses = self._score(talks, [endings[row] for row in rows], pruning)
+                for row, loss in zip(rows, losses, strict=True):
+                    found[row] = loss
+                done(len(rows))
+        return found
+
+    def _batches(self, asked: Sequence[Asked]) -> Iterator[tuple[list[int], list[Conversation]]]:
+        """Yield (rows, conversations) of requests with equal options; those without images go apart from those with."""
+        alike: dict[str, list[int]] = {}
+        for row, one in enumerate(asked):
+            alike.setdefault(repr(one.options), []).append(row)
+        for rows in alike.values():
+            for start in range(0, len(rows), self.batch_size):
+                talks = {}
+                for row in rows[start : start + self.batch_size]:
+                    with _named([asked[row].name]):
+                        talks[row] = asked[row].read()
+                for seen in (True, False):
+                    mine = [row for row, talk in talks.items() if bool(talk.images) == seen]
+                    if mine:
+                        yield mine, [talks[row] for row in mine]
+
+    def _pruning(self) -> Any:
+        """Return the block in which the model is pruned, or one in which nothing happens."""
+        opened = self.opened
+        if opened.pruner is None:
+            return nullcontext(Pruning())
+        return prune(opened.loaded, opened.pruner, prior=opened.prior, seed=self.seed, say=self._once)
+
+    def _once(self, line: str) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            self.say(line)
+
+    def _unused(self, asked: Sequence[Asked]) -> None:
+        for name in sorted({name for one in asked for name in one.options.unused}):
+            self._once(f"the task's generation setting {name} is not used: generate() has none of that name")
+
+    def _encode(self, talks: Sequence[Conversation]) -> tuple[list[str], dict[str, Tensor], int]:
+        """Return (templated texts, inputs on the model's device, length of the padded prompts)."""
+        loaded = self.opened.loaded
+        texts = [loaded.processor.apply_chat_template(talk.messages, add_generation_prompt=True) for talk in talks]
+        prepared = loaded.family.encode(loaded.processor, loaded.model.config, [talk.images for talk in talks], texts)
+        if self.opened.pruner is None:
+            for layout in prepared.layouts:
+                self._spend(len(layout), len(layout), len(layout))
+        device, dtype = loaded.model.get_input_embeddings().weight.device, loaded.model.dtype
+        inputs = {name: x.to(device, dtype if x.is_floating_point() else x.dtype) for name, x in prepared.inputs.items()}
+        return texts, inputs, inputs["input_ids"].shape[1]
+
+    def _generate(self, talks: Sequence[Conversation], options: Options, pruning: Pruning) -> list[str]:
+        loaded = self.opened.loaded
+        tokenizer = loaded.processor.tokenizer
+        _, inputs, prompt = self._encode(talks)
+        stopping = [Until(tokenizer, options.until, prompt)] if options.until else []
+        more: dict[str, Any] = dict(options.more)
+        output = loaded.model.generate(**inputs, max_new_tokens=options.max_new_tokens, stopping_criteria=stopping, **more)
+        self._account(pruning)
+        fresh = output[:: len(output) // len(talks), prompt:]
+        self.spent.new_tokens += int((fresh != tokenizer.pad_token_id).sum())
+        texts: list[str] = tokenizer.batch_decode(fresh, skip_special_tokens=True)
+        return texts
+
+    def _score(self, talks: Sequence[Conversation], endings: Sequence[str], pruning: Pruning) -> list[tuple[float, bool]]:
+        loaded = self.opened.loaded
+        texts, inputs, prompt = self._encode(talks)
+        wanted = [_tokens(loaded.processor.tokenizer, text, ending) for text, ending in zip(texts, endings, strict=True)]
+        longest = max(map(len, wanted))
+        forced = {"logits_processor": [Forced(wanted, prompt)], "output_logits": True, "return_dict_in_generate": True}
+        output = loaded.model.generate(**inputs, max_new_tokens=longest, min_new_tokens=longest, do_sample=False, num_beams=1, **forced)
+        self._account(pruning)
+        found = []
+        for row, tokens in enumerate(wanted):
+            logits = torch.stack([step[row] for step in output.logits[: len(tokens)]]).float()
+            target = torch.tensor(tokens, device=logits.device)
+            loss = torch.nn.functional.cross_entropy(logits, target)
+            found.append((float(loss), bool((logits.argmax(dim=-1) == target).all())))
+        return found
+
+    def _account(self, pruning: Pruning) -> None:
+        for sample in pruning.samples:
+            self._spend(sample.n_visual, len(sample), sample.mean_tokens)
+
+    def _spend(self, visual: int, kept: int, layer_mean: float) -> None:
+        if visual:
+            self.spent.prompts += 1
+            self.spent.visual += visual
+            self.spent.kept += kept
+            self.spent.layer_mean += layer_mean
+
+
+class Forced(LogitsProcessor):  # type: ignore[misc]
+    """Makes each row write given tokens; what the model would have written is left to `output_logits`, which come before this."""
+
+    def __init__(self, wanted: Sequence[Sequence[int]], prompt: int) -> None:
+        """Take the tokens of each row, and the length of the prompts. After its last token a row repeats it."""
+        self.wanted, self.prompt = wanted, prompt
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        """Return scores [B, vocabulary] that leave one token possible."""
+        step = input_ids.shape[1] - self.prompt
+        forced = torch.full_like(scores, -torch.inf)
+        for row, tokens in enumerate(self.wanted):
+            forced[row, tokens[min(step, len(tokens) - 1)]] = 0
+        return forced  # type: ignore[return-value]
+
+
+def _tokens(tokenizer: Any, text: str, ending: str) -> list[int]:
+    """Return the tokens that `ending` adds to `text`; where the seam would change tokens of the prompt, those of `ending` alone."""
+    before, whole, alone = (tokenizer(words, add_special_tokens=False)["input_ids"] for words in (text, text + ending, ending))
+    tokens: list[int] = whole[len(before) :] if whole[: len(before)] == before else alone
+    if not tokens:
+        raise BiaskitError(f"the given answer {ending!r} has no tokens", "a likelihood needs an answer of at least one token")
+    return tokens
+
+
+@contextmanager
+def _named(names: Sequence[str]) -> Iterator[None]:
+    """Add the requests' names to an error."""
+    try:
+        yield
+    except BiaskitError as error:
+        error.add_note(f"while answering {names[0]}" if len(names) == 1 else f"while answering {names[0]} … {names[-1]}")
+        raise

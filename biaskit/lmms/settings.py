@@ -1,0 +1,80 @@
+"""What stands in `--model_args`: a checkpoint, a pruner with its parameters, and a prior."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from biaskit.apply import prune
+from biaskit.errors import BiaskitError
+from biaskit.families.load import Loaded, load_model, read_checkpoint
+from biaskit.pruners import get_pruner
+from biaskit.store import load_prior
+
+if TYPE_CHECKING:
+    from biaskit.prior import Prior
+    from biaskit.pruners import Pruner
+
+EXAMPLE = "write pretrained=llava-1.5,pruner=d2pruner,retention=0.1,prior=FILE"
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A checkpoint and how it is pruned.
+
+    Attributes:
+        loaded: the checkpoint. pruner: the method, None for the unpruned model. prior: A_bias, None without.
+    """
+
+    loaded: Loaded
+    pruner: Pruner | None
+    prior: Prior | None
+
+
+def open_model(
+    pretrained: str | None,
+    *,
+    pruner: str = "none",
+    prior: str | None = None,
+    preset: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    attention: str = "sdpa",
+    revision: str | None = None,
+    say: Callable[[str], None],
+    **parameters: Any,
+) -> Opened:
+    """Load what `--model_args` names; refuse, before any weights are loaded, what does not fit together.
+
+    Args:
+        pretrained: as `load_model`'s name. device, dtype, attention, revision: likewise.
+        pruner: name of the method, or `none`. prior: file or name of a prior. preset: of the method.
+        say: called with each line for people. parameters: of the method, `retention` or `budget` and `layer` among them.
+
+    Raises:
+        BiaskitError: something is missing, unknown, or contradicts itself.
+    """
+    if pretrained is None:
+        raise BiaskitError("no model is named", EXAMPLE)
+    settings = {"prior": prior, "preset": preset, **parameters}
+    if pruner == "none" and any(value is not None for value in settings.values()):
+        given = ", ".join(f"{name}={value}" for name, value in settings.items() if value is not None)
+        raise BiaskitError(f"pruner=none takes no {given}", f"name the pruner: {EXAMPLE}")
+    if parameters.get("retention") is not None and parameters.get("budget") is not None:
+        raise BiaskitError(f"retention={parameters['retention']} and budget={parameters['budget']} are both given", "give one of them")
+    name = str(pretrained)
+    where = None if revision is None else str(revision)
+    method = bias = None
+    if pruner != "none":
+        _, _, config, _ = read_checkpoint(name, where)
+        method = get_pruner(str(pruner), preset=preset, model_type=config.model_type, **parameters)
+        bias = None if prior is None else load_prior(str(prior))
+        method.check_prior(bias)
+        if bias is not None:
+            bias.check_model(config.model_type)
+    loaded = load_model(name, device=device, dtype=dtype, attention=attention, revision=where, say=say)
+    if method is not None:
+        with prune(loaded, method, prior=bias, say=say):  # says and refuses now what it would say and refuse at the first batch
+            pass
+    return Opened(loaded, method, bias)
