@@ -116,14 +116,7 @@ def d2_graph(features: Tensor, where: Tensor | None, *, alpha: float = 1.0, thet
         BiaskitError: shapes, values that are not finite, α or θ outside 0 … 1, or no cells although α < 1.
     """
     features = matrix("features", features)
-    fraction("alpha", alpha)
-    fraction("theta", theta)
-    choice("diagonal", diagonal, ("included", "excluded"))
-    if where is None and alpha < 1:
-        raise BiaskitError(f"alpha is {alpha}, but there are no cells", "pass every token's (plane, row, col), as cells() makes")
-    if where is not None:
-        check_cells(where, len(features))
-        where = where.to(features.device)
+    where = check_graph(features, where, alpha, theta, diagonal)
     unit = unit_rows(features)
     sparse = where is not None and alpha <= theta
     links = None if where is None or (alpha == 1 and not sparse) else neighbours(where)
@@ -131,13 +124,26 @@ def d2_graph(features: Tensor, where: Tensor | None, *, alpha: float = 1.0, thet
     s_min, s_max = _range(unit, similarity, diagonal)
     if similarity is None:
         assert links is not None
-        fused = _fuse(_beside(unit, links), s_min, s_max, alpha) + (1 - alpha)
+        fused = fuse(_beside(unit, links), s_min, s_max, alpha) + (1 - alpha)
         return Graph(fused.masked_fill_(links < 0, -1), links.clamp_min(0), theta, s_min, s_max)
-    fused = _fuse(torch.maximum(similarity, similarity.mT), s_min, s_max, alpha)
+    fused = fuse(torch.maximum(similarity, similarity.mT), s_min, s_max, alpha)
     if links is not None:
         source, column = torch.nonzero(links >= 0, as_tuple=True)
         fused[source, links[source, column]] += 1 - alpha
     return Graph(fused.fill_diagonal_(-1), None, theta, s_min, s_max)
+
+
+def check_graph(features: Tensor, where: Tensor | None, alpha: float, theta: float, diagonal: str) -> Tensor | None:
+    """Return the cells on the features' device; raise BiaskitError for arguments of `d2_graph` that make no sense."""
+    fraction("alpha", alpha)
+    fraction("theta", theta)
+    choice("diagonal", diagonal, ("included", "excluded"))
+    if where is None and alpha < 1:
+        raise BiaskitError(f"alpha is {alpha}, but there are no cells", "pass every token's (plane, row, col), as cells() makes")
+    if where is None:
+        return None
+    check_cells(where, len(features))
+    return where.to(features.device)
 
 
 def _range(unit: Tensor, similarity: Tensor | None, diagonal: Diagonal) -> tuple[float, float]:
@@ -155,7 +161,8 @@ def _range(unit: Tensor, similarity: Tensor | None, diagonal: Diagonal) -> tuple
     return float(low.min()), float(high.max())
 
 
-def _fuse(similarity: Tensor, s_min: float, s_max: float, alpha: float) -> Tensor:
+def fuse(similarity: Tensor, s_min: float, s_max: float, alpha: float) -> Tensor:
+    """Return α · minmax(cosine), of any shape: the part of S_fused that is meaning."""
     if s_max - s_min < _SAME:
         return torch.full_like(similarity, alpha)
     return alpha * ((similarity - s_min) / (s_max - s_min))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from biaskit.errors import BiaskitError
 from biaskit.select.arguments import Order, answer, count, fraction, matrix, vector
 from biaskit.select.cosine import cosines, row_blocks, unit_rows
+from biaskit.select.lazy import lazy_greedy, most_isolated
+from biaskit.select.product import Product
 from biaskit.select.scores import min_max
 
 
-def _greedy(unit: Tensor, n: int, first: Tensor, worth: Tensor, weight: float) -> Tensor:
+def _greedy_on_device(unit: Tensor, n: int, first: Tensor, worth: Tensor, weight: float) -> Tensor:
     """Take `first`, then n − 1 times the highest worth − weight · (largest cosine with a chosen one): [n] indices in the order of choice.
 
     Nothing of size N × N, and the host never waits for the device.
@@ -48,7 +51,10 @@ def mmr_select(importance: Tensor, features: Tensor, n: int, *, lam: float = 0.5
     n = count(n, len(features))
     if not n:
         return torch.zeros(0, dtype=torch.int64, device=features.device)
-    return answer(_greedy(unit_rows(features), n, worth.argmax(), lam * worth, 1 - lam), order)
+    if features.device.type == "cpu":
+        picked = lazy_greedy(Product(features), n, int(worth.argmax()), (lam * worth).numpy(), 1 - lam)
+        return answer(torch.from_numpy(picked), order)
+    return answer(_greedy_on_device(unit_rows(features), n, worth.argmax(), lam * worth, 1 - lam), order)
 
 
 def max_min_select(features: Tensor, n: int, *, order: Order = "sequence") -> Tensor:
@@ -69,9 +75,13 @@ def max_min_select(features: Tensor, n: int, *, order: Order = "sequence") -> Te
     n = count(n, len(features))
     if not n:
         return torch.zeros(0, dtype=torch.int64, device=features.device)
+    if features.device.type == "cpu":
+        product = Product(features)
+        picked = lazy_greedy(product, n, most_isolated(product), np.zeros(len(product), np.float32), 1.0)
+        return answer(torch.from_numpy(picked), order)
     unit = unit_rows(features)
     nearest = torch.cat([block.amax(1) for block in row_blocks(unit, own=-torch.inf)])
-    return answer(_greedy(unit, n, nearest.argmin(), torch.zeros_like(nearest), 1.0), order)
+    return answer(_greedy_on_device(unit, n, nearest.argmin(), torch.zeros_like(nearest), 1.0), order)
 
 
 def dart_select(
