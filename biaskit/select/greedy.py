@@ -77,7 +77,8 @@ def max_min_select(features: Tensor, n: int, *, order: Order = "sequence") -> Te
         return torch.zeros(0, dtype=torch.int64, device=features.device)
     if features.device.type == "cpu":
         product = Product(features)
-        picked = lazy_greedy(product, n, most_isolated(product), np.zeros(len(product), np.float32), 1.0)
+        first, upper = most_isolated(product)
+        picked = lazy_greedy(product, n, first, np.zeros(len(product), np.float32), 1.0, upper=upper)
         return answer(torch.from_numpy(picked), order)
     unit = unit_rows(features)
     nearest = torch.cat([block.amax(1) for block in row_blocks(unit, own=-torch.inf)])

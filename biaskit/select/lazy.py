@@ -10,21 +10,22 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from biaskit.select.product import Floats, Product
+from biaskit.select.product import AHEAD, Floats, Product
 
 Indices = NDArray[np.int64]
-
-AHEAD = 32
-"""Rows computed at a time: the next pick's, and those of the tokens that look best after it."""
+Halves = NDArray[np.float16]
 
 PANEL = 512
 """Rows of the similarity matrix held at once where all pairs are looked at."""
 
 
-def lazy_greedy(product: Product, n: int, first: int, worth: Floats, weight: float) -> Indices:
+_WHOLE = 4096  # tokens: up to here fast cosines that are computed anyway are kept (32 MiB)
+
+
+def lazy_greedy(product: Product, n: int, first: int, worth: Floats, weight: float, *, upper: Halves | None = None) -> Indices:
     """Take `first`, then n − 1 times the highest worth − weight · (largest cosine with a chosen one): [n] in the order of choice.
 
-    n · N half-precision numbers beside the features.
+    n · N half-precision numbers beside the features. `upper`: [N, N] fast cosines on and above the diagonal, if there are any.
     """
     total, share = len(product), np.float32(weight)
     low: Floats = np.full(total, -1.0, np.float32)  # bounds of the largest cosine with a chosen one
@@ -32,7 +33,7 @@ def lazy_greedy(product: Product, n: int, first: int, worth: Floats, weight: flo
     value, shifted = np.empty_like(low), np.empty_like(low)
     worth = worth.copy()
     order: Indices = np.empty(n, np.int64)
-    known = _Known(product, n)
+    known = _Known(product, n, upper)
     pick = first
     for count in range(n):
         order[count] = pick
@@ -54,9 +55,10 @@ def lazy_greedy(product: Product, n: int, first: int, worth: Floats, weight: flo
 class _Known:
     """Fast cosines with the chosen tokens, some rows ahead of their use, and the exact largest one of a token on demand."""
 
-    def __init__(self, product: Product, n: int) -> None:
+    def __init__(self, product: Product, n: int, upper: Halves | None) -> None:
         total = len(product)
-        self.product, self.error = product, np.float32(product.error)
+        self.product, self.upper = product, upper
+        self.error = np.float32(product.error + (0 if upper is None else 2.0**-11))
         self._rows = np.empty((max(n - 1, 0), total), np.float16)
         self._column_error = np.float32(product.error + 2.0**-11)  # what half precision adds
         self._ahead: dict[int, Floats] = {}
@@ -65,11 +67,15 @@ class _Known:
 
     def add(self, count: int, token: int, value: Floats) -> Floats:
         """Return the fast cosines of `token`, the pick number `count`, with all: [N]. `value` tells which tokens may come soon."""
+        if self.upper is not None:
+            self._rows[count, :token], self._rows[count, token:] = self.upper[:token, token], self.upper[token, token:]
+            whole: Floats = self._rows[count].astype(np.float32)
+            return whole
         if token not in self._ahead:
             some = min(AHEAD, len(self.product))
-            likely = np.argpartition(value, len(value) - some)[-some:] if count else np.empty(0, np.int64)
-            likely = np.array([i for i in likely.tolist() if i != token and i not in self._ahead and value[i] > -np.inf], np.int64)
-            wanted = np.concatenate([np.array([token], np.int64), likely[: AHEAD - 1]])
+            best = np.argpartition(value, len(value) - some)[-some:].tolist() if count else []
+            likely = [i for i in best if i != token and i not in self._ahead and value[i] > -np.inf]
+            wanted = np.array([token, *likely[: AHEAD - 1]], np.int64)
             self._ahead.update(zip(wanted.tolist(), self.product.rows(wanted), strict=True))
         row = self._ahead.pop(token)
         self._rows[count] = row
@@ -86,12 +92,18 @@ class _Known:
         return self._exact[token]
 
 
-def most_isolated(product: Product) -> int:
-    """Return the token whose nearest neighbour is farthest: argmin over i of the largest cosine with another. A tie goes to the lower index."""
+def most_isolated(product: Product) -> tuple[int, Halves | None]:
+    """Return argmin over i of i's largest cosine with another token, the lowest index of equals; and `upper` of `lazy_greedy` if it is small.
+
+    The tokens that may be it are made exact, the one with the lowest bound first, until that is an exact one.
+    """
     total = len(product)
+    upper = np.empty((total, total), np.float16) if total <= _WHOLE else None
     bound: Floats = np.full(total, -np.inf, np.float32)
     for start in range(0, total, PANEL):
         block = product.block(start, min(start + PANEL, total), start)
+        if upper is not None:
+            upper[start : start + PANEL, start:] = block
         np.fill_diagonal(block, -np.inf)
         bound[start : start + PANEL] = np.maximum(bound[start : start + PANEL], block.max(1))
         bound[start:] = np.maximum(bound[start:], block.max(0))
@@ -110,4 +122,4 @@ def most_isolated(product: Product) -> int:
         bound[token] = product.exact(token, near).max() if len(near) else -1.0
         exact[token] = True
         token = int(bound.argmin())
-    return token
+    return token, upper

@@ -16,11 +16,12 @@ from torch import Tensor
 from biaskit.select.cosine import STEPS
 from biaskit.select.graph import fuse
 from biaskit.select.product import Product
-from biaskit.select.range import PANEL, Indices, look_at_all
+from biaskit.select.range import Indices, look_at_all
 
 Bools = NDArray[np.bool_]
 
 _SMALL = 64  # tokens looked at together, at least
+_WHOLE = 4096  # tokens: up to here all fast cosines are kept (32 MiB), beyond it those of three times the budget
 
 
 class Linked:
@@ -43,9 +44,10 @@ class Linked:
             mine = links[order]
             self.links = torch.where(mine >= 0, rank[mine.clamp_min(0)], -1).numpy()
         self.apart_linked = not (links is not None and alpha <= theta)  # otherwise neighbours alone can be
-        kept = -(-2 * expected // PANEL) * PANEL if self.apart_linked else 0
+        kept = (total if total <= _WHOLE else 3 * expected) if self.apart_linked else 0
         found = look_at_all(self.product, self.links, kept, diagonal=diagonal)
         self.s_min, self.s_max = found.s_min, found.s_max
+        self._late: dict[int, NDArray[np.float16]] = {}
         self.top, self.error = found.top, self.product.error + 2.0**-11
         self.apart = self._no_more_than(alpha, theta, beside=False)
         self.beside: Bools | None = None
@@ -102,11 +104,7 @@ class Linked:
         linked = np.zeros((len(rows), len(columns)), bool)
         doubt = linked.copy()
         if self.apart_linked:
-            kept = rows < len(self.top)
-            fast = np.empty(linked.shape, np.float32)
-            fast[kept] = self.top[rows[kept]][:, columns]
-            if not kept.all():
-                fast[~kept] = self.product.rows(rows[~kept])[:, columns]
+            fast = self._rows_at(rows, columns)
             linked = fast > self.apart + self.error
             doubt = ~linked & (fast >= self.apart - self.error)
         if self.beside is not None and self.links is not None:
@@ -118,6 +116,18 @@ class Linked:
             doubt[row, at[row, k]] = False
         return linked, doubt
 
+    def _rows_at(self, rows: Indices, columns: Indices) -> NDArray[np.float32]:
+        """Fast cosines [rows, columns]; rows that were not kept are computed once."""
+        fast = np.empty((len(rows), len(columns)), np.float32)
+        kept = rows < len(self.top)
+        fast[kept] = self.top[np.ix_(rows[kept], columns)]
+        late = rows[~kept]
+        new = np.array([row for row in late.tolist() if row not in self._late], np.int64)
+        self._late.update(zip(new.tolist(), self.product.rows(new).astype(np.float16), strict=True))
+        for at in np.flatnonzero(~kept).tolist():
+            fast[at] = self._late[int(rows[at])][columns]
+        return fast
+
     def _exact(self, a: Indices, b: Indices) -> Bools:
         return self.product.exact_pairs(a, b) > self.apart
 
@@ -125,9 +135,9 @@ class Linked:
         """Return what the greedy loop takes of `alive` [N], none linked to `blocking`, at most `limit`: ranks, rising."""
         waiting = np.flatnonzero(alive)
         found: list[Indices] = [np.empty(0, np.int64)]
-        size = max(_SMALL, 2 * limit)
         while limit > 0 and len(waiting):
-            some, waiting, size = waiting[:size], waiting[size:], 2 * size
+            size = max(_SMALL, 2 * limit)
+            some, waiting = waiting[:size], waiting[size:]
             some = some[~self.touched(blocking, some)]
             taken = some[in_rounds(self.among(some))][:limit]
             found.append(taken)

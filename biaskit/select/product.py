@@ -17,6 +17,9 @@ from biaskit.select.cosine import STEPS
 
 Floats = NDArray[np.float32]
 
+AHEAD = 32
+"""Rows computed at a time."""
+
 _CHUNK = 128  # rows prepared at a time, so that they stay in the processor's cache
 _ROOM = 2.0**18  # elements: below this the fast product gains nothing
 
@@ -62,10 +65,14 @@ class Product:
 
     def rows(self, index: NDArray[np.int64]) -> Floats:
         """Return fast cosines of the m tokens at `index` with all: [m, N]."""
-        scaled: Floats = (self._low @ self._low[torch.from_numpy(index)].mT).float().numpy().T.copy()
-        scaled *= self._inverse
-        scaled *= self._inverse[index, None]
-        return scaled
+        found = np.empty((len(index), len(self)), np.float32)
+        for start in range(0, len(index), AHEAD):
+            some = index[start : start + AHEAD]
+            padded = np.pad(some, (0, min(AHEAD, len(self)) - len(some)), mode="edge")  # one shape: new ones cost a kernel each
+            found[start : start + AHEAD] = (self._low @ self._low[torch.from_numpy(padded)].mT).float().numpy().T[: len(some)]
+        found *= self._inverse
+        found *= self._inverse[index, None]
+        return found
 
     def block(self, start: int, stop: int, first: int = 0) -> Floats:
         """Return fast cosines of tokens start … stop − 1 with tokens first … N − 1: [stop − start, N − first]."""
@@ -114,6 +121,9 @@ def _lowered(features: Tensor, inverse: Tensor, low: torch.dtype, order: Tensor 
     """The rows in the dtype of the fast product and in `order`, and the largest share of a row's length that this lost."""
     if low == torch.float32:
         return features if order is None else features[order], 0.0
+    bits = features.numpy().view(np.uint32)
+    if not int(np.bitwise_or.reduce(bits[:1], axis=None)) & 0xFFFF and not int(np.bitwise_or.reduce(bits, axis=None)) & 0xFFFF:
+        return features.to(low) if order is None else features.to(low)[order], 0.0  # from a model in bfloat16: nothing is lost
     lowered, off = torch.empty_like(features, dtype=low), 0.0
     for start in range(0, len(features), _CHUNK):
         mine = slice(start, start + _CHUNK) if order is None else order[start : start + _CHUNK]
