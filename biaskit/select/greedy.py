@@ -9,7 +9,7 @@ from torch import Tensor
 from biaskit.errors import BiaskitError
 from biaskit.select.arguments import Order, answer, count, fraction, matrix, vector
 from biaskit.select.cosine import cosines, row_blocks, unit_rows
-from biaskit.select.lazy import lazy_greedy, most_isolated
+from biaskit.select.lazy import lazy_greedy, least_similar, most_isolated
 from biaskit.select.product import Product
 from biaskit.select.scores import min_max
 
@@ -123,6 +123,9 @@ def dart_select(
     n = count(n, len(features))
     mine = scores.sort(descending=True, stable=True).indices[: min(pivots, n)].to(features.device)
     theirs = text_scores.sort(descending=True, stable=True).indices[:text_pivots].to(features.device)
+    if features.device.type == "cpu":
+        centres = torch.cat([features[mine], text_features[theirs]])
+        return answer(torch.from_numpy(least_similar(features, centres, mine.numpy(), n, in_order=order == "choice")), order)
     unit = unit_rows(features)
     centres = torch.cat([unit[mine], unit_rows(text_features)[theirs]])
     similar = cosines(centres, unit)

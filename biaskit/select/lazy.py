@@ -8,7 +8,9 @@ is the plain loop's, ties included: exact values are compared, and the lowest in
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from biaskit.select.product import AHEAD, Floats, Product
 
@@ -101,7 +103,8 @@ def most_isolated(product: Product) -> tuple[int, Halves | None]:
     upper = np.empty((total, total), np.float16) if total <= _WHOLE else None
     bound: Floats = np.full(total, -np.inf, np.float32)
     for start in range(0, total, PANEL):
-        block = product.block(start, min(start + PANEL, total), start)
+        stop = min(start + PANEL, total)
+        block = product.scaled(product.raw(start, stop, start), slice(start, stop), slice(start, None))
         if upper is not None:
             upper[start : start + PANEL, start:] = block
         np.fill_diagonal(block, -np.inf)
@@ -123,3 +126,29 @@ def most_isolated(product: Product) -> tuple[int, Halves | None]:
         exact[token] = True
         token = int(bound.argmin())
     return token, upper
+
+
+def least_similar(features: Tensor, centres: Tensor, mine: Indices, n: int, *, in_order: bool) -> Indices:
+    """Take `mine`, then for each of `centres` [m, d] in turn its share of the tokens least similar to it: [n].
+
+    Args:
+        in_order: sort each centre's tokens by rising cosine; it takes more exact cosines.
+    """
+    product = Product(features, low=torch.float32)
+    picked, missing = [mine], n - len(mine)
+    quota = -(-missing // max(len(centres), 1))
+    fast, reach = product.rows_with(centres), np.float32(2 * product.error)
+    fast[:, mine] = np.inf
+    for centre, row in zip(centres, fast, strict=True):
+        take = min(quota, missing)
+        if not take:
+            break
+        last = np.partition(row, take - 1)[take - 1]
+        sure = np.flatnonzero(row < last - reach) if not in_order else np.empty(0, np.int64)
+        doubt = np.flatnonzero((row <= last + reach) & (row >= last - reach)) if not in_order else np.flatnonzero(row <= last + reach)
+        doubt = doubt[np.argsort(product.exact_with(centre, doubt), kind="stable")]
+        taken = np.concatenate([sure, doubt[: take - len(sure)]])
+        fast[:, taken] = np.inf
+        picked.append(taken)
+        missing -= take
+    return np.concatenate(picked)

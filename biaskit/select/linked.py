@@ -16,12 +16,12 @@ from torch import Tensor
 from biaskit.select.cosine import STEPS
 from biaskit.select.graph import fuse
 from biaskit.select.product import Product
-from biaskit.select.range import Indices, look_at_all
+from biaskit.select.range import PANEL, Indices, look_at_all
 
 Bools = NDArray[np.bool_]
 
-_SMALL = 64  # tokens looked at together, at least
-_WHOLE = 4096  # tokens: up to here all fast cosines are kept (32 MiB), beyond it those of three times the budget
+_SMALL = 512  # tokens looked at together, at least
+_WHOLE = 4096  # tokens: up to here all fast cosines are kept (16 MiB, 32 in float32), beyond it those of three times the budget
 
 
 class Linked:
@@ -47,8 +47,8 @@ class Linked:
         kept = (total if total <= _WHOLE else 3 * expected) if self.apart_linked else 0
         found = look_at_all(self.product, self.links, kept, diagonal=diagonal)
         self.s_min, self.s_max = found.s_min, found.s_max
-        self._late: dict[int, NDArray[np.float16]] = {}
-        self.top, self.error = found.top, self.product.error + 2.0**-11
+        self._late: dict[int, NDArray[np.float32]] = {}
+        self.raw, self.error = found.raw, self.product.error
         self.apart = self._no_more_than(alpha, theta, beside=False)
         self.beside: Bools | None = None
         if self.links is not None and found.beside is not None:
@@ -117,15 +117,19 @@ class Linked:
         return linked, doubt
 
     def _rows_at(self, rows: Indices, columns: Indices) -> NDArray[np.float32]:
-        """Fast cosines [rows, columns]; rows that were not kept are computed once."""
+        """Fast cosines [rows, columns] where the column has the worse rank; rows that were not kept are computed once."""
         fast = np.empty((len(rows), len(columns)), np.float32)
-        kept = rows < len(self.top)
-        fast[kept] = self.top[np.ix_(rows[kept], columns)]
-        late = rows[~kept]
-        new = np.array([row for row in late.tolist() if row not in self._late], np.int64)
-        self._late.update(zip(new.tolist(), self.product.rows(new).astype(np.float16), strict=True))
-        for at in np.flatnonzero(~kept).tolist():
-            fast[at] = self._late[int(rows[at])][columns]
+        panel = rows // PANEL
+        for number in np.unique(panel).tolist():
+            mine = panel == number
+            if number < len(self.raw):
+                start = number * PANEL
+                within = torch.from_numpy(rows[mine] - start), torch.from_numpy(np.maximum(columns - start, 0))
+                fast[mine] = self.product.scaled(self.raw[number][within[0]][:, within[1]], rows[mine], columns)
+            else:
+                new = np.array([row for row in rows[mine].tolist() if row not in self._late], np.int64)
+                self._late.update(zip(new.tolist(), self.product.rows(new), strict=True))
+                fast[mine] = np.stack([self._late[row] for row in rows[mine].tolist()])[:, columns]
         return fast
 
     def _exact(self, a: Indices, b: Indices) -> Bools:

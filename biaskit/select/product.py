@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from biaskit.select.cosine import STEPS
+from biaskit.select.cosine import STEPS, unit_rows
 
 Floats = NDArray[np.float32]
 
@@ -69,17 +69,33 @@ class Product:
         for start in range(0, len(index), AHEAD):
             some = index[start : start + AHEAD]
             padded = np.pad(some, (0, min(AHEAD, len(self)) - len(some)), mode="edge")  # one shape: new ones cost a kernel each
-            found[start : start + AHEAD] = (self._low @ self._low[torch.from_numpy(padded)].mT).float().numpy().T[: len(some)]
+            found[start : start + AHEAD] = _multiply(self._low, self._low[torch.from_numpy(padded)]).float().numpy().T[: len(some)]
         found *= self._inverse
         found *= self._inverse[index, None]
         return found
 
-    def block(self, start: int, stop: int, first: int = 0) -> Floats:
-        """Return fast cosines of tokens start … stop − 1 with tokens first … N − 1: [stop − start, N − first]."""
-        product = (self._low[start:stop] @ self._low[first:].mT).float().numpy()
-        product *= self._inverse[start:stop, None]
-        product *= self._inverse[first:]
-        return product
+    def rows_with(self, vectors: Tensor) -> Floats:
+        """Return fast cosines of m other float32 vectors [m, d] with all: [m, N]. The fast product must be float32."""
+        found: Floats = _multiply(self._low, unit_rows(vectors)).numpy().T.copy()
+        found *= self._inverse
+        return found
+
+    def exact_with(self, vector: Tensor, others: NDArray[np.int64]) -> Floats:
+        """Return exact cosines of another vector [d] with m tokens, rounded to 2⁻¹⁸: [m]."""
+        wide, places = vector.numpy().astype(np.float64), self._place[others]
+        dots = self._features[places].astype(np.float64) @ wide
+        return self._rounded(dots, np.sqrt(wide @ wide) * self._lengths(places))
+
+    def raw(self, start: int, stop: int, first: int = 0) -> Tensor:
+        """Return products of tokens start … stop − 1 with tokens first … N − 1, in the fast dtype: [stop − start, N − first]."""
+        return _multiply(self._low[start:stop], self._low[first:])
+
+    def scaled(self, raw: Tensor, rows: NDArray[np.int64] | slice, columns: NDArray[np.int64] | slice) -> Floats:
+        """Return fast cosines from raw products of tokens `rows` with tokens `columns`."""
+        found: Floats = raw.to(torch.float32, copy=True).numpy()
+        found *= self._inverse[columns]
+        found *= self._inverse[rows, None]
+        return found
 
     def exact(self, token: int, others: NDArray[np.int64]) -> Floats:
         """Return exact cosines of one token with m others, rounded to 2⁻¹⁸: [m]."""
@@ -115,6 +131,11 @@ class Product:
             rows = self._features[new].astype(np.float64)
             self._length[new] = np.sqrt(np.einsum("md,md->m", rows, rows))
         return self._length[index]
+
+
+def _multiply(a: Tensor, b: Tensor) -> Tensor:
+    with torch.autocast("cpu", enabled=False):
+        return a @ b.mT
 
 
 def _lowered(features: Tensor, inverse: Tensor, low: torch.dtype, order: Tensor | None) -> tuple[Tensor, float]:

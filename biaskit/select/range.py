@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from biaskit.select.product import Floats, Product
 
@@ -24,14 +25,14 @@ class Pass:
 
     Attributes:
         s_min, s_max: range of the exact cosines.
-        top: [kept, N] half precision, fast cosines of the first tokens with those after them; the other entries mean nothing.
+        raw: of every panel of the first tokens, its raw products with all tokens from its first one on.
         sample: fast cosines of an even sample of pairs, of all pairs up to 512 tokens.
         beside: [N, 8] fast cosines with the neighbours, or None.
     """
 
     s_min: float
     s_max: float
-    top: NDArray[np.float16]
+    raw: list[Tensor]
     sample: Floats
     beside: Floats | None
 
@@ -40,19 +41,21 @@ def look_at_all(product: Product, links: Indices | None, kept: int, *, diagonal:
     """Pass over all pairs once.
 
     Args:
-        links: [N, 8] the neighbours, −1 where there is none. kept: how many rows to keep.
+        links: [N, 8] the neighbours, −1 where there is none. kept: of how many tokens to keep the products.
         diagonal: whether a token's cosine with itself counts in the range.
     """
     total = len(product)
-    top = np.empty((min(total, kept), total), np.float16)
+    raw: list[Tensor] = []
     beside = None if links is None else np.zeros(links.shape, np.float32)
     low, high = _Extreme(product, 1), _Extreme(product, -1)
     stride = max(1, total // _SAMPLED)
     sample = [np.empty(0, np.float32)]
     for start in range(0, total, PANEL):
         stop = min(start + PANEL, total)
-        block = product.block(start, stop, start)
-        top[start:stop, start:] = block[: max(0, len(top) - start)]
+        products = product.raw(start, stop, start)
+        if start < kept:
+            raw.append(products)
+        block = product.scaled(products, slice(start, stop), slice(start, None))
         if beside is not None and links is not None:
             _read_beside(block, start, links, beside)
         sample += [block[row - start, row - start + 1 :].copy() for row in range(-(-start // stride) * stride, stop, stride)]
@@ -64,7 +67,7 @@ def look_at_all(product: Product, links: Indices | None, kept: int, *, diagonal:
     else:
         own = np.where(product.zeros, 0.0, 1.0)  # a token's cosine with itself
         s_min, s_max = min(low.find(), own.min(initial=1.0)), own.max(initial=0.0) if total else 1.0
-    return Pass(float(s_min), float(s_max), top, np.concatenate(sample), beside)
+    return Pass(float(s_min), float(s_max), raw, np.concatenate(sample), beside)
 
 
 def _read_beside(block: Floats, start: int, links: Indices, beside: Floats) -> None:
