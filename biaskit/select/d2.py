@@ -11,7 +11,7 @@ from torch import Tensor
 
 from biaskit.select.arguments import choice, count, fraction, matrix, vector
 from biaskit.select.cells import neighbours
-from biaskit.select.graph import Diagonal, Graph, check_graph, d2_graph
+from biaskit.select.graph import Diagonal, Graph, best_of, check_graph, d2_graph
 from biaskit.select.linked import Linked
 from biaskit.signals import Keep
 
@@ -135,16 +135,11 @@ def graph_select(
     wanted = pivots_of(n, pivot_ratio)
     pivots = rank < wanted if pivot_mode == "topk" else graph.first_independent(rank, everyone, wanted)
     alive = ~pivots & ~graph.touched(pivots) if exclude_pivot_neighbours else ~pivots
-    chosen = pivots | graph.first_independent(rank, alive, n - int(pivots.sum()))
-    independent = int(chosen.sum())
-    blocking = chosen if exclude_pivot_neighbours else chosen & ~pivots
-    chosen = _filled(chosen, blocking, graph, rank, n, fill)
-    info = {
-        "pivots": int(pivots.sum()),
-        "independent": independent,
-        "filled": int(chosen.sum()) - independent,
-        "missing": n - int(chosen.sum()),
-    }
+    independent = pivots | graph.first_independent(rank, alive, n - pivots.sum())
+    blocking = independent if exclude_pivot_neighbours else independent & ~pivots
+    chosen = _filled(independent, blocking, graph, rank, n, fill)
+    n_pivots, n_independent, kept = torch.stack([pivots.sum(), independent.sum(), chosen.sum()]).tolist()
+    info = {"pivots": n_pivots, "independent": n_independent, "filled": kept - n_independent, "missing": n - kept}
     return Keep(torch.nonzero(chosen)[:, 0], info)
 
 
@@ -162,20 +157,15 @@ def pivots_of(n: int, pivot_ratio: float) -> int:
 
 def _filled(chosen: Tensor, blocking: Tensor, graph: Graph, rank: Tensor, n: int, fill: Fill) -> Tensor:
     """Add to `chosen` until n, by the rule `fill`. `blocking` are those whose neighbours stay out while the threshold rises."""
-    missing = n - int(chosen.sum())
     threshold = graph.threshold
-    while missing and fill in ("layers", "raise_theta"):
+    while fill in ("layers", "raise_theta") and int(chosen.sum()) < n:
         alive = ~chosen
         if fill == "raise_theta":
             threshold = min(threshold + _THETA_STEP, 1.0)
             graph = graph.at(threshold)
             alive &= ~graph.touched(blocking)
-        more = graph.first_independent(rank, alive, missing)
+        more = graph.first_independent(rank, alive, n - chosen.sum())
         chosen, blocking = chosen | more, blocking | more
-        missing = n - int(chosen.sum())
         if threshold >= 1:
             break
-    if missing and fill != "none":
-        left = torch.where(chosen, len(rank), rank)
-        chosen = chosen.index_fill(0, left.argsort()[:missing], True)
-    return chosen
+    return chosen if fill == "none" else chosen | best_of(~chosen, rank, n - chosen.sum())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,8 +19,14 @@ from biaskit.select.scores import min_max
 def _greedy_on_device(unit: Tensor, n: int, first: Tensor, worth: Tensor, weight: float) -> Tensor:
     """Take `first`, then n − 1 times the highest worth − weight · (largest cosine with a chosen one): [n] indices in the order of choice.
 
-    Nothing of size N × N, and the host never waits for the device.
+    The host never waits for the device. Up to 8,192 tokens one launch walks through a table of all cosines, where Triton is installed;
+    otherwise there are some launches a pick and nothing of size N × N.
     """
+    if unit.is_cuda and find_spec("triton") is not None:
+        from biaskit.select.fused import MOST, greedy_in_one_launch
+
+        if len(unit) <= MOST:
+            return greedy_in_one_launch(cosines(unit, unit)[None], n, first.reshape(1), worth[None], weight)[0]
     nearest = torch.full_like(worth, -1.0)
     worth = worth.clone()
     picked = [first.reshape(1)]  # indices stay tensors of one entry: a plain number would have to come from the device

@@ -20,7 +20,7 @@ from biaskit.select.range import PANEL, Indices, look_at_all
 
 Bools = NDArray[np.bool_]
 
-_SMALL = 512  # tokens looked at together, at least
+_SMALL = 64  # tokens looked at together, at least
 _WHOLE = 4096  # tokens: up to here all fast cosines are kept (16 MiB, 32 in float32), beyond it those of three times the budget
 
 
@@ -139,10 +139,11 @@ class Linked:
         """Return what the greedy loop takes of `alive` [N], none linked to `blocking`, at most `limit`: ranks, rising."""
         waiting = np.flatnonzero(alive)
         found: list[Indices] = [np.empty(0, np.int64)]
+        size = max(_SMALL, 2 * limit)
         while limit > 0 and len(waiting):
-            size = max(_SMALL, 2 * limit)
             some, waiting = waiting[:size], waiting[size:]
             some = some[~self.touched(blocking, some)]
+            size *= 1 + (len(some) < limit)  # where few are free, more are looked at together
             taken = some[in_rounds(self.among(some))][:limit]
             found.append(taken)
             blocking = np.concatenate([blocking, taken])
