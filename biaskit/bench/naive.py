@@ -24,7 +24,8 @@ Naive = Callable[[MadeUp, int, Cosines], Tensor]
 def float32_cosines(a: Tensor, b: Tensor) -> Tensor:
     """Normalise and multiply in float32, as everyone does."""
     unit = a / a.norm(dim=1, keepdim=True)
-    return unit @ (unit if b is a else b / b.norm(dim=1, keepdim=True)).T
+    cosine: Tensor = unit @ (unit if b is a else b / b.norm(dim=1, keepdim=True)).T
+    return cosine
 
 
 def exact_cosines(a: Tensor, b: Tensor) -> Tensor:

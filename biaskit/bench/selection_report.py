@@ -72,7 +72,8 @@ def check_folder(folder: Path, force: bool) -> None:
 
 def draw(report: Mapping[str, Any]) -> Figure:
     """Draw time against N on logarithmic axes, one panel a selector: ours, its naive loop, and the fitted power of N."""
-    with mpl.rc_context(STYLE):
+    style: Any = STYLE
+    with mpl.rc_context(style):
         methods = list(dict.fromkeys(line["method"] for line in report["lines"]))
         figure = Figure(figsize=(2.1 * len(methods) + 0.6, 2.5), layout="constrained")
         panels = figure.subplots(1, len(methods), sharey=True, squeeze=False)[0]

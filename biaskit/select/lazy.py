@@ -91,13 +91,14 @@ class _Known:
         if len(candidates):
             self._exact[token] = max(self._exact[token], self.product.exact(token, candidates).max())
         self._seen[token] = len(chosen)
-        return self._exact[token]
+        largest: np.float32 = self._exact[token]
+        return largest
 
 
 def most_isolated(product: Product) -> tuple[int, Halves | None]:
-    """Return argmin over i of i's largest cosine with another token, the lowest index of equals; and `upper` of `lazy_greedy` if it is small.
+    """Return argmin over i of i's largest cosine with another token, and `upper` of `lazy_greedy` if that is small.
 
-    The tokens that may be it are made exact, the one with the lowest bound first, until that is an exact one.
+    The tokens that may be it are made exact, the one with the lowest bound first, until that is an exact one; the lowest index of equals.
     """
     total = len(product)
     upper = np.empty((total, total), np.float16) if total <= _WHOLE else None

@@ -16,7 +16,7 @@ from torch import Tensor
 from biaskit.select.cosine import STEPS
 from biaskit.select.graph import fuse
 from biaskit.select.product import Product
-from biaskit.select.range import PANEL, Indices, look_at_all
+from biaskit.select.range import PANEL, Indices, Pass, look_at_all
 
 Bools = NDArray[np.bool_]
 
@@ -53,7 +53,7 @@ class Linked:
         self.beside: Bools | None = None
         if self.links is not None and found.beside is not None:
             self.beside = self._beside(found.beside, self._no_more_than(alpha, theta, beside=True))
-        self.density = self._density(found.sample)
+        self.density = self._density(found)
 
     def _no_more_than(self, alpha: float, theta: float, *, beside: bool) -> float:
         """The largest cosine that makes no edge: a multiple of 2⁻¹⁸ in −1 … 1, or just below −1 if every pair is linked."""
@@ -75,22 +75,23 @@ class Linked:
         linked[row, column] = linked[other, 7 - column] = self.product.exact_pairs(row, other) > limit
         return linked
 
-    def _density(self, sample: NDArray[np.float32]) -> float:
+    def _density(self, found: Pass) -> float:
+        """Share of pairs that are linked; neighbours are judged by their own rule instead of the others'."""
         total = len(self.product)
         pairs = total * (total - 1) / 2
-        share = float((sample > self.apart).mean()) if self.apart_linked and len(sample) else 0.0
-        if self.beside is None or self.links is None or not pairs:
-            return share
-        near = int((self.links >= 0).sum()) / 2
-        return share * (1 - near / pairs) + int(self.beside.sum()) / 2 / pairs
+        linked = float((found.sample > self.apart).mean()) * pairs if self.apart_linked and len(found.sample) else 0.0
+        if self.beside is not None and found.beside is not None and self.links is not None:
+            apart = (found.beside > self.apart) & (self.links >= 0) if self.apart_linked else np.False_
+            linked += (int(self.beside.sum()) - int(apart.sum())) / 2
+        return linked / pairs if pairs else 0.0
 
     def touched(self, by: Indices, tokens: Indices) -> Bools:
         """Return which of m `tokens` are linked to one of those in `by`, all of which have a better rank: [m]."""
         linked, doubt = self._fast(by, tokens)
-        free = ~linked.any(0)
+        free: Bools = ~np.any(linked, 0)
         row, column = np.nonzero(doubt & free)
         free[column[self._exact(by[row], tokens[column])]] = False
-        return ~free
+        return np.logical_not(free)
 
     def among(self, tokens: Indices) -> Bools:
         """Return the edges among m tokens by rising rank: [m, m], above the diagonal."""

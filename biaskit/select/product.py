@@ -27,7 +27,7 @@ _ROOM = 2.0**18  # elements: below this the fast product gains nothing
 @cache
 def _has_matrix_units() -> bool:
     """Whether this processor multiplies bfloat16 faster than float32."""
-    known = getattr(torch.cpu, "get_capabilities", dict)()
+    known: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(known.get("amx_bf16", False))
 
 
