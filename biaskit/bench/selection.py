@@ -43,7 +43,8 @@ class Line:
     """One selector at one size. Times in milliseconds, [median, lower quartile, upper quartile]; None where the naive loop was left out.
 
     Attributes:
-        same: whether ours keeps the tokens that the naive loop keeps on exact cosines; this is asserted, so it is True or None.
+        same: whether ours keeps the tokens that the naive loop keeps on exact cosines. On a CPU this is asserted; on a GPU cosines are
+            float32, and decisions closer than their rounding may fall otherwise.
         same_in_float32: how many of them the timed naive loop, in float32 throughout, keeps too.
     """
 
@@ -80,7 +81,7 @@ def bench_selectors(
         What ran where, `lines` (see `Line`), and `exponents`: slopes of log time over log N, by least squares.
 
     Raises:
-        BiaskitError: an unknown method, sizes or repeats below 1, no such device, or a selector that kept other tokens than it must.
+        BiaskitError: an unknown method, sizes or repeats below 1, no such device, or, on a CPU, other tokens than must be kept.
     """
     for method in methods:
         if method not in METHODS:
@@ -132,7 +133,7 @@ def _line(method: str, sample: MadeUp, n: int, repeats: int, compare: bool, devi
     same = None
     if compare:
         same = kept["ours"] == loop(sample, n, naive.exact_cosines).tolist()
-        if not same:
+        if not same and device.type == "cpu":
             raise BiaskitError(f"{method} kept other tokens of {len(sample.scores)} than its loop does", "this is a bug: please report it")
     mine, theirs = _summary(times["ours"]), _summary(times["naive"]) if compare else None
     return Line(

@@ -24,7 +24,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         loop = line["naive_ms"]
         rows.append(
             f"| {line['method']} | {line['tokens']:,} | {line['kept']:,} | {_time(line['ours_ms'])} | {_time(loop) if loop else '–'} "
-            f"| {line['speedup']:.1f} | yes | {line['same_in_float32']} |"
+            f"| {line['speedup']:.1f} | {'yes' if line['same'] else 'no'} | {line['same_in_float32']} |"
             if loop
             else f"| {line['method']} | {line['tokens']:,} | {line['kept']:,} | {_time(line['ours_ms'])} | – | – | not compared | – |"
         )
