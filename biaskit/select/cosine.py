@@ -10,7 +10,8 @@ from torch import Tensor
 BLOCK = 1024
 """Rows of the similarity matrix that are held at once where the whole is not needed."""
 
-_STEPS = 2.0**18
+STEPS = 2.0**18
+"""Cosines are whole multiples of 1 / STEPS."""
 
 
 def unit_rows(features: Tensor) -> Tensor:
@@ -26,7 +27,7 @@ def rounded(similarity: Tensor) -> Tensor:
 
     Without this the cosine of a token with its copy is 1 only up to that error, which changes with the order of summation, and decides.
     """
-    return (similarity * _STEPS).round() / _STEPS
+    return (similarity * STEPS).round() / STEPS
 
 
 def cosines(a: Tensor, b: Tensor) -> Tensor:

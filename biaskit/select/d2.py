@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from biaskit.select.arguments import choice, count, fraction, vector
-from biaskit.select.graph import Diagonal, Graph, d2_graph
+from biaskit.select.arguments import choice, count, fraction, matrix, vector
+from biaskit.select.cells import neighbours
+from biaskit.select.graph import Diagonal, Graph, best_of, check_graph, d2_graph
+from biaskit.select.linked import Linked
 from biaskit.signals import Keep
 
 PivotMode = Literal["topk", "mis"]
@@ -40,11 +43,58 @@ def d2_select(
     Returns:
         The kept tokens; `info` also has `edge_density`, `s_min` and `s_max`.
     """
+    features = matrix("features", features)
+    if features.device.type == "cpu" and len(features):
+        switches = (pivot_ratio, pivot_mode, exclude_pivot_neighbours, fill)
+        keep = _without_matrix(scores, features, where, n, alpha, theta, diagonal, *switches)
+        if keep is not None:
+            return keep
     graph = d2_graph(features, where, alpha=alpha, theta=theta, diagonal=diagonal)
     keep = graph_select(
         scores, graph, n, pivot_ratio=pivot_ratio, pivot_mode=pivot_mode, exclude_pivot_neighbours=exclude_pivot_neighbours, fill=fill
     )
     return Keep(keep.indices, {**keep.info, "edge_density": graph.density, "s_min": graph.s_min, "s_max": graph.s_max})
+
+
+def _without_matrix(
+    scores: Tensor,
+    features: Tensor,
+    where: Tensor | None,
+    n: int,
+    alpha: float,
+    theta: float,
+    diagonal: Diagonal,
+    pivot_ratio: float,
+    pivot_mode: PivotMode,
+    exclude_pivot_neighbours: bool,
+    fill: Fill,
+) -> Keep | None:
+    """Do what `graph_select` does on the CPU, on edges found out where they are asked for; None if `fill` needs the whole graph."""
+    where = check_graph(features, where, alpha, theta, diagonal)
+    scores = vector("scores", scores, len(features)).to(features.device)
+    check_switches(pivot_ratio, pivot_mode, fill)
+    n, total = count(n, len(scores)), len(scores)
+    order = scores.sort(descending=True, stable=True).indices
+    links = neighbours(where) if where is not None and (alpha < 1 or alpha <= theta) else None
+    linked = Linked(features, order, links, n, alpha=alpha, theta=theta, diagonal=diagonal == "included")
+
+    wanted, nobody = pivots_of(n, pivot_ratio), np.empty(0, np.int64)
+    everyone = np.ones(total, bool)
+    pivots = np.arange(wanted) if pivot_mode == "topk" else linked.first_independent(everyone, nobody, wanted)
+    everyone[pivots] = False
+    more = linked.first_independent(everyone, pivots if exclude_pivot_neighbours else nobody, n - len(pivots))
+    chosen = np.concatenate([pivots, more])
+    independent, missing = len(chosen), n - len(chosen)
+    if missing and fill in ("layers", "raise_theta"):
+        return None
+    if missing and fill == "score":
+        everyone[more] = False
+        chosen, missing = np.concatenate([chosen, np.flatnonzero(everyone)[:missing]]), 0
+    info = {"pivots": len(pivots), "independent": independent, "filled": len(chosen) - independent, "missing": missing}
+    return Keep(
+        order[torch.from_numpy(chosen)].sort().values,
+        {**info, "edge_density": linked.density, "s_min": linked.s_min, "s_max": linked.s_max},
+    )
 
 
 def graph_select(
@@ -75,47 +125,47 @@ def graph_select(
         BiaskitError: n below 1, pivot_ratio outside 0 … 1, an unknown mode, or scores that are not [N] and finite.
     """
     scores = vector("scores", scores, len(graph))
-    fraction("pivot_ratio", pivot_ratio)
-    choice("pivot_mode", pivot_mode, ("topk", "mis"))
-    choice("fill", fill, ("score", "layers", "raise_theta", "none"))
+    check_switches(pivot_ratio, pivot_mode, fill)
     n = count(n, len(scores))
     order = scores.sort(descending=True, stable=True).indices
     rank = torch.empty_like(order)
     rank[order] = torch.arange(len(order), device=order.device)
     everyone = torch.ones(len(scores), dtype=torch.bool, device=scores.device)
 
-    wanted = math.floor(round(pivot_ratio * n, 9))  # 0.29 of 100 is 29, although the binary product is below
+    wanted = pivots_of(n, pivot_ratio)
     pivots = rank < wanted if pivot_mode == "topk" else graph.first_independent(rank, everyone, wanted)
     alive = ~pivots & ~graph.touched(pivots) if exclude_pivot_neighbours else ~pivots
-    chosen = pivots | graph.first_independent(rank, alive, n - int(pivots.sum()))
-    independent = int(chosen.sum())
-    blocking = chosen if exclude_pivot_neighbours else chosen & ~pivots
-    chosen = _filled(chosen, blocking, graph, rank, n, fill)
-    info = {
-        "pivots": int(pivots.sum()),
-        "independent": independent,
-        "filled": int(chosen.sum()) - independent,
-        "missing": n - int(chosen.sum()),
-    }
+    independent = pivots | graph.first_independent(rank, alive, n - pivots.sum())
+    blocking = independent if exclude_pivot_neighbours else independent & ~pivots
+    chosen = _filled(independent, blocking, graph, rank, n, fill)
+    n_pivots, n_independent, kept = torch.stack([pivots.sum(), independent.sum(), chosen.sum()]).tolist()
+    info = {"pivots": n_pivots, "independent": n_independent, "filled": kept - n_independent, "missing": n - kept}
     return Keep(torch.nonzero(chosen)[:, 0], info)
+
+
+def check_switches(pivot_ratio: float, pivot_mode: str, fill: str) -> None:
+    """Raise BiaskitError for a ratio outside 0 … 1 or an unknown mode."""
+    fraction("pivot_ratio", pivot_ratio)
+    choice("pivot_mode", pivot_mode, ("topk", "mis"))
+    choice("fill", fill, ("score", "layers", "raise_theta", "none"))
+
+
+def pivots_of(n: int, pivot_ratio: float) -> int:
+    """Return floor(pivot_ratio · n) in decimal: 0.29 of 100 is 29, although the binary product is below."""
+    return math.floor(round(pivot_ratio * n, 9))
 
 
 def _filled(chosen: Tensor, blocking: Tensor, graph: Graph, rank: Tensor, n: int, fill: Fill) -> Tensor:
     """Add to `chosen` until n, by the rule `fill`. `blocking` are those whose neighbours stay out while the threshold rises."""
-    missing = n - int(chosen.sum())
     threshold = graph.threshold
-    while missing and fill in ("layers", "raise_theta"):
+    while fill in ("layers", "raise_theta") and int(chosen.sum()) < n:
         alive = ~chosen
         if fill == "raise_theta":
             threshold = min(threshold + _THETA_STEP, 1.0)
             graph = graph.at(threshold)
             alive &= ~graph.touched(blocking)
-        more = graph.first_independent(rank, alive, missing)
+        more = graph.first_independent(rank, alive, n - chosen.sum())
         chosen, blocking = chosen | more, blocking | more
-        missing = n - int(chosen.sum())
         if threshold >= 1:
             break
-    if missing and fill != "none":
-        left = torch.where(chosen, len(rank), rank)
-        chosen = chosen.index_fill(0, left.argsort()[:missing], True)
-    return chosen
+    return chosen if fill == "none" else chosen | best_of(~chosen, rank, n - chosen.sum())

@@ -66,38 +66,43 @@ class Graph:
 
     def touched(self, chosen: Tensor) -> Tensor:
         """Return which tokens have a neighbour among the `chosen` [N] bool: [N] bool."""
-        if self.links is None:
-            return self.edges[:, chosen].any(1)
-        return (self.edges & chosen[self.links]).any(1)
+        return self._any(self.edges, chosen)
 
-    def first_independent(self, rank: Tensor, alive: Tensor, limit: int) -> Tensor:
+    def first_independent(self, rank: Tensor, alive: Tensor, limit: int | Tensor) -> Tensor:
         """Return what the greedy loop "take the best-ranked living token, kill its neighbours" takes, at most `limit` tokens: [N] bool.
 
         Found in rounds instead of one by one: every living token that outranks all its living neighbours is taken at once. This gives the
-        very same set (Blelloch, Fineman and Shun, 2012), and the loop's first `limit` picks are the best-ranked of it.
+        very same set (Blelloch, Fineman and Shun, 2012), and the loop's first `limit` picks are the best-ranked of it. A GPU is asked once
+        in eight rounds whether anybody lives; rounds without anybody change nothing.
 
         Args:
             rank: [N] int64, a permutation; 0 is best. alive: [N] bool, who may be taken. limit: from 0.
         """
+        better = self._better(rank)
         taken = torch.zeros_like(alive)
+        unasked = 8 if alive.is_cuda else 1
         while bool(alive.any()):
-            best = alive & ~self._outranked(rank, alive)
-            taken |= best
-            alive = alive & ~best & ~self.touched(best)
-        if limit < len(self):
-            rank_of_taken = torch.where(taken, rank, len(self))
-            taken[rank_of_taken.argsort()[limit:]] = False
-        return taken
+            for _ in range(unasked):
+                best = alive & ~self._any(better, alive)
+                taken |= best
+                alive = alive & ~best & ~self._any(self.edges, best)
+        return best_of(taken, rank, limit)
 
-    def _outranked(self, rank: Tensor, alive: Tensor) -> Tensor:
-        """Which living tokens have a better-ranked living neighbour: [N] bool."""
-        if self.links is None:
-            living = torch.nonzero(alive)[:, 0]
-            ours = rank[living]
-            lost = torch.zeros_like(alive)
-            lost[living] = (self.edges[living][:, living] & (ours[None] < ours[:, None])).any(1)
-            return lost
-        return (self.edges & alive[self.links] & (rank[self.links] < rank[:, None])).any(1)
+    def _better(self, rank: Tensor) -> Tensor:
+        """Which edges lead to a token of better rank, shaped like `fused`."""
+        theirs = rank[None] if self.links is None else rank[self.links]
+        return self.edges & (theirs < rank[:, None])
+
+    def _any(self, edges: Tensor, among: Tensor) -> Tensor:
+        """Which tokens have one of `edges` to a token `among` [N] bool: [N] bool. Nothing is waited for."""
+        return (edges & (among[None] if self.links is None else among[self.links])).any(1)
+
+
+def best_of(tokens: Tensor, rank: Tensor, limit: int | Tensor) -> Tensor:
+    """Return the at most `limit` best-ranked of `tokens` [N] bool: [N] bool. Nothing is waited for."""
+    order = torch.empty_like(rank)
+    order[rank] = torch.arange(len(rank), device=rank.device)
+    return tokens & (tokens[order].cumsum(0) <= limit)[rank]
 
 
 def d2_graph(features: Tensor, where: Tensor | None, *, alpha: float = 1.0, theta: float = 0.8, diagonal: Diagonal = "included") -> Graph:
@@ -116,14 +121,7 @@ def d2_graph(features: Tensor, where: Tensor | None, *, alpha: float = 1.0, thet
         BiaskitError: shapes, values that are not finite, α or θ outside 0 … 1, or no cells although α < 1.
     """
     features = matrix("features", features)
-    fraction("alpha", alpha)
-    fraction("theta", theta)
-    choice("diagonal", diagonal, ("included", "excluded"))
-    if where is None and alpha < 1:
-        raise BiaskitError(f"alpha is {alpha}, but there are no cells", "pass every token's (plane, row, col), as cells() makes")
-    if where is not None:
-        check_cells(where, len(features))
-        where = where.to(features.device)
+    where = check_graph(features, where, alpha, theta, diagonal)
     unit = unit_rows(features)
     sparse = where is not None and alpha <= theta
     links = None if where is None or (alpha == 1 and not sparse) else neighbours(where)
@@ -131,13 +129,26 @@ def d2_graph(features: Tensor, where: Tensor | None, *, alpha: float = 1.0, thet
     s_min, s_max = _range(unit, similarity, diagonal)
     if similarity is None:
         assert links is not None
-        fused = _fuse(_beside(unit, links), s_min, s_max, alpha) + (1 - alpha)
+        fused = fuse(_beside(unit, links), s_min, s_max, alpha) + (1 - alpha)
         return Graph(fused.masked_fill_(links < 0, -1), links.clamp_min(0), theta, s_min, s_max)
-    fused = _fuse(torch.maximum(similarity, similarity.mT), s_min, s_max, alpha)
+    fused = fuse(torch.maximum(similarity, similarity.mT), s_min, s_max, alpha)
     if links is not None:
         source, column = torch.nonzero(links >= 0, as_tuple=True)
         fused[source, links[source, column]] += 1 - alpha
     return Graph(fused.fill_diagonal_(-1), None, theta, s_min, s_max)
+
+
+def check_graph(features: Tensor, where: Tensor | None, alpha: float, theta: float, diagonal: str) -> Tensor | None:
+    """Return the cells on the features' device; raise BiaskitError for arguments of `d2_graph` that make no sense."""
+    fraction("alpha", alpha)
+    fraction("theta", theta)
+    choice("diagonal", diagonal, ("included", "excluded"))
+    if where is None and alpha < 1:
+        raise BiaskitError(f"alpha is {alpha}, but there are no cells", "pass every token's (plane, row, col), as cells() makes")
+    if where is None:
+        return None
+    check_cells(where, len(features))
+    return where.to(features.device)
 
 
 def _range(unit: Tensor, similarity: Tensor | None, diagonal: Diagonal) -> tuple[float, float]:
@@ -155,7 +166,8 @@ def _range(unit: Tensor, similarity: Tensor | None, diagonal: Diagonal) -> tuple
     return float(low.min()), float(high.max())
 
 
-def _fuse(similarity: Tensor, s_min: float, s_max: float, alpha: float) -> Tensor:
+def fuse(similarity: Tensor, s_min: float, s_max: float, alpha: float) -> Tensor:
+    """Return α · minmax(cosine), of any shape: the part of S_fused that is meaning."""
     if s_max - s_min < _SAME:
         return torch.full_like(similarity, alpha)
     return alpha * ((similarity - s_min) / (s_max - s_min))

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from biaskit.errors import BiaskitError
 from biaskit.select.arguments import Order, answer, count, fraction, matrix, vector
 from biaskit.select.cosine import cosines, row_blocks, unit_rows
+from biaskit.select.lazy import lazy_greedy, least_similar, most_isolated
+from biaskit.select.product import Product
 from biaskit.select.scores import min_max
 
 
-def _greedy(unit: Tensor, n: int, first: Tensor, worth: Tensor, weight: float) -> Tensor:
+def _greedy_on_device(unit: Tensor, n: int, first: Tensor, worth: Tensor, weight: float) -> Tensor:
     """Take `first`, then n − 1 times the highest worth − weight · (largest cosine with a chosen one): [n] indices in the order of choice.
 
-    Nothing of size N × N, and the host never waits for the device.
+    The host never waits for the device. Up to 8,192 tokens one launch walks through a table of all cosines, where Triton is installed;
+    otherwise there are some launches a pick and nothing of size N × N.
     """
+    if unit.is_cuda and find_spec("triton") is not None:
+        from biaskit.select.fused import MOST, greedy_in_one_launch
+
+        if len(unit) <= MOST:
+            return greedy_in_one_launch(cosines(unit, unit)[None], n, first.reshape(1), worth[None], weight)[0]
     nearest = torch.full_like(worth, -1.0)
     worth = worth.clone()
     picked = [first.reshape(1)]  # indices stay tensors of one entry: a plain number would have to come from the device
@@ -48,7 +59,10 @@ def mmr_select(importance: Tensor, features: Tensor, n: int, *, lam: float = 0.5
     n = count(n, len(features))
     if not n:
         return torch.zeros(0, dtype=torch.int64, device=features.device)
-    return answer(_greedy(unit_rows(features), n, worth.argmax(), lam * worth, 1 - lam), order)
+    if features.device.type == "cpu":
+        picked = lazy_greedy(Product(features), n, int(worth.argmax()), (lam * worth).numpy(), 1 - lam)
+        return answer(torch.from_numpy(picked), order)
+    return answer(_greedy_on_device(unit_rows(features), n, worth.argmax(), lam * worth, 1 - lam), order)
 
 
 def max_min_select(features: Tensor, n: int, *, order: Order = "sequence") -> Tensor:
@@ -69,9 +83,14 @@ def max_min_select(features: Tensor, n: int, *, order: Order = "sequence") -> Te
     n = count(n, len(features))
     if not n:
         return torch.zeros(0, dtype=torch.int64, device=features.device)
+    if features.device.type == "cpu":
+        product = Product(features)
+        first, upper = most_isolated(product)
+        picked = lazy_greedy(product, n, first, np.zeros(len(product), np.float32), 1.0, upper=upper)
+        return answer(torch.from_numpy(picked), order)
     unit = unit_rows(features)
     nearest = torch.cat([block.amax(1) for block in row_blocks(unit, own=-torch.inf)])
-    return answer(_greedy(unit, n, nearest.argmin(), torch.zeros_like(nearest), 1.0), order)
+    return answer(_greedy_on_device(unit, n, nearest.argmin(), torch.zeros_like(nearest), 1.0), order)
 
 
 def dart_select(
@@ -112,6 +131,9 @@ def dart_select(
     n = count(n, len(features))
     mine = scores.sort(descending=True, stable=True).indices[: min(pivots, n)].to(features.device)
     theirs = text_scores.sort(descending=True, stable=True).indices[:text_pivots].to(features.device)
+    if features.device.type == "cpu":
+        centres = torch.cat([features[mine], text_features[theirs]])
+        return answer(torch.from_numpy(least_similar(features, centres, mine.numpy(), n, in_order=order == "choice")), order)
     unit = unit_rows(features)
     centres = torch.cat([unit[mine], unit_rows(text_features)[theirs]])
     similar = cosines(centres, unit)

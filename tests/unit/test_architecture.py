@@ -27,7 +27,7 @@ LEVELS = {
     "3": ["feed", "resume", "calibration", "prompts", "bias", "verdict", "apply", "decisions"],
     "4": [
         *("plots", "panels", "figure_layout", "figure_file", "overlay", "side_by_side"),
-        *("selections", "studies", "demo", "testing", "contracts", "validation", "report", "lmms"),
+        *("selections", "studies", "demo", "testing", "contracts", "validation", "report", "lmms", "bench"),
     ],
     "5": ["cli", "__main__"],
 }

@@ -1,0 +1,125 @@
+"""The selections as their public repositories write them, step by step in Python, in our own words: what our selectors are timed against.
+
+All take a function that answers cosines, so that the same loop runs in float32, which is timed, and on cosines as `exact_cosines` makes
+them, which is what our selectors must equal. They answer ascending indices.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from biaskit.bench.features import MadeUp
+from biaskit.select import min_max
+
+Cosines = Callable[[Tensor, Tensor], Tensor]
+"""Features [m, d] and [k, d] to their cosines [m, k] float32."""
+
+Naive = Callable[[MadeUp, int, Cosines], Tensor]
+
+
+def float32_cosines(a: Tensor, b: Tensor) -> Tensor:
+    """Normalise and multiply in float32, as everyone does."""
+    unit = a / a.norm(dim=1, keepdim=True)
+    cosine: Tensor = unit @ (unit if b is a else b / b.norm(dim=1, keepdim=True)).T
+    return cosine
+
+
+def exact_cosines(a: Tensor, b: Tensor) -> Tensor:
+    """Normalise and multiply in float64, and round to 2⁻¹⁸, the rule of `biaskit.select` that makes copies of a token alike."""
+    cosine = float32_cosines(a.double(), b.double()) if b is not a else float32_cosines(wide := a.double(), wide)
+    return ((cosine * 2**18).round() / 2**18).float()
+
+
+def top(sample: MadeUp, n: int, cosines: Cosines) -> Tensor:
+    """Take the highest scores."""
+    return sample.scores.topk(n).indices.sort().values
+
+
+def evenly(sample: MadeUp, n: int, cosines: Cosines) -> Tensor:
+    """Take every so manieth token."""
+    total = len(sample.scores)
+    return torch.tensor([math.floor((2 * i + 1) * total / (2 * n)) for i in range(n)])
+
+
+def d2(sample: MadeUp, n: int, cosines: Cosines, *, alpha: float, theta: float = 0.8, pivot_ratio: float = 0.7) -> Tensor:
+    """Build the whole graph; pivots; then the best that is available, its neighbours out, one by one; the rest by score."""
+    total = len(sample.scores)
+    similarity = cosines(sample.features, sample.features)
+    low, high = similarity.min(), similarity.max()
+    fused = alpha * ((similarity - low) / (high - low))
+    if alpha < 1:
+        apart = (sample.where[:, None, 1:] - sample.where[None, :, 1:]).abs().amax(2)
+        fused = fused + (1 - alpha) * (apart == 1)
+    edges = fused > theta
+    edges.fill_diagonal_(False)
+    pivots = sample.scores.sort(descending=True, stable=True).indices[: math.floor(round(pivot_ratio * n, 9))]
+    available = ~edges[pivots].any(0)
+    available[pivots] = False
+    chosen = pivots.tolist()
+    while len(chosen) < n and bool(available.any()):
+        best = int(sample.scores.masked_fill(~available, -torch.inf).argmax())
+        chosen.append(best)
+        available[best] = False
+        available &= ~edges[best]
+    if len(chosen) < n:
+        taken = set(chosen)
+        order = sample.scores.sort(descending=True, stable=True).indices.tolist()
+        chosen += [token for token in order if token not in taken][: n - len(chosen)]
+    assert len(chosen) == min(n, total)
+    return torch.tensor(sorted(chosen))
+
+
+def marginal_relevance(sample: MadeUp, n: int, cosines: Cosines, *, lam: float = 0.5) -> Tensor:
+    """Keep the largest cosine with the chosen ones, and bring it up to date with one matrix–vector product a pick."""
+    importance = min_max(sample.scores)
+    if cosines is float32_cosines:
+        unit = sample.features / sample.features.norm(dim=1, keepdim=True)
+        row: Callable[[int], Tensor] = lambda token: unit @ unit[token]  # noqa: E731
+    else:
+        table = cosines(sample.features, sample.features)
+        row = table.__getitem__
+    nearest = torch.full_like(importance, -1.0)
+    chosen: list[int] = []
+    for _ in range(n):
+        value = lam * importance - (1 - lam) * nearest
+        value[chosen] = -torch.inf
+        best = int(value.argmax())
+        chosen.append(best)
+        nearest = torch.maximum(nearest, row(best))
+    return torch.tensor(sorted(chosen))
+
+
+def farthest(sample: MadeUp, n: int, cosines: Cosines) -> Tensor:
+    """All distances; then, a pick, the smallest distance of every token to all chosen ones, found anew."""
+    distance = 1 - cosines(sample.features, sample.features)
+    nearest = distance.clone().fill_diagonal_(torch.inf).min(0).values
+    chosen = [int(nearest.argmax())]
+    while len(chosen) < n:
+        nearest = distance[chosen].min(0).values
+        nearest[chosen] = -torch.inf
+        chosen.append(int(nearest.argmax()))
+    return torch.tensor(sorted(chosen))
+
+
+def least_duplicated(sample: MadeUp, n: int, cosines: Cosines, *, pivots: int = 4) -> Tensor:
+    """Eight pivots; for each in turn the tokens least similar to it that are not chosen, walking down a sorted list."""
+    mine = sample.scores.sort(descending=True, stable=True).indices[:pivots]
+    theirs = sample.text_scores.sort(descending=True, stable=True).indices[:pivots]
+    chosen = mine.tolist()
+    taken = set(chosen)
+    quota = math.ceil((n - len(chosen)) / (2 * pivots))
+    for centre in torch.cat([sample.features[mine], sample.text_features[theirs]]):
+        similar = cosines(sample.features, centre[None])[:, 0]
+        added = 0
+        for token in similar.sort(stable=True).indices.tolist():
+            if added == quota or len(chosen) == n:
+                break
+            if token not in taken:
+                taken.add(token)
+                chosen.append(token)
+                added += 1
+    return torch.tensor(sorted(chosen))

@@ -1,0 +1,188 @@
+"""Time every selector alone against the number of visual tokens, beside its naive loop, and check that both keep the same tokens."""
+
+from __future__ import annotations
+
+import functools
+import math
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from biaskit.bench import naive
+from biaskit.bench.features import MadeUp, made_up
+from biaskit.errors import BiaskitError
+from biaskit.registry import did_you_mean
+from biaskit.select import budget, d2_select, dart_select, max_min_select, mmr_select, top_k, uniform_select
+
+Ours = Callable[[MadeUp, int], Tensor]
+
+METHODS: dict[str, tuple[Ours, naive.Naive, bool]] = {
+    "fastv": (lambda s, n: top_k(s.scores, n), naive.top, False),
+    "uniform": (lambda s, n: uniform_select(len(s.scores), n), naive.evenly, False),
+    "d2pruner": (lambda s, n: d2_select(s.scores, s.features, s.where, n).indices, functools.partial(naive.d2, alpha=1.0), True),
+    "d2pruner α=0.5": (
+        lambda s, n: d2_select(s.scores, s.features, s.where, n, alpha=0.5).indices,
+        functools.partial(naive.d2, alpha=0.5),
+        True,
+    ),
+    "idpruner": (lambda s, n: mmr_select(s.scores, s.features, n), naive.marginal_relevance, True),
+    "divprune": (lambda s, n: max_min_select(s.features, n), naive.farthest, True),
+    "dart": (lambda s, n: dart_select(s.scores, s.features, s.text_scores, s.text_features, n), naive.least_duplicated, True),
+}
+"""Name → our selector, its naive loop, and whether that does loop over picks."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One selector at one size. Times in milliseconds, [median, lower quartile, upper quartile]; None where the naive loop was left out.
+
+    Attributes:
+        same: whether ours keeps the tokens that the naive loop keeps on exact cosines. On a CPU this is asserted; on a GPU cosines are
+            float32, and decisions closer than their rounding may fall otherwise.
+        same_in_float32: how many of them the timed naive loop, in float32 throughout, keeps too.
+    """
+
+    method: str
+    tokens: int
+    kept: int
+    ours_ms: tuple[float, float, float]
+    naive_ms: tuple[float, float, float] | None
+    speedup: float | None
+    same: bool | None
+    same_in_float32: int | None
+
+
+def bench_selectors(
+    sizes: Sequence[int],
+    *,
+    dim: int = 4096,
+    methods: Sequence[str] = tuple(METHODS),
+    retention: float = 0.112,
+    repeats: int = 5,
+    naive_up_to: int = 5760,
+    device: str = "cpu",
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Time selectors and naive loops in one process: a warm-up each, then in turns, the one that goes first changing every time.
+
+    Args:
+        sizes: N. dim: d of the features. methods: keys of `METHODS`. retention: share kept. repeats: of every measurement.
+        naive_up_to: above this N the loops, which need several N × N matrices, are left out, and nothing is compared.
+        progress: told a line after each measurement.
+
+    Returns:
+        What ran where, `lines` (see `Line`), and `exponents`: slopes of log time over log N, by least squares.
+
+    Raises:
+        BiaskitError: an unknown method, sizes or repeats below 1, no such device, or, on a CPU, other tokens than must be kept.
+    """
+    for method in methods:
+        if method not in METHODS:
+            raise BiaskitError(f"unknown selector {method!r}", did_you_mean(method, METHODS))
+    if not sizes or min(sizes) < 2 or dim < 1 or repeats < 1:
+        raise BiaskitError(f"sizes {list(sizes)}, dim {dim}, repeats {repeats}", "give sizes from 2, and the rest from 1")
+    where = torch.device(device)
+    if where.type == "cuda" and not torch.cuda.is_available():
+        raise BiaskitError(f"there is no device {device}", "use --device cpu")
+    lines = []
+    for size in sizes:
+        sample = _moved(made_up(size, dim, seed), where)
+        for method in methods:
+            line = _line(method, sample, budget(size, retention), repeats, size <= naive_up_to, where)
+            lines.append(line)
+            progress(_text(line))
+    return {
+        "benchmark": "selection",
+        "device": torch.cuda.get_device_name(where) if where.type == "cuda" else platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "dim": dim,
+        "retention": retention,
+        "repeats": repeats,
+        "seed": seed,
+        "features": " ".join((made_up.__globals__["__doc__"] or "").split()),
+        "lines": [asdict(line) for line in lines],
+        "exponents": exponents(lines),
+    }
+
+
+def _moved(sample: MadeUp, device: torch.device) -> MadeUp:
+    return replace(sample, **{name: value.to(device) for name, value in vars(sample).items()})
+
+
+def _line(method: str, sample: MadeUp, n: int, repeats: int, compare: bool, device: torch.device) -> Line:
+    """Measure one selector at one size."""
+    ours, loop, _ = METHODS[method]
+    calls: dict[str, Callable[[], Tensor]] = {"ours": lambda: ours(sample, n)}
+    if compare:
+        calls["naive"] = lambda: loop(sample, n, naive.float32_cosines)
+    kept = {name: call().tolist() for name, call in calls.items()}  # the warm-up
+    often = {name: max(1, min(1000, int(2 / _timed(call, 1, device)))) for name, call in calls.items()}  # 2 ms: what a clock can tell
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for repeat in range(repeats):
+        for name in sorted(calls, reverse=repeat % 2 == 1):
+            times[name].append(_timed(calls[name], often[name], device))
+    same = None
+    if compare:
+        same = kept["ours"] == loop(sample, n, naive.exact_cosines).tolist()
+        if not same and device.type == "cpu":
+            raise BiaskitError(f"{method} kept other tokens of {len(sample.scores)} than its loop does", "this is a bug: please report it")
+    mine, theirs = _summary(times["ours"]), _summary(times["naive"]) if compare else None
+    return Line(
+        method,
+        len(sample.scores),
+        n,
+        mine,
+        theirs,
+        theirs[0] / mine[0] if theirs else None,
+        same,
+        len(set(kept["ours"]) & set(kept["naive"])) if compare else None,
+    )
+
+
+def _timed(call: Callable[[], Tensor], often: int, device: torch.device) -> float:
+    """Milliseconds a call, over `often` of them, until the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    for _ in range(often):
+        call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return (time.perf_counter() - start) * 1000 / often
+
+
+def _summary(times: Sequence[float]) -> tuple[float, float, float]:
+    """Median and quartiles."""
+    quartiles = statistics.quantiles(times, n=4, method="inclusive") if len(times) > 1 else [times[0]] * 3
+    return statistics.median(times), quartiles[0], quartiles[2]
+
+
+def exponents(lines: Sequence[Line]) -> dict[str, dict[str, float]]:
+    """Fit time ∝ N^p, method by method: {method: {"ours": p, "naive": p}}; what has fewer than two sizes is left out."""
+    fitted: dict[str, dict[str, float]] = {}
+    for method in dict.fromkeys(line.method for line in lines):
+        mine = [line for line in lines if line.method == method]
+        curves = {
+            "ours": [(line.tokens, line.ours_ms[0]) for line in mine],
+            "naive": [(line.tokens, line.naive_ms[0]) for line in mine if line.naive_ms],
+        }
+        fitted[method] = {name: _slope(points) for name, points in curves.items() if len({size for size, _ in points}) > 1}
+    return fitted
+
+
+def _slope(points: Sequence[tuple[int, float]]) -> float:
+    return statistics.linear_regression([math.log(size) for size, _ in points], [math.log(time) for _, time in points]).slope
+
+
+def _text(line: Line) -> str:
+    naive_text = "" if line.naive_ms is None else f", naive {line.naive_ms[0]:.1f} ms: {line.speedup:.1f} ×"
+    return f"{line.method}, {line.tokens} tokens: {line.ours_ms[0]:.1f} ms{naive_text}"

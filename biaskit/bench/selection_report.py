@@ -1,0 +1,92 @@
+"""What `biaskit bench select` measured, as a table, as a figure and as files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from biaskit.errors import BiaskitError
+from biaskit.figure_file import FAINT, STYLE, write_figure
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """Return the table of a report, with the exponents below it."""
+    rows = [
+        "| selector | N | kept | ours, ms | naive, ms | naive / ours | same tokens | float32 loop keeps of them |",
+        "|---|---:|---:|---:|---:|---:|---|---:|",
+    ]
+    for line in report["lines"]:
+        loop = line["naive_ms"]
+        rows.append(
+            f"| {line['method']} | {line['tokens']:,} | {line['kept']:,} | {_time(line['ours_ms'])} | {_time(loop) if loop else '–'} "
+            f"| {line['speedup']:.1f} | {'yes' if line['same'] else 'no'} | {line['same_in_float32']} |"
+            if loop
+            else f"| {line['method']} | {line['tokens']:,} | {line['kept']:,} | {_time(line['ours_ms'])} | – | – | not compared | – |"
+        )
+    slopes = [f"{method}: ours {p['ours']:.2f}" + (f", naive {p['naive']:.2f}" if "naive" in p else "")
+              for method, p in report["exponents"].items() if "ours" in p]  # fmt: skip
+    about = (
+        f"Median (quartiles) of {report['repeats']} on {report['device']}, {report['threads']} thread(s), torch {report['torch']}; "
+        f"d = {report['dim']}, {100 * report['retention']:g} % kept, made-up features, seed {report['seed']}."
+    )
+    fit = f"Time grows like N to the power of: {'; '.join(slopes)}." if slopes else ""
+    return "\n".join([*rows, "", about, fit]).rstrip() + "\n"
+
+
+def _time(times: Sequence[float]) -> str:
+    digits = 2 if times[0] < 1 else 1
+    return f"{times[0]:.{digits}f} ({times[1]:.{digits}f}–{times[2]:.{digits}f})"
+
+
+def write(report: Mapping[str, Any], folder: Path, *, force: bool = False) -> list[Path]:
+    """Write selection.json, selection.md and the figure selection.png into a folder; return their paths.
+
+    Raises:
+        BiaskitError: one of them exists, and not `force`.
+    """
+    check_folder(folder, force)
+    folder.mkdir(parents=True, exist_ok=True)
+    data, text, figure = paths(folder)
+    data.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text.write_text(markdown(report), encoding="utf-8")
+    write_figure(draw(report), figure)
+    return [data, text, figure]
+
+
+def paths(folder: Path) -> list[Path]:
+    """Return what `write` writes."""
+    return [folder / f"selection.{suffix}" for suffix in ("json", "md", "png")]
+
+
+def check_folder(folder: Path, force: bool) -> None:
+    """Refuse a folder that has results, before any work, unless `force`."""
+    there = [path for path in paths(folder) if path.exists()]
+    if there and not force:
+        raise BiaskitError(f"{there[0]} exists", "give another folder, or --force")
+
+
+def draw(report: Mapping[str, Any]) -> Figure:
+    """Draw time against N on logarithmic axes, one panel a selector: ours, its naive loop, and the fitted power of N."""
+    style: Any = STYLE
+    with mpl.rc_context(style):
+        methods = list(dict.fromkeys(line["method"] for line in report["lines"]))
+        figure = Figure(figsize=(2.1 * len(methods) + 0.6, 2.5), layout="constrained")
+        panels = figure.subplots(1, len(methods), sharey=True, squeeze=False)[0]
+        for panel, method in zip(panels, methods, strict=True):
+            mine = [line for line in report["lines"] if line["method"] == method]
+            powers = report["exponents"][method]
+            for name, colour, mark in (("naive", FAINT, "s"), ("ours", "C0", "o")):
+                points = [(line["tokens"], line[f"{name}_ms"][0]) for line in mine if line[f"{name}_ms"]]
+                if points:
+                    label = f"{name}, N^{powers[name]:.2f}" if name in powers else name
+                    panel.plot(*zip(*points, strict=True), marker=mark, markersize=3, linewidth=1, color=colour, label=label)
+            panel.set(xscale="log", yscale="log", title=method, xlabel="visual tokens N")
+            panel.grid(visible=True, which="major", linewidth=0.3, color="0.85")
+            panel.legend(frameon=False, fontsize=6)
+        panels[0].set_ylabel("ms")
+        return figure

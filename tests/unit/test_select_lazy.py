@@ -1,0 +1,134 @@
+"""The CPU's selections by bounds: the bounds hold, and coarse ones change nothing but the work."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import strategies
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from biaskit.bench import naive
+from biaskit.bench.features import made_up
+from biaskit.select import cells, d2_graph, d2_select, dart_select, graph_select, max_min_select, mmr_select, top_k
+from biaskit.select import linked as linked_module
+from biaskit.select import product as product_module
+from biaskit.select import range as range_module
+from biaskit.select.linked import in_rounds
+from biaskit.select.product import Product
+
+CASES = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)  # the fixture is the same for all examples
+
+
+@pytest.fixture(params=["float32", "bfloat16"])
+def coarse(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Small panels and few kept rows, so that a handful of tokens walks through all of the code; and either fast product."""
+    monkeypatch.setattr(product_module, "_ROOM", 0)
+    monkeypatch.setattr(product_module, "_has_matrix_units", lambda: request.param == "bfloat16")
+    monkeypatch.setattr(product_module, "AHEAD", 3)
+    monkeypatch.setattr(range_module, "PANEL", 4)
+    monkeypatch.setattr(linked_module, "PANEL", 4)
+    monkeypatch.setattr(linked_module, "_WHOLE", 0)
+    monkeypatch.setattr(linked_module, "_SMALL", 2)
+    return str(request.param)
+
+
+@pytest.mark.parametrize("low", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["plain", "bfloat16", "outlier", "huge", "tiny", "zero"])
+def test_fast_cosines_are_as_near_as_they_say(kind: str, low: torch.dtype) -> None:
+    features = torch.randn(50, 300, generator=torch.Generator().manual_seed(0)) + 0.5
+    if kind == "bfloat16":
+        features = features.bfloat16().float()
+    elif kind == "outlier":
+        features[:, 7] = 1000
+    elif kind in ("huge", "tiny"):
+        features *= 1e30 if kind == "huge" else 1e-30
+    elif kind == "zero":
+        features[::3] = 0
+    product = Product(features, low=low)
+    wide = features.double() / features.double().norm(dim=1, keepdim=True).clamp_min(1e-300)
+    exact = (wide @ wide.T).numpy()
+    everyone = np.arange(50)
+    assert np.abs(product.rows(everyone) - exact).max() <= product.error
+    assert np.abs(product.scaled(product.raw(10, 20, 5), slice(10, 20), slice(5, None)) - exact[10:20, 5:]).max() <= product.error
+    assert product.error < (0.02 if low == torch.bfloat16 else 1e-3)
+    assert np.abs(product.exact(3, everyone) - exact[3]).max() <= 2.0**-19 + 1e-9
+    assert np.array_equal(product.exact_pairs(np.full(50, 3), everyone), product.exact(3, everyone))
+    assert np.array_equal(product.exact_block(3, 4)[0], product.exact(3, everyone))
+    assert product.zeros.tolist() == (features == 0).all(1).tolist()
+
+
+@CASES
+@given(data=st.data())
+def test_independent_sets_in_rounds(data: st.DataObject) -> None:
+    size = data.draw(st.integers(0, 30))
+    share = data.draw(st.sampled_from([0.0, 0.05, 0.3, 0.9]))
+    random = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    edges = np.triu(random.random((size, size)) < share, 1)
+    expected: list[int] = []
+    for token in range(size):
+        if not edges[expected, token].any():
+            expected.append(token)
+    assert np.flatnonzero(in_rounds(edges)).tolist() == expected
+
+
+@CASES
+@given(data=st.data())
+def test_without_the_matrix_as_on_the_graph(coarse: str, data: st.DataObject) -> None:
+    where = torch.from_numpy(data.draw(strategies.grids()))
+    features = torch.from_numpy(data.draw(strategies.exact_features(len(where))))
+    scores = torch.tensor(data.draw(strategies.scores(len(where))))
+    alpha, theta = data.draw(st.sampled_from([0.0, 0.5, 0.8, 1.0])), data.draw(st.sampled_from([0.25, 0.5, 0.75, 0.8]))
+    diagonal, n = data.draw(st.sampled_from(["included", "excluded"])), data.draw(st.integers(1, len(where)))
+    switches = {
+        "pivot_ratio": data.draw(st.sampled_from([0.0, 0.5, 0.7])),
+        "pivot_mode": data.draw(st.sampled_from(["topk", "mis"])),
+        "exclude_pivot_neighbours": data.draw(st.booleans()),
+        "fill": data.draw(st.sampled_from(["score", "layers", "raise_theta", "none"])),
+    }
+    graph = d2_graph(features, where, alpha=alpha, theta=theta, diagonal=diagonal)
+    expected = graph_select(scores, graph, n, **switches)
+    keep = d2_select(scores, features, where, n, alpha=alpha, theta=theta, diagonal=diagonal, **switches)
+    assert keep.indices.tolist() == expected.indices.tolist()
+    assert {key: keep.info[key] for key in expected.info} == expected.info
+    assert (keep.info["s_min"], keep.info["s_max"]) == (graph.s_min, graph.s_max)
+    assert keep.info["edge_density"] == pytest.approx(graph.density, abs=1e-9)
+
+
+def copies(features: Tensor) -> Tensor:
+    features = features.clone()
+    features[len(features) // 2 :] = features[: -(-len(features) // 2)][: len(features) - len(features) // 2] * 3.7
+    return features
+
+
+@pytest.mark.parametrize("doubled", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_as_the_loops_do(coarse: str, seed: int, doubled: bool) -> None:
+    sample = made_up(96, 80, seed)
+    features = copies(sample.features) if doubled else sample.features
+    sample = type(sample)(features, (sample.scores * 4).round() / 4, sample.where, sample.text_features, sample.text_scores)
+    for n in (1, 11, 40, 96):
+        for alpha in (0.5, 1.0):
+            kept = d2_select(sample.scores, features, sample.where, n, alpha=alpha).indices
+            assert torch.equal(kept, naive.d2(sample, n, naive.exact_cosines, alpha=alpha))
+        assert torch.equal(mmr_select(sample.scores, features, n), naive.marginal_relevance(sample, n, naive.exact_cosines))
+        assert torch.equal(max_min_select(features, n), naive.farthest(sample, n, naive.exact_cosines))
+        arguments = (sample.scores, features, sample.text_scores, sample.text_features)
+        kept = dart_select(*arguments, n)
+        if n >= 4:
+            assert torch.equal(kept, naive.least_duplicated(sample, n, naive.exact_cosines))
+        assert torch.equal(dart_select(*arguments, n, order="choice").sort().values, kept)
+        assert torch.equal(top_k(sample.scores, n), top_k(sample.scores, n, order="choice").sort().values)
+
+
+def test_all_tokens_alike_are_looked_at_in_blocks(coarse: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(range_module, "_DOUBTFUL", 3)
+    features = torch.randn(1, 40, generator=torch.Generator().manual_seed(0)).expand(24, -1) * torch.arange(1, 25)[:, None]
+    for diagonal in ("included", "excluded"):
+        keep = d2_select(torch.zeros(24), features, cells((4, 6)), 7, diagonal=diagonal)
+        assert keep.indices.tolist() == list(range(7))
+        assert (keep.info["s_min"], keep.info["s_max"]) == (1, 1)
