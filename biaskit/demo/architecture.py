@@ -34,6 +34,7 @@ class Architecture(ABC):
         relative: whether the tower cannot know where in the image a patch is. It then learns boxes relative to the patch.
         reads_at: the decoder layer at whose input stage 2 helps visual tokens to know their thing's box; 0: as they are projected.
         blocks: what the names of the tower's layers contain.
+        described: what the model card says: `class`, `tower`, `decoder`, `image` in the prompt, `boxes` of stage 1, `reader` of stage 2.
     """
 
     name: ClassVar[str]
@@ -44,6 +45,7 @@ class Architecture(ABC):
     relative: ClassVar[bool]
     reads_at: ClassVar[int]
     blocks: ClassVar[str]
+    described: ClassVar[Mapping[str, str]]
 
     @property
     def visual_start(self) -> int:

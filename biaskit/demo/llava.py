@@ -26,6 +26,10 @@ class Llava(Architecture):
     relative = False
     reads_at = 0
     blocks = "layers"
+    described = {
+        "class": "LlavaForConditionalGeneration", "tower": "CLIP, 168 × 168 pixels", "decoder": "Llama", "image": IMAGE,
+        "boxes": "where its box is", "reader": "in them",
+    }  # fmt: skip
 
     def make_config(self, layers: int = LAYERS) -> Any:
         """Return the LlavaConfig."""

@@ -41,6 +41,14 @@ class Qwen(Architecture):
     relative = True
     reads_at = 4
     blocks = "blocks"
+    described = {
+        "class": "Qwen2_5_VLForConditionalGeneration",
+        "tower": "Qwen2.5-VL's with 2-D rotary embedding, no merging, all layers attending to the whole image; about 168 × 168 pixels",
+        "decoder": f"Qwen2 with M-RoPE (sections {', '.join(map(str, SECTIONS))}; base {THETA:g})",
+        "image": "<|vision_start|><|image_pad|><|vision_end|>",
+        "boxes": "where its box is, as seen from the patch: the tower has no absolute positions",
+        "reader": f"in their states at the input of layer {reads_at}, so that the layers before it learn where in the image they are",
+    }  # fmt: skip
 
     def make_config(self, layers: int = LAYERS) -> Any:
         """Return the Qwen2_5_VLConfig; the tower's gated inner width has as many weights as CLIP's."""
