@@ -34,7 +34,8 @@ class Architecture(ABC):
         relative: whether the tower cannot know where in the image a patch is. It then learns boxes relative to the patch.
         reads_at: the decoder layer at whose input stage 2 helps visual tokens to know their thing's box; 0: as they are projected.
         blocks: what the names of the tower's layers contain.
-        described: what the model card says: `class`, `tower`, `decoder`, `image` in the prompt, `boxes` of stage 1, `reader` of stage 2.
+        described: what the model card says: `class`, `tower`, `decoder`, `image` in the prompt, what it adds
+            about the `boxes` of stage 1, what the `reader` of stage 2 reads.
     """
 
     name: ClassVar[str]

@@ -183,7 +183,7 @@ class LanguageStage:
         }
 
     def _alignment(self, features: Tensor, index: NDArray[np.int64], later: Tensor | None) -> Tensor:
-        """Return how far the projected tokens are from naming what they show, and they or `later` ones [B, 144, hidden] from saying where."""
+        """Return how far the projected tokens are from naming what they show, and they (or `later` ones [B, 144, hidden]) from where."""
         which = torch.from_numpy(self.pictures.owner[index].astype(np.int64))
         covered = which >= 0
         facts = torch.from_numpy(self.pictures.facts[index])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +26,9 @@ class Llava(Architecture):
     relative = False
     reads_at = 0
     blocks = "layers"
-    described = {
+    described: ClassVar[Mapping[str, str]] = {
         "class": "LlavaForConditionalGeneration", "tower": "CLIP, 168 × 168 pixels", "decoder": "Llama", "image": IMAGE,
-        "boxes": "where its box is", "reader": "in them",
+        "boxes": "", "reader": "them",
     }  # fmt: skip
 
     def make_config(self, layers: int = LAYERS) -> Any:

@@ -8,7 +8,7 @@ decoder, from their rotary distance to the text before the image.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -41,13 +41,13 @@ class Qwen(Architecture):
     relative = True
     reads_at = 4
     blocks = "blocks"
-    described = {
+    described: ClassVar[Mapping[str, str]] = {
         "class": "Qwen2_5_VLForConditionalGeneration",
-        "tower": "Qwen2.5-VL's with 2-D rotary embedding, no merging, all layers attending to the whole image; about 168 × 168 pixels",
+        "tower": "Qwen2.5-VL's: 2-D rotary embedding, no merging, full attention; any shape of about 168 × 168 pixels",
         "decoder": f"Qwen2 with M-RoPE (sections {', '.join(map(str, SECTIONS))}; base {THETA:g})",
         "image": "<|vision_start|><|image_pad|><|vision_end|>",
-        "boxes": "where its box is, as seen from the patch: the tower has no absolute positions",
-        "reader": f"in their states at the input of layer {reads_at}, so that the layers before it learn where in the image they are",
+        "boxes": ", as seen from the patch: the tower has no absolute positions",
+        "reader": f"their states at the input of layer {reads_at}, so that the layers before\n  it learn where in the image they are",
     }  # fmt: skip
 
     def make_config(self, layers: int = LAYERS) -> Any:
@@ -78,7 +78,7 @@ class Qwen(Architecture):
             "patch_size": PATCH, "merge_size": 1, "temporal_patch_size": 1, "image_mean": [MEAN] * 3, "image_std": [STD] * 3,
             "size": {"shortest_edge": EDGE * EDGE, "longest_edge": EDGE * EDGE},
         }  # fmt: skip
-        files = {
+        files: dict[str, dict[str, Any]] = {
             "processor_config.json": {"processor_class": "Qwen2_5_VLProcessor"},
             "video_preprocessor_config.json": {
                 **shared, "processor_class": "Qwen2_5_VLProcessor", "video_processor_type": "Qwen2VLVideoProcessor"
@@ -88,7 +88,7 @@ class Qwen(Architecture):
 
     def make_tokenizer(self) -> Any:
         """Return the tokenizer with `<|image_pad|>` as placeholder."""
-        return make_tokenizer(SPECIAL, image_token="<|image_pad|>", video_token="<|video_pad|>")
+        return make_tokenizer(SPECIAL, image_token=SPECIAL[2], video_token=SPECIAL[3])
 
     def tower(self, model: Any) -> nn.Module:
         """Return the tower; its merger is the projector."""

@@ -243,7 +243,8 @@ def test_a_step_lowers_the_loss_of_its_batch(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_smoke_training_resumes_and_writes_a_stock_checkpoint(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--architecture", name, "--scenes", "40", "--vision-steps", "2", "--held-out", "2", "--work", str(tmp_path / "work"), "--device", "cpu"]
+    options = ["--architecture", name, "--scenes", "40", "--vision-steps", "2", "--held-out", "2", "--device", "cpu"]
+    options += ["--work", str(tmp_path / "work")]
     out = tmp_path / "model"
     assert main(["--out", str(out), "--language-steps", "2", *options]) == 0
     weights = (out / "model.safetensors").read_bytes()
