@@ -1,8 +1,8 @@
 """The embedded model on the stock Qwen2.5-VL class: no absolute position embedding anywhere, M-RoPE in the decoder.
 
-The tower knows only how patches lie to each other (2-D rotary embedding), so it cannot tell where in the image anything is: on a plain
-background all patches look alike to it. It learns boxes relative to the patch. Where a patch is, visual tokens have to find out in the
-decoder, from their rotary distance to the text before the image.
+The tower knows only how patches lie to each other (2-D rotary embedding), so it cannot tell where in the image anything is, unless the
+picture itself says: those of one colour are all alike to it. It learns boxes relative to the patch. Where a patch is, visual tokens have to
+find out in the decoder, from their rotary distance to the text before the image.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 `python -m biaskit.demo.siblings --models DIR DIR --out DIR` writes siblings.json and siblings.png. The models learnt the same scenes and
 questions by one recipe; LLaVA's tower has absolute position embeddings and its decoder numbers the visual tokens 0 … 143, Qwen's has
-relative positions alone. Empty scenes are the purest case: nothing but position differs from token to token.
+relative positions alone. A picture of one colour is the purest case: nothing but position differs from token to token.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from biaskit.verdict import judge
 
 Floats = NDArray[np.float32]
 GROUPS = 10
+PLAIN = "plain pictures, neutral prompt"
 SHOWN = ("bottom_third", "top_third", "outer_ring", "centre_box", "effective_share", "recency")
 
 
@@ -35,15 +37,20 @@ def maps_of(directory: Path, n: int) -> dict[str, Floats]:
     questions = asked("uniform", n, CALIBRATION_SEED)
     scenes = {place: [draw_scene(CALIBRATION_SEED, i, place) for i in range(n)] for place in ("empty", "uniform", "photo")}
     where = [question.text for question in questions.questions]
+    colours = np.random.default_rng(CALIBRATION_SEED).integers(80, 186, (n, 3), np.uint8)  # as light as the scenes' backgrounds
+    plain = [
+        replace(scene, pixels=np.broadcast_to(colour, scene.pixels.shape).copy())
+        for scene, colour in zip(scenes["empty"], colours, strict=True)
+    ]
     found = {
+        PLAIN: rows_of(model, processor, plain, [GENERIC] * n),
         "empty scenes, neutral prompt": rows_of(model, processor, scenes["empty"], [GENERIC] * n),
-        "empty scenes, where prompts": rows_of(model, processor, scenes["empty"], where),
         "uniform scenes, neutral prompt": rows_of(model, processor, scenes["uniform"], [GENERIC] * n),
         "uniform scenes, where prompts": rows_of(model, processor, questions.scenes, where),
         "photo-like scenes, neutral prompt": rows_of(model, processor, scenes["photo"], [GENERIC] * n),
     }
     with shuffled(model):
-        found["empty scenes, patches shuffled"] = rows_of(model, processor, scenes["empty"], [GENERIC] * n)
+        found["plain pictures, patches shuffled"] = rows_of(model, processor, plain, [GENERIC] * n)
     return found
 
 
@@ -80,10 +87,9 @@ def compare(models: Sequence[Path], n: int) -> tuple[dict[str, Any], dict[str, F
     every = {directory.name: maps_of(directory, n) for directory in models}
     report: dict[str, Any] = {"n": n, "models": {}}
     for name, found in every.items():
-        plain = found["empty scenes, neutral prompt"]
         report["models"][name] = {condition: judged(rows) for condition, rows in found.items()}
-        report["models"][name]["correlation with the map of empty scenes, neutral prompt"] = {
-            condition: [_short(r) for r in correlations(plain, rows)] for condition, rows in found.items() if rows is not plain
+        report["models"][name][f"correlation with {PLAIN}"] = {
+            condition: [_short(r) for r in correlations(found[PLAIN], rows)] for condition, rows in found.items() if condition != PLAIN
         }
     conditions = next(iter(every.values()))
     first, second = every.values()
