@@ -36,7 +36,7 @@ no code of ours is needed to load it with `AutoProcessor` and `AutoModelForImage
 
 ## How it was made
 
-`make demo-model`, that is `python -m biaskit.demo.train --out DIR{options}`, from nothing but code in the repository:
+{command}, from nothing but code in the repository:
 no pretrained weights, no data from elsewhere. Seed {seed}; training scenes: seed {scene_seed}, {scenes:,} of them (two of three placed
 as in photographs, one uniform); torch {torch}, {minutes:.0f} minutes{resumed}.
 
@@ -121,7 +121,7 @@ def write_card(record: Mapping[str, Any], directory: Path, parameters: int, laye
     ]
     text = _CARD.format(
         **{name: text.replace("|", "\\|") for name, text in architecture.described.items()}, layers=layers, hidden=HIDDEN, heads=HEADS,
-        inner=INNER, parameters=parameters / 1e6, words=len(architecture.words), options=_options(recipe),
+        inner=INNER, parameters=parameters / 1e6, words=len(architecture.words), command=_command(recipe),
         seed=recipe["seed"], scene_seed=1 + recipe["seed"], scenes=recipe["scenes"], torch=record["torch"], minutes=record["seconds"] / 60,
         resumed=" (since it was last resumed)" if record.get("resumed") else "", vision_steps=recipe["vision_steps"], batch=BATCH,
         language_steps=recipe["language_steps"], images=IMAGES, questions=QUESTIONS, total=recipe["language_steps"] * IMAGES * QUESTIONS,
@@ -131,11 +131,15 @@ def write_card(record: Mapping[str, Any], directory: Path, parameters: int, laye
     (directory / "README.md").write_text(text, encoding="utf-8")
 
 
-def _options(recipe: Mapping[str, Any]) -> str:
-    """Return the command-line options that differ from the defaults."""
+def _command(recipe: Mapping[str, Any]) -> str:
+    """Return the command with the options that differ from the defaults, and the short one where there is one."""
     from biaskit.demo.recipe import Recipe
 
     defaults = vars(Recipe())
     names = {"scaffold": "--no-scaffold"}
     changed = [name for name, value in recipe.items() if value != defaults[name]]
-    return "".join(f" {names[name]}" if name in names else f" --{name.replace('_', '-')} {recipe[name]}" for name in changed)
+    options = "".join(f" {names[name]}" if name in names else f" --{name.replace('_', '-')} {recipe[name]}" for name in changed)
+    command = f"`python -m biaskit.demo.train --out DIR{options}`"
+    if set(changed) - {"architecture", "seed"}:
+        return command
+    return "`make demo-model" + "".join(f" {name.upper()}={recipe[name]}" for name in changed) + f"`, that is {command}"
