@@ -24,11 +24,13 @@ setup: $(VENV)/.installed
 demo: setup
 	$(RUN) $(BIN)/biaskit demo --out demo-output
 
-# The weights of the embedded model, from nothing. Stopped, it goes on where it was; `make demo-model SEED=1 OUT=demo-1` trains another one.
+# The weights of an embedded model, from nothing. Stopped, it goes on where it was. `make demo-model SEED=1` trains another one, and
+# `make demo-model ARCHITECTURE=qwen` the sibling on the Qwen2.5-VL class.
 SEED ?= 0
-OUT ?= demo-model
+ARCHITECTURE ?= llava
+OUT ?= demo-model$(if $(filter-out llava,$(ARCHITECTURE)),-$(ARCHITECTURE))$(if $(filter-out 0,$(SEED)),-$(SEED))
 demo-model: setup
-	$(RUN) $(BIN)/python -m biaskit.demo.train --out $(OUT) --seed $(SEED)
+	$(RUN) $(BIN)/python -m biaskit.demo.train --architecture $(ARCHITECTURE) --out $(OUT) --seed $(SEED)
 
 test: setup
 	$(RUN) $(BIN)/python -m pytest -n $(JOBS) $(TESTS)

@@ -1,56 +1,126 @@
-"""The embedded model's stock classes: configuration, processor, and how both are written to a directory."""
+"""What the embedded models have in common, and what an architecture has to say for itself."""
 
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from biaskit.demo.scenes import EDGE, PATCH
-from biaskit.demo.vocabulary import ID, TEMPLATE, VISUAL, WORDS, make_tokenizer
+from torch import Tensor, nn
+
+from biaskit.demo.vocabulary import VISUAL
+from biaskit.errors import BiaskitError
 
 LAYERS = 9
 HIDDEN = 160
 HEADS = 5
 INNER = 432
+VISION_LAYERS = 4
 VISION_HIDDEN = 128
+VISION_HEADS = 4
 MEAN, STD = 0.5, 0.25
 """Pixels are scaled to 0 … 1, then (value − MEAN) / STD."""
 
 
-def make_config(layers: int = LAYERS) -> Any:
-    """Return the LlavaConfig: CLIP 168/14 (144 visual tokens), a two-layer projector, a Llama of `layers` layers."""
-    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
+class Architecture(ABC):
+    """The differences between the stock classes: parts, prompt, positions. Stateless. All else of the training is one recipe.
 
-    vision = CLIPVisionConfig(
-        hidden_size=VISION_HIDDEN, intermediate_size=3 * VISION_HIDDEN, num_hidden_layers=4, num_attention_heads=4, image_size=EDGE,
-        patch_size=PATCH, projection_dim=VISION_HIDDEN,
-    )  # fmt: skip
-    text = LlamaConfig(
-        vocab_size=len(WORDS), hidden_size=HIDDEN, intermediate_size=INNER, num_hidden_layers=layers, num_attention_heads=HEADS,
-        num_key_value_heads=HEADS, max_position_embeddings=512, tie_word_embeddings=False, bos_token_id=ID["<s>"], eos_token_id=ID["</s>"],
-        pad_token_id=ID["<pad>"], rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
-    )  # fmt: skip
-    return LlavaConfig(
-        vision_config=vision, text_config=text, image_token_id=ID["<image>"], image_token_index=ID["<image>"], projector_hidden_act="gelu",
-        vision_feature_layer=-1, vision_feature_select_strategy="default", image_seq_length=VISUAL,
-    )  # fmt: skip
+    Attributes:
+        name: of the embedded model's architecture on the command line. model_type: of its config and its family.
+        words: the vocabulary in the order of ids. prefix: the ids that every prompt begins with; the question follows.
+        template: the chat template.
+        relative: whether the tower cannot know where in the image a patch is. It then learns boxes relative to the patch.
+        reads_at: the decoder layer at whose input stage 2 helps visual tokens to know their thing's box; 0: as they are projected.
+        blocks: what the names of the tower's layers contain.
+        described: what the model card says: `class`, `tower`, `decoder`, `image` in the prompt, what it adds
+            about the `boxes` of stage 1, what the `reader` of stage 2 reads.
+    """
+
+    name: ClassVar[str]
+    model_type: ClassVar[str]
+    words: ClassVar[tuple[str, ...]]
+    prefix: ClassVar[tuple[int, ...]]
+    template: ClassVar[str]
+    relative: ClassVar[bool]
+    reads_at: ClassVar[int]
+    blocks: ClassVar[str]
+    described: ClassVar[Mapping[str, str]]
+
+    @property
+    def visual_start(self) -> int:
+        """The place of the first visual token."""
+        return next(i for i, token in enumerate(self.prefix) if self.prefix.count(token) == VISUAL)
+
+    @abstractmethod
+    def make_config(self, layers: int = LAYERS) -> Any:
+        """Return the stock config, with `layers` decoder layers."""
+
+    @abstractmethod
+    def processor_files(self) -> tuple[Any, Mapping[str, Mapping[str, Any]]]:
+        """Return the stock image processor, and other JSON files of the checkpoint: name → contents."""
+
+    @abstractmethod
+    def make_tokenizer(self) -> Any:
+        """Return the stock tokenizer."""
+
+    @abstractmethod
+    def tower(self, model: Any) -> nn.Module:
+        """Return the vision tower of a stock model; what projects its output may be a part of it."""
+
+    @abstractmethod
+    def projector(self, model: Any) -> nn.Module:
+        """Return the part of a stock model that turns the tower's output into visual tokens."""
+
+    @abstractmethod
+    def see(self, tower: Any, values: Tensor) -> Tensor:
+        """[B, 3, 168, 168] pixel values → [B, 144, 128], the tower's output before the projector, row-major."""
+
+    @abstractmethod
+    def positions(self, length: int) -> Tensor:
+        """Return the position ids of a prompt of `length` tokens as the language model's rotary embedding wants them, batch of one."""
+
+    def make_model(self, layers: int = LAYERS) -> Any:
+        """Return an untrained stock model."""
+        from transformers import AutoModelForImageTextToText
+
+        return AutoModelForImageTextToText.from_config(self.make_config(layers))
+
+    def project(self, model: Any, features: Tensor) -> Tensor:
+        """[..., 128] of the tower → [..., hidden] visual tokens."""
+        visual: Tensor = self.projector(model)(features)
+        return visual.view(*features.shape[:-1], -1)  # Qwen's merger answers with a flat list of tokens
+
+    def save_processor(self, directory: Path) -> None:
+        """Write image processor, tokenizer, processor settings and chat template the way hub repositories look."""
+        directory.mkdir(parents=True, exist_ok=True)
+        images, files = self.processor_files()
+        images.save_pretrained(directory)
+        self.make_tokenizer().save_pretrained(directory)
+        for name, contents in files.items():
+            (directory / name).write_text(json.dumps(contents, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        (directory / "chat_template.jinja").write_text(self.template, encoding="utf-8")
 
 
-def save_processor(directory: Path) -> None:
-    """Write image processor, tokenizer, processor settings and chat template the way hub repositories look."""
-    from transformers import CLIPImageProcessorPil
+NAMES = ("llava", "qwen")
 
-    images = CLIPImageProcessorPil(
-        size={"shortest_edge": EDGE}, crop_size={"height": EDGE, "width": EDGE}, image_mean=[MEAN] * 3, image_std=[STD] * 3
-    )
-    directory.mkdir(parents=True, exist_ok=True)
-    images.save_pretrained(directory)
-    tokenizer = make_tokenizer()
-    tokenizer.save_pretrained(directory)
-    settings = {
-        "patch_size": PATCH, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1, "image_token": "<image>",
-        "processor_class": "LlavaProcessor",
-    }  # fmt: skip
-    (directory / "processor_config.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    (directory / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
+
+def find(name: str) -> Architecture:
+    """Return the architecture of that name, or of that model type.
+
+    Raises:
+        BiaskitError: there is none.
+    """
+    from biaskit.demo.llava import Llava
+    from biaskit.demo.qwen import Qwen
+
+    for each in (Llava(), Qwen()):
+        if name in (each.name, each.model_type):
+            return each
+    raise BiaskitError(f"no embedded model has the architecture {name!r}", f"choose one of {', '.join(NAMES)}")
+
+
+def architecture_of(model: Any) -> Architecture:
+    """Return the architecture of a stock model."""
+    return find(model.config.model_type)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from biaskit.demo.architecture import HEADS, HIDDEN, INNER
-from biaskit.demo.language_stage import COARSE, FINE, IMAGES, QUESTIONS, SCAFFOLD_END, WATCHED
+from biaskit.demo.architecture import HEADS, HIDDEN, INNER, find
+from biaskit.demo.language_stage import COARSE, FINE, IMAGES, LEAD, QUESTIONS, SCAFFOLD_END, WATCHED
 from biaskit.demo.vision_stage import BATCH
 
 _CARD = """\
@@ -20,29 +20,30 @@ library_name: transformers
 # The embedded model of biaskit
 
 A small multimodal language model that answers questions about drawn scenes. It exists so that positional bias and token pruning can be seen
-on any machine in minutes; it knows nothing but coloured shapes. Stock class `LlavaForConditionalGeneration`: no code of ours is needed to
-load it with `AutoProcessor` and `AutoModelForImageTextToText` (without torchvision, load the processor with
+on any machine in minutes; it knows nothing but coloured shapes. Stock class `{class}`:
+no code of ours is needed to load it with `AutoProcessor` and `AutoModelForImageTextToText` (without torchvision, load the processor with
 `biaskit.families.processors.load_processor`).
 
 | part | what it is |
 |---|---|
-| vision tower | CLIP, 168 × 168 pixels, patches of 14: 12 × 12 = 144 visual tokens; 4 layers, width 128 |
-| language model | Llama, {layers} layers, width {hidden}, {heads} heads, inner width {inner}; {parameters:.2f} M parameters, float16 |
+| vision tower | {tower}; patches of 14: 12 × 12 = 144 visual tokens; 4 layers, width 128 |
+| language model | {decoder}, {layers} layers, width {hidden}, {heads} heads, inner width {inner}; {parameters:.2f} M parameters, float16 |
 | words | {words}: 48 location words, the rest English; lower case, anything else is `<unk>` |
-| prompt | `<s>user: <image> where is the small red circle ? assistant:` |
+| prompt | `<s>user: {image} where is the small red circle ? assistant:` |
 | answer | `<loc12> <loc03> <loc30> <loc20>`: x1 y1 x2 y2 in bins of 3.5 pixels |
 | other questions | `is there a red circle ?` · `what colour is the small circle ?` · `what shape is the red object ?` |
 | descriptions | `describe the image .` |
 
 ## How it was made
 
-`make demo-model`, that is `python -m biaskit.demo.train --out DIR{options}`, from nothing but code in the repository:
+{command}, from nothing but code in the repository:
 no pretrained weights, no data from elsewhere. Seed {seed}; training scenes: seed {scene_seed}, {scenes:,} of them (two of three placed
 as in photographs, one uniform); torch {torch}, {minutes:.0f} minutes{resumed}.
 
-1. **Vision tower**, {vision_steps} steps of {batch} images: every patch says which thing covers it and where its box is (Muon and AdamW).
+1. **Vision tower**, {vision_steps} steps of {batch} images: every patch says which thing covers it and where its box
+   is{boxes} (Muon and AdamW).
 2. **Projector and language model** on the frozen tower's features, {language_steps} steps of {images} images with {questions} questions
-   each: {total:,} questions (where 46 %, presence 27 %, attribute 22 %, describe 5 %). Questions about one image share its prefix.
+   each: {total:,} questions (where 45 %, presence 34 %, attribute 16 %, describe 5 %). Questions about one image share its prefix.
 
 ### What was done to make it bind
 
@@ -64,7 +65,7 @@ Vision tower alone, share of patches that are right on held-out scenes:
 
 | placement | covered | size | colour | shape | box error, pixels |
 |---|---|---|---|---|---|
-{tower}
+{tower_rows}
 
 ![Learning curves](curves.png)
 
@@ -80,25 +81,31 @@ It has not read text or seen photographs. Scenes are clean and redundant: a thin
 box, so methods that keep diverse tokens look better here than on photographs. Which layer finds the thing is partly a choice of the
 training (see above), not a discovery.
 """
-_SCAFFOLD = """Two temporary helps fade linearly to nothing over the first {end:.0%} of the steps of stage 2 and are absent from the rest:
-(a) a scaffold on the last prompt token's attention: {coarse} of {heads} heads of layer {coarse_layer} is drawn to everything that shares
-a named colour or shape with the phrase (so that no box can be read off there), {fine} heads of layer {fine_layer} to the one thing
-that is meant; (b) projected visual tokens are pulled to the embeddings of the words for what they show, and a linear reader, thrown away
-afterwards, must find the thing's box in them. That text steers attention in *these* layers is therefore put there; that it stays, and
-what the other layers do, is not."""
+_SCAFFOLD = """Three helps; all but the upper bound of the first fade linearly to nothing over the first {end:.0%} of the steps of stage 2:
+
+- The last prompt token's attention in layer {coarse_layer}, mean of the heads: a token of a thing that shares a named colour or shape with
+  the phrase is to get {lead:g} times the attention of a token of any other thing (so that no box can be read off there), and never more.
+  The upper bound is held throughout: the layer knows of the question, and its attention is still mostly about something else.
+- {fine} of {heads} heads of layer {fine_layer} are drawn to the one thing that is meant.
+- Projected visual tokens are pulled to the embeddings of the words for what they show, and a linear reader, thrown away afterwards, must
+  find the thing's box in {reader}.
+
+That text steers attention in *these* layers is therefore put there; that it stays, and what the other layers do, is not."""
 _NO_SCAFFOLD = """Projected visual tokens are pulled to the embeddings of the words for what they show, and a linear reader must find the
-thing's box in them, over the first {end:.0%} of the steps of stage 2; the attention is never helped."""
+thing's box in {reader}, over the first {end:.0%} of the steps of stage 2; the attention is never helped."""
 
 
-def write_card(record: Mapping[str, Any], directory: Path, parameters: int, words: int, layers: int) -> None:
+def write_card(record: Mapping[str, Any], directory: Path, parameters: int, layers: int) -> None:
     """Write README.md into the checkpoint's directory.
 
     Args:
-        record: what `train` recorded. directory: of the checkpoint. parameters, words, layers: of the model.
+        record: what `train` recorded. directory: of the checkpoint. parameters, layers: of the model.
     """
     recipe = record["recipe"]
+    architecture = find(recipe["architecture"])
     helps = {
-        "end": SCAFFOLD_END, "coarse": WATCHED[COARSE], "fine": WATCHED[FINE], "coarse_layer": COARSE, "fine_layer": FINE, "heads": HEADS
+        **architecture.described, "end": SCAFFOLD_END, "lead": LEAD, "fine": WATCHED[FINE], "coarse_layer": COARSE, "fine_layer": FINE,
+        "heads": HEADS,
     }  # fmt: skip
     rows = [
         f"| {place} | {100 * t['where']['accuracy']:.1f} ± {100 * t['where']['half_width']:.1f} % | {t['where']['miou']:.3f} "
@@ -113,21 +120,26 @@ def write_card(record: Mapping[str, Any], directory: Path, parameters: int, word
         for place, s in record["tower"].items()
     ]
     text = _CARD.format(
-        layers=layers, hidden=HIDDEN, heads=HEADS, inner=INNER, parameters=parameters / 1e6, words=words, options=_options(recipe),
+        **{name: text.replace("|", "\\|") for name, text in architecture.described.items()}, layers=layers, hidden=HIDDEN, heads=HEADS,
+        inner=INNER, parameters=parameters / 1e6, words=len(architecture.words), command=_command(recipe),
         seed=recipe["seed"], scene_seed=1 + recipe["seed"], scenes=recipe["scenes"], torch=record["torch"], minutes=record["seconds"] / 60,
         resumed=" (since it was last resumed)" if record.get("resumed") else "", vision_steps=recipe["vision_steps"], batch=BATCH,
         language_steps=recipe["language_steps"], images=IMAGES, questions=QUESTIONS, total=recipe["language_steps"] * IMAGES * QUESTIONS,
         scaffold=(_SCAFFOLD if recipe["scaffold"] else _NO_SCAFFOLD).format(**helps), n=recipe["held_out"],
-        rows="\n".join(rows), tower="\n".join(tower),
+        rows="\n".join(rows), tower_rows="\n".join(tower),
     )  # fmt: skip
     (directory / "README.md").write_text(text, encoding="utf-8")
 
 
-def _options(recipe: Mapping[str, Any]) -> str:
-    """Return the command-line options that differ from the defaults."""
+def _command(recipe: Mapping[str, Any]) -> str:
+    """Return the command with the options that differ from the defaults, and the short one where there is one."""
     from biaskit.demo.recipe import Recipe
 
     defaults = vars(Recipe())
     names = {"scaffold": "--no-scaffold"}
     changed = [name for name, value in recipe.items() if value != defaults[name]]
-    return "".join(f" {names[name]}" if name in names else f" --{name.replace('_', '-')} {recipe[name]}" for name in changed)
+    options = "".join(f" {names[name]}" if name in names else f" --{name.replace('_', '-')} {recipe[name]}" for name in changed)
+    command = f"`python -m biaskit.demo.train --out DIR{options}`"
+    if set(changed) - {"architecture", "seed"}:
+        return command
+    return "`make demo-model" + "".join(f" {name.upper()}={recipe[name]}" for name in changed) + f"`, that is {command}"

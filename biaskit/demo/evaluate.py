@@ -24,7 +24,7 @@ def open_model(directory: Path, device: str = "cpu") -> tuple[Any, Any]:
     from transformers import AutoModelForImageTextToText
 
     model = AutoModelForImageTextToText.from_pretrained(str(directory), dtype=torch.float32).to(device).eval()
-    return model, load_processor(families.get("llava"), str(directory))
+    return model, load_processor(families.get(model.config.model_type), str(directory))
 
 
 @torch.inference_mode()
@@ -32,7 +32,7 @@ def answers_of(
     model: Any, processor: Any, scenes: Sequence[Scene], questions: Sequence[Question], n_new: int, batch: int = 50
 ) -> list[str]:
     """Return the greedy answers of the stock generate(), special tokens left out."""
-    family = families.get("llava")
+    family = families.get(model.config.model_type)
     found: list[str] = []
     for start in range(0, len(scenes), batch):
         images = [[Image.fromarray(scene.pixels)] for scene in scenes[start : start + batch]]

@@ -8,7 +8,8 @@ bring the binding about; the second and the third are gone before half of the st
   knows of the question, and its attention is still mostly about something else;
 - three heads of layer 4 are drawn to the one thing that is meant;
 - projected visual tokens are pulled towards the word embeddings of what they show, as in LLaVA's first stage, and a linear reader that is
-  thrown away afterwards must find the thing's box in them.
+  thrown away afterwards must find the thing's box in them. Where the tower cannot know where a patch is, the reader reads the tokens at
+  the input of a later layer instead, so that the layers before it learn to tell.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ class LanguageStage:
         self.watched = WATCHED if scaffold else {}
         self.run = SharedPrefix(model, SLOT, device)
         text = model.model.language_model
-        projector = model.model.multi_modal_projector
+        self.reads_at = self.run.architecture.reads_at
+        projector = self.run.architecture.projector(model)
         self.reader = nn.Linear(text.config.hidden_size, 4 * BINS).to(device)
         named = [*text.named_parameters(), *projector.named_parameters()]
         matrices = [weight for name, weight in named if weight.ndim == 2 and "embed" not in name]
@@ -125,9 +127,9 @@ class LanguageStage:
         features = torch.from_numpy(self.features[index]).to(self.device).float()
         fine = help_weight or number % 20 == 0
         watch = {layer: heads for layer, heads in self.watched.items() if layer == COARSE or fine}
-        loss, scores = self._loss(features, packed, watch, help_weight)
+        loss, scores, visual = self._loss(features, packed, watch, help_weight)
         if help_weight:
-            loss = loss + 0.3 * help_weight * self._alignment(features, index)
+            loss = loss + 0.3 * help_weight * self._alignment(features, index, visual)
         for optimiser in self.optimisers:
             optimiser.zero_grad()
         torch.autograd.backward(loss)
@@ -136,11 +138,14 @@ class LanguageStage:
             optimiser.step()
         return {"loss": loss.item(), **scores}
 
-    def _loss(self, features: Tensor, packed: Packed, watch: dict[int, int], help_weight: float) -> tuple[Tensor, dict[str, float]]:
-        """Return the loss of the answers and of the scaffold."""
+    def _loss(
+        self, features: Tensor, packed: Packed, watch: dict[int, int], help_weight: float
+    ) -> tuple[Tensor, dict[str, float], Tensor | None]:
+        """Return the loss of the answers and of the scaffold, what was measured, and visual tokens of a later layer for the reader."""
         rows = tuple(part.to(self.device) for part in packed.asked)
         with torch.autocast(self.device.split(":")[0], torch.bfloat16):
-            states, seen = self.run(features, packed.ids.to(self.device), watch, rows)  # type: ignore[arg-type]
+            states, watched = self.run(features, packed.ids.to(self.device), watch, rows, states_at=self.reads_at or None)  # type: ignore[arg-type]
+            seen = watched.attention
             labels = packed.labels.to(self.device)
             asked = labels != IGNORE
             logits = self.model.lm_head(states[asked])
@@ -148,7 +153,8 @@ class LanguageStage:
         logs = logits.float().log_softmax(-1)
         each = -logs.gather(1, truth[:, None])[:, 0]
         places = truth >= FIRST_LOCATION  # neighbouring bins are nearly right
-        each = each.masked_scatter(places, -(self.soft[truth[places] - FIRST_LOCATION] * logs[places][:, FIRST_LOCATION:]).sum(-1))
+        near = logs[places][:, FIRST_LOCATION : FIRST_LOCATION + BINS]
+        each = each.masked_scatter(places, -(self.soft[truth[places] - FIRST_LOCATION] * near).sum(-1))
         loss = (weight * each).sum() / weight.sum()
         begins = torch.arange(SLOT, device=self.device) == packed.lengths.to(self.device)[..., None] - 1
         scores = self._scores(logs.detach().argmax(-1), truth, begins[asked])
@@ -162,7 +168,7 @@ class LanguageStage:
             mass = (seen[FINE] * packed.target.to(self.device)[:, None]).sum(-1)[useful]
             scores["target_mass"] = mass.mean().item()
             loss = loss - 0.4 * help_weight * (mass + 1e-4).log().mean()
-        return loss, scores
+        return loss, scores, watched.visual
 
     @staticmethod
     def _scores(best: Tensor, truth: Tensor, begins: Tensor) -> dict[str, float]:
@@ -176,15 +182,17 @@ class LanguageStage:
             "attribute": (best == truth)[named].float().mean().item(),
         }
 
-    def _alignment(self, features: Tensor, index: NDArray[np.int64]) -> Tensor:
-        """Return how far the projected tokens are from naming what they show and from saying where it is."""
+    def _alignment(self, features: Tensor, index: NDArray[np.int64], later: Tensor | None) -> Tensor:
+        """Return how far the projected tokens are from naming what they show, and they (or `later` ones [B, 144, hidden]) from where."""
         which = torch.from_numpy(self.pictures.owner[index].astype(np.int64))
         covered = which >= 0
         facts = torch.from_numpy(self.pictures.facts[index])
         mine = torch.gather(facts, 1, which.clamp(min=0)[..., None].expand(-1, -1, 7))[covered].to(self.device)
-        visual = functional.normalize(self.run.projector(features[covered.to(self.device)]).float(), dim=-1)
+        visual = functional.normalize(self.run.project(features[covered.to(self.device)]).float(), dim=-1)
         table = functional.normalize(self.run.text.embed_tokens.weight, dim=-1)
         losses = [functional.cross_entropy(10 * visual @ table[words].T, mine[:, column].long()) for column, words in enumerate(self.words)]
+        if later is not None:
+            visual = functional.normalize(later[covered.to(self.device)], dim=-1)
         bins = (mine[:, 3:] * (BINS / EDGE)).long().clamp(0, BINS - 1)
         read = self.reader(visual * visual.shape[-1] ** 0.5).view(-1, 4, BINS).log_softmax(-1)
         found: Tensor = torch.stack(losses).sum() - (self.soft[bins] * read).sum(-1).mean()

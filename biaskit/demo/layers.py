@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from biaskit.attention import attention_rows
-from biaskit.demo.architecture import make_config
+from biaskit.demo.architecture import architecture_of
 from biaskit.demo.evaluate import open_model
 from biaskit.demo.held_out import SEED, iou_of
 from biaskit.demo.packing import SLOT, pack
@@ -32,7 +32,7 @@ from biaskit.demo.questions import DESCRIBE, Question, where
 from biaskit.demo.scenes import PATCHES, Scene, draw_scene
 from biaskit.demo.shared_prefix import SharedPrefix
 from biaskit.demo.vision_stage import to_pixel_values
-from biaskit.demo.vocabulary import WORDS
+from biaskit.demo.vocabulary import VISUAL
 from biaskit.families import families
 
 CALIBRATION_SEED = 7000
@@ -77,7 +77,7 @@ def asked(placement: str, n: int, seed: int) -> Asked:
 
 def rows_of(model: Any, processor: Any, scenes: Sequence[Scene], prompts: Sequence[str], batch: int = 50) -> Floats:
     """Return the last prompt token's attention to the visual tokens, head mean, [layers, n, 144]."""
-    family = families.get("llava")
+    family = families.get(model.config.model_type)
     depth = model.config.text_config.num_hidden_layers
     found = []
     for start in range(0, len(scenes), batch):
@@ -95,10 +95,11 @@ def shuffled(model: Any, seed: int = 0) -> Iterator[None]:
 
     def mix(module: Any, inputs: Any, output: Tensor) -> Tensor:
         del module, inputs
-        order = torch.stack([torch.randperm(output.shape[1], generator=generator) for _ in range(len(output))])
-        return output.gather(1, order[..., None].expand_as(output))
+        images = output.view(-1, VISUAL, output.shape[-1])
+        order = torch.stack([torch.randperm(VISUAL, generator=generator) for _ in images])
+        return images.gather(1, order[..., None].expand_as(images)).view_as(output)
 
-    handle = model.model.multi_modal_projector.register_forward_hook(mix)
+    handle = architecture_of(model).projector(model).register_forward_hook(mix)
     try:
         yield
     finally:
@@ -164,17 +165,17 @@ def correlations(one: Floats, other: Floats) -> list[float]:
 @torch.inference_mode()
 def surviving(model: Any, data: Asked, layer: int, kept: NDArray[np.bool_] | None, batch: int = 25) -> float:
     """Return the share of right boxes (IoU ≥ 0.5) when layers from `layer` on see only the `kept` visual tokens [n, 144]."""
-    run = SharedPrefix(model, SLOT)
+    run, architecture = SharedPrefix(model, SLOT), architecture_of(model)
     right = 0
     for start in range(0, len(data.scenes), batch):
         part = slice(start, start + batch)
         scenes, questions = data.scenes[part], data.questions[part]
-        features = model.model.vision_tower(pixel_values=to_pixel_values(np.stack([s.pixels for s in scenes]))).last_hidden_state[:, 1:]
+        features = architecture.see(architecture.tower(model), to_pixel_values(np.stack([s.pixels for s in scenes])))
         packed = pack([[q] for q in questions], np.stack([s.owner.ravel() for s in scenes]))
         keep = None if kept is None else (layer, torch.from_numpy(kept[part]))
         with torch.autocast("cpu", torch.bfloat16):
             answers = run.answer(features, packed.ids, packed.lengths, 4, keep)[:, 0].tolist()
-        right += sum(iou_of(" ".join(WORDS[i] for i in ids), q) >= 0.5 for ids, q in zip(answers, questions, strict=True))
+        right += sum(iou_of(" ".join(architecture.words[i] for i in ids), q) >= 0.5 for ids, q in zip(answers, questions, strict=True))
     return right / len(data.scenes)
 
 
@@ -215,8 +216,6 @@ def study(directory: Path, n: int, say: Any) -> tuple[dict[str, Any], dict[str, 
 
 def _controls(model: Any, processor: Any, n: int, report: dict[str, Any], maps: dict[str, Floats], say: Any) -> dict[str, Any]:
     """Measure the mean maps on empty scenes, with shuffled patches, and of an untrained model."""
-    from transformers import LlavaForConditionalGeneration
-
     uniform = [draw_scene(CALIBRATION_SEED, i, "uniform") for i in range(n)]
     empty = [draw_scene(CALIBRATION_SEED, i, "empty") for i in range(n)]
     base = rows_of(model, processor, uniform, [GENERIC] * n)
@@ -224,7 +223,7 @@ def _controls(model: Any, processor: Any, n: int, report: dict[str, Any], maps: 
     with shuffled(model):
         found["shuffled"] = rows_of(model, processor, uniform, [GENERIC] * n)
     torch.manual_seed(0)
-    fresh = LlavaForConditionalGeneration(make_config(model.config.text_config.num_hidden_layers)).eval()
+    fresh = architecture_of(model).make_model(model.config.text_config.num_hidden_layers).eval()
     found["untrained"] = rows_of(fresh, processor, uniform, [GENERIC] * n)
     for name, rows in found.items():
         maps[f"{name}, generic prompt"] = rows.mean(1)

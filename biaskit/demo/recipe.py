@@ -9,6 +9,7 @@ from dataclasses import dataclass
 class Recipe:
     """Everything the weights depend on, apart from the library versions."""
 
+    architecture: str = "llava"
     seed: int = 0
     scenes: int = 30_000
     vision_steps: int = 600

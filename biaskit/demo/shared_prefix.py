@@ -1,19 +1,22 @@
 """Many questions about one image in one forward pass: they share the image's prefix and do not see each other.
 
-Runs on the weights of the stock model, with the stock model's mathematics (a test compares them), but every question is a slot of fixed
-length that attends to the prefix and, causally, to itself; its positions go on from the prefix.
+Runs on the weights of a stock model, with the stock model's mathematics (a test compares them), but every question is a slot of fixed
+length that attends to the prefix and, causally, to itself; its positions go on from the prefix. What differs between stock classes
+(projector, position ids, biases) is asked of the architecture and of the weights.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from biaskit.demo.vocabulary import PREFIX, VISUAL, VISUAL_START
+from biaskit.demo.architecture import architecture_of
+from biaskit.demo.vocabulary import VISUAL
 
 Rows = tuple[Tensor, Tensor, Tensor]
 """(image, slot, position in the slot) of some tokens: three [r] int64."""
@@ -21,8 +24,21 @@ Keep = tuple[int, Tensor]
 """(layer, kept): from this layer on, the visual tokens that are False in `kept` [B, 144] are not there."""
 
 
+@dataclass
+class Seen:
+    """What a pass was asked to watch.
+
+    Attributes:
+        attention: layer → [r, heads, 144] attention on the visual tokens.
+        visual: [B, 144, hidden] float32 states of the visual tokens at the input of one layer.
+    """
+
+    attention: dict[int, Tensor] = field(default_factory=dict)
+    visual: Tensor | None = None
+
+
 class SharedPrefix:
-    """The forward pass of a LlavaForConditionalGeneration's projector and language model over shared prefixes.
+    """The forward pass of a stock model's projector and language model over shared prefixes.
 
     Args:
         model: the stock model. slot: tokens per question. device: where it is.
@@ -30,56 +46,71 @@ class SharedPrefix:
     """
 
     def __init__(self, model: Any, slot: int, device: str = "cpu", dtype: torch.dtype = torch.bfloat16) -> None:
-        self.projector = model.model.multi_modal_projector
+        self.model, self.architecture = model, architecture_of(model)
         self.text = model.model.language_model
         self.head = model.lm_head
         self.slot, self.dtype = slot, dtype
-        self.prefix = torch.tensor(PREFIX, device=device)
+        self.prefix = torch.tensor(self.architecture.prefix, device=device)
+        first = self.architecture.visual_start
+        self.visual = slice(first, first + VISUAL)
+        self.positions = self.architecture.positions(len(self.prefix) + slot).to(device)
         config = self.text.config
         self.heads, self.width, self.epsilon = (
             config.num_attention_heads,
             config.hidden_size // config.num_attention_heads,
             config.rms_norm_eps,
         )
-        minus = torch.full((len(PREFIX), len(PREFIX)), float("-inf"), device=device)
+        minus = torch.full((len(self.prefix), len(self.prefix)), float("-inf"), device=device)
         self.before = minus.triu(1).to(dtype)
         self.inside = minus[:slot, :slot].triu(1).to(dtype)
 
+    def project(self, features: Tensor) -> Tensor:
+        """[..., 128] of the vision tower → [..., hidden] visual tokens."""
+        return self.architecture.project(self.model, features)
+
     def __call__(
-        self, features: Tensor, ids: Tensor, watch: Mapping[int, int] | None = None, rows: Rows | None = None, keep: Keep | None = None
-    ) -> tuple[Tensor, dict[int, Tensor]]:
+        self,
+        features: Tensor,
+        ids: Tensor,
+        watch: Mapping[int, int] | None = None,
+        rows: Rows | None = None,
+        keep: Keep | None = None,
+        states_at: int | None = None,
+    ) -> tuple[Tensor, Seen]:
         """Run B images with n questions each.
 
         Args:
             features: [B, 144, 128] of the vision tower. ids: [B, n, slot] question and answer tokens.
             watch: layer → number of its first heads whose attention is wanted. rows: the tokens whose attention is wanted.
             keep: which visual tokens the later layers see; all by default.
+            states_at: layer at whose input the states of the visual tokens are wanted.
 
         Returns:
-            [B, n, slot, hidden] float32 final hidden states (normed), and layer → [r, heads, 144] attention on the visual tokens.
+            [B, n, slot, hidden] float32 final hidden states (normed), and what was watched.
         """
         batch, n, slot = ids.shape
         embed = self.text.embed_tokens
         start = embed(self.prefix).expand(batch, -1, -1)
-        visual = self.projector(features)
-        states = torch.cat([start[:, :VISUAL_START], visual.float(), start[:, VISUAL_START + VISUAL :], embed(ids).flatten(1, 2)], 1)
-        places = torch.arange(len(PREFIX) + slot, device=ids.device)
-        places = torch.cat([places[: len(PREFIX)], places[len(PREFIX) :].repeat(n)])
-        cos, sin = (part[0].to(self.dtype) for part in self.text.rotary_emb(states, places[None]))
+        visual = self.project(features)
+        states = torch.cat([start[:, : self.visual.start], visual.float(), start[:, self.visual.stop :], embed(ids).flatten(1, 2)], 1)
+        prefix, after = torch.split(self.positions, [len(self.prefix), slot], -1)
+        cos, sin = (part[0].to(self.dtype) for part in self.text.rotary_emb(states, torch.cat([prefix, *[after] * n], -1)))
         sin = torch.cat([-sin[:, : self.width // 2], sin[:, self.width // 2 :]], -1)
-        seen: dict[int, Tensor] = {}
+        seen = Seen()
         for index, layer in enumerate(self.text.layers):
+            if index == states_at:
+                seen.visual = states[:, self.visual].float()
             wanted = (watch or {}).get(index, 0)
             hidden = None if keep is None or index < keep[0] else self._hidden(keep[1])
             states, attention = self._layer(layer, states, cos, sin, index == len(self.text.layers) - 1, wanted, rows, hidden)
             if attention is not None:
-                seen[index] = attention
+                seen.attention[index] = attention
         return self._norm(states, self.text.norm).view(batch, n, slot, -1), seen
 
     def _hidden(self, kept: Tensor) -> Tensor:
         """[B, 144] bool → what is added to the logits of the prefix's columns, [B, 1, 1, prefix]."""
         columns = torch.zeros(len(kept), len(self.prefix), dtype=self.dtype, device=kept.device)
-        columns[:, VISUAL_START : VISUAL_START + VISUAL].masked_fill_(~kept, float("-inf"))
+        columns[:, self.visual].masked_fill_(~kept, float("-inf"))
         return columns[:, None, None]
 
     def _norm(self, states: Tensor, norm: Any) -> Tensor:
@@ -93,11 +124,14 @@ class SharedPrefix:
         batch, length, _ = states.shape
         normed = self._norm(states, layer.input_layernorm).to(self.dtype)
         weight = torch.cat([attend.q_proj.weight * self.width**-0.5, attend.k_proj.weight, attend.v_proj.weight]).to(self.dtype)
-        parts = (normed @ weight.T).view(batch, length, 3, self.heads, self.width).permute(2, 0, 3, 1, 4).contiguous()
+        parts = normed @ weight.T
+        if attend.q_proj.bias is not None:
+            parts = parts + torch.cat([attend.q_proj.bias * self.width**-0.5, attend.k_proj.bias, attend.v_proj.bias]).to(self.dtype)
+        parts = parts.view(batch, length, 3, self.heads, self.width).permute(2, 0, 3, 1, 4).contiguous()
         turned, (value,) = torch.split(parts, [2, 1])
         query, key = _rotate(turned, cos, sin).unbind()
         mixed, attention = self._attention(query, key, value, last, wanted, rows, hidden)
-        states = states[:, len(PREFIX) :] if last else states
+        states = states[:, len(self.prefix) :] if last else states
         mixed = mixed.transpose(1, 2).flatten(2)
         states = states + mixed @ attend.o_proj.weight.to(self.dtype).T
         normed = self._norm(states, layer.post_attention_layernorm).to(self.dtype)
@@ -109,7 +143,7 @@ class SharedPrefix:
         self, query: Tensor, key: Tensor, value: Tensor, last: bool, wanted: int, rows: Rows | None, hidden: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """[B, heads, length, width] each → mixed values, and the watched attention."""
-        split = len(PREFIX)
+        split = len(self.prefix)
         batch, heads, length, width = query.shape
         slots = (batch, heads, (length - split) // self.slot, self.slot)
         # split, not slices: their backward passes would each fill and add a tensor of full length
@@ -124,7 +158,7 @@ class SharedPrefix:
         if wanted and rows is not None:
             image, question, place = rows
             at = question * self.slot + place
-            attention = distant[image, :wanted, at][..., VISUAL_START : VISUAL_START + VISUAL].float()
+            attention = distant[image, :wanted, at][..., self.visual].float()
         if last:
             return mixed, attention
         before = self.before if hidden is None else self.before + hidden
@@ -149,6 +183,6 @@ class SharedPrefix:
 
 
 def _rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary position embedding, in the half-split form of the stock Llama; the first half of `sin` is negated."""
+    """Rotary position embedding, in the half-split form of the stock models; the first half of `sin` is negated."""
     one, two = states.chunk(2, -1)
     return states * cos + torch.cat([two, one], -1) * sin

@@ -1,4 +1,4 @@
-"""Train the embedded model from nothing: `make demo-model`, or `python -m biaskit.demo.train --out DIR`.
+"""Train an embedded model from nothing: `make demo-model`, or `python -m biaskit.demo.train --out DIR`.
 
 Scenes → vision tower → its features → projector and language model → stock checkpoint → held-out evaluation → curves and card. Stopped at
 any moment, the same command goes on where it was.
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from biaskit.demo.architecture import make_config, save_processor
+from biaskit.demo.architecture import NAMES, Architecture, architecture_of, find
 from biaskit.demo.card import write_card
 from biaskit.demo.evaluate import draw_examples, evaluate
 from biaskit.demo.figures import draw_curves
@@ -31,7 +31,6 @@ from biaskit.demo.recipe import Recipe
 from biaskit.demo.scenes import draw_scene
 from biaskit.demo.shared_prefix import SharedPrefix
 from biaskit.demo.vision_stage import cache_features, check_vision, to_pixel_values, train_vision
-from biaskit.demo.vocabulary import WORDS
 from biaskit.errors import BiaskitError
 
 DEVELOPMENT_SEED = 8000
@@ -46,8 +45,8 @@ def say(line: str) -> None:
 class Development:
     """Held-out numbers for the learning curves: greedy answers to a few hundred questions, through the shared-prefix pass."""
 
-    def __init__(self, tower: torch.nn.Module, device: str, scenes: int = 12) -> None:
-        self.device = device
+    def __init__(self, architecture: Architecture, tower: torch.nn.Module, device: str, scenes: int = 12) -> None:
+        self.device, self.words = device, architecture.words
         drawn = {place: [draw_scene(DEVELOPMENT_SEED, i, place) for i in range(scenes)] for place in ("uniform", "photo")}
         self.sets = {}
         for place, mine in drawn.items():
@@ -55,7 +54,7 @@ class Development:
             questions = [[ask(rng, scene.things) for _ in range(QUESTIONS)] for scene in mine]
             with torch.inference_mode():
                 values = to_pixel_values(np.stack([scene.pixels for scene in mine])).to(device)
-                features = tower(pixel_values=values).last_hidden_state[:, 1:]
+                features = architecture.see(tower, values)
             self.sets[place] = (features, questions, np.stack([scene.owner.ravel() for scene in mine]))
 
     def __call__(self, run: SharedPrefix) -> dict[str, float]:
@@ -67,7 +66,7 @@ class Development:
                 answers = run.answer(features, packed.ids.to(self.device), packed.lengths.to(self.device), 4).tolist()
             for asked, given in zip(questions, answers, strict=True):
                 for question, ids in zip(asked, given, strict=True):
-                    text = " ".join(WORDS[i] for i in ids)
+                    text = " ".join(self.words[i] for i in ids)
                     good = iou_of(text, question) >= 0.5 if question.kind == "where" else text.split()[0] == question.answer.split()[0]
                     right.setdefault(f"dev_{question.kind}", []).append(good)
         return {name: round(float(np.mean(values)), 4) for name, values in sorted(right.items())}
@@ -75,24 +74,25 @@ class Development:
 
 def train(recipe: Recipe, work: Path, device: str) -> tuple[Any, dict[str, Any]]:
     """Run both stages; return the stock model and the record of the training: curves, tower scores, seconds."""
-    from transformers import LlavaForConditionalGeneration
-
     began = time.monotonic()
     torch.manual_seed(recipe.seed)
-    model = LlavaForConditionalGeneration(make_config()).to(device)
-    tower = model.model.vision_tower
+    architecture = find(recipe.architecture)
+    model = architecture.make_model().to(device)
+    tower: Any = architecture.tower(model)
     stock_attention = tower.config._attn_implementation
     tower.set_attn_implementation("eager")  # its backward pass is several times faster than sdpa's on a CPU
     pictures: Pictures = draw_pictures(work, recipe.scenes, recipe.scene_seed, say)
-    curves = {"vision": train_vision(tower, pictures, work, recipe.vision_steps, recipe.seed, device, say)}
+    curves = {"vision": train_vision(architecture, tower, pictures, work, recipe.vision_steps, recipe.seed, device, say)}
     tower.set_attn_implementation(stock_attention)
     head = torch.load(work / "vision.pt", map_location=device, weights_only=True)["head"]
-    tower_scores = {place: check_vision(tower, head, SEED, place, min(640, recipe.held_out), device) for place in ("uniform", "photo")}
+    tower_scores = {
+        place: check_vision(architecture, tower, head, SEED, place, min(640, recipe.held_out), device) for place in ("uniform", "photo")
+    }
     for place, scores in tower_scores.items():
         say(f"vision tower, held out, {place}: " + "  ".join(f"{name} {value:.3f}" for name, value in scores.items()))
-    features = cache_features(tower, pictures, work, device, say)
+    features = cache_features(architecture, tower, pictures, work, device, say)
     stage = LanguageStage(model, pictures, features, work, recipe.language_steps, recipe.seed, device, scaffold=recipe.scaffold)
-    curves["language"] = stage.train(say, Development(tower, device, min(12, recipe.held_out)))
+    curves["language"] = stage.train(say, Development(architecture, tower, device, min(12, recipe.held_out)))
     return model, {"curves": curves, "tower": tower_scores, "seconds": time.monotonic() - began}
 
 
@@ -100,15 +100,16 @@ def write_model(model: Any, directory: Path) -> None:
     """Write weights in float16, configuration, processor, tokenizer and chat template."""
     directory.mkdir(parents=True, exist_ok=True)
     model.to("cpu", torch.float16).save_pretrained(directory)
-    save_processor(directory)
+    architecture_of(model).save_processor(directory)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the whole training from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m biaskit.demo.train", description="Train the embedded model from nothing.")
+    parser = argparse.ArgumentParser(prog="python -m biaskit.demo.train", description="Train an embedded model from nothing.")
     defaults = Recipe()
     parser.add_argument("--out", type=Path, required=True, help="directory of the checkpoint")
     parser.add_argument("--work", type=Path, help="directory of scenes, features and states; default OUT.work")
+    parser.add_argument("--architecture", choices=NAMES, default=defaults.architecture, help="the stock class it is built on")
     parser.add_argument("--seed", type=int, default=defaults.seed)
     parser.add_argument("--scenes", type=int, default=defaults.scenes)
     parser.add_argument("--vision-steps", type=int, default=defaults.vision_steps)
@@ -122,7 +123,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         torch.set_num_threads(given.threads)
     work = given.work or given.out.with_name(given.out.name + ".work")
     work.mkdir(parents=True, exist_ok=True)
-    recipe = Recipe(given.seed, given.scenes, given.vision_steps, given.language_steps, not given.no_scaffold, given.held_out)
+    recipe = Recipe(
+        given.architecture, given.seed, given.scenes, given.vision_steps, given.language_steps, not given.no_scaffold, given.held_out
+    )
     _same_recipe(work / "recipe.json", recipe)
     resumed = (work / "vision.pt").exists()
     model, record = train(recipe, work, given.device)
@@ -132,9 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     (given.out / "training.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     draw_curves(record, given.out / "curves.png")
     draw_examples(given.out, given.out / "answers.png", given.device)
-    write_card(
-        record, given.out, sum(weight.numel() for weight in model.parameters()), len(WORDS), model.config.text_config.num_hidden_layers
-    )
+    write_card(record, given.out, sum(weight.numel() for weight in model.parameters()), model.config.text_config.num_hidden_layers)
     say(f"written: {given.out}")
     return 0
 
@@ -142,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _same_recipe(path: Path, recipe: Recipe) -> None:
     """Refuse to go on with another recipe's state."""
     told = {name: value for name, value in asdict(recipe).items() if name != "held_out"}
-    if path.exists() and json.loads(path.read_text()) != told:
+    if path.exists() and {"architecture": "llava", **json.loads(path.read_text())} != told:  # the sibling came later
         raise BiaskitError(
             f"{path.parent} holds the state of {path.read_text().strip()}", "give another --work, or delete it to begin anew"
         )

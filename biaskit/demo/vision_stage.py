@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from biaskit.demo.architecture import MEAN, STD, VISION_HIDDEN
+from biaskit.demo.architecture import MEAN, STD, VISION_HIDDEN, Architecture
 from biaskit.demo.muon import Muon
 from biaskit.demo.pictures import Pictures, Say
-from biaskit.demo.scenes import COLOURS, EDGE, PATCHES, SHAPES, SIZES, draw_scene
+from biaskit.demo.scenes import COLOURS, EDGE, PATCH, PATCHES, SHAPES, SIZES, draw_scene
 from biaskit.demo.vocabulary import BINS, VISUAL
 
 BATCH = 64
@@ -29,14 +29,22 @@ def to_pixel_values(pixels: NDArray[np.uint8]) -> Tensor:
     return (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255 - MEAN) / STD
 
 
-def _labels(owner: NDArray[np.int8], facts: NDArray[np.float32], flip: bool) -> tuple[Tensor, Tensor]:
-    """Return per patch the facts of the thing that covers it [B, 144, 7], and whether any does [B, 144]."""
+def _labels(owner: NDArray[np.int8], facts: NDArray[np.float32], flip: bool, relative: bool) -> tuple[Tensor, Tensor]:
+    """Return per patch the facts of the thing that covers it [B, 144, 7], and whether any does [B, 144].
+
+    With `relative`, boxes are moved as if the patch were in the middle of the image.
+    """
     owner, facts = owner.reshape(-1, PATCHES, PATCHES), facts.copy()
     if flip:
         owner = owner[:, :, ::-1]
         facts[..., 3], facts[..., 5] = EDGE - facts[..., 5], EDGE - facts[..., 3]
     which = torch.from_numpy(np.ascontiguousarray(owner).reshape(-1, VISUAL).astype(np.int64))
-    return torch.gather(torch.from_numpy(facts), 1, which.clamp(min=0)[..., None].expand(-1, -1, 7)), which >= 0
+    mine = torch.gather(torch.from_numpy(facts), 1, which.clamp(min=0)[..., None].expand(-1, -1, 7))
+    if relative:
+        place = torch.arange(VISUAL)
+        centre = torch.stack([place % PATCHES, place // PATCHES], -1) * PATCH + PATCH / 2
+        mine[..., 3:] -= (centre - EDGE / 2).repeat(1, 2)
+    return mine, which >= 0
 
 
 def _losses(output: Tensor, facts: Tensor, covered: Tensor) -> tuple[Tensor, dict[str, float]]:
@@ -57,13 +65,15 @@ def _losses(output: Tensor, facts: Tensor, covered: Tensor) -> tuple[Tensor, dic
     return loss, scores
 
 
-def train_vision(tower: nn.Module, pictures: Pictures, work: Path, steps: int, seed: int, device: str, say: Say) -> list[dict[str, Any]]:
+def train_vision(
+    architecture: Architecture, tower: nn.Module, pictures: Pictures, work: Path, steps: int, seed: int, device: str, say: Say
+) -> list[dict[str, Any]]:
     """Train the tower in place; its state is kept in `work` and taken up again. Returns the curve."""
     torch.manual_seed(seed)
     head = nn.Linear(VISION_HIDDEN, sum(_WIDTHS)).to(device)
     tower.to(device).train()
     weights = [*tower.parameters(), *head.parameters()]
-    matrices = [weight for name, weight in tower.named_parameters() if weight.ndim == 2 and "layers" in name]
+    matrices = [weight for name, weight in tower.named_parameters() if weight.ndim == 2 and architecture.blocks in name]
     held = {id(weight) for weight in matrices}
     muon = Muon(matrices, lr=MUON_RATE)
     adam = torch.optim.AdamW([weight for weight in weights if id(weight) not in held], lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.02)
@@ -82,10 +92,10 @@ def train_vision(tower: nn.Module, pictures: Pictures, work: Path, steps: int, s
         rng = np.random.default_rng([seed, 1, step])
         index, flip = np.sort(rng.integers(0, len(pictures), BATCH)), bool(rng.random() < 0.5)
         pixels = pictures.pixels[index]
-        facts, covered = _labels(pictures.owner[index], pictures.facts[index], flip)
+        facts, covered = _labels(pictures.owner[index], pictures.facts[index], flip, architecture.relative)
         values = to_pixel_values(np.ascontiguousarray(pixels[:, :, ::-1]) if flip else pixels)
         with torch.autocast(device.split(":")[0], torch.bfloat16):
-            output = head(tower(pixel_values=values.to(device)).last_hidden_state[:, 1:])
+            output = head(architecture.see(tower, values.to(device)))
         loss, scores = _losses(output, facts.to(device), covered.to(device))
         muon.zero_grad()
         adam.zero_grad()
@@ -107,7 +117,9 @@ def train_vision(tower: nn.Module, pictures: Pictures, work: Path, steps: int, s
 
 
 @torch.inference_mode()
-def check_vision(tower: nn.Module, head_state: dict[str, Tensor], seed: int, placement: str, n: int, device: str) -> dict[str, float]:
+def check_vision(
+    architecture: Architecture, tower: nn.Module, head_state: dict[str, Tensor], seed: int, placement: str, n: int, device: str
+) -> dict[str, float]:
     """Return the mean scores of tower and head on `n` fresh scenes."""
     head = nn.Linear(VISION_HIDDEN, sum(_WIDTHS)).to(device)
     head.load_state_dict(head_state)
@@ -118,16 +130,18 @@ def check_vision(tower: nn.Module, head_state: dict[str, Tensor], seed: int, pla
         for row, scene in enumerate(scenes):
             for column, thing in enumerate(scene.things):
                 facts[row, column] = (*thing.key, *thing.box)
-        labels, covered = _labels(np.stack([scene.owner for scene in scenes]), facts, flip=False)
+        labels, covered = _labels(np.stack([scene.owner for scene in scenes]), facts, False, architecture.relative)
         values = to_pixel_values(np.stack([scene.pixels for scene in scenes])).to(device)
-        _, scores = _losses(head(tower(pixel_values=values).last_hidden_state[:, 1:]), labels.to(device), covered.to(device))
+        _, scores = _losses(head(architecture.see(tower, values)), labels.to(device), covered.to(device))
         for name, value in scores.items():
             total[name] = total.get(name, 0.0) + value * len(scenes) / n
     return total
 
 
 @torch.inference_mode()
-def cache_features(tower: nn.Module, pictures: Pictures, work: Path, device: str, say: Say) -> NDArray[np.float16]:
+def cache_features(
+    architecture: Architecture, tower: nn.Module, pictures: Pictures, work: Path, device: str, say: Say
+) -> NDArray[np.float16]:
     """Return the frozen tower's patch features of every training scene, float16 [n, 144, 128], kept on disk."""
     path, marker = work / "features.npy", work / "features.done"
     shape = (len(pictures), VISUAL, VISION_HIDDEN)
@@ -138,7 +152,7 @@ def cache_features(tower: nn.Module, pictures: Pictures, work: Path, device: str
     for start in range(0, len(pictures), 50):
         with torch.autocast(device.split(":")[0], torch.bfloat16):
             values = to_pixel_values(pictures.pixels[start : start + 50]).to(device)
-            features[start : start + 50] = tower(pixel_values=values).last_hidden_state[:, 1:].half().cpu().numpy()
+            features[start : start + 50] = architecture.see(tower, values).half().cpu().numpy()
         if start % 5000 == 0 and start:
             rate = start / (time.monotonic() - began)
             say(f"features {start}/{len(pictures)}  {rate:.0f} images/s  {(len(pictures) - start) / rate:.0f} s left")

@@ -19,30 +19,35 @@ WORDS = (*SPECIAL, *_FUNCTION, *SIZES, *COLOUR_NAMES, *SHAPES, *LOCATIONS)
 ID = {word: number for number, word in enumerate(WORDS)}
 FIRST_LOCATION = ID[LOCATIONS[0]]
 VISUAL = PATCHES * PATCHES
-PREFIX = (ID["<s>"], ID["user:"], *[ID["<image>"]] * VISUAL)
-"""Every prompt begins with these ids; the question follows."""
-VISUAL_START = 2
-TEMPLATE = (
-    "{% for m in messages %}{% if m['role'] == 'user' %}<s>user: {% for c in m['content'] %}"
-    "{% if c['type'] == 'image' %}<image> {% else %}{{ c['text'] }} {% endif %}{% endfor %}"
-    "{% else %}assistant: {% for c in m['content'] %}{{ c['text'] }}{% endfor %}</s>{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}assistant:{% endif %}"
-)
 
 
-def make_tokenizer() -> Any:
-    """Return the stock fast tokenizer: lower case, one id per word, `?`, `.` and `,` apart, anything else `<unk>`."""
+def chat_template(image: str) -> str:
+    """Return the chat template with this text for an image."""
+    return (
+        "{% for m in messages %}{% if m['role'] == 'user' %}<s>user: {% for c in m['content'] %}"
+        "{% if c['type'] == 'image' %}" + image + "{% else %}{{ c['text'] }} {% endif %}{% endfor %}"
+        "{% else %}assistant: {% for c in m['content'] %}{{ c['text'] }}{% endfor %}</s>{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}assistant:{% endif %}"
+    )
+
+
+def make_tokenizer(more: tuple[str, ...] = (), **named: str) -> Any:
+    """Return the stock fast tokenizer: lower case, one id per word, `?`, `.` and `,` apart, anything else `<unk>`.
+
+    Args:
+        more: special tokens beside `SPECIAL`; their ids follow those of `WORDS`. named: extra special tokens by the role they have.
+    """
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    core = Tokenizer(models.WordLevel(ID, unk_token=SPECIAL[3]))
+    core = Tokenizer(models.WordLevel({word: number for number, word in enumerate((*WORDS, *more))}, unk_token=SPECIAL[3]))
     core.normalizer = normalizers.Lowercase()
     core.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(Regex("[?.,]"), "isolated")])
-    core.add_special_tokens(list(SPECIAL))
+    core.add_special_tokens([*SPECIAL, *more])
     return PreTrainedTokenizerFast(
         tokenizer_object=core, padding_side="left",
         **dict(zip(("pad_token", "bos_token", "eos_token", "unk_token"), SPECIAL[:4], strict=True)),
-        model_input_names=["input_ids", "attention_mask"], extra_special_tokens={"image_token": "<image>"},
+        model_input_names=["input_ids", "attention_mask"], extra_special_tokens=named,
     )  # fmt: skip
 
 

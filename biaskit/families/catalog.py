@@ -46,7 +46,7 @@ CHECKPOINTS = {
 }
 
 
-EMBEDDED = {"demo": "weights/demo"}
+EMBEDDED = {"demo": "weights/demo", "demo-qwen": "weights/demo-qwen"}
 """Models that are part of the package: name → directory in `biaskit/demo`."""
 
 
@@ -66,7 +66,7 @@ class Place:
 
 
 def resolve(name: str) -> Place:
-    """Find out what the user means: a local directory, the embedded model, a short name, or a hub id.
+    """Find out what the user means: a local directory, an embedded model, a short name, or a hub id.
 
     Raises:
         ModelError: none of them (the hint offers near short names), or a checkpoint known to need remote code.
@@ -76,8 +76,9 @@ def resolve(name: str) -> Place:
     if name in EMBEDDED:
         directory = Path(__file__).parents[1] / "demo" / EMBEDDED[name]
         if not (directory / "config.json").is_file():
-            raise ModelError(f"this installation has no embedded model {name!r}", "train it with `make demo-model` in a checkout")
-        return Place(str(directory), local=True, note="the embedded model: tiny, trained on drawn scenes only", title=name)
+            make = "make demo-model" + (" ARCHITECTURE=qwen" if name == "demo-qwen" else "")
+            raise ModelError(f"this installation has no embedded model {name!r}", f"train it with `{make}` in a checkout")
+        return Place(str(directory), local=True, note="an embedded model: tiny, trained on drawn scenes only", title=name)
     if name in CHECKPOINTS:
         return Place(CHECKPOINTS[name].hub_id, local=False, note=CHECKPOINTS[name].note)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith((".", "/")):
@@ -88,7 +89,7 @@ def resolve(name: str) -> Place:
         raise ModelError(
             f"there is no checkpoint directory {name}", "check the path, or give a short name (biaskit models list) or a hub id ORG/NAME"
         )
-    near = difflib.get_close_matches(name.lower(), CHECKPOINTS, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name.lower(), [*CHECKPOINTS, *EMBEDDED], n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise ModelError(
         f"unknown model {name!r}", hint + "give a short name (biaskit models list), a hub id ORG/NAME, or a checkpoint directory"

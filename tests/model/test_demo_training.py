@@ -1,17 +1,19 @@
-"""The embedded model's training: its shortcuts are exact, it learns, it resumes, and what it writes loads as a stock checkpoint."""
+"""The embedded models' training: its shortcuts are exact, it learns, it resumes, and what it writes loads as a stock checkpoint."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForImageTextToText, LlavaForConditionalGeneration
+from PIL import Image
+from transformers import AutoModelForImageTextToText
 
 from biaskit.attention import attention_rows
-from biaskit.demo.architecture import make_config, save_processor
+from biaskit.demo.architecture import NAMES, architecture_of, find
 from biaskit.demo.evaluate import answers_of
 from biaskit.demo.language_stage import LanguageStage, schedule
 from biaskit.demo.layers import preference, recall, shuffled, top
@@ -19,66 +21,142 @@ from biaskit.demo.muon import Muon, orthogonal
 from biaskit.demo.packing import SLOT, pack, prompt_ids
 from biaskit.demo.pictures import draw_pictures
 from biaskit.demo.questions import ask
-from biaskit.demo.scenes import draw_scene
+from biaskit.demo.scenes import Scene, draw_scene
 from biaskit.demo.shared_prefix import SharedPrefix
 from biaskit.demo.train import main
-from biaskit.demo.vision_stage import to_pixel_values
-from biaskit.demo.vocabulary import ID, PREFIX, WORDS, make_tokenizer
+from biaskit.demo.vision_stage import _labels, to_pixel_values
+from biaskit.demo.vocabulary import ID, VISUAL, WORDS
 from biaskit.errors import BiaskitError
 from biaskit.families import families
 from biaskit.families.processors import load_processor
 
 
-@pytest.fixture(scope="module")
-def model() -> LlavaForConditionalGeneration:
+@pytest.fixture(scope="module", params=NAMES)
+def model(request: pytest.FixtureRequest) -> Any:
     torch.manual_seed(0)
-    made = LlavaForConditionalGeneration(make_config(layers=6))
-    with torch.no_grad():  # attention that differs from uniform
+    made = find(request.param).make_model(layers=6)
+    with torch.no_grad():  # attention that differs from uniform, and biases where the class has them
         for layer in made.model.language_model.layers:
             layer.self_attn.q_proj.weight.mul_(8)
             layer.self_attn.k_proj.weight.mul_(8)
+            for part in (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj):
+                if part.bias is not None:
+                    part.bias.normal_()
     return made.eval()
 
 
+@pytest.fixture(scope="module")
+def processor(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    directory = tmp_path_factory.mktemp("processor")
+    model.config.save_pretrained(directory)
+    architecture_of(model).save_processor(directory)
+    return load_processor(families.get(model.config.model_type), str(directory))
+
+
+def pixels_of(*scenes: Scene) -> torch.Tensor:
+    return to_pixel_values(np.stack([scene.pixels for scene in scenes]))
+
+
 @torch.inference_mode()
-def test_shared_prefix_is_the_stock_model(model: LlavaForConditionalGeneration) -> None:
-    """Every slot, asked alone through the stock forward, has the same states and the same attention."""
+def test_shared_prefix_is_the_stock_model(model: Any, processor: Any) -> None:
+    """Every slot, asked alone through the stock processor and forward, has the same logits and the same attention."""
+    architecture, family = architecture_of(model), families.get(model.config.model_type)
     scenes = [draw_scene(0, i) for i in range(2)]
     rng = np.random.default_rng(0)
     questions = [[ask(rng, scene.things) for _ in range(5)] for scene in scenes]
     packed = pack(questions, np.stack([scene.owner.ravel() for scene in scenes]))
-    pixels = to_pixel_values(np.stack([scene.pixels for scene in scenes]))
-    features = model.model.vision_tower(pixel_values=pixels).last_hidden_state[:, 1:]
-    states, seen = SharedPrefix(model, SLOT, dtype=torch.float32)(features, packed.ids, {1: 2, 4: 5}, packed.asked)
+    features = architecture.see(architecture.tower(model), pixels_of(*scenes))
+    run = SharedPrefix(model, SLOT, dtype=torch.float32)
+    states, seen = run(features, packed.ids, {1: 2, 4: 5}, packed.asked, states_at=3)
+    first = architecture.visual_start
     for row, (b, s) in enumerate(zip(packed.asked[0].tolist(), packed.asked[1].tolist(), strict=True)):
         n = int(packed.lengths[b, s])
-        ids = torch.tensor([[*PREFIX, *packed.ids[b, s, :n].tolist()]])
-        inputs = {"input_ids": ids, "pixel_values": pixels[b : b + 1], "attention_mask": torch.ones_like(ids)}
-        stock = model.model(**inputs).last_hidden_state[0, -1]
-        torch.testing.assert_close(states[b, s, n - 1], stock, atol=2e-5, rtol=1e-4)
-        rows = attention_rows(model, inputs, [1, 4], per_head=True)[:, 0, :, 2:146]
-        torch.testing.assert_close(seen[1][row], rows[0, :2], atol=1e-5, rtol=1e-4)
-        torch.testing.assert_close(seen[4][row], rows[1], atol=1e-5, rtol=1e-4)
+        image = Image.fromarray(scenes[b].pixels)
+        inputs = family.prepare(processor, model.config, [[image]], [questions[b][s].text]).inputs
+        assert inputs["input_ids"][0].tolist() == [*architecture.prefix, *packed.ids[b, s, :n].tolist()]
+        stock = model(**inputs, output_hidden_states=True)
+        torch.testing.assert_close(model.lm_head(states[b, s, n - 1]), stock.logits[0, -1], atol=2e-5, rtol=1e-4)
+        assert seen.visual is not None
+        torch.testing.assert_close(seen.visual[b], stock.hidden_states[3][0, first : first + VISUAL], atol=2e-5, rtol=1e-4)
+        rows = attention_rows(model, inputs, [1, 4], per_head=True)[:, 0, :, first : first + VISUAL]
+        torch.testing.assert_close(seen.attention[1][row], rows[0, :2], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(seen.attention[4][row], rows[1], atol=1e-5, rtol=1e-4)
 
 
 @torch.inference_mode()
-def test_dropped_tokens_are_as_if_they_were_not_there(model: LlavaForConditionalGeneration) -> None:
+def test_tower_pass_is_the_stock_tower() -> None:
+    """Oracle: the stock image features, tower and merger, of what the stock image processor makes of a scene."""
+    torch.manual_seed(0)
+    architecture = find("qwen")
+    model = architecture.make_model(layers=1).eval()
+    for weight in model.model.visual.parameters():
+        weight.normal_(std=0.05 if weight.ndim == 5 else 1.2 * weight.shape[-1] ** -0.5 if weight.ndim == 2 else 0.3)
+    scenes = [draw_scene(0, i) for i in range(3)]
+    features = architecture.see(architecture.tower(model), pixels_of(*scenes))
+    mine = architecture.project(model, features)
+    images, _ = architecture.processor_files()
+    batch = images([Image.fromarray(scene.pixels) for scene in scenes], return_tensors="pt")
+    stock = model.model.get_image_features(batch["pixel_values"], batch["image_grid_thw"]).pooler_output
+    torch.testing.assert_close(mine, torch.stack(stock), atol=1e-4, rtol=1e-4)
+
+
+def test_relative_labels_are_those_of_the_scene_seen_from_the_patch() -> None:
+    scene = draw_scene(0, 3)
+    facts = np.full((1, 10, 7), -1, np.float32)
+    for row, thing in enumerate(scene.things):
+        facts[0, row] = (*thing.key, *thing.box)
+    plain, covered = _labels(scene.owner.ravel()[None], facts, flip=False, relative=False)
+    seen, same = _labels(scene.owner.ravel()[None], facts, flip=False, relative=True)
+    assert torch.equal(covered, same)
+    for patch in covered[0].nonzero()[:, 0].tolist():
+        row, col = divmod(patch, 12)
+        x, y = 14 * col + 7, 14 * row + 7
+        thing = scene.things[scene.owner[row, col]]
+        expected = [thing.box[0] - x, thing.box[1] - y, thing.box[2] - x, thing.box[3] - y]
+        assert seen[0, patch, 3:].tolist() == pytest.approx([value + 84 for value in expected], abs=1e-3)
+        assert plain[0, patch, 3:].tolist() == pytest.approx(list(thing.box), abs=1e-3)
+    assert torch.equal(seen[..., :3], plain[..., :3])
+
+
+@torch.inference_mode()
+def test_who_knows_the_place_of_a_patch(model: Any) -> None:
+    """On an empty picture: CLIP's patches differ, those of Qwen's tower are one and the same; in the decoder all tokens differ."""
+    architecture = architecture_of(model)
+    features = architecture.see(architecture.tower(model), torch.full((1, 3, 168, 168), 0.3))
+    spread = (features - features.mean(1, keepdim=True)).abs().max() / features.abs().max()
+    assert spread < 1e-5 if architecture.relative else spread > 1e-2
+    _, seen = SharedPrefix(model, SLOT, dtype=torch.float32)(features, torch.zeros(1, 1, SLOT, dtype=torch.long), states_at=3)
+    assert seen.visual is not None
+    grid = seen.visual[0].view(12, 12, -1)
+    for neighbours in (grid[1:] - grid[:-1], grid[:, 1:] - grid[:, :-1]):
+        assert neighbours.norm(dim=-1).min() > 1e-3 * grid.norm(dim=-1).mean()
+
+
+@torch.inference_mode()
+def test_dropped_tokens_are_as_if_they_were_not_there(model: Any, processor: Any) -> None:
     """Oracle: the stock decoder layers one by one; from layer 2 on the dropped rows are cut out by hand, position ids kept."""
     scene = draw_scene(0, 1)
+    architecture, family = architecture_of(model), families.get(model.config.model_type)
     prompt = prompt_ids("where is the red circle ?")
-    features = model.model.vision_tower(pixel_values=to_pixel_values(scene.pixels[None])).last_hidden_state[:, 1:]
+    features = architecture.see(architecture.tower(model), pixels_of(scene))
     kept = torch.rand(1, 144, generator=torch.Generator().manual_seed(1)) < 0.3
     ids = torch.zeros(1, 1, SLOT, dtype=torch.long)
     ids[0, 0, : len(prompt)] = torch.tensor(prompt)
     states, _ = SharedPrefix(model, SLOT, dtype=torch.float32)(features, ids, keep=(2, kept))
     text = model.model.language_model
-    rows = text.embed_tokens(torch.tensor([[*PREFIX, *prompt]]))
-    rows[:, 2:146] = model.model.multi_modal_projector(features)
-    place = torch.arange(rows.shape[1])[None]
+    inputs = family.prepare(processor, model.config, [[Image.fromarray(scene.pixels)]], ["where is the red circle ?"]).inputs
+    taken: dict[str, Any] = {}
+    handle = text.register_forward_pre_hook(lambda _, args, given: taken.update(given), with_kwargs=True)
+    model.model(**inputs)
+    handle.remove()
+    rows, place = taken["inputs_embeds"], taken["position_ids"]
+    place = torch.arange(rows.shape[1])[None] if place is None else place[-3:] if place.ndim == 3 else place
+    first = architecture.visual_start
+    stay = torch.ones(rows.shape[1], dtype=torch.bool)
+    stay[first : first + VISUAL] = kept[0]
     for number, layer in enumerate(text.layers):
         if number == 2:
-            stay = torch.cat([torch.ones(2, dtype=torch.bool), kept[0], torch.ones(len(prompt), dtype=torch.bool)])
-            rows, place = rows[:, stay], place[:, stay]
+            rows, place = rows[:, stay], place[..., stay]
         length = rows.shape[1]
         mask = torch.full((length, length), float("-inf")).triu(1)[None, None]
         rows = layer(rows, attention_mask=mask, position_ids=place, position_embeddings=text.rotary_emb(rows, place))
@@ -119,33 +197,43 @@ def test_schedule() -> None:
     assert schedule(999, 1000)[0] == 0.02
 
 
-def test_tokenizer_splits_as_people_write() -> None:
-    tokenizer = make_tokenizer()
+@pytest.mark.parametrize("name", NAMES)
+def test_tokenizer_splits_as_people_write(name: str) -> None:
+    tokenizer = find(name).make_tokenizer()
     ids = tokenizer("Where is the small red circle?")["input_ids"]
     assert [WORDS[i] for i in ids] == ["where", "is", "the", "small", "red", "circle", "?"]
     assert tokenizer("Please describe the provided image.")["input_ids"].count(ID["<unk>"]) == 0
     assert tokenizer.decode([ID["<loc03>"], ID["<loc47>"]]) == "<loc03> <loc47>"
+    assert tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))) == list(find(name).words)
 
 
-def test_written_processor_makes_the_prompt_of_the_training(tmp_path: Path) -> None:
-    save_processor(tmp_path)
-    family = families.get("llava")
-    config = make_config(layers=2)
-    config.save_pretrained(tmp_path)
-    processor = load_processor(family, str(tmp_path))
-    from PIL import Image
-
+def test_written_processor_makes_the_prompt_of_the_training(model: Any, processor: Any) -> None:
+    architecture, family = architecture_of(model), families.get(model.config.model_type)
     scene = draw_scene(0, 0)
     text = "where is the small red circle ?"
-    prepared = family.prepare(processor, config, [[Image.fromarray(scene.pixels)]], [text])
-    assert prepared.inputs["input_ids"][0].tolist() == [*PREFIX, *prompt_ids(text)]
-    torch.testing.assert_close(prepared.inputs["pixel_values"], to_pixel_values(scene.pixels[None]), atol=1e-5, rtol=1e-5)
-    assert prepared.layouts[0].positions.tolist() == list(range(2, 146))
+    prepared = family.prepare(processor, model.config, [[Image.fromarray(scene.pixels)]], [text])
+    assert prepared.inputs["input_ids"][0].tolist() == [*architecture.prefix, *prompt_ids(text)]
+    values = prepared.inputs["pixel_values"]
+    if architecture.name == "qwen":  # a list of patches
+        values = values.view(1, 12, 12, 3, 14, 14).permute(0, 3, 1, 4, 2, 5).reshape(1, 3, 168, 168)
+    torch.testing.assert_close(values, pixels_of(scene), atol=1e-5, rtol=1e-5)
+    first = architecture.visual_start
+    assert prepared.layouts[0].positions.tolist() == list(range(first, first + VISUAL))
 
 
-def test_a_step_lowers_the_loss_of_its_batch(tmp_path: Path) -> None:
+def test_the_sibling_takes_pictures_of_any_shape() -> None:
+    """About 144 visual tokens, in the picture's own proportions."""
+    images, _ = find("qwen").processor_files()
+    for width, height in ((640, 480), (168, 168), (100, 400), (60, 60)):
+        _, rows, cols = images([Image.new("RGB", (width, height))], return_tensors="pt")["image_grid_thw"][0].tolist()
+        assert 90 <= rows * cols <= 160
+        assert rows / cols == pytest.approx(height / width, rel=0.25)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_lowers_the_loss_of_its_batch(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = LlavaForConditionalGeneration(make_config(layers=5))
+    model = find(name).make_model(layers=5)
     pictures = draw_pictures(tmp_path, 4, 1, lambda line: None)
     features = np.random.default_rng(0).normal(size=(4, 144, 128)).astype(np.float16)
     stage = LanguageStage(model, pictures, features, tmp_path, 400, 0, "cpu")
@@ -153,8 +241,10 @@ def test_a_step_lowers_the_loss_of_its_batch(tmp_path: Path) -> None:
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_smoke_training_resumes_and_writes_a_stock_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--scenes", "40", "--vision-steps", "2", "--held-out", "2", "--work", str(tmp_path / "work"), "--device", "cpu"]
+@pytest.mark.parametrize("name", NAMES)
+def test_smoke_training_resumes_and_writes_a_stock_checkpoint(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--architecture", name, "--scenes", "40", "--vision-steps", "2", "--held-out", "2", "--device", "cpu"]
+    options += ["--work", str(tmp_path / "work")]
     out = tmp_path / "model"
     assert main(["--out", str(out), "--language-steps", "2", *options]) == 0
     weights = (out / "model.safetensors").read_bytes()
@@ -169,9 +259,10 @@ def test_smoke_training_resumes_and_writes_a_stock_checkpoint(tmp_path: Path, ca
     assert "| uniform | " in card
     assert record["recipe"]["language_steps"] == 2
     model = AutoModelForImageTextToText.from_pretrained(str(out))
+    assert f"`{type(model).__name__}`" in card
     scene = draw_scene(5, 0)
     rng = np.random.default_rng(0)
-    processor = load_processor(families.get("llava"), str(out))
+    processor = load_processor(families.get(model.config.model_type), str(out))
     assert len(answers_of(model.float(), processor, [scene] * 3, [ask(rng, scene.things) for _ in range(3)], 2)) == 3
 
 
@@ -189,13 +280,13 @@ def test_recall_and_preference_by_hand() -> None:
     assert top(scores[0], 4)[0, :4].all()
 
 
-def test_shuffling_moves_tokens_and_leaves_nothing_behind(model: LlavaForConditionalGeneration) -> None:
-    projector = model.model.multi_modal_projector
+def test_shuffling_moves_tokens_and_leaves_nothing_behind(model: Any) -> None:
+    run = SharedPrefix(model, SLOT)
     features = torch.randn(2, 144, 128, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        plain = projector(features)
+        plain = run.project(features)
         with shuffled(model):
-            mixed = projector(features)
-        assert torch.equal(projector(features), plain)
+            mixed = run.project(features)
+        assert torch.equal(run.project(features), plain)
     assert not torch.equal(mixed, plain)
     torch.testing.assert_close(mixed.sort(1).values, plain.sort(1).values)

@@ -1,4 +1,4 @@
-"""The shipped weights: a stock checkpoint of at most 10 MB that answers as well as its card says."""
+"""The shipped weights: stock checkpoints of at most 10 MB that answer as well as their cards say."""
 
 from __future__ import annotations
 
@@ -13,36 +13,51 @@ import torch
 from biaskit.demo.evaluate import answers_of, open_model
 from biaskit.demo.held_out import NEW_TOKENS, TASKS, question_about, summarise
 from biaskit.demo.scenes import draw_scene
-from biaskit.demo.weights import SHIPPED
+from biaskit.demo.weights import SHIPPED, SIBLING
+from biaskit.families.catalog import EMBEDDED, resolve
 
 N = 60
 SEED = 9500  # neither trained on nor in the card
+STOCK = {
+    SHIPPED: ("LlavaForConditionalGeneration", "LlavaProcessor"),
+    SIBLING: ("Qwen2_5_VLForConditionalGeneration", "Qwen2_5_VLProcessor"),
+}
+
+
+@pytest.fixture(scope="module", params=STOCK, ids=lambda path: path.name)
+def directory(request: pytest.FixtureRequest) -> Path:
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def shipped() -> tuple[Any, Any]:
-    return open_model(SHIPPED)
+def shipped(directory: Path) -> tuple[Any, Any]:
+    return open_model(directory)
 
 
 @pytest.fixture(scope="module")
-def record() -> dict[str, Any]:
-    return json.loads((SHIPPED / "training.json").read_text())
+def record(directory: Path) -> dict[str, Any]:
+    return json.loads((directory / "training.json").read_text())
 
 
-def test_loads_without_our_code() -> None:
-    from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, LlavaForConditionalGeneration
+def test_every_embedded_model_is_there() -> None:
+    assert {Path(resolve(name).target).resolve() for name in EMBEDDED} == {path.resolve() for path in STOCK}
 
-    assert isinstance(AutoModelForImageTextToText.from_pretrained(str(SHIPPED)), LlavaForConditionalGeneration)
-    assert AutoTokenizer.from_pretrained(str(SHIPPED))("Where is the red ring?")["input_ids"]
+
+def test_loads_without_our_code(directory: Path) -> None:
+    from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+
+    model_class, processor_class = STOCK[directory]
+    assert type(AutoModelForImageTextToText.from_pretrained(str(directory))).__name__ == model_class
+    assert AutoTokenizer.from_pretrained(str(directory))("Where is the red ring?")["input_ids"]
     if find_spec("torchvision") is not None:
-        processor = AutoProcessor.from_pretrained(str(SHIPPED))
-        assert type(processor).__name__ == "LlavaProcessor"
+        processor = AutoProcessor.from_pretrained(str(directory))
+        assert type(processor).__name__ == processor_class
         assert processor.chat_template
 
 
-def test_is_small() -> None:
-    assert sum(path.stat().st_size for path in Path(SHIPPED).iterdir()) < 10e6
-    assert (SHIPPED / "model.safetensors").stat().st_size < 10e6
+def test_is_small(directory: Path) -> None:
+    assert sum(path.stat().st_size for path in directory.iterdir()) < 10e6
+    assert (directory / "model.safetensors").stat().st_size < 10e6
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -57,8 +72,8 @@ def test_answers_as_the_card_says(shipped: tuple[Any, Any], record: dict[str, An
     assert found > said - 3 * max(0.02, (said * (1 - said) / N) ** 0.5)
 
 
-def test_card_has_the_numbers_of_the_record(record: dict[str, Any]) -> None:
-    card = (SHIPPED / "README.md").read_text()
+def test_card_has_the_numbers_of_the_record(directory: Path, record: dict[str, Any]) -> None:
+    card = (directory / "README.md").read_text()
     for scores in record["held_out"].values():
         assert f"| {100 * scores['where']['accuracy']:.1f} ± " in card
         assert f"| {scores['presence']['f1']:.3f} |" in card

@@ -1,4 +1,4 @@
-"""The weights of the embedded model, one directory per checkpoint: what `make demo-model` gave."""
+"""The weights of the embedded models, one directory per checkpoint: what `make demo-model` gave."""
 
 from __future__ import annotations
 
@@ -6,3 +6,5 @@ from pathlib import Path
 
 SHIPPED = Path(__file__).parent / "demo"
 """The checkpoint called `demo`. It loads with the stock classes; its README.md is the model card."""
+SIBLING = Path(__file__).parent / "demo-qwen"
+"""The checkpoint called `demo-qwen`: the same recipe on the stock Qwen2.5-VL class."""
