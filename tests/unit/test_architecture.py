@@ -15,7 +15,7 @@ PACKAGE = Path(biaskit.__file__).parent
 
 LEVELS = {
     "0": ["__init__", "errors", "registry", "grid", "correlation", "prior_format", "array_file"],
-    "1": ["prior", "jackknife", "measures", "signals", "select", "prior_layout", "selector_file"],
+    "1": ["prior", "jackknife", "measures", "signals", "select", "prior_layout", "selector_file", "flops"],
     "2a": ["images", "store", "exchange", "pruners"],
     "2b": [
         *("families", "attention", "moments", "ranks"),
