@@ -102,9 +102,9 @@ def prefill_cost(
     return total + (dims.hidden * dims.vocab if lm_head else 0)
 
 
-def ceiling(dims: Dims, n_text: float, visual: Visual, formula: str = "fastv", *, causal: bool = False) -> float:
-    """Return the speed-up of prefill if time were proportional to multiply-adds: all tokens everywhere against `visual`."""
-    whole = prefill_cost(dims, n_text, [(0, visual[0][1])], formula, causal=causal)
+def ceiling(dims: Dims, n_text: float, n_visual: float, visual: Visual, formula: str = "fastv", *, causal: bool = False) -> float:
+    """Return the speed-up of prefill if time were proportional to multiply-adds: all `n_visual` tokens in every layer, against `visual`."""
+    whole = prefill_cost(dims, n_text, [(0, n_visual)], formula, causal=causal)
     return whole / prefill_cost(dims, n_text, visual, formula, causal=causal)
 
 

@@ -22,7 +22,7 @@ LEVELS = {
         *("hooks", "masks", "narrowing", "prompt", "deepstack", "encoded", "limits"),
     ],
     "3": ["feed", "resume", "calibration", "prompts", "bias", "verdict", "apply", "decisions"],
-    "4": ["plots", "panels", "figure_layout", "figure_file", "overlay", "demo", "testing", "contracts"],
+    "4": ["plots", "panels", "figure_layout", "figure_file", "overlay", "demo", "testing", "contracts", "bench"],
     "5": ["cli", "__main__"],
 }
 LEVEL = {name: level for level, names in LEVELS.items() for name in names}

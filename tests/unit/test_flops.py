@@ -34,8 +34,8 @@ def test_table_4_of_the_paper(t, formula, visual, tera):
 
 
 def test_ceilings_of_table_4():
-    assert f"{ceiling(VICUNA, 34, kept(0.334)):.2f} {ceiling(VICUNA, 34, kept(0.112)):.2f}" == "2.82 6.10"
-    assert ceiling(VICUNA, 35, kept(0.112), "gated") == pytest.approx(5.994, abs=6e-4)
+    assert f"{ceiling(VICUNA, 34, N, kept(0.334)):.2f} {ceiling(VICUNA, 34, N, kept(0.112)):.2f}" == "2.82 6.10"
+    assert ceiling(VICUNA, 35, N, kept(0.112), "gated") == pytest.approx(5.994, abs=6e-4)
 
 
 @pytest.mark.parametrize(("left", "percent"), [(192, (63.57, 59.59, 53.64)), (128, (73.93, 69.31, 62.37)), (64, (84.22, 78.95, 71.06))])
