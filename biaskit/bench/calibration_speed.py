@@ -18,16 +18,20 @@ from numpy.typing import NDArray
 
 from biaskit.attention import check_layers, decoder, last_rows
 from biaskit.bench.clock import PeakMemory, Timing
+from biaskit.bench.pictures import Pictures
 from biaskit.bench.table import markdown
 from biaskit.bench.workload import on_device
 from biaskit.calibration import calibrate
+from biaskit.errors import CalibrationError
 from biaskit.families.load import Loaded
-from biaskit.images.generated import GeneratedSource
+from biaskit.images.base import ImageSource
 from biaskit.moments import Moments
 from biaskit.prior import PlaneStats
 from biaskit.prompts import PROMPT
 
 Say = Callable[[str], None]
+
+ALONE = "eager output_attentions, one image at a time"
 
 
 @dataclass(frozen=True)
@@ -61,16 +65,16 @@ def eager(loaded: Loaded) -> Iterator[None]:
 
 
 @torch.inference_mode()
-def reference(loaded: Loaded, images: int, layers: Sequence[int], batch_size: int) -> dict[str, PlaneStats]:
+def reference(loaded: Loaded, source: ImageSource, layers: Sequence[int], batch_size: int) -> dict[str, PlaneStats]:
     """Average the last prompt token's attention as everyone does it.
 
     Args:
-        loaded: the model, under eager attention. images: n of the drawn pictures. layers: 0-based. batch_size: images a pass.
+        loaded: the model, under eager attention. source: n pictures. layers: 0-based. batch_size: images a pass.
 
     Returns:
         Statistics per plane, as a prior has them.
     """
-    source = GeneratedSource(images, 0)
+    images = len(source)
     moments = Moments(images, len(layers), loaded.family.canonical(loaded.model.config))
     for start in range(0, images, batch_size):
         slots = range(start, min(start + batch_size, images))
@@ -100,45 +104,61 @@ def compare(loaded: Loaded, plan: Comparison, say: Say = lambda line: None) -> d
     device = loaded.model.get_input_embeddings().weight.device
     batch = plan.batch_size or (8 if device.type == "cuda" else 2)
 
+    few = min(plan.baseline_images, plan.images)
+    sources = {images: Pictures(images) for images in (few, plan.images)}
+
     def ours(images: int) -> dict[str, PlaneStats]:
-        prior = calibrate(
-            loaded, GeneratedSource(images, 0), samples=images, layers=layers, batch_size=plan.batch_size, workers=plan.workers
-        )
+        prior = calibrate(loaded, sources[images], samples=images, layers=layers, batch_size=plan.batch_size, workers=plan.workers)
         return dict(prior.planes)
 
     def baseline(images: int, size: int) -> dict[str, PlaneStats]:
         with eager(loaded):
-            return reference(loaded, images, layers, size)
+            return reference(loaded, sources[images], layers, size)
 
-    few = min(plan.baseline_images, plan.images)
     ways: dict[str, tuple[int, Callable[[], Any]]] = {
         "biaskit": (plan.images, lambda: ours(plan.images)),
-        "eager output_attentions, one image at a time": (few, lambda: baseline(few, 1)),
+        ALONE: (few, lambda: baseline(few, 1)),
         f"eager output_attentions, batches of {batch}": (few, lambda: baseline(few, batch)),
     }
-    peaks = {}
-    say(f"warm-up and memory; layers {list(layers)} of {depth}")
+    say(f"layers {list(layers)} of {depth}")
+    rows = _race(ways, device, plan.repeats, say)
+    difference = None if "error" in rows[0] or "error" in rows[1] else _difference(ours(few), baseline(few, 1))
+    return {"rows": rows, "difference": difference, "layers": list(layers), "depth": depth}
+
+
+def _race(ways: dict[str, tuple[int, Callable[[], Any]]], device: torch.device, repeats: int, say: Say) -> list[dict[str, Any]]:
+    """Warm every way up, measure its memory, then time them in turns; one that runs out of memory is reported with its error."""
+    peaks: dict[str, int] = {}
+    errors: dict[str, str] = {}
     for name, (_, work) in ways.items():
-        work()
-        peaks[name] = PeakMemory(device).of(work)[1]
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(plan.repeats):
-        say(f"round {turn + 1} of {plan.repeats}")
-        for name, (images, work) in ways.items():
+        say(f"warm-up and memory: {name}")
+        try:
+            work()
+            peaks[name] = PeakMemory(device).of(work)[1]
+        except (torch.OutOfMemoryError, CalibrationError) as error:
+            errors[name] = "out of memory" if isinstance(error, torch.OutOfMemoryError) else error.message
+            torch.cuda.empty_cache()
+    times: dict[str, list[float]] = {name: [] for name in peaks}
+    for turn in range(repeats):
+        say(f"round {turn + 1} of {repeats}")
+        for name in peaks:
+            images, work = ways[name]
             start = time.perf_counter()
             work()
             times[name].append(1e3 * (time.perf_counter() - start) / images)
-    slow = times["eager output_attentions, one image at a time"]
-    rows = []
+    slow = times.get(ALONE)
+    rows: list[dict[str, Any]] = []
     for name, (images, _) in ways.items():
+        row: dict[str, Any] = {"way": name, "images": images}
+        if name in errors:
+            rows.append(row | {"error": errors[name]})
+            continue
         timing = Timing.of(times[name])
-        ratio = float(np.median([one / two for one, two in zip(slow, times[name], strict=True)]))
-        rows.append({
-            "way": name, "images": images, "ms_per_image": timing.to_json(), "images_per_s": 1e3 / timing.median,
-            "peak_bytes": peaks[name], "speedup": ratio,
-        })  # fmt: skip
-    mine, theirs = ours(few), baseline(few, 1)
-    return {"rows": rows, "difference": _difference(mine, theirs), "layers": list(layers), "depth": depth}
+        row |= {"ms_per_image": timing.to_json(), "images_per_s": 1e3 / timing.median, "peak_bytes": peaks[name]}
+        if slow is not None:
+            row["speedup"] = float(np.median([one / two for one, two in zip(slow, times[name], strict=True)]))
+        rows.append(row)
+    return rows
 
 
 def _difference(mine: dict[str, PlaneStats], theirs: dict[str, PlaneStats]) -> float:
@@ -155,12 +175,13 @@ def table(found: dict[str, Any]) -> str:
     head = ("Way", "Images", "Images/s", "ms/image", "Peak memory (MB)", "Speed-up")
     lines = []
     for row in found["rows"]:
+        if "error" in row:
+            lines.append([row["way"], str(row["images"]), row["error"], "–", "–", "–"])
+            continue
         timing = row["ms_per_image"]
-        lines.append([
-            row["way"], str(row["images"]), f"{row['images_per_s']:.2f}",
-            f"{timing['median']:.1f} ± {(timing['high'] - timing['low']) / 2:.1f}", f"{row['peak_bytes'] / 1e6:.0f}",
-            f"{row['speedup']:.1f}×",
-        ])  # fmt: skip
+        spread = (timing["high"] - timing["low"]) / 2
+        rest = (f"{timing['median']:.1f} ± {spread:.1f}", f"{row['peak_bytes'] / 1e6:.0f}", f"{row.get('speedup', float('nan')):.1f}×")
+        lines.append([row["way"], str(row["images"]), f"{row['images_per_s']:.2f}", *rest])
     layers = ", ".join(map(str, found["layers"]))
-    note = f"Layers {layers} of {found['depth']}; largest difference of the maps {found['difference']:.1e} of their mean."
-    return markdown(head, lines) + "\n\n" + note
+    same = "not compared" if found["difference"] is None else f"{found['difference']:.1e} of their mean"
+    return markdown(head, lines) + f"\n\nLayers {layers} of {found['depth']}; largest difference of the maps: {same}."

@@ -9,12 +9,12 @@ from typing import Any
 from torch import Tensor
 
 from biaskit.attention import decoder_config
+from biaskit.bench.pictures import Pictures
 from biaskit.bench.random_weights import flat_prior
 from biaskit.errors import BiaskitError
 from biaskit.families import Prepared
 from biaskit.families.load import Loaded
 from biaskit.flops import Dims
-from biaskit.images.generated import GeneratedSource
 from biaskit.prior import Prior
 from biaskit.prompts import PROMPT
 from biaskit.pruners import Pruner, get_pruner
@@ -99,7 +99,7 @@ def prompts(
     Raises:
         BiaskitError: the chat template alone is longer than `text_tokens`.
     """
-    source = GeneratedSource(batch * images, 0)
+    source = Pictures(batch * images)
     pictures = [[source.load(sample * images + image) for image in range(images)] for sample in range(batch)]
     if image_size is not None:
         pictures = [[picture.resize((image_size[1], image_size[0])) for picture in mine] for mine in pictures]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from biaskit import __version__
-from biaskit.cli import models, priors, pruners
+from biaskit.cli import bench, models, priors, pruners
 from biaskit.cli.calibrate import calibrate
 from biaskit.cli.demo import demo
 from biaskit.cli.heatmap import heatmap
@@ -31,6 +31,7 @@ app.command()(demo)
 app.add_typer(priors.app, name="priors")
 app.add_typer(models.app, name="models")
 app.add_typer(pruners.app, name="pruners")
+app.add_typer(bench.app, name="bench")
 
 
 def _version(wanted: bool) -> None:
