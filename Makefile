@@ -7,7 +7,7 @@ JOBS ?= 2
 DOCS := $(BIN)/typer biaskit.cli.app utils docs --name biaskit --title "biaskit: the commands"
 CONSTRAINTS ?= constraints.txt
 
-.PHONY: setup demo demo-model test test-oldest check format docs
+.PHONY: setup demo demo-model test test-oldest check format docs bench bench-gpu
 
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
@@ -32,6 +32,16 @@ test: setup
 # The other end of the range of transformers versions.
 test-oldest:
 	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt TESTS="$(or $(TESTS),tests/model)"
+
+# Calibration, prefill and selection beside their baselines: a small configuration on the CPU, a few minutes.
+BENCH ?= docs/bench/cpu.json
+bench: setup
+	OMP_NUM_THREADS=1 $(RUN) $(BIN)/biaskit bench all --plan cpu --out $(BENCH) --force
+
+# The same with 7B shapes, random weights, bf16, on a GPU; under ten minutes.
+BENCH_GPU ?= docs/bench/h200.json
+bench-gpu: setup
+	$(RUN) $(BIN)/biaskit bench all --plan gpu --out $(BENCH_GPU) --force
 
 check: setup
 	$(BIN)/ruff format --check .

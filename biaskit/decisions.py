@@ -94,6 +94,7 @@ class Decisions:
         self.stages = pruner.stages()
         self.report = Pruning()
         self.batch: list[_Sample] = []
+        self.pending: tuple[Mapping[str, Any], int, Tensor] | None = None
         self.decided = 0
         self.warned = False
 
@@ -103,12 +104,21 @@ class Decisions:
         self.report.samples = ()
 
     def begin(self, inputs: Mapping[str, Any], copies: int, ids: Tensor, embeds: Tensor) -> None:
-        """Work out the layouts. Equal rows next to each other (beams, several returned sequences) are one sample."""
+        """Remember the batch. Its layouts are worked out when they are needed, while a GPU is busy with the layers before."""
         self.idle()
         self.batch = []
+        facts = {name: value.cpu() if _is_small(value) else value for name, value in inputs.items()}
+        self.pending = (facts, copies, ids)
+
+    def _open(self, embeds: Tensor) -> None:
+        """Work out the layouts. Equal rows next to each other (beams, several returned sequences) are one sample."""
+        if self.pending is None:
+            return
+        (inputs, copies, ids), self.pending = self.pending, None
         layouts = self.family.layout(self.model.config, inputs)
+        repeats = _repeats(ids, embeds)
         for row in range(len(ids)):
-            if row and torch.equal(ids[row], ids[row - 1]) and torch.equal(embeds[row], embeds[row - 1]):
+            if repeats[row]:
                 self.batch.append(self.batch[-1])
                 continue
             state = np.random.SeedSequence([self.seed, self.decided]).generate_state(1, np.uint64)
@@ -119,29 +129,30 @@ class Decisions:
 
     def decide(self, view: View) -> Tensor | None:
         """Ask the pruner about each sample in turn."""
+        self._open(view.embeds)
         drop = np.zeros(view.embeds.shape[:2], dtype=bool)
+        held = view.narrowing.index.cpu().numpy(), view.narrowing.alive.cpu().numpy()
         for row, sample in enumerate(self.batch):
             if row == 0 or sample is not self.batch[row - 1]:
-                self._decide(view, row, sample)
+                self._decide(view, row, sample, (held[0][row], held[1][row]))
             gone = np.ones(len(sample.layout), dtype=bool)
             gone[sample.left] = False
             drop[row, sample.layout.positions[gone]] = True
         return torch.from_numpy(drop) if drop.any() else None
 
-    def _decide(self, view: View, row: int, sample: _Sample) -> None:
+    def _decide(self, view: View, row: int, sample: _Sample, rows_held: tuple[Indices, NDArray[np.bool_]]) -> None:
         held, wanted = len(sample.left), self.stages[view.stage].tokens(len(sample.layout))
         info: Mapping[str, float] = {}
         if wanted < held:
-            kept = self.pruner.select(self._signals(view, row, sample), wanted)
+            kept = self.pruner.select(self._signals(view, row, sample, *rows_held), wanted)
             sample.left = sample.left[check_keep(kept, held, type(self.pruner).__name__)]
             info = kept.info
         sample.stages.append((view.layer, len(sample.left), info))
 
-    def _signals(self, view: View, row: int, sample: _Sample) -> Signals:
-        """Gather what the pruner needs of one sample, in float32."""
+    def _signals(self, view: View, row: int, sample: _Sample, index: Indices, alive: NDArray[np.bool_]) -> Signals:
+        """Gather what the pruner needs of one sample, in float32; its rows hold the positions `index` where `alive`."""
         needs, layout = self.pruner.needs, sample.layout if len(sample.left) == len(sample.layout) else sample.layout.part(sample.left)
         device, inside = view.hidden.device, view.layer > 0
-        index, alive = (part[row].cpu().numpy() for part in (view.narrowing.index, view.narrowing.alive))
         visual = alive & np.isin(index, layout.positions)
         rows, others = (torch.from_numpy(np.flatnonzero(mine)).to(device) for mine in (visual, alive & ~visual))
         found: dict[str, Any] = {"a_bias": self._a_bias(layout, view.layer, device), "generator": sample.generator}
@@ -183,6 +194,22 @@ class Decisions:
             for sample in self.batch
         )
         self.batch = []
+
+
+def _is_small(value: Any) -> bool:
+    """Tell sizes and grids, which layouts are read from, from pixels."""
+    return isinstance(value, Tensor) and not value.is_floating_point() and value.numel() < 1 << 12
+
+
+def _repeats(ids: Tensor, embeds: Tensor) -> list[bool]:
+    """Tell for each row whether it equals the one before. One answer comes back from a GPU, not one a row."""
+    same = [False, *(ids[1:] == ids[:-1]).all(1).tolist()]
+    rows = [row for row, equal in enumerate(same) if equal]
+    if rows:
+        found = torch.stack([(embeds[row] == embeds[row - 1]).all() for row in rows]).tolist()
+        for row, equal in zip(rows, found, strict=True):
+            same[row] = bool(equal)
+    return same
 
 
 def _recorded(signal: Tensor | None) -> Tensor:

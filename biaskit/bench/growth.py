@@ -62,9 +62,10 @@ def measure_growth(
     steps = [("N", count, 1) for count in images] + [("batch", 1, size) for size in batch_sizes]
     for along, count, batch in steps:
         say(f"{count} pictures a prompt, batch {batch}")
-        turns = max(1, repeats // 2) if count > 10 or batch > 8 else repeats
+        large = count > 10 or batch > 8  # long enough to need neither many repeats nor a warm-up
+        turns = Plan((batch,), None, count, None, 0, max(1, repeats // 2) if large else repeats, 0 if large else 1)
         try:
-            rows = measure(loaded, found, Plan((batch,), None, count, None, 0, turns))
+            rows = measure(loaded, found, turns)
         except (torch.OutOfMemoryError, MemoryError):
             skipped.append(f"{count} pictures a prompt, batch {batch}: out of memory")
             continue

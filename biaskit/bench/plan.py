@@ -32,6 +32,8 @@ class Part:
 
 
 _TABLE_4 = "--image-size 672x672 --prompt-tokens 35"
+_FULL = "--random-weights --shrink full --device cuda"
+_NEXT_7B = f"--model llava-next {_FULL} {_TABLE_4}"
 _METHODS = "none,fastv,d2pruner,idpruner,divprune"
 
 PLANS = {
@@ -39,7 +41,10 @@ PLANS = {
         Part("calibrate", ("calibrate --random-weights --shrink 128x24 --layers 1,4 --images 32 --baseline-images 4 --device cpu",)),
         Part(
             "prefill",
-            (f"--model llava-next --random-weights --shrink 256x8 {_TABLE_4} --pruner {_METHODS} --new-tokens 4 --repeats 3 --device cpu",),
+            (
+                f"--model llava-next --random-weights --shrink 256x8 {_TABLE_4} --pruner none,fastv,d2pruner --new-tokens 4 --repeats 3 --device cpu",
+            ),
+            420,
         ),
         Part("prefill-embedded", ("--model demo --pruner none,fastv,d2pruner -r 0.25 --new-tokens 4 --batch-size 1,4 --device cpu",)),
         Part("select", ("select",)),
@@ -47,36 +52,26 @@ PLANS = {
     "gpu": (
         Part(
             "prefill-batch-8",
-            tuple(
-                f"--model llava-next --random-weights --shrink full {_TABLE_4} --pruner {_METHODS} --batch-size {size} --new-tokens 0 "
-                "--repeats 7 --warmup 2 --device cuda"
-                for size in (8, 4, 2)
-            ),
+            tuple(f"{_NEXT_7B} --pruner {_METHODS} --batch-size {size} --new-tokens 0 --repeats 7 --warmup 2" for size in (8, 4, 2)),
             150,
         ),
         Part(
             "prefill-batch-1",
-            (
-                f"--model llava-next --random-weights --shrink full {_TABLE_4} --pruner {_METHODS} --new-tokens 32 --repeats 5 "
-                "--warmup 2 --device cuda",
-            ),
+            (f"{_NEXT_7B} --pruner {_METHODS} --new-tokens 32 --repeats 5 --warmup 2",),
             150,
         ),
         Part(
             "calibrate-llava-1.5",
             (
-                "calibrate --model llava-1.5 --random-weights --shrink full --layers 1,4 --images 256 --baseline-images 24 --device cuda",
-                "calibrate --model llava-1.5 --random-weights --shrink full --layers 1,4 --images 64 --baseline-images 8 --batch-size 2 "
-                "--device cuda",
+                f"calibrate --model llava-1.5 {_FULL} --layers 1,4 --images 256 --baseline-images 24",
+                f"calibrate --model llava-1.5 {_FULL} --layers 1,4 --images 64 --baseline-images 8 --batch-size 2",
             ),
             150,
         ),
         Part(
             "calibrate-llava-next",
             tuple(
-                f"calibrate --model llava-next --random-weights --shrink full --layers 1 --images 96 --baseline-images 8 "
-                f"--batch-size {size} --device cuda"
-                for size in (4, 1)
+                f"calibrate --model llava-next {_FULL} --layers 1 --images 96 --baseline-images 8 --batch-size {size}" for size in (4, 1)
             ),
             120,
         ),
@@ -91,10 +86,7 @@ PLANS = {
         ),
         Part(
             "prefill-batch-16",
-            (
-                f"--model llava-next --random-weights --shrink full {_TABLE_4} --pruner none,fastv,d2pruner --batch-size 16 "
-                "--new-tokens 0 --repeats 5 --device cuda",
-            ),
+            (f"{_NEXT_7B} --pruner none,fastv,d2pruner --batch-size 16 --new-tokens 0 --repeats 5",),
             90,
         ),
     ),
