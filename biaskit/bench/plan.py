@@ -32,22 +32,21 @@ class Part:
 
 
 _TABLE_4 = "--image-size 672x672 --prompt-tokens 35"
+_SMALL = "--random-weights --device cpu"
 _FULL = "--random-weights --shrink full --device cuda"
 _NEXT_7B = f"--model llava-next {_FULL} {_TABLE_4}"
 _METHODS = "none,fastv,d2pruner,idpruner,divprune"
 
 PLANS = {
     "cpu": (
-        Part("calibrate", ("calibrate --random-weights --shrink 128x24 --layers 1,4 --images 32 --baseline-images 4 --device cpu",)),
+        Part("calibrate", (f"calibrate {_SMALL} --shrink 128x24 --layers 1,4 --images 24 --baseline-images 4",), 600),
         Part(
             "prefill",
-            (
-                f"--model llava-next --random-weights --shrink 256x8 {_TABLE_4} --pruner none,fastv,d2pruner --new-tokens 4 --repeats 3 --device cpu",
-            ),
-            420,
+            (f"--model llava-next {_SMALL} --shrink 256x8 {_TABLE_4} --pruner none,fastv,d2pruner --new-tokens 4 --repeats 3",),
+            600,
         ),
-        Part("prefill-embedded", ("--model demo --pruner none,fastv,d2pruner -r 0.25 --new-tokens 4 --batch-size 1,4 --device cpu",)),
-        Part("select", ("select",)),
+        Part("prefill-embedded", ("--model demo --pruner none,fastv,d2pruner -r 0.25 --new-tokens 4 --batch-size 1,4 --device cpu",), 600),
+        Part("select", ("select",), 600),
     ),
     "gpu": (
         Part(
@@ -93,13 +92,23 @@ PLANS = {
 }
 
 
+MINUTES = {"cpu": 40.0, "gpu": 9.5}
+"""After so long no further part begins. The CPU plan takes a few minutes on a machine that has nothing else to do."""
+
+
 def run(
-    name: str, out: Path, *, minutes: float, force: bool = False, say: Say = lambda line: None, parts: Sequence[Part] | None = None
+    name: str,
+    out: Path,
+    *,
+    minutes: float | None = None,
+    force: bool = False,
+    say: Say = lambda line: None,
+    parts: Sequence[Part] | None = None,
 ) -> list[str]:
     """Run a plan and write OUT (JSON) and a Markdown file beside it, after every part anew.
 
     Args:
-        name: a key of `PLANS`. out: the JSON file. minutes: parts that have not begun by then are left out, and said to be.
+        name: a key of `PLANS`. out: the JSON file. minutes: parts that have not begun by then are left out, and said to be; by default `MINUTES`.
         force: overwrite. say: told about each part. parts: instead of those of the plan.
 
     Returns:
@@ -113,7 +122,7 @@ def run(
     if out.exists() and not force:
         raise BiaskitError(f"{out} exists", "choose another --out, or overwrite it with --force")
     out.parent.mkdir(parents=True, exist_ok=True)
-    end = time.monotonic() + 60 * minutes
+    end = time.monotonic() + 60 * (MINUTES[name] if minutes is None else minutes)
     whole: dict[str, Any] = {"plan": name, "command": command(), "parts": {}}
     texts: list[str] = [f"# `{command()}`"]
     for part in PLANS[name] if parts is None else parts:

@@ -147,7 +147,7 @@ def grow(
 def run_all(
     plan: Annotated[str, typer.Option(help="cpu: a small configuration, a few minutes. gpu: 7B shapes, under ten minutes.")] = "cpu",
     out: Annotated[Path, typer.Option(help="File for the results, JSON; a .md is written beside it.")] = Path("bench.json"),
-    minutes: Annotated[float, typer.Option(min=0.1, help="Leave out what has not begun by then.")] = 9.5,
+    minutes: Annotated[float | None, typer.Option(min=0.1, help="Leave out what has not begun by then. (default: cpu 40, gpu 9.5)")] = None,
     force: Force = False,
 ) -> None:
     """Run a plan: every part in a process of its own, whose failure is recorded and stops nothing else."""
