@@ -6,7 +6,6 @@ timed one image at a time, as published code has it, and in batches.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from biaskit.attention import check_layers, decoder, last_rows
-from biaskit.bench.clock import PeakMemory, Timing
+from biaskit.bench.clock import PeakMemory, Timing, host_clock
 from biaskit.bench.pictures import Pictures
 from biaskit.bench.table import markdown
 from biaskit.bench.workload import on_device
@@ -42,6 +41,7 @@ class Comparison:
         images: n, read by ours. baseline_images: read by the baseline, the same ones from the first on; fewer, for it is slow.
         layers: whose attention is averaged; None is the presets'. batch_size: of the batched baseline, and of ours (None: its default).
         repeats: rounds in which they take turns. workers: preprocessing processes of ours.
+        cpu_time: on a CPU, count what the process spends instead of the wall clock; it prepares the images itself then.
     """
 
     images: int = 32
@@ -50,6 +50,7 @@ class Comparison:
     batch_size: int | None = None
     repeats: int = 3
     workers: int | None = None
+    cpu_time: bool = False
 
 
 @contextmanager
@@ -121,12 +122,12 @@ def compare(loaded: Loaded, plan: Comparison, say: Say = lambda line: None) -> d
         f"eager output_attentions, batches of {batch}": (few, lambda: baseline(few, batch)),
     }
     say(f"layers {list(layers)} of {depth}")
-    rows = _race(ways, device, plan.repeats, say)
+    rows = _race(ways, device, plan, say)
     difference = None if "error" in rows[0] or "error" in rows[1] else _difference(ours(few), baseline(few, 1))
     return {"rows": rows, "difference": difference, "layers": list(layers), "depth": depth}
 
 
-def _race(ways: dict[str, tuple[int, Callable[[], Any]]], device: torch.device, repeats: int, say: Say) -> list[dict[str, Any]]:
+def _race(ways: dict[str, tuple[int, Callable[[], Any]]], device: torch.device, plan: Comparison, say: Say) -> list[dict[str, Any]]:
     """Warm every way up, measure its memory, then time them in turns; one that runs out of memory is reported with its error."""
     peaks: dict[str, int] = {}
     errors: dict[str, str] = {}
@@ -139,13 +140,14 @@ def _race(ways: dict[str, tuple[int, Callable[[], Any]]], device: torch.device, 
             errors[name] = "out of memory" if isinstance(error, torch.OutOfMemoryError) else error.message
             torch.cuda.empty_cache()
     times: dict[str, list[float]] = {name: [] for name in peaks}
-    for turn in range(repeats):
-        say(f"round {turn + 1} of {repeats}")
+    now = host_clock(device, plan.cpu_time)
+    for turn in range(plan.repeats):
+        say(f"round {turn + 1} of {plan.repeats}")
         for name in peaks:
             images, work = ways[name]
-            start = time.perf_counter()
+            start = now()
             work()
-            times[name].append(1e3 * (time.perf_counter() - start) / images)
+            times[name].append(1e3 * (now() - start) / images)
     slow = times.get(ALONE)
     rows: list[dict[str, Any]] = []
     for name, (images, _) in ways.items():

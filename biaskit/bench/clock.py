@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from biaskit.errors import BiaskitError
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -36,12 +38,26 @@ class Timing:
         return {name: round(value, 6) for name, value in asdict(self).items()}
 
 
+def host_clock(device: torch.device, cpu_time: bool) -> Callable[[], float]:
+    """Return the wall clock, or what this process has spent on the CPU, in seconds: the same on an idle machine with one thread.
+
+    Raises:
+        BiaskitError: CPU time of a GPU, or of several threads, which it would add up.
+    """
+    if cpu_time and (device.type != "cpu" or torch.get_num_threads() > 1):
+        raise BiaskitError(
+            f"CPU time of {device.type} with {torch.get_num_threads()} threads", "it is for --device cpu with OMP_NUM_THREADS=1"
+        )
+    return time.process_time if cpu_time else time.perf_counter
+
+
 class Clock:
     """Marks on the time line of a device. Making one does not wait for the device; reading does."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *, cpu_time: bool = False) -> None:
         self.cuda = device.type == "cuda"
         self.device = device
+        self.now = host_clock(device, cpu_time)
         self.marks: dict[str, list[Any]] = {}
 
     def start(self) -> None:
@@ -56,7 +72,7 @@ class Clock:
             event.record(torch.cuda.current_stream(self.device))
             self.marks.setdefault(name, []).append(event)
         else:
-            self.marks.setdefault(name, []).append(time.perf_counter())
+            self.marks.setdefault(name, []).append(self.now())
 
     def wait(self) -> None:
         """Wait until the device has done its work."""

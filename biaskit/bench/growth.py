@@ -45,13 +45,15 @@ def measure_growth(
     images: Sequence[int],
     batch_sizes: Sequence[int],
     repeats: int = 3,
+    cpu_time: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Measure along N (pictures a prompt, batch 1) and along the batch size (one picture a prompt).
 
     Args:
         loaded: the model. names: methods (see `workload.cells`). retention: share kept.
-        images: pictures a prompt, in turn. batch_sizes: in turn. repeats: rounds at each point; the largest ones get fewer.
+        images: pictures a prompt, in turn. batch_sizes: in turn. repeats: rounds at each point; the largest get fewer.
+        cpu_time: see `Plan`.
 
     Returns:
         `points`: {along, method, N, batch, and `QUANTITIES`}; `exponents`: {along: {method: {quantity: p}}}; `skipped`: what did not fit.
@@ -63,7 +65,7 @@ def measure_growth(
     for along, count, batch in steps:
         say(f"{count} pictures a prompt, batch {batch}")
         large = count > 10 or batch > 8  # long enough to need neither many repeats nor a warm-up
-        turns = Plan((batch,), None, count, None, 0, max(1, repeats // 2) if large else repeats, 0 if large else 1)
+        turns = Plan((batch,), None, count, None, 0, max(1, repeats // 2) if large else repeats, 0 if large else 1, cpu_time)
         try:
             rows = measure(loaded, found, turns)
         except (torch.OutOfMemoryError, MemoryError):
@@ -71,7 +73,7 @@ def measure_growth(
             continue
         points += [{"along": along, **_point(row)} for row in rows if "times" in row]
     exponents = {along: _exponents([point for point in points if point["along"] == along], along) for along in ("N", "batch")}
-    return {"retention": retention, "points": points, "exponents": exponents, "skipped": skipped}
+    return {"retention": retention, "cpu_time": cpu_time, "points": points, "exponents": exponents, "skipped": skipped}
 
 
 def _point(row: dict[str, Any]) -> dict[str, Any]:
@@ -132,7 +134,7 @@ def draw(found: dict[str, Any], path: Path, machine: str) -> None:
                     label = f"{method}, {key.removesuffix('_ms')}: exponent {_number(fitted[key])}"
                     axis.loglog([p[along] for p in points], [p[key] for p in points], style, color=f"C{number}", label=label)
         axis.set_xlabel("visual tokens N" if along == "N" else "batch size")
-        axis.set_ylabel("ms")
+        axis.set_ylabel("ms of CPU time" if found["cpu_time"] else "ms")
         axis.grid(True, which="both", alpha=0.25)
         axis.legend(fontsize=8)
     figure.suptitle(machine, fontsize=8)

@@ -108,7 +108,7 @@ def run(
     """Run a plan and write OUT (JSON) and a Markdown file beside it, after every part anew.
 
     Args:
-        name: a key of `PLANS`. out: the JSON file. minutes: parts that have not begun by then are left out, and said to be; by default `MINUTES`.
+        name: a key of `PLANS`. out: the JSON file. minutes: parts that have not begun by then are left out; by default `MINUTES`.
         force: overwrite. say: told about each part. parts: instead of those of the plan.
 
     Returns:

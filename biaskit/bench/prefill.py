@@ -30,6 +30,7 @@ class Plan:
         batch_sizes: samples a forward pass. image_size: (rows, cols) in pixels; None is the drawn pictures' own. images: a prompt.
         text_tokens: t; None is the neutral prompt's. new_tokens: generated for the total time; 0 leaves it out.
         repeats: rounds over all cells. warmup: rounds before them.
+        cpu_time: on a CPU, count what the process spends instead of the wall clock; for machines that are busy with other things.
     """
 
     batch_sizes: tuple[int, ...] = (1,)
@@ -39,6 +40,7 @@ class Plan:
     new_tokens: int = 32
     repeats: int = 5
     warmup: int = 1
+    cpu_time: bool = False
 
 
 @dataclass(eq=False)
@@ -82,10 +84,10 @@ def _turn(loaded: Loaded, run: _Run, inputs: Mapping[str, Tensor], plan: Plan, *
         return
     try:
         if first:
-            run.facts["peak_bytes"] = PeakMemory(_device(inputs)).of(lambda: _forward(loaded, run, inputs))[1]
-        times = _forward(loaded, run, inputs)
+            run.facts["peak_bytes"] = PeakMemory(_device(inputs)).of(lambda: _forward(loaded, run, inputs, plan.cpu_time))[1]
+        times = _forward(loaded, run, inputs, plan.cpu_time)
         if plan.new_tokens:
-            times["total_ms"] = _generate(loaded, run.cell, inputs, plan.new_tokens)
+            times["total_ms"] = _generate(loaded, run.cell, inputs, plan)
     except torch.OutOfMemoryError:
         run.error = "out of memory"
         torch.cuda.empty_cache()
@@ -108,9 +110,9 @@ def _pruned(loaded: Loaded, cell: Cell) -> Iterator[Pruning | None]:
 
 
 @torch.inference_mode()
-def _forward(loaded: Loaded, run: _Run, inputs: Mapping[str, Tensor]) -> dict[str, float]:
+def _forward(loaded: Loaded, run: _Run, inputs: Mapping[str, Tensor], cpu_time: bool) -> dict[str, float]:
     """Time one forward pass over the prompt, up to the logits of the first token."""
-    clock = Clock(_device(inputs))
+    clock = Clock(_device(inputs), cpu_time=cpu_time)
     probes = Probes(loaded.model, clock, run.cell.layers)
     with probes.outer(), _pruned(loaded, run.cell) as pruning, probes.inner():
         probes.prefill = True
@@ -128,12 +130,12 @@ def _forward(loaded: Loaded, run: _Run, inputs: Mapping[str, Tensor]) -> dict[st
 
 
 @torch.inference_mode()
-def _generate(loaded: Loaded, cell: Cell, inputs: Mapping[str, Tensor], new_tokens: int) -> float:
-    clock = Clock(_device(inputs))
+def _generate(loaded: Loaded, cell: Cell, inputs: Mapping[str, Tensor], plan: Plan) -> float:
+    clock = Clock(_device(inputs), cpu_time=plan.cpu_time)
     with _pruned(loaded, cell):
         clock.start()
         clock.mark("start")
-        loaded.model.generate(**inputs, max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False)
+        loaded.model.generate(**inputs, max_new_tokens=plan.new_tokens, min_new_tokens=plan.new_tokens, do_sample=False)
         clock.mark("end")
     return clock.between("start", "end")
 

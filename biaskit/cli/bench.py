@@ -28,6 +28,9 @@ Shrink = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 Dtype = Annotated[str, typer.Option(help="auto, bfloat16, float16, float32.")]
 Attention = Annotated[str, typer.Option(help="sdpa, flash_attention_2, eager.")]
+CpuTime = Annotated[
+    bool, typer.Option("--cpu-time", help="On a CPU with one thread: count the process's own time, for machines that are busy otherwise.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Report as JSON on stdout.")]
 Out = Annotated[Path | None, typer.Option(help="Directory for the results, as JSON and Markdown.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite results.")]
@@ -54,6 +57,7 @@ def bench(
     device: Device = "auto",
     dtype: Dtype = "auto",
     attention: Attention = "sdpa",
+    cpu_time: CpuTime = False,
     out: Out = None,
     force: Force = False,
     as_json: AsJson = False,
@@ -71,7 +75,7 @@ def bench(
     from biaskit.cli.calibrate import say
 
     size = None if image_size is None else _pair(image_size, "--image-size")
-    plan = Plan(tuple(_numbers(batch_size, int, "--batch-size")), size, images, prompt_tokens, new_tokens, repeats, warmup)
+    plan = Plan(tuple(_numbers(batch_size, int, "--batch-size")), size, images, prompt_tokens, new_tokens, repeats, warmup, cpu_time)
     shares = _numbers(retention, float, "--retention")
     check_free(out, "prefill", force)
     loaded = _model(model, random_weights, shrink, device, dtype, attention)
@@ -93,6 +97,7 @@ def calibrate(
     repeats: Annotated[int, typer.Option(min=1, help="Rounds in which they take turns.")] = 3,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    cpu_time: CpuTime = False,
     out: Out = None,
     force: Force = False,
     as_json: AsJson = False,
@@ -105,7 +110,7 @@ def calibrate(
     wanted = None if layers is None else tuple(_numbers(layers, int, "--layers"))
     check_free(out, "calibrate", force)
     loaded = _model(model, random_weights, shrink, device, dtype, "sdpa")
-    plan = Comparison(images, baseline_images, wanted, batch_size, repeats, workers)
+    plan = Comparison(images, baseline_images, wanted, batch_size, repeats, workers, cpu_time)
     found = compare(loaded, plan, say)
     _finish("calibrate", {"plan": vars(plan), **found}, table(found), loaded, out, as_json)
 
@@ -121,6 +126,7 @@ def grow(
     repeats: Annotated[int, typer.Option(min=1, help="Rounds.")] = 3,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    cpu_time: CpuTime = False,
     out: Out = None,
     force: Force = False,
     as_json: AsJson = False,
@@ -134,7 +140,7 @@ def grow(
     loaded = _model(model, True, shrink, device, dtype, "sdpa")
     names = [name.strip() for name in pruner.split(",") if name.strip()]
     counts, batches = _numbers(images, int, "--images"), _numbers(batch_size, int, "--batch-size")
-    found = measure_growth(loaded, names, retention, images=counts, batch_sizes=batches, repeats=repeats, say=say)
+    found = measure_growth(loaded, names, retention, images=counts, batch_sizes=batches, repeats=repeats, cpu_time=cpu_time, say=say)
     _finish("growth", found, table(found), loaded, out, as_json)
     if out is not None:
         from biaskit.bench.clock import machine
@@ -198,6 +204,7 @@ def _finish(name: str, found: dict[str, Any], text: str, loaded: Loaded, out: Pa
     }  # fmt: skip
     result = {**facts, **found}
     noise = " random weights," if loaded.revision == "random-weights" else ""
+    noise += " CPU time instead of the wall clock," if found.get("cpu_time") or found.get("plan", {}).get("cpu_time") else ""
     whole = f"`{command()}`\n\n{loaded.name},{noise} {facts['dtype']}; {describe(where)}.\n\n{text}"
     print(dump(result) if as_json else whole)
     if out is not None:
