@@ -46,7 +46,7 @@ PLANS = {
             600,
         ),
         Part("prefill-embedded", ("--model demo --pruner none,fastv,d2pruner -r 0.25 --new-tokens 4 --batch-size 1,4 --device cpu",), 600),
-        Part("select", ("select",), 600),
+        Part("select", ("select --sizes 576,2880 --repeats 3 --device cpu",), 600),
     ),
     "gpu": (
         Part(
@@ -74,7 +74,7 @@ PLANS = {
             ),
             120,
         ),
-        Part("select", ("select",), 120),
+        Part("select", ("select --sizes 576,2880,20000 --naive-up-to 2880 --repeats 5 --device cuda",), 120),
         Part(
             "grow",
             (
