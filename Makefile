@@ -11,7 +11,7 @@ CONSTRAINTS ?= constraints.txt
 LMMS := lmms-eval==0.7.3
 LMMS_NEEDS := datasets evaluate loguru pytablewriter pytz sacrebleu tenacity
 
-.PHONY: setup demo demo-model test test-oldest test-lmms check format docs
+.PHONY: setup demo demo-model test test-oldest test-lmms check format docs bench bench-gpu
 
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
@@ -45,6 +45,16 @@ test-lmms:
 	.venv-lmms/bin/pip install --quiet --constraint $(CONSTRAINTS) $(LMMS_NEEDS)
 	.venv-lmms/bin/pip install --quiet --no-deps $(LMMS)
 	$(RUN) OMP_NUM_THREADS=1 .venv-lmms/bin/python -m pytest tests/lmms
+
+# Calibration, prefill and selection beside their baselines: a small configuration on the CPU, a few minutes.
+BENCH ?= docs/bench/cpu.json
+bench: setup
+	OMP_NUM_THREADS=1 $(RUN) $(BIN)/biaskit bench all --plan cpu --out $(BENCH) --force
+
+# The same with 7B shapes, random weights, bf16, on a GPU; under ten minutes.
+BENCH_GPU ?= docs/bench/h200.json
+bench-gpu: setup
+	$(RUN) $(BIN)/biaskit bench all --plan gpu --out $(BENCH_GPU) --force
 
 check: setup
 	$(BIN)/ruff format --check .

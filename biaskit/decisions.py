@@ -110,6 +110,7 @@ class Decisions:
         self.stages = pruner.stages()
         self.report = Pruning()
         self.batch: list[_Sample] = []
+        self.pending: tuple[Mapping[str, Any], int, Tensor] | None = None
         self.decided = self.shown = 0
         self.warned = False
 
@@ -119,14 +120,22 @@ class Decisions:
         self.report.samples = ()
 
     def begin(self, inputs: Mapping[str, Any], copies: int, ids: Tensor, embeds: Tensor) -> None:
-        """Work out the layouts. Equal rows next to each other (beams, several returned sequences) are one sample."""
+        """Remember the batch. Its layouts are worked out when they are needed, while a GPU is busy with the layers before."""
         self.idle()
         self.batch = []
+        facts = {name: value.cpu() if _is_small(value) else value for name, value in inputs.items()}
+        self.pending = (facts, copies, ids)
+
+    def _open(self, embeds: Tensor) -> None:
+        """Work out the layouts. Equal rows next to each other (beams, several returned sequences) are one sample."""
+        if self.pending is None:
+            return
+        (inputs, copies, ids), self.pending = self.pending, None
         layouts = self.family.layout(self.model.config, inputs)
         mixed = [self._mixed(row // copies) for row in range(len(ids))]
+        repeats = _repeats(ids, embeds)
         for row in range(len(ids)):
-            alike = row > 0 and mixed[row] == mixed[row - 1]
-            if alike and torch.equal(ids[row], ids[row - 1]) and torch.equal(embeds[row], embeds[row - 1]):
+            if repeats[row] and mixed[row] == mixed[row - 1]:
                 self.batch.append(self.batch[-1])
                 continue
             state = np.random.SeedSequence(mixed[row] or [self.seed, self.decided]).generate_state(1, np.uint64)
@@ -146,20 +155,22 @@ class Decisions:
 
     def decide(self, view: View) -> Tensor | None:
         """Ask the pruner about each sample in turn."""
+        self._open(view.embeds)
         drop = np.zeros(view.embeds.shape[:2], dtype=bool)
+        held = view.narrowing.index.cpu().numpy(), view.narrowing.alive.cpu().numpy()
         for row, sample in enumerate(self.batch):
             if row == 0 or sample is not self.batch[row - 1]:
-                self._decide(view, row, sample)
+                self._decide(view, row, sample, (held[0][row], held[1][row]))
             gone = np.ones(len(sample.layout), dtype=bool)
             gone[sample.left] = False
             drop[row, sample.layout.positions[gone]] = True
         return torch.from_numpy(drop) if drop.any() else None
 
-    def _decide(self, view: View, row: int, sample: _Sample) -> None:
+    def _decide(self, view: View, row: int, sample: _Sample, rows_held: tuple[Indices, NDArray[np.bool_]]) -> None:
         held, wanted = len(sample.left), self.stages[view.stage].tokens(len(sample.layout))
         info: Mapping[str, float] = {}
         if wanted < held:
-            signals = self._signals(view, row, sample)
+            signals = self._signals(view, row, sample, *rows_held)
             kept = self.pruner.select(signals, wanted)
             sample.left = sample.left[check_keep(kept, held, type(self.pruner).__name__)]
             if self.observe is not None:
@@ -167,11 +178,10 @@ class Decisions:
             info = kept.info
         sample.stages.append((view.layer, len(sample.left), info))
 
-    def _signals(self, view: View, row: int, sample: _Sample) -> Signals:
-        """Gather what the pruner needs of one sample, in float32."""
+    def _signals(self, view: View, row: int, sample: _Sample, index: Indices, alive: NDArray[np.bool_]) -> Signals:
+        """Gather what the pruner needs of one sample, in float32; its rows hold the positions `index` where `alive`."""
         needs, layout = self.needs, sample.layout if len(sample.left) == len(sample.layout) else sample.layout.part(sample.left)
         device, inside = view.hidden.device, view.layer > 0
-        index, alive = (part[row].cpu().numpy() for part in (view.narrowing.index, view.narrowing.alive))
         visual = alive & np.isin(index, layout.positions)
         rows, others = (torch.from_numpy(np.flatnonzero(mine)).to(device) for mine in (visual, alive & ~visual))
         found: dict[str, Any] = {"a_bias": self._a_bias(layout, view.layer, device), "generator": sample.generator}
@@ -210,6 +220,22 @@ class Decisions:
                 self.say(_STATIC)
         self.report.samples = tuple(_reported(sample, depth, lengths, size) for sample in self.batch)
         self.batch = []
+
+
+def _is_small(value: Any) -> bool:
+    """Tell sizes and grids, which layouts are read from, from pixels."""
+    return isinstance(value, Tensor) and not value.is_floating_point() and value.numel() < 1 << 12
+
+
+def _repeats(ids: Tensor, embeds: Tensor) -> list[bool]:
+    """Tell for each row whether it equals the one before. One answer comes back from a GPU, not one a row."""
+    same = [False, *(ids[1:] == ids[:-1]).all(1).tolist()]
+    rows = [row for row, equal in enumerate(same) if equal]
+    if rows:
+        found = torch.stack([(embeds[row] == embeds[row - 1]).all() for row in rows]).tolist()
+        for row, equal in zip(rows, found, strict=True):
+            same[row] = bool(equal)
+    return same
 
 
 def _recorded(signal: Tensor | None) -> Tensor:

@@ -105,11 +105,12 @@ class Narrower:
         encoded = self.inputs.get("mm_encoder_outputs") or {}  # where newer releases put what generate() has encoded
         if self.inputs.get("pixel_values_videos") is not None or encoded.get("video") is not None:
             raise ModelError("the prompt has a video, and pruning video tokens is not supported", "pass its frames as images")
-        if not bool((ids == token).any()):
+        seen = ids.cpu()  # the one time that a GPU is waited for before the decision
+        if not bool((seen == token).any()):
             self.decider.idle()
             return False
-        inputs, copies = self.images.describe(self.inputs, token)
-        self.decider.begin(inputs, copies, ids, embeds)
+        inputs, copies = self.images.describe({**self.inputs, "input_ids": seen}, token)
+        self.decider.begin(inputs, copies, seen, embeds)
         return True
 
     def _continue(self, cache: Any, past: int, shape: tuple[int, ...], kwargs: Mapping[str, Any]) -> Pass:
@@ -191,10 +192,11 @@ class _Layer:
         if prompt.valid is None:
             check_window(self.narrower.stack, self.number, prompt.size)
             valid = read_mask(mask, len(hidden), prompt.size)
-            prompt.valid = (
-                torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device) if valid is None else valid.to(hidden.device)
-            )
-            check_padding(prompt.valid)
+            if valid is None:
+                prompt.valid = torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
+            else:
+                prompt.valid = valid.to(hidden.device)
+                check_padding(prompt.valid)
         before = prompt.stages[stage - 1] if stage else None
         current = Narrowing.unchanged(prompt.valid) if before is None else before
         attention, keys = now.seen.pop(self.number, (None, None))

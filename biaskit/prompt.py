@@ -43,7 +43,7 @@ class Decider(Protocol):
 
         Args:
             inputs: what the processor gave for the samples. copies: rows of the batch that each sample takes.
-            ids: [B, S] tokens. embeds: [B, S, d] their embeddings, visual ones included.
+            ids: [B, S] tokens, on the host. embeds: [B, S, d] their embeddings, visual ones included.
         """
 
     def decide(self, view: View) -> Tensor | None:

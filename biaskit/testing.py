@@ -39,7 +39,12 @@ _QWEN_CHAT = _CHATML.replace("IMAGE", "<|vision_start|><|image_pad|><|vision_end
 _INTERN_CHAT = _CHATML.replace("IMAGE", "<IMG_CONTEXT>\n")
 
 
-def _id(token: str) -> int:
+CHAT = {"llava": _LLAVA_CHAT, "qwen": _QWEN_CHAT, "internvl": _INTERN_CHAT}
+"""Chat templates that stand in for those of the checkpoints."""
+
+
+def special_id(token: str) -> int:
+    """Return a special token's id in `byte_tokenizer`."""
     return SPECIAL.index(token)
 
 
@@ -65,9 +70,9 @@ def _text(layers: int, **more: Any) -> dict[str, Any]:
 
 
 _VIT = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
-_QWEN_IDS = {
-    "image_token_id": _id("<|image_pad|>"), "video_token_id": _id("<|video_pad|>"),
-    "vision_start_token_id": _id("<|vision_start|>"), "vision_end_token_id": _id("<|vision_end|>"),
+QWEN_IDS = {
+    "image_token_id": special_id("<|image_pad|>"), "video_token_id": special_id("<|video_pad|>"),
+    "vision_start_token_id": special_id("<|vision_start|>"), "vision_end_token_id": special_id("<|vision_end|>"),
 }  # fmt: skip
 _PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
 
@@ -93,7 +98,7 @@ _SQUARE = {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width":
 
 
 def _llava(layers: int) -> Parts:
-    ids = {"image_token_id": _id("<image>"), "image_token_index": _id("<image>")}
+    ids = {"image_token_id": special_id("<image>"), "image_token_index": special_id("<image>")}
     tower = {"vision_feature_layer": -2, "vision_feature_select_strategy": "default"}
     config = hf.LlavaConfig(vision_config=_clip(), text_config=hf.LlamaConfig(**_text(layers)), **ids, **tower)
     return config, hf.CLIPImageProcessorPil(**_SQUARE), byte_tokenizer(image_token="<image>"), dict(_LLAVA_SETTINGS)
@@ -102,7 +107,7 @@ def _llava(layers: int) -> Parts:
 def _llava_next(layers: int) -> Parts:
     tower = {"vision_feature_layer": -2, "vision_feature_select_strategy": "default", "image_grid_pinpoints": _PINPOINTS}
     text = hf.LlamaConfig(**_text(layers))
-    config = hf.LlavaNextConfig(vision_config=_clip(), text_config=text, image_token_index=_id("<image>"), **tower)
+    config = hf.LlavaNextConfig(vision_config=_clip(), text_config=text, image_token_index=special_id("<image>"), **tower)
     pixels = hf.LlavaNextImageProcessorPil(**_SQUARE, image_grid_pinpoints=_PINPOINTS)
     return config, pixels, byte_tokenizer(image_token="<image>"), dict(_LLAVA_SETTINGS)
 
@@ -111,7 +116,7 @@ def _llava_onevision(layers: int) -> Parts:
     vision = hf.SiglipVisionConfig(**_VIT, num_hidden_layers=2, image_size=126, patch_size=14)
     pinpoints = [[126 * rows, 126 * cols] for rows in range(1, 7) for cols in range(1, 7)]
     shared = {"vision_feature_select_strategy": "full", "vision_aspect_ratio": "anyres_max_9"}
-    image, video = _id("<image>"), _id("<video>")
+    image, video = special_id("<image>"), special_id("<video>")
     config = hf.LlavaOnevisionConfig(
         vision_config=vision,
         text_config=hf.Qwen2Config(**_text(layers)),
@@ -131,7 +136,7 @@ def _llava_onevision(layers: int) -> Parts:
 def _qwen(config: type, patch: int, tower: dict[str, Any], text: dict[str, Any]) -> Callable[[int], Parts]:
     def make(layers: int) -> Parts:
         vision = {"num_heads": 2, "patch_size": patch, "spatial_merge_size": 2, "temporal_patch_size": 2, **tower}
-        whole = config(text_config=_text(layers, **text), vision_config=vision, **_QWEN_IDS)
+        whole = config(text_config=_text(layers, **text), vision_config=vision, **QWEN_IDS)
         pixels = hf.Qwen2VLImageProcessorPil(
             patch_size=patch, merge_size=2, temporal_patch_size=2, min_pixels=56 * 56, max_pixels=28 * 28 * 400
         )
@@ -155,7 +160,7 @@ del _TOWER_3["window_size"], _TOWER_3["fullatt_block_indexes"]
 def _internvl(text: Callable[..., Any]) -> Callable[[int], Parts]:
     def make(layers: int) -> Parts:
         vision = {**_VIT, "num_hidden_layers": 2, "image_size": [224, 224], "patch_size": [14, 14]}
-        ids = {"image_token_id": _id("<IMG_CONTEXT>"), "image_seq_length": 64, "downsample_ratio": 0.5}
+        ids = {"image_token_id": special_id("<IMG_CONTEXT>"), "image_seq_length": 64, "downsample_ratio": 0.5}
         config = hf.InternVLConfig(vision_config=vision, text_config=text(**_text(layers)), **ids)
         pixels = hf.GotOcr2ImageProcessorPil(size={"height": 224, "width": 224}, crop_to_patches=True, min_patches=1, max_patches=12)
         tokens = byte_tokenizer(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from biaskit import __version__
-from biaskit.cli import models, priors, pruners, study, tasks, validate
+from biaskit.cli import bench, models, priors, pruners, study, tasks, validate
 from biaskit.cli.calibrate import calibrate
 from biaskit.cli.demo import demo
 from biaskit.cli.heatmap import heatmap
@@ -34,6 +34,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(pruners.app, name="pruners")
 app.add_typer(study.app, name="study")
 app.add_typer(tasks.app, name="tasks")
+app.add_typer(bench.app, name="bench")
 
 
 def _version(wanted: bool) -> None:

@@ -40,7 +40,7 @@ class InternVL(ModelFamily):
             elif sizes is not None:
                 rows, cols = arrangement(tiles, sizes[image][1] / sizes[image][0])
             else:
-                rows, cols = _arrangement_seen(inputs["pixel_values"][first : first + views].float().cpu().numpy())
+                rows, cols = _arrangement_seen(_pooled(inputs["pixel_values"][first : first + views]))
             canvas = _tiled(rows, cols, side)
             result.append(join([canvas, raster(Plane("thumbnail", side, side))]) if views > 1 else canvas)
             first += views
@@ -86,6 +86,19 @@ def arrangement(tiles: int, aspect: float) -> tuple[int, int]:
     return min(_grids(tiles), key=lambda grid: (abs(aspect - grid[1] / grid[0]), grid[0]))
 
 
+_CELLS = 28
+"""Side of the pictures that are compared."""
+
+
+def _pooled(views: Tensor) -> np.ndarray:
+    """Average each view down to 28 × 28 where it lies: [views, 3, pixels, pixels] → [views, 3, 28, 28] float32 on the host."""
+    step = max(1, views.shape[-1] // _CELLS)
+    side = views.shape[-1] // step
+    blocks = views[..., : side * step, : side * step].float().unflatten(-1, (side, step)).unflatten(-3, (side, step))
+    found: np.ndarray = blocks.mean((-3, -1)).cpu().numpy()
+    return found
+
+
 def _arrangement_seen(views: np.ndarray) -> tuple[int, int]:
     """Find the arrangement by laying the tiles out in every possible way and comparing the picture with the thumbnail.
 
@@ -93,7 +106,7 @@ def _arrangement_seen(views: np.ndarray) -> tuple[int, int]:
         views: [tiles + 1, 3, pixels, pixels], the thumbnail last.
     """
     *tiles, thumbnail = views
-    cells = 28
+    cells = min(_CELLS, thumbnail.shape[-1])
 
     def shrink(picture: np.ndarray, rows: int, cols: int) -> np.ndarray:
         height, width = picture.shape[-2] // rows * rows, picture.shape[-1] // cols * cols

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from biaskit.errors import ModelError
 from biaskit.families import ModelFamily, families
 from biaskit.families.catalog import Place, needs_code, resolve
+from biaskit.families.device import find_device
 from biaskit.families.processors import load_processor
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def load_model(
         from biaskit.attention import check_layers
 
         check_layers(layers, config.get_text_config().num_hidden_layers)
-    target, where = _device(device), _dtype(dtype, settings, device)
+    target, where = find_device(device), _dtype(dtype, settings, device)
     size, shards = weights(place, revision)
     stored = _DTYPE_BYTES.get(str(settings.get("dtype", settings.get("torch_dtype", "float16"))), 2)
     device_map = _fit(size * _DTYPE_BYTES[where] // stored, target, auto=device == "auto")
@@ -220,30 +220,13 @@ def weights(place: Place, revision: str | None) -> tuple[int, int]:
     return sum(sizes), len(sizes)
 
 
-def _device(device: str) -> str:
-    import torch
-
-    if device == "auto":
-        cuda = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"  # torchrun gives each process its own GPU
-        return cuda if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ModelError(f"unknown device {device!r}", "use auto, cpu, cuda, cuda:1, mps") from error
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise ModelError(
-            f"device {device!r} is not there", f"this machine has {torch.cuda.device_count()} CUDA devices; use --device auto or cpu"
-        )
-    return device
-
-
 def _dtype(dtype: str, settings: dict[str, Any], device: str) -> str:
     if dtype != "auto":
         if dtype not in _DTYPE_BYTES:
             raise ModelError(f"unknown dtype {dtype!r}", f"use auto, {', '.join(_DTYPE_BYTES)}")
         return dtype
     own = str(settings.get("dtype", settings.get("torch_dtype", "bfloat16")))
-    return "float32" if _device(device) == "cpu" or own not in _DTYPE_BYTES else own
+    return "float32" if find_device(device) == "cpu" or own not in _DTYPE_BYTES else own
 
 
 def _fit(need: int, device: str, *, auto: bool) -> int | None:

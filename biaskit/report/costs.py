@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from biaskit.flops import Dims, prefill_cost
 from biaskit.report.run_files import Run, TaskRun
 
 FORMULA = "exact"
@@ -57,10 +57,6 @@ def _flops(dims: Mapping[str, int] | None, layers: Mapping[tuple[tuple[tuple[int
     total = sum(layers.values())
     if dims is None or not total:
         return None
-    try:
-        formulas = importlib.import_module("biaskit.flops")  # the seam: the formulas are a module of their own, and may not be there yet
-    except ImportError:
-        return None
-    sizes = formulas.Dims(**dims)
-    costs = (count * formulas.prefill_cost(sizes, n_text, list(visual), FORMULA) for (visual, n_text), count in layers.items())
+    sizes = Dims(**dims)
+    costs = (count * prefill_cost(sizes, n_text, list(visual), FORMULA) for (visual, n_text), count in layers.items())
     return float(sum(costs)) / total

@@ -20,7 +20,20 @@ Floats = NDArray[np.float64]
 _METRICS = ("iou50", "correct", "accuracy", "vqa_accuracy", "anls", "relaxed", "exact")
 
 # of a record; answers, prompts and kept tokens would fill the memory for nothing
-_READ: tuple[str, ...] = ("task", "cell", "id", "image", "tags", "scores", "pruner", "retention", "budget", "prior", "parameters", "layer_tokens")
+_READ: tuple[str, ...] = (
+    "task",
+    "cell",
+    "id",
+    "image",
+    "tags",
+    "scores",
+    "pruner",
+    "retention",
+    "budget",
+    "prior",
+    "parameters",
+    "layer_tokens",
+)
 _READ += ("mean_tokens", "cache_bytes", "n_kept", "n_visual", "n_text")
 
 

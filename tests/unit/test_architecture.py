@@ -17,7 +17,7 @@ LEVELS = {
     "0": ["__init__", "errors", "registry", "grid", "correlation", "prior_format", "array_file"],
     "1": [
         *("prior", "jackknife", "measures", "signals", "select", "prior_layout", "selector_file", "kept"),
-        *("resampling", "significance"),
+        *("resampling", "significance", "flops"),
     ],
     "2a": ["images", "store", "exchange", "pruners", "tasks"],
     "2b": [

@@ -1,0 +1,182 @@
+"""Plans: several benchmarks in one go, each in a process of its own, so that what fails is recorded and stops nothing else.
+
+A plan is a list of command lines, any of which can be run alone. A part may have smaller versions, tried in turn when one runs out of
+memory or time.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from biaskit.bench.report import command, dump
+from biaskit.errors import BiaskitError
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A benchmark: its name, the arguments of `biaskit bench` (the largest version first), and the seconds it may take."""
+
+    name: str
+    versions: tuple[str, ...]
+    seconds: float = 240
+
+
+_TABLE_4 = "--image-size 672x672 --prompt-tokens 35"
+_SMALL = "--random-weights --device cpu"
+_FULL = "--random-weights --shrink full --device cuda"
+_NEXT_7B = f"--model llava-next {_FULL} {_TABLE_4}"
+_METHODS = "none,fastv,d2pruner,idpruner,divprune"
+
+PLANS = {
+    "cpu": (
+        Part("calibrate", (f"calibrate {_SMALL} --shrink 128x24 --layers 1,4 --images 24 --baseline-images 4",), 600),
+        Part(
+            "prefill",
+            (f"--model llava-next {_SMALL} --shrink 256x8 {_TABLE_4} --pruner none,fastv,d2pruner --new-tokens 4 --repeats 3",),
+            600,
+        ),
+        Part("prefill-embedded", ("--model demo --pruner none,fastv,d2pruner -r 0.25 --new-tokens 4 --batch-size 1,4 --device cpu",), 600),
+        Part("select", ("select --sizes 576,2880 --repeats 3 --device cpu",), 600),
+    ),
+    "gpu": (
+        Part(
+            "prefill-batch-8",
+            tuple(f"{_NEXT_7B} --pruner {_METHODS} --batch-size {size} --new-tokens 0 --repeats 7 --warmup 2" for size in (8, 4, 2)),
+            150,
+        ),
+        Part(
+            "prefill-batch-1",
+            (f"{_NEXT_7B} --pruner {_METHODS} --new-tokens 32 --repeats 5 --warmup 2",),
+            150,
+        ),
+        Part(
+            "calibrate-llava-1.5",
+            (
+                f"calibrate --model llava-1.5 {_FULL} --layers 1,4 --images 256 --baseline-images 24",
+                f"calibrate --model llava-1.5 {_FULL} --layers 1,4 --images 64 --baseline-images 8 --batch-size 2",
+            ),
+            150,
+        ),
+        Part(
+            "calibrate-llava-next",
+            tuple(
+                f"calibrate --model llava-next {_FULL} --layers 1 --images 96 --baseline-images 8 --batch-size {size}" for size in (4, 1)
+            ),
+            120,
+        ),
+        Part("select", ("select --sizes 576,2880,20000 --naive-up-to 2880 --repeats 5 --device cuda",), 120),
+        Part(
+            "grow",
+            (
+                "grow --model llava-1.5 --shrink full --pruner none,d2pruner -r 0.112 --device cuda",
+                "grow --model llava-1.5 --shrink full --pruner none,d2pruner -r 0.112 --images 1,2,5,10 --batch-size 1,2,4,8 --device cuda",
+            ),
+            150,
+        ),
+        Part(
+            "prefill-batch-16",
+            (f"{_NEXT_7B} --pruner none,fastv,d2pruner --batch-size 16 --new-tokens 0 --repeats 5",),
+            90,
+        ),
+    ),
+}
+
+
+MINUTES = {"cpu": 40.0, "gpu": 9.5}
+"""After so long no further part begins. The CPU plan takes a few minutes on a machine that has nothing else to do."""
+
+
+def run(
+    name: str,
+    out: Path,
+    *,
+    minutes: float | None = None,
+    force: bool = False,
+    say: Say = lambda line: None,
+    parts: Sequence[Part] | None = None,
+) -> list[str]:
+    """Run a plan and write OUT (JSON) and a Markdown file beside it, after every part anew.
+
+    Args:
+        name: a key of `PLANS`. out: the JSON file. minutes: parts that have not begun by then are left out; by default `MINUTES`.
+        force: overwrite. say: told about each part. parts: instead of those of the plan.
+
+    Returns:
+        Names of the parts that failed or were left out.
+
+    Raises:
+        BiaskitError: unknown plan, or the file exists.
+    """
+    if name not in PLANS:
+        raise BiaskitError(f"unknown plan {name!r}", f"choose one of {', '.join(PLANS)}")
+    if out.exists() and not force:
+        raise BiaskitError(f"{out} exists", "choose another --out, or overwrite it with --force")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + 60 * (MINUTES[name] if minutes is None else minutes)
+    whole: dict[str, Any] = {"plan": name, "command": command(), "parts": {}}
+    texts: list[str] = [f"# `{command()}`"]
+    for part in PLANS[name] if parts is None else parts:
+        found, text = _part(part, end, say)
+        whole["parts"][part.name] = found
+        texts.append(f"## {part.name}\n\n{text}")
+        out.write_text(dump(whole) + "\n", encoding="utf-8")
+        out.with_suffix(".md").write_text("\n\n".join(texts) + "\n", encoding="utf-8")
+    return [key for key, found in whole["parts"].items() if "result" not in found]
+
+
+def _part(part: Part, end: float, say: Say) -> tuple[dict[str, Any], str]:
+    """Run the first version of a part that works; return what to record, and a text."""
+    attempts: list[dict[str, Any]] = []
+    for version in part.versions:
+        left = min(part.seconds, end - time.monotonic())
+        if left < 5:
+            attempts.append({"arguments": version, "error": "left out: no time left"})
+            break
+        say(f"{part.name}: biaskit bench {version}")
+        attempt, text = _attempt(version, left)
+        say(f"{part.name}: " + (attempt.get("error") or f"done in {attempt['seconds']} s"))
+        attempts.append(attempt)
+        if "result" in attempt and not _exhausted(attempt["result"]):
+            break
+    done = [attempt for attempt in attempts if "result" in attempt]
+    best = done[-1] if done else attempts[-1]
+    others = [attempt for attempt in attempts if attempt is not best]
+    found = {**best, **({"other_attempts": others} if others else {})}
+    return found, text if done and best is attempts[-1] else f"`biaskit bench {best['arguments']}`: {best.get('error', 'see the JSON')}"
+
+
+def _exhausted(result: Any) -> bool:
+    """Tell whether something ran out of memory, so that a smaller version is worth a try."""
+    rows = result.get("rows", []) if isinstance(result, dict) else []
+    return any("out of memory" in str(row.get("error", "")) for row in rows)
+
+
+def _attempt(arguments: str, seconds: float) -> tuple[dict[str, Any], str]:
+    """Run `biaskit bench ARGUMENTS` and return its result, or why there is none."""
+    start = time.monotonic()
+    facts: dict[str, Any] = {"arguments": arguments}
+    with tempfile.TemporaryDirectory() as folder:
+        words = [sys.executable, "-m", "biaskit", "bench", *arguments.split(), "--json", "--out", folder]
+        try:
+            done = subprocess.run(words, capture_output=True, text=True, timeout=seconds, check=False)
+        except subprocess.TimeoutExpired:
+            return facts | {"seconds": round(time.monotonic() - start, 1), "error": f"stopped after {seconds:.0f} s"}, ""
+        facts["seconds"] = round(time.monotonic() - start, 1)
+        if done.returncode:
+            return facts | {"error": f"exit {done.returncode}", "stderr": done.stderr[-2000:]}, ""
+        try:
+            result = json.loads(done.stdout)
+        except ValueError as error:
+            return facts | {"error": f"no JSON on stdout: {error}", "stdout": done.stdout[-500:], "stderr": done.stderr[-500:]}, ""
+        pages = sorted(Path(folder).glob("*.md"))
+        return facts | {"result": result}, "\n\n".join(page.read_text(encoding="utf-8").strip() for page in pages)

@@ -1,0 +1,131 @@
+"""What is measured: methods by name, and prompts of a wanted size made of drawn pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from biaskit.attention import decoder_config
+from biaskit.bench.pictures import Pictures
+from biaskit.bench.random_weights import flat_prior
+from biaskit.errors import BiaskitError
+from biaskit.families import Prepared
+from biaskit.families.load import Loaded
+from biaskit.flops import Dims
+from biaskit.prior import Prior
+from biaskit.prompts import PROMPT
+from biaskit.pruners import Pruner, get_pruner
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A method at one retention; no pruner is the stock model."""
+
+    name: str
+    retention: float
+    pruner: Pruner | None = None
+    prior: Prior | None = None
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layers before which it drops tokens."""
+        return () if self.pruner is None else tuple(stage.layer for stage in self.pruner.stages())
+
+    def visual(self, n_visual: int) -> list[tuple[int, int]]:
+        """Return (first layer, visual tokens) for `biaskit.flops`."""
+        found = {0: n_visual}
+        for stage in () if self.pruner is None else self.pruner.stages():
+            found[stage.layer] = stage.tokens(n_visual)
+        return sorted(found.items())
+
+
+def cells(loaded: Loaded, names: Sequence[str], retentions: Sequence[float], layer: int | None = None) -> list[Cell]:
+    """Return every method at every retention, the stock model once and first.
+
+    Args:
+        loaded: the model.
+        names: `none`, or NAME[:PRESET][+prior]; a prior is flat, and methods that cannot do without get one anyway.
+        retentions: shares kept. layer: K of the methods that act inside the language model, instead of their own.
+
+    Raises:
+        BiaskitError: unknown names, or what the method or the model cannot do.
+    """
+    depth = int(decoder_config(loaded.model).num_hidden_layers)
+    found = [Cell("none", 1.0)]
+    for name in names:
+        if name == "none":
+            continue
+        key, _, preset = name.removesuffix("+prior").partition(":")
+        for retention in retentions:
+            options: dict[str, Any] = {"retention": retention, "preset": preset or None, "model_type": loaded.model.config.model_type}
+            pruner = get_pruner(key, **options)
+            if layer is not None and pruner.layer:
+                pruner = get_pruner(key, **options, layer=layer)
+            wanted = name.endswith("+prior")
+            if wanted and not pruner.debiases:
+                raise BiaskitError(f"{name}: {type(pruner).title} does not debias attention", "leave +prior away")
+            read = [stage.layer - 1 for stage in pruner.stages() if stage.layer]
+            if max(read, default=0) >= depth - 1:
+                raise BiaskitError(f"{name} acts before layer {max(read) + 1} of {depth}", "give a smaller --layer, or a deeper model")
+            prior = flat_prior(loaded, read) if read and (wanted or (pruner.prior == "required" and pruner.debiases)) else None
+            found.append(Cell(name, retention, pruner, prior))
+    return found
+
+
+def dims(loaded: Loaded) -> Dims:
+    """Return the sizes of the language model."""
+    config = decoder_config(loaded.model)
+    heads = int(config.num_attention_heads)
+    return Dims(
+        int(config.num_hidden_layers), int(config.hidden_size), int(config.intermediate_size), heads,
+        int(getattr(config, "num_key_value_heads", None) or heads),
+        int(getattr(config, "head_dim", None) or config.hidden_size // heads), int(config.vocab_size),
+    )  # fmt: skip
+
+
+def prompts(
+    loaded: Loaded, batch: int, *, image_size: tuple[int, int] | None = None, images: int = 1, text_tokens: int | None = None
+) -> Prepared:
+    """Return a batch of prompts with drawn pictures.
+
+    Args:
+        loaded: the model. batch: B samples.
+        image_size: (rows, cols) in pixels; by default that of the drawn pictures. images: pictures a prompt.
+        text_tokens: t, tokens of the whole prompt that are not visual; by default those of the neutral prompt.
+
+    Raises:
+        BiaskitError: the chat template alone is longer than `text_tokens`.
+    """
+    source = Pictures(batch * images)
+    pictures = [[source.load(sample * images + image) for image in range(images)] for sample in range(batch)]
+    if image_size is not None:
+        pictures = [[picture.resize((image_size[1], image_size[0])) for picture in mine] for mine in pictures]
+
+    def prepare(samples: int, text: str) -> Prepared:
+        return loaded.family.prepare(loaded.processor, loaded.model.config, pictures[:samples], [text] * samples)
+
+    text = PROMPT
+    if text_tokens is not None:
+        shortest = n_text(prepare(1, "a"))
+        if shortest > text_tokens:
+            raise BiaskitError(f"{text_tokens} prompt tokens", f"this model's chat template alone takes {shortest} with one letter of text")
+        text = "a"
+        while (missing := text_tokens - n_text(prepare(1, text))) > 0:
+            text += " a" * (missing // 2) + "a" * (missing % 2)
+    return prepare(batch, text)
+
+
+def n_text(prepared: Prepared) -> int:
+    """Return the text tokens of the longest prompt of a batch."""
+    counts = prepared.inputs["attention_mask"].sum(1).tolist()
+    return max(int(count) - len(layout) for count, layout in zip(counts, prepared.layouts, strict=True))
+
+
+def on_device(loaded: Loaded, prepared: Prepared) -> Mapping[str, Tensor]:
+    """Return the inputs on the model's device, pixels in its dtype."""
+    model = loaded.model
+    device = model.get_input_embeddings().weight.device
+    return {name: value.to(device, model.dtype if value.is_floating_point() else value.dtype) for name, value in prepared.inputs.items()}

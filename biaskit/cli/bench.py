@@ -1,0 +1,225 @@
+"""`biaskit bench`: what pruning saves, what calibration costs, and how both grow, measured beside the baseline in one run."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from biaskit.families.load import Loaded
+
+app = typer.Typer(help="Time pruned prefill, calibration and selection beside their baselines.")
+
+Model = Annotated[str, typer.Option("--model", "-m", help="Short name (biaskit models list), hub id, or checkpoint directory.")]
+RandomWeights = Annotated[
+    bool, typer.Option("--random-weights", help="Build the checkpoint's architecture on the device: no hub, no files, noise for answers.")
+]
+Shrink = Annotated[
+    str,
+    typer.Option(
+        help="With --random-weights: channels × layers of a smaller language model, such as 512x16; full; or auto, which is full on a GPU "
+        "and 256x8 on a CPU."
+    ),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+Dtype = Annotated[str, typer.Option(help="auto, bfloat16, float16, float32.")]
+Attention = Annotated[str, typer.Option(help="sdpa, flash_attention_2, eager.")]
+CpuTime = Annotated[
+    bool, typer.Option("--cpu-time", help="On a CPU with one thread: count the process's own time, for machines that are busy otherwise.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Report as JSON on stdout.")]
+Out = Annotated[Path | None, typer.Option(help="Directory for the results, as JSON and Markdown.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite results.")]
+
+
+@app.callback(invoke_without_command=True)
+def bench(
+    context: typer.Context,
+    model: Model = "llava-next",
+    random_weights: RandomWeights = False,
+    shrink: Shrink = "auto",
+    pruner: Annotated[
+        str, typer.Option(help="Methods: none, NAME, NAME:PRESET, and +prior to debias with a flat prior.")
+    ] = "none,fastv,d2pruner",
+    retention: Annotated[str, typer.Option("--retention", "-r", help="Shares of visual tokens kept.")] = "0.334,0.112",
+    layer: Annotated[int | None, typer.Option(min=1, help="K of methods inside the language model. (default: the method's)")] = None,
+    batch_size: Annotated[str, typer.Option(help="Samples a forward pass.")] = "1",
+    image_size: Annotated[str | None, typer.Option(help="ROWSxCOLS in pixels. (default: those of the drawn pictures)")] = None,
+    images: Annotated[int, typer.Option(min=1, help="Pictures a prompt.")] = 1,
+    prompt_tokens: Annotated[int | None, typer.Option(min=1, help="Text tokens of the prompt. (default: the neutral prompt's)")] = None,
+    new_tokens: Annotated[int, typer.Option(min=0, help="Tokens generated for the total time; 0 leaves it out.")] = 32,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds over all methods.")] = 5,
+    warmup: Annotated[int, typer.Option(min=1, help="Rounds before them.")] = 1,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    attention: Attention = "sdpa",
+    cpu_time: CpuTime = False,
+    out: Out = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Time prefill and generation of methods × retentions × batch sizes, beside what the FLOPs formulas promise.
+
+    Subcommands compare calibration with the usual way, time the selectors alone, show how cost grows, and run it all.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from biaskit.bench.prefill import Plan, measure
+    from biaskit.bench.report import check_free
+    from biaskit.bench.table import NOTE, table
+    from biaskit.bench.workload import cells
+    from biaskit.cli.calibrate import say
+
+    size = None if image_size is None else _pair(image_size, "--image-size")
+    plan = Plan(tuple(_numbers(batch_size, int, "--batch-size")), size, images, prompt_tokens, new_tokens, repeats, warmup, cpu_time)
+    shares = _numbers(retention, float, "--retention")
+    check_free(out, "prefill", force)
+    loaded = _model(model, random_weights, shrink, device, dtype, attention)
+    found = cells(loaded, [name.strip() for name in pruner.split(",") if name.strip()], shares, layer)
+    rows = measure(loaded, found, plan, say)
+    _finish("prefill", {"plan": vars(plan), "rows": rows}, f"{table(rows)}\n\n{NOTE}", loaded, out, as_json)
+
+
+@app.command()
+def calibrate(
+    model: Model = "llava-1.5",
+    random_weights: RandomWeights = False,
+    shrink: Shrink = "auto",
+    images: Annotated[int, typer.Option(min=1, help="Read by biaskit.")] = 64,
+    baseline_images: Annotated[int, typer.Option(min=1, help="Read by the baseline, which is slow.")] = 8,
+    layers: Annotated[str | None, typer.Option(help="0-based decoder layers, such as 1,4. (default: those the presets need)")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a forward pass. (default: 8 on a GPU, 2 on a CPU)")] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Preprocessing processes. (default: from the cores)")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds in which they take turns.")] = 3,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    cpu_time: CpuTime = False,
+    out: Out = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare calibration with a whole eager forward pass and output_attentions, one image at a time and in batches."""
+    from biaskit.bench.calibration_speed import Comparison, compare, table
+    from biaskit.bench.report import check_free
+    from biaskit.cli.calibrate import say
+
+    wanted = None if layers is None else tuple(_numbers(layers, int, "--layers"))
+    check_free(out, "calibrate", force)
+    loaded = _model(model, random_weights, shrink, device, dtype, "sdpa")
+    plan = Comparison(images, baseline_images, wanted, batch_size, repeats, workers, cpu_time)
+    found = compare(loaded, plan, say)
+    _finish("calibrate", {"plan": vars(plan), **found}, table(found), loaded, out, as_json)
+
+
+@app.command()
+def grow(
+    model: Model = "llava-1.5",
+    shrink: Shrink = "128x4",
+    pruner: Annotated[str, typer.Option(help="Methods, as in `biaskit bench`.")] = "none,fastv",
+    retention: Annotated[float, typer.Option("--retention", "-r", help="Share of visual tokens kept.")] = 0.1,
+    images: Annotated[str, typer.Option(help="Pictures a prompt, in turn: 576 visual tokens each for LLaVA-1.5.")] = "1,2,5,10,18,35",
+    batch_size: Annotated[str, typer.Option(help="Batch sizes, in turn, with one picture a prompt.")] = "1,2,4,8,16,32",
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds.")] = 3,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    cpu_time: CpuTime = False,
+    out: Out = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show how cost grows with visual tokens and batch size: tables, fitted exponents, and with --out a log–log figure."""
+    from biaskit.bench.growth import draw, measure_growth, table
+    from biaskit.bench.report import check_free
+    from biaskit.cli.calibrate import say
+
+    check_free(out, "growth", force)
+    loaded = _model(model, True, shrink, device, dtype, "sdpa")
+    names = [name.strip() for name in pruner.split(",") if name.strip()]
+    counts, batches = _numbers(images, int, "--images"), _numbers(batch_size, int, "--batch-size")
+    found = measure_growth(loaded, names, retention, images=counts, batch_sizes=batches, repeats=repeats, cpu_time=cpu_time, say=say)
+    _finish("growth", found, table(found), loaded, out, as_json)
+    if out is not None:
+        from biaskit.bench.clock import machine
+        from biaskit.bench.report import describe
+
+        draw(found, out / "growth.png", describe(machine(loaded.model.device)))
+
+
+@app.command("all")
+def run_all(
+    plan: Annotated[str, typer.Option(help="cpu: a small configuration, a few minutes. gpu: 7B shapes, under ten minutes.")] = "cpu",
+    out: Annotated[Path, typer.Option(help="File for the results, JSON; a .md is written beside it.")] = Path("bench.json"),
+    minutes: Annotated[float | None, typer.Option(min=0.1, help="Leave out what has not begun by then. (default: cpu 40, gpu 9.5)")] = None,
+    force: Force = False,
+) -> None:
+    """Run a plan: every part in a process of its own, whose failure is recorded and stops nothing else."""
+    from biaskit.bench.plan import run
+    from biaskit.cli.calibrate import say
+
+    failed = run(plan, out, minutes=minutes, force=force, say=say)
+    print(out)
+    if failed:
+        raise typer.Exit(1)
+
+
+if find_spec("biaskit.cli.bench_select") is not None:
+    app.command("select")(importlib.import_module("biaskit.cli.bench_select").select)
+
+
+def _model(name: str, random_weights: bool, shrink: str, device: str, dtype: str, attention: str) -> Loaded:
+    from biaskit.cli.calibrate import say
+
+    if not random_weights:
+        from biaskit.families.load import load_model
+
+        return load_model(name, device=device, dtype=dtype, attention=attention, say=say)
+    from biaskit.bench.random_weights import random_model
+    from biaskit.families.device import find_device
+
+    chosen = ("full" if find_device(device) != "cpu" else "256x8") if shrink == "auto" else shrink
+    if chosen != shrink:
+        say(
+            f"{name}: "
+            + ("full size" if chosen == "full" else f"shrunk to {chosen} channels × layers (no GPU; --shrink full builds it all)")
+        )
+    smaller = None if chosen == "full" else _pair(chosen, "--shrink")
+    return random_model(name, device=device, dtype=dtype, attention=attention, shrink=smaller)
+
+
+def _finish(name: str, found: dict[str, Any], text: str, loaded: Loaded, out: Path | None, as_json: bool) -> None:
+    """Print and write a result with everything it depends on."""
+    from biaskit.attention import decoder_config
+    from biaskit.bench.clock import machine
+    from biaskit.bench.report import command, describe, dump, write
+
+    config, where = decoder_config(loaded.model), machine(loaded.model.device)
+    facts = {
+        "command": command(), "model": loaded.name, "revision": loaded.revision, "dtype": str(loaded.model.dtype).removeprefix("torch."),
+        "attention": config._attn_implementation, "layers_of_model": config.num_hidden_layers, "hidden": config.hidden_size,
+        "machine": where,
+    }  # fmt: skip
+    result = {**facts, **found}
+    noise = " random weights," if loaded.revision == "random-weights" else ""
+    noise += " CPU time instead of the wall clock," if found.get("cpu_time") or found.get("plan", {}).get("cpu_time") else ""
+    whole = f"`{command()}`\n\n{loaded.name},{noise} {facts['dtype']}; {describe(where)}.\n\n{text}"
+    print(dump(result) if as_json else whole)
+    if out is not None:
+        write(out, name, result, whole)
+
+
+def _pair(text: str, option: str) -> tuple[int, int]:
+    one, _, two = text.partition("x")
+    if not one.isdecimal() or not (two or one).isdecimal() or not int(one) or not int(two or one):
+        raise typer.BadParameter(f"{text!r}: write two numbers, such as 512x16", param_hint=option)
+    return int(one), int(two or one)
+
+
+def _numbers(text: str, kind: type, option: str) -> list[Any]:
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"{text!r}: write numbers with commas between them", param_hint=option) from None

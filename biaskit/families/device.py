@@ -1,0 +1,29 @@
+"""Which device a user means."""
+
+from __future__ import annotations
+
+import os
+
+from biaskit.errors import ModelError
+
+
+def find_device(device: str) -> str:
+    """Return the torch device that a user means by `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+
+    Raises:
+        ModelError: it is not there.
+    """
+    import torch
+
+    if device == "auto":
+        cuda = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"  # torchrun gives each process its own GPU
+        return cuda if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ModelError(f"unknown device {device!r}", "use auto, cpu, cuda, cuda:1, mps") from error
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ModelError(
+            f"device {device!r} is not there", f"this machine has {torch.cuda.device_count()} CUDA devices; use --device auto or cpu"
+        )
+    return device

@@ -1,0 +1,137 @@
+"""What a forward pass costs by formula: multiply-adds of prefill and decode, bytes of the key-value cache. Plain numbers, no model.
+
+Papers write FLOPs and count multiply-adds; so does every function here (hardware FLOPs are twice that). Vision tower, embeddings, norms and
+the pruning decision are left out, as in the papers; `lm_head=True` adds the head for the one position that prefill needs.
+
+`visual` says how many visual tokens each layer sees: pairs (first layer, tokens), ascending, each in force until the next one's layer;
+`[(0, 2880), (2, 322)]` is K = 2. Tokens may be fractional, for papers that multiply a retention by N.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from biaskit.errors import BiaskitError
+
+FORMULAS = {
+    "fastv": "4nd² + 2n²d + 2ndm a layer (FastV; the published tables): full heads, a feed-forward of two matrices",
+    "gated": "4nd² + 2n²d + 3ndm a layer: full heads, the three matrices of a gated feed-forward",
+    "exact": "every matrix product: 2nd(Hq + Hkv)dh + 2n²·Hq·dh + 3ndm a layer: grouped queries, gated feed-forward",
+}
+"""n tokens of a layer (visual and text), d hidden size, m feed-forward size, Hq and Hkv query and key heads, dh head size."""
+
+Visual = Sequence[tuple[int, float]]
+
+
+@dataclass(frozen=True)
+class Dims:
+    """Sizes of a language model."""
+
+    layers: int
+    hidden: int
+    inner: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab: int
+
+
+def tokens_per_layer(dims: Dims, n_text: float, visual: Visual) -> list[float]:
+    """Return how many tokens, text and visual, each layer sees.
+
+    Raises:
+        BiaskitError: `visual` does not begin at layer 0, is not ascending, goes past the last layer, or grows.
+    """
+    starts = [first for first, _ in visual]
+    ascending = all(one < two for one, two in pairwise(starts)) and all(one >= two for (_, one), (_, two) in pairwise(visual))
+    if not starts or starts[0] != 0 or starts[-1] >= dims.layers or not ascending:
+        raise BiaskitError(
+            f"visual tokens per layer {list(visual)} of a model with {dims.layers} layers",
+            "give (first layer, tokens) from layer 0 on, layers ascending, tokens not growing",
+        )
+    counts: list[float] = []
+    for (first, count), end in zip(visual, [*starts[1:], dims.layers], strict=True):
+        counts += [n_text + count] * (end - first)
+    return counts
+
+
+def _linear(dims: Dims, formula: str) -> float:
+    """Multiply-adds a token spends on the weights of one layer."""
+    if formula not in FORMULAS:
+        raise BiaskitError(f"unknown formula {formula!r}", f"choose one of {', '.join(FORMULAS)}")
+    d, m = dims.hidden, dims.inner
+    if formula == "exact":
+        return 2 * d * (dims.heads + dims.kv_heads) * dims.head_dim + 3 * d * m
+    return 4 * d * d + (2 if formula == "fastv" else 3) * d * m
+
+
+def _width(dims: Dims, formula: str) -> int:
+    """Channels in which queries meet keys."""
+    return dims.heads * dims.head_dim if formula == "exact" else dims.hidden
+
+
+def layer_cost(dims: Dims, tokens: float, formula: str = "fastv", *, causal: bool = False) -> float:
+    """Return the multiply-adds of one layer over `tokens` tokens.
+
+    Args:
+        dims: sizes. tokens: n, text and visual. formula: a key of `FORMULAS`.
+        causal: count the lower triangle of attention alone, which is what a flash kernel computes; the papers count the square.
+
+    Raises:
+        BiaskitError: unknown formula.
+    """
+    pairs = tokens * (tokens + 1) / 2 if causal else tokens * tokens
+    return tokens * _linear(dims, formula) + 2 * pairs * _width(dims, formula)
+
+
+def prefill_cost(
+    dims: Dims, n_text: float, visual: Visual, formula: str = "fastv", *, causal: bool = False, lm_head: bool = False
+) -> float:
+    """Return the multiply-adds of one sample's prefill.
+
+    Args:
+        dims: sizes. n_text: t, text tokens. visual: see the module's text.
+        formula, causal: see `layer_cost`. lm_head: count the head at the last position.
+
+    Raises:
+        BiaskitError: unknown formula, or `visual` that does not fit the model.
+    """
+    total = sum(layer_cost(dims, count, formula, causal=causal) for count in tokens_per_layer(dims, n_text, visual))
+    return total + (dims.hidden * dims.vocab if lm_head else 0)
+
+
+def ceiling(dims: Dims, n_text: float, n_visual: float, visual: Visual, formula: str = "fastv", *, causal: bool = False) -> float:
+    """Return the speed-up of prefill if time were proportional to multiply-adds: all `n_visual` tokens in every layer, against `visual`."""
+    whole = prefill_cost(dims, n_text, [(0, n_visual)], formula, causal=causal)
+    return whole / prefill_cost(dims, n_text, visual, formula, causal=causal)
+
+
+def decode_cost(dims: Dims, n_text: float, visual: Visual, formula: str = "fastv", *, generated: int = 0, lm_head: bool = True) -> float:
+    """Return the multiply-adds of one decode step: a token that sees text, what is left of the image, `generated` tokens and itself.
+
+    Raises:
+        BiaskitError: unknown formula, or `visual` that does not fit the model.
+    """
+    seen = (count + generated + 1 for count in tokens_per_layer(dims, n_text, visual))
+    layers = sum(_linear(dims, formula) + 2 * keys * _width(dims, formula) for keys in seen)
+    return layers + (dims.hidden * dims.vocab if lm_head else 0)
+
+
+def cache_bytes(dims: Dims, n_text: float, visual: Visual, *, itemsize: int = 2) -> float:
+    """Return the bytes of one sample's keys and values after prefill: Σ over layers of (t + v) · 2 · Hkv · dh · itemsize.
+
+    Args:
+        dims: sizes. n_text: t; 0 counts visual tokens only, as the papers do. visual: see the module's text.
+        itemsize: bytes of a number, 2 for half precision.
+
+    Raises:
+        BiaskitError: `visual` does not fit the model.
+    """
+    return sum(tokens_per_layer(dims, n_text, visual)) * 2 * dims.kv_heads * dims.head_dim * itemsize
+
+
+def mean_tokens(dims: Dims, visual: Visual) -> float:
+    """Return T̄, visual tokens per layer averaged over all layers."""
+    return sum(tokens_per_layer(dims, 0, visual)) / dims.layers
