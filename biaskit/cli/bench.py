@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from biaskit.cli.bench_select import select
 
 if TYPE_CHECKING:
     from biaskit.families.load import Loaded
@@ -166,8 +166,7 @@ def run_all(
         raise typer.Exit(1)
 
 
-if find_spec("biaskit.cli.bench_select") is not None:
-    app.command("select")(importlib.import_module("biaskit.cli.bench_select").select)
+app.command("select")(select)
 
 
 def _model(name: str, random_weights: bool, shrink: str, device: str, dtype: str, attention: str) -> Loaded:

@@ -25,8 +25,8 @@ from biaskit.prior import Prior
 from biaskit.prompts import PROMPT, read_prompts
 from biaskit.pruners import Pruner, get_pruner
 
-LAYERS = (1, 3)
-"""K of the comparisons: before and after the layers in which the embedded model finds what it was asked for."""
+LAYERS = (1, 5)
+"""K of the comparisons: long before, and right after, the layer in which the embedded model finds what it was asked for."""
 RETENTION = 0.25
 
 Step = Callable[[str, int, int], None]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import sys
-import types
 
 import numpy as np
 import pytest
 from runs import KEPT, make_run
 
 from biaskit.errors import BiaskitError
+from biaskit.flops import Dims, prefill_cost
 from biaskit.report.average import averages
 from biaskit.report.bars import ablation
 from biaskit.report.cells import Cell, budgets, methods, plain_of, role, swept_methods
@@ -188,13 +187,11 @@ def test_costs_are_means_over_samples(results):
     assert cost.tokens == (2 * 144 + 6 * 36) / 8 and cost.kept == 36 and cost.cache_bytes == 8 * 64 * 2 * 50
 
 
-def test_flops_come_from_the_formulas_of_their_own_module(run, monkeypatch):
-    formulas = types.ModuleType("biaskit.flops")
-    formulas.Dims = lambda **sizes: sizes
-    formulas.prefill_cost = lambda dims, n_text, visual, formula: dims["layers"] * 1e6 + n_text * 1e3 + visual[-1][1]
-    monkeypatch.setitem(sys.modules, "biaskit.flops", formulas)
+def test_flops_are_means_over_samples_by_the_exact_formula(run):
+    sizes = Dims(**{name: run.manifest["dims"][name] for name in ("layers", "hidden", "inner", "heads", "kv_heads", "head_dim", "vocab")})
     found = costs(run, run.tasks[0])
-    assert found["none"].flops == 8e6 + 14e3 + 144 and found["fastv/r0.25"].flops == 8e6 + 14e3 + 36
+    assert found["none"].flops == prefill_cost(sizes, 14, [(0, 144)], "exact")
+    assert found["fastv/r0.25"].flops == prefill_cost(sizes, 14, [(0, 144), (2, 36)], "exact")
 
 
 def test_sweeps_are_found(results):
