@@ -26,7 +26,7 @@ SECTIONS = (1, 2, 2, 3, 4, 4)
 """Of the 16 rotary frequencies, highest first: how many turn with the frame, the row, the column, and once more with each of them.
 
 In one round (4, 6, 6) the columns would have the lowest frequencies alone, which turn by 0.04 over all 12 columns: no layer could tell one
-column from another. A small base instead (10) makes columns visible and leaves no slow frequencies, by which words find what they mean.
+column from another. A small base instead (10) makes columns visible, but leaves no frequency slow.
 """
 
 
