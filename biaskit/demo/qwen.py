@@ -50,7 +50,8 @@ class Qwen(Architecture):
         "decoder": f"Qwen2 with M-RoPE (sections {', '.join(map(str, SECTIONS))}; base {THETA:g})",
         "image": "<|vision_start|><|image_pad|><|vision_end|>",
         "boxes": ", as seen from the patch: the tower has no absolute positions",
-        "reader": f"the thing's box, size, colour and shape in their states at the input of layer {reads_at}, so that the\n  layers before it learn where in the image they are",
+        "reader": f"the thing's box, size, colour and shape in their states at the input of layer {reads_at}, so that the\n"
+        "  layers before it learn where in the image they are",
     }  # fmt: skip
 
     def make_config(self, layers: int = LAYERS) -> Any:
