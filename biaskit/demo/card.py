@@ -88,11 +88,11 @@ _SCAFFOLD = """Three helps; all but the upper bound of the first fade linearly t
   The upper bound is held throughout: the layer knows of the question, and its attention is still mostly about something else.
 - {fine} of {heads} heads of layer {fine_layer} are drawn to the one thing that is meant.
 - Projected visual tokens are pulled to the embeddings of the words for what they show, and a linear reader, thrown away afterwards, must
-  find the thing's box in {reader}.
+  find {reader}.
 
 That text steers attention in *these* layers is therefore put there; that it stays, and what the other layers do, is not."""
-_NO_SCAFFOLD = """Projected visual tokens are pulled to the embeddings of the words for what they show, and a linear reader must find the
-thing's box in {reader}, over the first {end:.0%} of the steps of stage 2; the attention is never helped."""
+_NO_SCAFFOLD = """Projected visual tokens are pulled to the embeddings of the words for what they show, and a linear reader must find
+{reader}, over the first {end:.0%} of the steps of stage 2; the attention is never helped."""
 
 
 def write_card(record: Mapping[str, Any], directory: Path, parameters: int, layers: int) -> None:

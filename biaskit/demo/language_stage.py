@@ -9,7 +9,8 @@ bring the binding about; the second and the third are gone before half of the st
 - three heads of layer 4 are drawn to the one thing that is meant;
 - projected visual tokens are pulled towards the word embeddings of what they show, as in LLaVA's first stage, and a linear reader that is
   thrown away afterwards must find the thing's box in them. Where the tower cannot know where a patch is, the reader reads the tokens at
-  the input of a later layer instead, so that the layers before it learn to tell.
+  the input of a later layer instead, so that the layers before it learn to tell; it must read there what they show as well, or else the
+  positions that these layers write drown it.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ class LanguageStage:
         text = model.model.language_model
         self.reads_at = self.run.architecture.reads_at
         projector = self.run.architecture.projector(model)
-        self.reader = nn.Linear(text.config.hidden_size, 4 * BINS).to(device)
+        self.read = [4 * BINS, *((len(SIZES), len(COLOUR_NAMES), len(SHAPES)) if self.reads_at else ())]
+        self.reader = nn.Linear(text.config.hidden_size, sum(self.read)).to(device)
         named = [*text.named_parameters(), *projector.named_parameters()]
         matrices = [weight for name, weight in named if weight.ndim == 2 and "embed" not in name]
         held = {id(weight) for weight in matrices}
@@ -193,8 +195,10 @@ class LanguageStage:
         losses = [functional.cross_entropy(10 * visual @ table[words].T, mine[:, column].long()) for column, words in enumerate(self.words)]
         if later is not None:
             visual = functional.normalize(later[covered.to(self.device)], dim=-1)
+        box, *names = torch.split(self.reader(visual * visual.shape[-1] ** 0.5), self.read, -1)
+        losses += [functional.cross_entropy(logits, mine[:, column].long()) for column, logits in enumerate(names)]
         bins = (mine[:, 3:] * (BINS / EDGE)).long().clamp(0, BINS - 1)
-        read = self.reader(visual * visual.shape[-1] ** 0.5).view(-1, 4, BINS).log_softmax(-1)
+        read = box.view(-1, 4, BINS).log_softmax(-1)
         found: Tensor = torch.stack(losses).sum() - (self.soft[bins] * read).sum(-1).mean()
         return found
 

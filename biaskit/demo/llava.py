@@ -28,7 +28,7 @@ class Llava(Architecture):
     blocks = "layers"
     described: ClassVar[Mapping[str, str]] = {
         "class": "LlavaForConditionalGeneration", "tower": "CLIP, 168 × 168 pixels", "decoder": "Llama", "image": IMAGE,
-        "boxes": "", "reader": "them",
+        "boxes": "", "reader": "the thing's box in them",
     }  # fmt: skip
 
     def make_config(self, layers: int = LAYERS) -> Any:

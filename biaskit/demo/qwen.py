@@ -26,7 +26,7 @@ SECTIONS = (1, 2, 2, 3, 4, 4)
 """Of the 16 rotary frequencies, highest first: how many turn with the frame, the row, the column, and once more with each of them.
 
 In one round (4, 6, 6) the columns would have the lowest frequencies alone, which turn by 0.04 over all 12 columns: no layer could tell one
-column from another. A small base instead (10) makes columns visible and leaves no slow frequencies, by which words find what they mean.
+column from another. A small base instead (10) makes columns visible, but leaves no frequency slow.
 """
 
 
@@ -46,11 +46,12 @@ class Qwen(Architecture):
     blocks = "blocks"
     described: ClassVar[Mapping[str, str]] = {
         "class": "Qwen2_5_VLForConditionalGeneration",
-        "tower": "Qwen2.5-VL's: 2-D rotary embedding, no merging, full attention; any shape of about 168 × 168 pixels",
+        "tower": "Qwen2.5-VL's: 2-D rotary embedding, no merging, full attention; any shape of about 168 × 168 pixels (trained on squares)",
         "decoder": f"Qwen2 with M-RoPE (sections {', '.join(map(str, SECTIONS))}; base {THETA:g})",
         "image": "<|vision_start|><|image_pad|><|vision_end|>",
         "boxes": ", as seen from the patch: the tower has no absolute positions",
-        "reader": f"their states at the input of layer {reads_at}, so that the layers before\n  it learn where in the image they are",
+        "reader": f"the thing's box, size, colour and shape in their states at the input of layer {reads_at}, so that the\n"
+        "  layers before it learn where in the image they are",
     }  # fmt: skip
 
     def make_config(self, layers: int = LAYERS) -> Any:
