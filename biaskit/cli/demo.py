@@ -10,12 +10,19 @@ import typer
 
 
 def demo(
+    model: Annotated[str, typer.Option("--model", "-m", help="Embedded model: demo, or its sibling demo-qwen.")] = "demo",
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for priors and figures.")] = Path("demo-output"),
     samples: Annotated[int, typer.Option(min=20, help="Scenes to calibrate on, for each of two prompts.")] = 1000,
     questions: Annotated[int, typer.Option(min=20, help="Questions to ask each method.")] = 300,
     as_json: Annotated[bool, typer.Option("--json", help="Report as JSON on stdout.")] = False,
 ) -> None:
     """Calibrate the embedded model, draw its bias, and ask it where things are, with and without pruning."""
+    from biaskit.errors import BiaskitError
+    from biaskit.families.catalog import EMBEDDED
+    from biaskit.registry import did_you_mean
+
+    if model not in EMBEDDED:
+        raise BiaskitError(f"{model!r} is no embedded model", did_you_mean(model, EMBEDDED))
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.table import Table
@@ -24,7 +31,7 @@ def demo(
     from biaskit.demo.run import LAYERS, RETENTION, run, table, verdict
     from biaskit.families.load import load_model
 
-    loaded = load_model("demo", device="cpu", say=say)
+    loaded = load_model(model, device="cpu", say=say)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bars: dict[str, Any] = {}

@@ -14,13 +14,14 @@ app = typer.Typer(help="Model families and checkpoints.", no_args_is_help=True)
 def show_list(as_json: Annotated[bool, typer.Option("--json", help="Report as JSON on stdout.")] = False) -> None:
     """List the short names and the supported model types."""
     from biaskit.families import families
-    from biaskit.families.catalog import CHECKPOINTS
+    from biaskit.families.catalog import CHECKPOINTS, EMBEDDED
 
     if as_json:
         print(
             json.dumps(
                 {
                     "checkpoints": [{"name": name, **vars(entry)} for name, entry in CHECKPOINTS.items()],
+                    "embedded": list(EMBEDDED),
                     "model_types": {name: family.title for name, family in families},
                 },
                 indent=2,
@@ -38,6 +39,7 @@ def show_list(as_json: Annotated[bool, typer.Option("--json", help="Report as JS
     for note in {entry.note: None for entry in CHECKPOINTS.values() if entry.note}:
         names = ", ".join(name for name, entry in CHECKPOINTS.items() if entry.note == note)
         console.print(f"{names}: {note}.", highlight=False)
+    console.print(f"Embedded in the package, tiny, trained on drawn scenes only: {', '.join(EMBEDDED)}.", highlight=False)
     console.print(f"Any hub id or directory of these model types works too: {', '.join(families.names())}.", highlight=False)
 
 
