@@ -12,8 +12,13 @@ def test_demo_runs_the_whole_chain(tmp_path):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     scores = {(row["method"], row["layer"]): row["accuracy"] for row in found["rows"]}
-    assert {layer for _, layer in scores} == {1, 3} and len(scores) == 16
-    assert scores["no pruning", 1] == scores["no pruning", 3] > 0.7, "the embedded model must find most things"
-    assert scores["FastV", 1] < scores["FastV", 3], "before layer 1 attention knows nothing of the question"
+    assert {layer for _, layer in scores} == {1, 5} and len(scores) == 16
+    assert scores["no pruning", 1] == scores["no pruning", 5] > 0.7, "the embedded model must find most things"
+    assert scores["FastV", 1] < scores["FastV", 5], "before layer 1 attention knows nothing of the question"
     assert all((tmp_path / "out" / name).is_file() for name in ("neutral.safetensors", "task.safetensors", "heatmap.png"))
-    assert "K = 3" in found["verdict"] and -1 <= found["correlation"]["1"] <= 1
+    assert "K = 5" in found["verdict"] and -1 <= found["correlation"]["1"] <= 1
+
+
+def test_only_embedded_models_have_a_demo(tmp_path):
+    done = biaskit("demo", "--model", "demo-qwne", "--out", tmp_path / "out")
+    assert done.returncode == 1 and "demo-qwen" in done.stderr and not (tmp_path / "out").exists()
