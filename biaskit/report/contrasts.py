@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from biaskit.errors import BiaskitError
-from biaskit.report.average import mean_over_tasks
+from biaskit.report.average import draws_of_tasks, mean_over_tasks
 from biaskit.report.cells import find, role
 from biaskit.report.results import Comparison, TaskResults, compare
-from biaskit.resampling import Estimate, bootstrap
+from biaskit.resampling import Estimate, Floats, bootstrap
 from biaskit.significance import holm
 
 _SUBJECTS = {
@@ -131,7 +131,10 @@ def _paragraph(results: Sequence[TaskResults], contrasts: Sequence[Contrast], ve
             "Whether debiasing helps cannot be said from this run: it has no debiased method beside what it must be compared with. "
             "Run for instance --pruner none,random,divprune,fastv,fastv+prior,d2pruner+prior,d2pruner@strength=0."
         )
-    sentences = [_question(results, [c for c in contrasts if c.question == question], verdicts[question], alpha) for question in verdicts]
+    draws = draws_of_tasks(results)
+    sentences = [
+        _question(results, [c for c in contrasts if c.question == question], verdicts[question], alpha, draws) for question in verdicts
+    ]
     where = _where(results, contrasts)
     n = ", ".join(_extent(result) for result in results)
     tail = (
@@ -171,7 +174,9 @@ def _clause(question: str, verdict: str) -> str:
     }.get(verdict, f"{left} is better than {right} in places and worse in others")
 
 
-def _question(results: Sequence[TaskResults], contrasts: Sequence[Contrast], verdict: str, alpha: float) -> str:
+def _question(
+    results: Sequence[TaskResults], contrasts: Sequence[Contrast], verdict: str, alpha: float, draws: Mapping[str, Floats]
+) -> str:
     """A question, its verdict, and the numbers behind it: first averaged over tasks, then where it is decided."""
     words = []
     budgets = dict.fromkeys(contrast.found.budget for contrast in contrasts)
@@ -188,7 +193,7 @@ def _question(results: Sequence[TaskResults], contrasts: Sequence[Contrast], ver
             parts.append((result, lambda means, a=a, b=b: means[..., a] - means[..., b]))
         signs = [contrast.found.wins(alpha) for contrast in here]
         decided = _count(signs.count(1), signs.count(-1), len(here))
-        words.append(f"{points(mean_over_tasks(parts))} at {budget} averaged over tasks ({decided})")
+        words.append(f"{points(mean_over_tasks(parts, draws))} at {budget} averaged over tasks ({decided})")
     return f"{contrasts[0].question}: {verdict}. The difference is {', '.join(words)}."
 
 
@@ -213,9 +218,8 @@ def _where(results: Sequence[TaskResults], contrasts: Sequence[Contrast]) -> lis
     if len(found) < 2:
         return []
     words = ", ".join(f"{points(difference)} for {value} ({n} questions)" for value, n, difference in found)
-    return [
-        f"By {kind} of what is asked about, on {largest.task} at {largest.found.budget}, {largest.found.a} − {largest.found.b} is {words}."
-    ]
+    place = f"By {kind} of what is asked about, on {largest.task} at {largest.found.budget}, where that difference is largest"
+    return [f"{place}, {largest.found.a} − {largest.found.b} is {words} (intervals not corrected)."]
 
 
 def _differences(result: TaskResults, kind: str, a: int, b: int) -> list[tuple[str, int, Estimate]]:

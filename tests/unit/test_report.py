@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
-import sys
-import types
 
 import numpy as np
 import pytest
 from runs import KEPT, make_run
 
 from biaskit.errors import BiaskitError
-from biaskit.report.average import averages
+from biaskit.report.average import averages, draws_of_tasks, mean_over_tasks
 from biaskit.report.bars import ablation
 from biaskit.report.cells import Cell, budgets, methods, plain_of, role, swept_methods
 from biaskit.report.contents import Report
@@ -109,6 +108,24 @@ def test_average_is_the_mean_of_ratios(results):
     assert found["none", "25 %"].value == found["none", "25 %"].low == 1
 
 
+def test_tasks_on_the_same_images_are_resampled_together(results):
+    """The same answers twice say no more than once; on other images they would say √2 times as much."""
+    task = results[0].run
+    again = dataclasses.replace(task, task="again")
+    apart = dataclasses.replace(again, images=[f"other/{name}" for name in task.images])
+    cell = results[0].at("fastv", "25 %")
+
+    def width(second):
+        two = [results[0], dataclasses.replace(results[0], run=second)]
+        draws = draws_of_tasks(two)
+        found = mean_over_tasks([(one, one.measure.share(cell, task.unpruned)) for one in two], draws)
+        return found.high - found.low
+
+    single = results[0].measure.ratio(results[0].resampled, cell, task.unpruned, "percentile")
+    assert width(again) == pytest.approx(single.high - single.low, rel=0.1)
+    assert width(apart) == pytest.approx((single.high - single.low) / math.sqrt(2), rel=0.15)
+
+
 def test_the_conclusion_finds_what_was_put_in(results):
     found = conclude(results)
     assert set(found.verdicts.values()) == {"helps"} and len(found.verdicts) == 4
@@ -188,13 +205,15 @@ def test_costs_are_means_over_samples(results):
     assert cost.tokens == (2 * 144 + 6 * 36) / 8 and cost.kept == 36 and cost.cache_bytes == 8 * 64 * 2 * 50
 
 
-def test_flops_come_from_the_formulas_of_their_own_module(run, monkeypatch):
-    formulas = types.ModuleType("biaskit.flops")
-    formulas.Dims = lambda **sizes: sizes
-    formulas.prefill_cost = lambda dims, n_text, visual, formula: dims["layers"] * 1e6 + n_text * 1e3 + visual[-1][1]
-    monkeypatch.setitem(sys.modules, "biaskit.flops", formulas)
+def test_flops_are_those_of_each_question_and_averaged(run):
+    """Two layers of 8 see all visual tokens; d = 64, inner = 192, 4 query and 2 key heads of 16, counted by hand."""
+
+    def layer(n):
+        return n * 64 * (4 * 16 * 2 + 2 * 16 * 2) + 2 * n * n * 64 + 3 * n * 64 * 192
+
     found = costs(run, run.tasks[0])
-    assert found["none"].flops == 8e6 + 14e3 + 144 and found["fastv/r0.25"].flops == 8e6 + 14e3 + 36
+    assert found["none"].flops == 8 * layer(144 + 14)
+    assert found["fastv/r0.25"].flops == 2 * layer(144 + 14) + 6 * layer(36 + 14)
 
 
 def test_sweeps_are_found(results):
@@ -261,10 +280,12 @@ def test_what_cannot_be_read_is_named(tmp_path):
     folder = make_run(tmp_path / "a", n=6, tasks=("scenes-where",), kept={})
     whole = (folder / "results.jsonl").read_text().splitlines(keepends=True)
     for text, message in (
-        ("".join([whole[0], "{}\n", *whole[1:]]), "line 2 is not an answer"),
+        ("".join([whole[0], "{}\n", *whole[1:]]), r"line 2 is no answer of a validation: no task and no cell and no id"),
         ("".join([whole[0], whole[0]]), "none answers scenes-where/0 twice"),
         ("", "has no answers yet"),
-        (whole[0].replace('"iou50": ', '"iou50": NaN, "old": '), "score iou50 is not a number"),
+        (whole[0].replace('"iou50": ', '"iou50": NaN, "old": '), "line 1 .* score iou50 is not a number"),
+        (whole[0].replace('"iou50": ', '"iou50": "x", "old": '), "line 1 .* score iou50 is not a number"),
+        ("[1]\n", "line 1 .* no JSON object"),
     ):
         (folder / "results.jsonl").write_text(text)
         with pytest.raises(BiaskitError, match=message):
