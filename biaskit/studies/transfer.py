@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,16 @@ from biaskit.bias import compare
 from biaskit.calibration import Progress
 from biaskit.errors import BiaskitError
 from biaskit.families.load import Loaded, load_model
+from biaskit.images import open_source
 from biaskit.prior import Prior
-from biaskit.pruners import pruners
+from biaskit.pruners import get_pruner, pruners
 from biaskit.resampling import half_width
-from biaskit.studies.conditions import Condition, adopt, described, prior_of
+from biaskit.studies.conditions import MEAN, Condition, adopt, described, prior_of
 from biaskit.studies.enough import settle
 from biaskit.tasks.base import Task
 from biaskit.validation.cells import Grid
 from biaskit.validation.directory import read_results
+from biaskit.validation.plan import opened
 from biaskit.validation.runner import validate
 
 
@@ -108,7 +110,7 @@ def transfer(
     """
     tell = report or (lambda what, done, total: None)
     out.mkdir(parents=True, exist_ok=True)
-    asking = asking or Asking()
+    asking = _checked(asking or Asking(), group, samples, seed, layers)
     models = dict(loaded or {})
     priors: dict[str, Prior] = {}
     for condition in group:
@@ -133,6 +135,21 @@ def transfer(
             home = mine[0] if len(mine) < len(priors) else None
             scores += _tried(models[name], fitting, asking, folder, home, batch_size, tell)
     return Study(axis, group, samples, maps, scores, asking)
+
+
+def _checked(asking: Asking, group: Sequence[Condition], samples: int, seed: int, layers: Sequence[int] | str) -> Asking:
+    """Open what is named and return it opened, so that a slip shows before the first calibration and not after the last."""
+    for name in dict.fromkeys(condition.data.removeprefix(MEAN) for condition in group):
+        open_source(name, n=samples, seed=seed)
+    if not asking.tasks:
+        return asking
+    get_pruner(asking.pruner, retention=asking.retention)
+    if not isinstance(layers, str) and asking.layer - 1 not in layers:
+        raise BiaskitError(
+            f"{asking.pruner} at K = {asking.layer} reads layer {asking.layer - 1}, which is not among the layers {list(layers)}",
+            "calibrate that layer, too, or choose another K",
+        )
+    return replace(asking, tasks=[opened(task, asking.questions) if isinstance(task, str) else task for task in asking.tasks])
 
 
 def _reliability(prior: Prior) -> dict[int, float]:
