@@ -132,6 +132,23 @@ def grouped(table: Floats, groups: Sequence[Any] | None) -> tuple[Floats, Floats
     return sums, np.bincount(index).astype(np.float64)
 
 
+def half_width(values: ArrayLike, groups: Sequence[Any] | None = None) -> float:
+    """Return the half-width of a mean's 95 % interval without resampling: 1.96 standard errors; nan for a single group.
+
+    Questions of one image are no independent samples: the error is that of the mean of groups, V = G/(G − 1)·Σ_g (Σ_i x_gi − n_g·x̄)² / n²
+    (W. G. Cochran, "Sampling Techniques", 1977, section 6.3 for a ratio estimate). With groups of one it is the usual s²/n.
+
+    Args:
+        values: [n]. groups: [n], the image of each; None takes all for independent.
+    """
+    table = np.asarray(values, dtype=np.float64)[:, None]
+    sums, sizes = grouped(table, groups)
+    if len(sums) < 2:
+        return math.nan
+    gaps = sums[:, 0] - sizes * table.mean()
+    return 1.96 * math.sqrt(len(sums) / (len(sums) - 1) * float((gaps**2).sum())) / len(table)
+
+
 def _weights(random: np.random.Generator, count: int, n: int) -> Floats:
     """How often each of n groups is drawn in each of `count` resamples of n: [count, n]."""
     drawn = random.integers(0, n, size=(count, n), dtype=np.int64)

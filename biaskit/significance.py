@@ -53,7 +53,7 @@ def sign_flip(differences: ArrayLike, groups: Sequence[Any] | None = None, flips
     """
     table = np.asarray(differences, dtype=np.float64)
     sums, _ = grouped(table, groups)
-    sums[np.abs(sums) < 1e-12] = 0.0
+    sums = np.where(np.abs(sums) < 1e-12, 0.0, sums)
     p = np.ones(table.shape[1])
     many = []
     for column in range(table.shape[1]):

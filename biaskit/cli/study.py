@@ -103,12 +103,13 @@ def enough(
 ) -> None:
     """Find how many calibration images are enough, from one pass over them."""
     from biaskit.cli.calibrate import _layers, say
+    from biaskit.cli.folder import made
     from biaskit.families.load import load_model
     from biaskit.studies.conditions import Condition, described, prior_of
     from biaskit.studies.enough import needed, settle
     from biaskit.studies.enough_figure import draw_enough
 
-    out.mkdir(parents=True, exist_ok=True)
+    made(out)
     condition = Condition("prior", model, data, prompt)
     wanted = _layers(layers) or "all"
     with _Bars() as bars:
@@ -150,13 +151,14 @@ def _run(
 ) -> None:  # fmt: skip
     """Do a study of transfer, write it down and print it."""
     from biaskit.cli.calibrate import _layers
+    from biaskit.cli.folder import made
     from biaskit.studies.transfer import transfer as run
     from biaskit.studies.transfer_figure import draw_transfer
 
     wanted = _layers(layers) or "all"
     with _Bars() as bars:
         study = run(
-            axis, group, out, samples=samples, seed=seed, layers=wanted, batch_size=batch_size, asking=asking, reference=reference,
+            axis, group, made(out), samples=samples, seed=seed, layers=wanted, batch_size=batch_size, asking=asking, reference=reference,
             report=bars,
         )  # fmt: skip
     title = "Priors from pictures without content" if reference else ""

@@ -24,12 +24,12 @@ def analyse(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure kept sets: importance retained, Hopkins statistic, spacing, coverage of the object; draw Pareto plot and overlaps."""
+    from biaskit.cli.folder import made
     from biaskit.errors import BiaskitError
     from biaskit.selections import overlap_matrix, pareto, read_selections
 
     found = read_selections(directory)
-    folder = out or directory
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = made(out or directory)
     files, notes = [], []
     for name, draw in (
         ("pareto.png", lambda path: pareto(found, path, task=task, importance=importance, force=force)),

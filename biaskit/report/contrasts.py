@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from biaskit.errors import BiaskitError
-from biaskit.report.average import mean_over_tasks
+from biaskit.report.average import draws_of_tasks, mean_over_tasks
 from biaskit.report.cells import find, role
 from biaskit.report.results import Comparison, TaskResults, compare
-from biaskit.resampling import Estimate, bootstrap
+from biaskit.resampling import Estimate, Floats, bootstrap
 from biaskit.significance import holm
 
 _SUBJECTS = {
@@ -76,26 +76,39 @@ def conclude(results: Sequence[TaskResults]) -> Conclusion:
 
 
 def _pairs(result: TaskResults, budget: str) -> list[tuple[str, str, str]]:
-    """Questions that can be asked at a budget: (question, a, b)."""
+    """Questions that can be asked at a budget: (question, a, b); one a prior, where a run has several."""
     cells = result.run.cells
-    roles: dict[str, str] = {}
+    roles: dict[str, list[str]] = {}
     for method in result.methods:
         index = find(cells, method, budget)
         name = None if index is None or cells[index].unpruned else role(cells[index])
         if name is not None:
-            roles.setdefault(name, method)
-    pairs = [(_SUBJECTS[p], roles[f"{p}, debiased"], roles[p]) for p in ("fastv", "d2pruner") if {p, f"{p}, debiased"} <= set(roles)]
+            roles.setdefault(name, []).append(method)
+    pairs = []
+    for pruner in ("fastv", "d2pruner"):
+        debiased = roles.get(f"{pruner}, debiased", [])
+        plain = roles.get(pruner, [])[:1]
+        pairs += [(_named(_SUBJECTS[pruner], method, debiased), method, other) for method in debiased for other in plain]
     champion = next((name for name in ("d2pruner, debiased", "fastv, debiased") if name in roles), None)
     if champion is None:
         return pairs
     title = {"d2pruner, debiased": "Debiased D2Pruner", "fastv, debiased": "Debiased FastV"}[champion]
-    if "random" in roles:
-        pairs.append((_SUBJECTS["random"].format(debiased=title), roles[champion], roles["random"]))
-    blind = [method for name, method in roles.items() if name not in ("random", champion) and reads_no_attention(name)]
-    if blind:
-        best = max(blind, key=lambda method: result.scores[_index(result, method, budget)].value)
-        pairs.append((_SUBJECTS["blind"].format(debiased=title), roles[champion], best))
+    blind = [method for name, mine in roles.items() if name not in ("random", champion) and reads_no_attention(name) for method in mine]
+    best = max(blind, key=lambda method: result.scores[_index(result, method, budget)].value, default=None)
+    for question, other in (("random", roles.get("random", [None])[0]), ("blind", best)):
+        for method in roles[champion] if other is not None else []:
+            ours = title if len(roles[champion]) == 1 else f"{title} ({_prior_of(method)} prior)"
+            pairs.append((_SUBJECTS[question].format(debiased=ours), method, str(other)))
     return pairs
+
+
+def _prior_of(method: str) -> str:
+    return method.rpartition("+")[2]
+
+
+def _named(question: str, method: str, debiased: Sequence[str]) -> str:
+    """Name the prior in a question, where there are several."""
+    return question if len(debiased) == 1 else question.replace("the prior", f"the {_prior_of(method)} prior", 1)
 
 
 def _index(result: TaskResults, method: str, budget: str) -> int:
@@ -131,7 +144,10 @@ def _paragraph(results: Sequence[TaskResults], contrasts: Sequence[Contrast], ve
             "Whether debiasing helps cannot be said from this run: it has no debiased method beside what it must be compared with. "
             "Run for instance --pruner none,random,divprune,fastv,fastv+prior,d2pruner+prior,d2pruner@strength=0."
         )
-    sentences = [_question(results, [c for c in contrasts if c.question == question], verdicts[question], alpha) for question in verdicts]
+    draws = draws_of_tasks(results)
+    sentences = [
+        _question(results, [c for c in contrasts if c.question == question], verdicts[question], alpha, draws) for question in verdicts
+    ]
     where = _where(results, contrasts)
     n = ", ".join(_extent(result) for result in results)
     tail = (
@@ -155,13 +171,13 @@ def _opening(verdicts: dict[str, str]) -> str:
 def _clause(question: str, verdict: str) -> str:
     left, right = question.split(" against ")
     if right.endswith("without it"):
-        title = left.removesuffix(" with the prior")
+        title, _, prior = left.partition(" with ")
         return {
-            "helps": f"the prior helps {title}",
-            "hurts": f"the prior hurts {title}",
-            "cannot tell": f"whether the prior helps {title} cannot be told",
-            "makes no difference": f"the prior changes not one score of {title}",
-        }.get(verdict, f"the prior helps {title} in places and hurts it in others")
+            "helps": f"{prior} helps {title}",
+            "hurts": f"{prior} hurts {title}",
+            "cannot tell": f"whether {prior} helps {title} cannot be told",
+            "makes no difference": f"{prior} changes not one score of {title}",
+        }.get(verdict, f"{prior} helps {title} in places and hurts it in others")
     left = left[0].lower() + left[1:]
     return {
         "helps": f"{left} is better than {right}",
@@ -171,7 +187,9 @@ def _clause(question: str, verdict: str) -> str:
     }.get(verdict, f"{left} is better than {right} in places and worse in others")
 
 
-def _question(results: Sequence[TaskResults], contrasts: Sequence[Contrast], verdict: str, alpha: float) -> str:
+def _question(
+    results: Sequence[TaskResults], contrasts: Sequence[Contrast], verdict: str, alpha: float, draws: Mapping[str, Floats]
+) -> str:
     """A question, its verdict, and the numbers behind it: first averaged over tasks, then where it is decided."""
     words = []
     budgets = dict.fromkeys(contrast.found.budget for contrast in contrasts)
@@ -188,7 +206,7 @@ def _question(results: Sequence[TaskResults], contrasts: Sequence[Contrast], ver
             parts.append((result, lambda means, a=a, b=b: means[..., a] - means[..., b]))
         signs = [contrast.found.wins(alpha) for contrast in here]
         decided = _count(signs.count(1), signs.count(-1), len(here))
-        words.append(f"{points(mean_over_tasks(parts))} at {budget} averaged over tasks ({decided})")
+        words.append(f"{points(mean_over_tasks(parts, draws))} at {budget} averaged over tasks ({decided})")
     return f"{contrasts[0].question}: {verdict}. The difference is {', '.join(words)}."
 
 
@@ -213,9 +231,8 @@ def _where(results: Sequence[TaskResults], contrasts: Sequence[Contrast]) -> lis
     if len(found) < 2:
         return []
     words = ", ".join(f"{points(difference)} for {value} ({n} questions)" for value, n, difference in found)
-    return [
-        f"By {kind} of what is asked about, on {largest.task} at {largest.found.budget}, {largest.found.a} − {largest.found.b} is {words}."
-    ]
+    place = f"By {kind} of what is asked about, on {largest.task} at {largest.found.budget}, where that difference is largest"
+    return [f"{place}, {largest.found.a} − {largest.found.b} is {words} (intervals not corrected)."]
 
 
 def _differences(result: TaskResults, kind: str, a: int, b: int) -> list[tuple[str, int, Estimate]]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from biaskit.answer_lines import answer_lines, is_cut
 from biaskit.errors import BiaskitError
 from biaskit.report.cells import Cell
 
@@ -138,24 +139,14 @@ def _metric(manifest: Mapping[str, Any], task: str) -> str | None:
 
 def _records(path: Path, notes: list[str]) -> Iterator[dict[str, Any]]:
     seen: set[tuple[str, str, str]] = set()
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-                key = (record["task"], record["cell"], record["id"])
-            except (ValueError, KeyError, TypeError) as error:
-                if not line.endswith("\n"):  # only the last line can be without an end
-                    notes.append("The last line of results.jsonl is cut off, and left aside: the run was stopped while it wrote.")
-                    return
-                raise BiaskitError(
-                    f"{path}, line {number} is not an answer of a run: {error}", "remove that line, or repeat the run in a new folder"
-                ) from error
-            if key in seen:
-                raise BiaskitError(f"{path}, line {number}: {key[1]} answers {key[2]} twice", "repeat the run in a new folder")
-            seen.add(key)
-            yield {name: record[name] for name in _READ if name in record}
+    for number, (_, _, record) in enumerate(answer_lines(path), 1):
+        key = (record["task"], record["cell"], record["id"])
+        if key in seen:
+            raise BiaskitError(f"{path}, line {number}: {key[1]} answers {key[2]} twice", "repeat the run in a new folder")
+        seen.add(key)
+        yield {name: record[name] for name in _READ if name in record}
+    if is_cut(path):
+        notes.append("The last line of results.jsonl is cut off, and left aside: the run was stopped while it wrote.")
 
 
 def _common(answers: Mapping[str, Mapping[str, Any]], notes: list[str]) -> tuple[list[str], list[str]]:
@@ -187,9 +178,6 @@ def _task(name: str, records: Sequence[dict[str, Any]], metric: str | None) -> T
     if metric is None or metric not in keys:
         raise BiaskitError(f"{name}: answers have no score {metric!r}, only {', '.join(keys) or 'none'}", "repeat the run in a new folder")
     scores = {key: np.array([[float(record["scores"][key]) for record in row] for row in table]) for key in keys}
-    bad = [key for key, values in scores.items() if not np.isfinite(values).all()]
-    if bad:
-        raise BiaskitError(f"{name}: score {bad[0]} is not a number everywhere", "scores are numbers: correct the task, and repeat the run")
     return TaskRun(
         task=name,
         metric=metric,

@@ -218,7 +218,7 @@ def average_table(found: Sequence[Average]) -> Table | None:
         strong = [cell is not None and cell.value == best[b] and method != UNPRUNED for cell, b in zip(cells, budgets, strict=True)]
         rows.append([Entry(name(method)), *(entry(c, unit=" %", strong=s) for c, s in zip(cells, strong, strict=True))])
     what = f"Mean over {found[0].tasks} tasks of score / unpruned score, as the papers' Avg"
-    note = f"{what}; percentile intervals, tasks resampled independently."
+    note = f"{what}; percentile intervals; tasks are resampled independently, but by image and together where they share images."
     return Table("average", "Average over tasks, relative to the unpruned model", ["method", *budgets], rows, [note])
 
 

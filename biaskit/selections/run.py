@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from biaskit.answer_lines import answer_lines
 from biaskit.errors import BiaskitError
 from biaskit.kept.overlap import jaccard, jaccard_by_chance, overlap_coefficient
+from biaskit.resampling import half_width
 
 _HINT = "run `biaskit validate … --analyse --out DIR` for this model and task"
 
@@ -27,7 +29,7 @@ class Point:
 
     Attributes:
         task: "" where several are pooled. cell: the label. method: the cell without its retention. retention: share kept.
-        n: questions. means: measure → mean over questions. half_widths: measure → 95 % half-width over questions (normal).
+        n: questions. means: measure → mean over questions. half_widths: measure → 95 % half-width (normal, over images), nan for one.
     """
 
     task: str
@@ -40,7 +42,8 @@ class Point:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as plain JSON."""
-        return {**vars(self), "means": dict(self.means), "half_widths": dict(self.half_widths)}
+        half = {name: None if math.isnan(value) else value for name, value in self.half_widths.items()}
+        return {**vars(self), "means": dict(self.means), "half_widths": half}
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,22 +134,11 @@ def read_selections(directory: Path | str) -> Selections:
     path = directory / "results.jsonl"
     if not path.is_file():
         raise BiaskitError(f"there is no {path}", _HINT)
-    records = [record for record in _lines(path) if record.get("selection") or (record.get("kept") and record.get("retention", 1) < 1)]
+    answers = (record for _, _, record in answer_lines(path))
+    records = [record for record in answers if record.get("selection") or (record.get("kept") and record.get("retention", 1) < 1)]
     if not records:
         raise BiaskitError(f"{path} has no measures of selections", _HINT)
     return Selections(directory, _settings(directory / "run.json"), records)
-
-
-def _lines(path: Path) -> Iterable[dict[str, Any]]:
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                record = json.loads(line)
-            except ValueError:
-                if line.endswith("\n"):
-                    raise BiaskitError(f"line {number} of {path} is no JSON", "the file was changed by hand: run it again") from None
-                return  # a run that was killed in the middle of its last line
-            yield record
 
 
 def _settings(path: Path) -> dict[str, Any]:
@@ -165,6 +157,7 @@ def _method(cell: str) -> str:
 def _point(task: str, cell: str, records: Sequence[Mapping[str, Any]]) -> Point:
     measures = dict.fromkeys(name for record in records for name in record["selection"])
     values = {name: np.array([record["selection"][name] for record in records if name in record["selection"]]) for name in measures}
-    half = {name: 1.96 * float(v.std(ddof=1)) / math.sqrt(len(v)) if len(v) > 1 else 0.0 for name, v in values.items()}
+    images = {name: [record.get("image", record["id"]) for record in records if name in record["selection"]] for name in measures}
+    half = {name: half_width(v, images[name]) for name, v in values.items()}
     means = {name: float(v.mean()) for name, v in values.items()}
     return Point(task, cell, _method(cell), float(records[0]["retention"]), len(records), means, half)

@@ -6,10 +6,9 @@ questions: what does it cost to swap priors?
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,16 @@ from biaskit.bias import compare
 from biaskit.calibration import Progress
 from biaskit.errors import BiaskitError
 from biaskit.families.load import Loaded, load_model
+from biaskit.images import open_source
 from biaskit.prior import Prior
-from biaskit.pruners import pruners
-from biaskit.studies.conditions import Condition, adopt, described, prior_of
+from biaskit.pruners import get_pruner, pruners
+from biaskit.resampling import half_width
+from biaskit.studies.conditions import MEAN, Condition, adopt, described, prior_of
 from biaskit.studies.enough import settle
 from biaskit.tasks.base import Task
 from biaskit.validation.cells import Grid
+from biaskit.validation.directory import read_results
+from biaskit.validation.plan import opened
 from biaskit.validation.runner import validate
 
 
@@ -52,7 +55,7 @@ class Study:
         axis: what was varied. conditions: how. samples: images of each prior.
         maps: pair by pair and layer by layer, the columns of `bias.compare` with `a`, `b` and `ceiling`: the correlation that two priors of
             the same truth would have, given how reliable each is (the root of the product of their reliabilities).
-        scores: task by task and prior by prior: `score`, and `gain` over no prior, with 95 % half-widths, paired over questions.
+        scores: task by task and prior by prior: `score`, and `gain` over no prior, with 95 % half-widths over images, paired.
         asking: how the scores were made.
     """
 
@@ -72,7 +75,7 @@ class Study:
             "conditions": [dict(described(condition)) for condition in self.conditions],
             "asking": how if self.scores else None,
             "maps": [dict(row) for row in self.maps],
-            "scores": [dict(row) for row in self.scores],
+            "scores": [{key: None if value != value else value for key, value in row.items()} for row in self.scores],  # nan is not JSON
         }
 
 
@@ -107,7 +110,7 @@ def transfer(
     """
     tell = report or (lambda what, done, total: None)
     out.mkdir(parents=True, exist_ok=True)
-    asking = asking or Asking()
+    asking = _checked(asking or Asking(), group, samples, seed, layers)
     models = dict(loaded or {})
     priors: dict[str, Prior] = {}
     for condition in group:
@@ -132,6 +135,21 @@ def transfer(
             home = mine[0] if len(mine) < len(priors) else None
             scores += _tried(models[name], fitting, asking, folder, home, batch_size, tell)
     return Study(axis, group, samples, maps, scores, asking)
+
+
+def _checked(asking: Asking, group: Sequence[Condition], samples: int, seed: int, layers: Sequence[int] | str) -> Asking:
+    """Open what is named and return it opened, so that a slip shows before the first calibration and not after the last."""
+    for name in dict.fromkeys(condition.data.removeprefix(MEAN) for condition in group):
+        open_source(name, n=samples, seed=seed)
+    if not asking.tasks:
+        return asking
+    get_pruner(asking.pruner, retention=asking.retention)
+    if not isinstance(layers, str) and asking.layer - 1 not in layers:
+        raise BiaskitError(
+            f"{asking.pruner} at K = {asking.layer} reads layer {asking.layer - 1}, which is not among the layers {list(layers)}",
+            "calibrate that layer, too, or choose another K",
+        )
+    return replace(asking, tasks=[opened(task, asking.questions) if isinstance(task, str) else task for task in asking.tasks])
 
 
 def _reliability(prior: Prior) -> dict[int, float]:
@@ -170,24 +188,28 @@ def _tried(
         loaded, list(asking.tasks), grid, out=folder, limit=asking.questions, batch_size=batch_size, workers=0,
         report=lambda progress: tell(f"asking {progress.task}".strip(), progress.done, progress.total),
     )  # fmt: skip
-    metrics = {task["name"]: task["metric"] for task in done.manifest["tasks"]}
-    held: dict[tuple[str, str | None, str], dict[str, float]] = {}
-    names = {cell["cell"]: cell["prior_name"] or cell["pruner"] for cell in done.manifest["cells"]}
-    for line in (folder / "results.jsonl").read_text(encoding="ascii").splitlines():
-        record = json.loads(line)
-        prior = {"none": "unpruned", asking.pruner: "no prior"}.get(names[record["cell"]], names[record["cell"]])
-        held.setdefault((record["task"], home, prior), {})[record["id"]] = record["scores"][metrics[record["task"]]]
-    return [_score(task, where, prior, scores, held[task, where, "no prior"]) for (task, where, prior), scores in held.items()]
+    asked = {task for task, _ in done.scores}
+    metrics = {task["name"]: task["metric"] for task in done.manifest["tasks"] if task["name"] in asked}
+    held: dict[tuple[str, str], dict[str, tuple[float, str]]] = {}
+    # the folder may hold tasks and cells of an older study as well, with another pruner, depth or retention
+    names = {cell.label: cell.prior_name or {"none": "unpruned"}.get(cell.name, "no prior") for cell in grid.cells(loaded.model.config)}
+    for record in read_results(folder):
+        if record["cell"] in names and record["task"] in metrics:
+            score = record["scores"][metrics[record["task"]]]
+            held.setdefault((record["task"], names[record["cell"]]), {})[record["id"]] = (score, record["image"])
+    return [_score(task, home, prior, scores, held[task, "no prior"]) for (task, prior), scores in held.items()]
 
 
-def _score(task: str, home: str | None, prior: str, scores: Mapping[str, float], bare: Mapping[str, float]) -> dict[str, Any]:
-    """One row: mean score, and what the prior gains, paired over questions."""
-    values = np.array([scores[key] for key in sorted(scores)])
-    gain = values - np.array([bare[key] for key in sorted(scores)])
-    n = len(values)
+Scores = Mapping[str, tuple[float, str]]
+"""Question → its score and its image."""
 
-    def half_width(numbers: Any) -> float:
-        return 1.96 * float(numbers.std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0
 
-    more = {"gain": float(gain.mean()), "gain_half_width": half_width(gain)}
-    return {"task": task, "model_of": home, "prior": prior, "n": n, "score": float(values.mean()), "half_width": half_width(values), **more}
+def _score(task: str, home: str | None, prior: str, scores: Scores, bare: Scores) -> dict[str, Any]:
+    """One row: mean score, and what the prior gains, paired over questions; half-widths over images."""
+    asked = sorted(scores.keys() & bare.keys())
+    images = [scores[key][1] for key in asked]
+    values = np.array([scores[key][0] for key in asked])
+    gain = values - np.array([bare[key][0] for key in asked])
+    more = {"gain": float(gain.mean()), "gain_half_width": half_width(gain, images)}
+    mean = {"score": float(values.mean()), "half_width": half_width(values, images)}
+    return {"task": task, "model_of": home, "prior": prior, "n": len(asked), **mean, **more}

@@ -166,7 +166,8 @@ class Grid:
             fitting = [method for method in methods if method.name != NONE and self._has(method.name, key)]
             if not fitting:
                 known = {p.name for method in methods if method.name != NONE for p in pruners.get(method.name).parameters()}
-                raise BiaskitError(f"no method here has the parameter {short!r}", did_you_mean(short, known - {"retention", "budget"}))
+                hint = did_you_mean(short, known - {"retention", "budget"}) if known else "name methods that have parameters beside none"
+                raise BiaskitError(f"no method here has the parameter {short!r}", hint)
             made += [replace(method, settings={**method.settings, key: value}) for method in fitting for value in values]
         return made
 

@@ -16,6 +16,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
 
+from biaskit.answer_lines import answer_lines
 from biaskit.errors import BiaskitError, PriorError
 from biaskit.prior_format import write_file
 from biaskit.resume import uninterrupted
@@ -122,26 +123,15 @@ class Directory:
             metrics: task → its primary score.
 
         Raises:
-            BiaskitError: a line in the middle is broken.
+            BiaskitError: another line is no answer.
         """
         self.lines, self.size = {}, 0
         if not self.results.exists():
             return
-        with self.results.open("rb") as file:
-            for number, data in enumerate(file, 1):
-                if not data.endswith(b"\n"):
-                    break
-                try:
-                    record = json.loads(data)
-                    task = record["task"]
-                    score = record["scores"].get(metrics.get(task), 0.0)
-                    self.lines[task, record["cell"], record["id"]] = Line(self.size, self.size + len(data), score)
-                except (ValueError, KeyError, TypeError, AttributeError) as error:
-                    raise BiaskitError(
-                        f"{self.results}, line {number} is no answer of a validation",
-                        "delete that line (its question is asked again), or begin anew with --force",
-                    ) from error
-                self.size += len(data)
+        for start, end, record in answer_lines(self.results):
+            score = record["scores"].get(metrics.get(record["task"]), 0.0)
+            self.lines[record["task"], record["cell"], record["id"]] = Line(start, end, score)
+            self.size = end
 
     def rewrite(self, keys: Sequence[Key]) -> None:
         """Make the file consist of these answers in this order, in one step; nothing happens if it does already."""
@@ -211,10 +201,8 @@ def _lock(handle: int, path: Path) -> None:
 def read_results(path: Path) -> Iterator[dict[str, Any]]:
     """Iterate over the answers of a results directory, or of its results file; a cut last line is left out."""
     file = path / RESULTS if path.is_dir() else path
-    with file.open("rb") as lines:
-        for line in lines:
-            if line.endswith(b"\n"):
-                yield json.loads(line)
+    for _, _, record in answer_lines(file):
+        yield record
 
 
 def summaries(path: Path, summarise: Mapping[str, Callable[[Sequence[Mapping[str, Any]]], dict[str, float]]]) -> dict[tuple[str, str], Any]:

@@ -173,3 +173,46 @@ def test_the_commands(tmp_path):
     assert run("transfer", "-o", tmp_path / "x", "-m", "demo", "-d", "scenes", "--size", "small").exit_code == 2
     with pytest.raises(BiaskitError, match="nothing varies"):
         run("transfer", "-o", tmp_path / "x", "-m", "demo", "-d", "scenes")
+
+
+def test_slips_show_before_the_first_calibration(tmp_path):
+    same = ("transfer", "-o", tmp_path / "x", "-m", "demo", "-n", "16", "-d", "scenes")
+    for words, message in (
+        (("-d", "gray"), "unknown image source 'gray'"),
+        (("-d", "grey", "--task", "scenes-were"), "unknown task 'scenes-were'"),
+        (("-d", "grey", "--task", "scenes-where", "--pruner", "fastw"), "unknown pruner 'fastw'"),
+        (("-d", "grey", "--task", "scenes-where", "--layers", "1"), "layer 0, which is not among"),
+    ):
+        with pytest.raises(BiaskitError, match=message):
+            run(*same, *words)
+    assert list((tmp_path / "x").iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BiaskitError, match="cannot be made"):
+        run("transfer", "-o", tmp_path / "file", "-m", "demo", "-d", "scenes", "-d", "grey")
+
+
+def test_another_retention_in_the_same_folder_is_another_study(tmp_path):
+    """The answers of both stay in the folder, and are not mixed."""
+    words = (
+        "-m",
+        "demo",
+        "-n",
+        "16",
+        "-d",
+        "scenes",
+        "-d",
+        "grey",
+        "--layers",
+        "0",
+        "--task",
+        "scenes-where",
+        "--questions",
+        "4",
+        "--json",
+    )
+    run("transfer", "-o", tmp_path / "both", *words, "--retention", "0.02")
+    again = json.loads(run("transfer", "-o", tmp_path / "both", *words, "--retention", "1").stdout)
+    scores = {row["prior"]: row["score"] for row in again["scores"]}
+    assert set(scores) == {"unpruned", "no prior", "scenes", "grey"} and len(set(scores.values())) == 1, "retention 1 prunes nothing"
+    low = json.loads(run("transfer", "-o", tmp_path / "both", *words, "--retention", "0.02").stdout)
+    assert {row["prior"]: row["score"] for row in low["scores"]}["no prior"] < scores["unpruned"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -10,8 +11,7 @@ import pytest
 from runs import KEPT, make_run
 
 from biaskit.errors import BiaskitError
-from biaskit.flops import Dims, prefill_cost
-from biaskit.report.average import averages
+from biaskit.report.average import averages, draws_of_tasks, mean_over_tasks
 from biaskit.report.bars import ablation
 from biaskit.report.cells import Cell, budgets, methods, plain_of, role, swept_methods
 from biaskit.report.contents import Report
@@ -108,6 +108,24 @@ def test_average_is_the_mean_of_ratios(results):
     assert found["none", "25 %"].value == found["none", "25 %"].low == 1
 
 
+def test_tasks_on_the_same_images_are_resampled_together(results):
+    """The same answers twice say no more than once; on other images they would say √2 times as much."""
+    task = results[0].run
+    again = dataclasses.replace(task, task="again")
+    apart = dataclasses.replace(again, images=[f"other/{name}" for name in task.images])
+    cell = results[0].at("fastv", "25 %")
+
+    def width(second):
+        two = [results[0], dataclasses.replace(results[0], run=second)]
+        draws = draws_of_tasks(two)
+        found = mean_over_tasks([(one, one.measure.share(cell, task.unpruned)) for one in two], draws)
+        return found.high - found.low
+
+    single = results[0].measure.ratio(results[0].resampled, cell, task.unpruned, "percentile")
+    assert width(again) == pytest.approx(single.high - single.low, rel=0.1)
+    assert width(apart) == pytest.approx((single.high - single.low) / math.sqrt(2), rel=0.15)
+
+
 def test_the_conclusion_finds_what_was_put_in(results):
     found = conclude(results)
     assert set(found.verdicts.values()) == {"helps"} and len(found.verdicts) == 4
@@ -137,6 +155,21 @@ def test_nothing_at_all_changes(tmp_path):
     found = conclude([analyse(run, run.tasks[0], QUICK)])
     assert list(found.verdicts.values()) == ["makes no difference"]
     assert "the prior changes not one score of FastV" in found.text and "none (not one score differs) at 50 %" in found.text
+
+
+def test_every_prior_is_asked_about(tmp_path):
+    folder = make_run(tmp_path, n=150, kept={name: KEPT[name] for name in ("fastv", "fastv+prior", "random")}, tasks=("scenes-where",))
+    lines = (folder / "results.jsonl").read_text().splitlines(keepends=True)
+    with (folder / "results.jsonl").open("a") as out:  # another prior, which changes nothing
+        out.writelines(
+            line.replace("fastv/r", "fastv+idle/r").replace('"prior": null', '"prior": "cd"') for line in lines if "fastv/r" in line
+        )
+    run = read_run(folder)
+    found = conclude([analyse(run, run.tasks[0], QUICK)])
+    assert found.verdicts["FastV with the prior prior against FastV without it"] == "helps"
+    assert found.verdicts["FastV with the idle prior against FastV without it"] == "makes no difference"
+    assert "Debiased FastV (idle prior) against random tokens" in found.verdicts
+    assert "the idle prior changes not one score of FastV" in found.text
 
 
 def test_harm_is_called_harm(tmp_path):
@@ -187,11 +220,15 @@ def test_costs_are_means_over_samples(results):
     assert cost.tokens == (2 * 144 + 6 * 36) / 8 and cost.kept == 36 and cost.cache_bytes == 8 * 64 * 2 * 50
 
 
-def test_flops_are_means_over_samples_by_the_exact_formula(run):
-    sizes = Dims(**{name: run.manifest["dims"][name] for name in ("layers", "hidden", "inner", "heads", "kv_heads", "head_dim", "vocab")})
+def test_flops_are_those_of_each_question_and_averaged(run):
+    """Two layers of 8 see all visual tokens; d = 64, inner = 192, 4 query and 2 key heads of 16, counted by hand."""
+
+    def layer(n):
+        return n * 64 * (4 * 16 * 2 + 2 * 16 * 2) + 2 * n * n * 64 + 3 * n * 64 * 192
+
     found = costs(run, run.tasks[0])
-    assert found["none"].flops == prefill_cost(sizes, 14, [(0, 144)], "exact")
-    assert found["fastv/r0.25"].flops == prefill_cost(sizes, 14, [(0, 144), (2, 36)], "exact")
+    assert found["none"].flops == 8 * layer(144 + 14)
+    assert found["fastv/r0.25"].flops == 2 * layer(144 + 14) + 6 * layer(36 + 14)
 
 
 def test_sweeps_are_found(results):
@@ -258,10 +295,12 @@ def test_what_cannot_be_read_is_named(tmp_path):
     folder = make_run(tmp_path / "a", n=6, tasks=("scenes-where",), kept={})
     whole = (folder / "results.jsonl").read_text().splitlines(keepends=True)
     for text, message in (
-        ("".join([whole[0], "{}\n", *whole[1:]]), "line 2 is not an answer"),
+        ("".join([whole[0], "{}\n", *whole[1:]]), r"line 2 is no answer of a validation: no task and no cell and no id"),
         ("".join([whole[0], whole[0]]), "none answers scenes-where/0 twice"),
         ("", "has no answers yet"),
-        (whole[0].replace('"iou50": ', '"iou50": NaN, "old": '), "score iou50 is not a number"),
+        (whole[0].replace('"iou50": ', '"iou50": NaN, "old": '), "line 1 .* score iou50 is not a number"),
+        (whole[0].replace('"iou50": ', '"iou50": "x", "old": '), "line 1 .* score iou50 is not a number"),
+        ("[1]\n", "line 1 .* no JSON object"),
     ):
         (folder / "results.jsonl").write_text(text)
         with pytest.raises(BiaskitError, match=message):

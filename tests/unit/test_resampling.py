@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from biaskit.resampling import Estimate, bootstrap, grouped, interval
+from biaskit.resampling import Estimate, bootstrap, grouped, half_width, interval
 
 
 def enumerated(values, statistic):
@@ -141,3 +141,13 @@ def test_what_is_no_table_is_refused(values):
         bootstrap(values)
     with pytest.raises(ValueError, match="2 groups for 3 samples"):
         bootstrap(np.ones((3, 1)), ["a", "b"])
+
+
+def test_half_width_of_groups():
+    """Of single samples the usual standard error; of images asked twice that of the images; of one image nothing."""
+    values = np.random.default_rng(3).normal(size=40)
+    alone = 1.96 * np.std(values, ddof=1) / math.sqrt(40)
+    assert half_width(values) == pytest.approx(alone)
+    assert half_width(np.repeat(values, 2), np.repeat(np.arange(40), 2).tolist()) == pytest.approx(alone)
+    assert half_width(np.repeat(values, 2)) < 0.8 * alone
+    assert math.isnan(half_width(values, ["one"] * 40))
