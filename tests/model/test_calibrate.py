@@ -94,7 +94,7 @@ def test_prior_equals_the_naive_average(name):
 def test_batch_one_and_eight_give_the_same_prior(name, dtype, layers, tolerance):
     """In float32 at the preset layers; at every layer in float64, where chaos of random weights does not amplify rounding."""
     unit = loaded(name, dtype=dtype)
-    source = Pictures(16)
+    source = Pictures(10)
     one, eight = (calibrate(unit, source, batch_size=size, workers=0, layers=layers) for size in (1, 8))
     for plane in one.planes:
         np.testing.assert_allclose(eight.planes[plane].mean, one.planes[plane].mean, rtol=tolerance)

@@ -124,6 +124,13 @@ def test_random_numbers_belong_to_the_question(demo):
     assert kept([2, 0]) == [together[2], together[0]]
     same = kept([0, 0])
     assert same == [together[0], together[0]]
+    drawn = []
+    for seed in (3, np.int64(3)):
+        inputs = demo.family.prepare(demo.processor, demo.model.config, images, prompts).inputs
+        with torch.inference_mode(), prune(demo.model, get_pruner("random", retention=0.1), seed=seed) as pruning:
+            demo.model(**inputs)
+        drawn.append([sample.indices.tolist() for sample in pruning.samples])
+    assert drawn[0] == drawn[1]
     with pytest.raises(BiaskitError, match="1 seeds, but sample 1"), prune(demo.model, get_pruner("random", retention=0.1), seed=[5]):
         inputs = demo.family.prepare(demo.processor, demo.model.config, images, prompts).inputs
         demo.model(**inputs)
