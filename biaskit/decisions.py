@@ -103,7 +103,8 @@ class Decisions:
         say: Callable[[str], None],
         observe: Observe | None = None,
     ) -> None:
-        self.model, self.pruner, self.prior, self.seed, self.say, self.observe = model, pruner, prior, seed, say, observe
+        self.model, self.pruner, self.prior, self.say, self.observe = model, pruner, prior, say, observe
+        self.seed = list(seed) if isinstance(seed, Sequence) else int(seed)  # NumPy has whole numbers of its own
         self.needs: frozenset[str] = pruner.needs | getattr(observe, "needs", frozenset())
         self.family = families.get(model.config.model_type)
         self.stack = decoder(model)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from biaskit.demo.vocabulary import overlap
 from biaskit.tasks.base import Seen
-from biaskit.tasks.boxes import Box, overlap, read_box
+from biaskit.tasks.boxes import Box, read_box
 
 
 def score_box(answer: str, truth: Box, seen: Seen, convention: str | None = None) -> dict[str, float]:

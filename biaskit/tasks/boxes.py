@@ -46,18 +46,6 @@ def check_convention(name: str) -> str:
     return name
 
 
-def overlap(one: Box, other: Box) -> float:
-    """Return the intersection over union of two boxes, 0 where they are both empty."""
-    wide, high = min(one[2], other[2]) - max(one[0], other[0]), min(one[3], other[3]) - max(one[1], other[1])
-    inside = max(0.0, wide) * max(0.0, high)
-    union = _area(one) + _area(other) - inside
-    return inside / union if union > 0 else 0.0
-
-
-def _area(box: Box) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])
-
-
 def read_box(text: str, seen: Seen, convention: str | None = None) -> Box | None:
     """Return the first box of an answer, None where there is none that the convention allows.
 

@@ -11,13 +11,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from biaskit.demo.scenes import things_of
-from biaskit.demo.vocabulary import box_text
-from biaskit.demo.vocabulary import overlap as scene_overlap
+from biaskit.demo.vocabulary import box_text, overlap
 from biaskit.demo.vocabulary import read_box as read_scene_box
 from biaskit.errors import TaskError
 from biaskit.tasks import Seen
 from biaskit.tasks.box_scores import place_tags, score_box, size_tag
-from biaskit.tasks.boxes import CONVENTIONS, check_convention, convention_of, overlap, read_box, write_box
+from biaskit.tasks.boxes import CONVENTIONS, check_convention, convention_of, read_box, write_box
 
 ROWS, COLS = 480, 640
 
@@ -189,7 +188,7 @@ def test_tags():
 
 @pytest.mark.parametrize("base", ["demo", "demo-qwen"])
 def test_location_words_are_read_as_the_embedded_model_reads_them(base):
-    """Same words, same pixels, same overlap as the scenes' own code; other models that say them are understood, too."""
+    """Same words and same pixels as the scenes' own code; other models that say them are understood, too."""
     shown = Seen("llava" if base == "demo" else "qwen2_5_vl", (168, 168), (168, 168), base=base)
     for index in range(50):
         for thing in things_of(9000, index):
@@ -197,7 +196,6 @@ def test_location_words_are_read_as_the_embedded_model_reads_them(base):
             assert write_box(thing.box, shown) == text
             found = read_box(text, shown)
             assert found == pytest.approx(read_scene_box(text))
-            assert overlap(found, thing.box) == pytest.approx(scene_overlap(found, thing.box))
             wide, high = (thing.box[2] - thing.box[0]) / 3.5, (thing.box[3] - thing.box[1]) / 3.5
             assert overlap(found, thing.box) >= (1 - 1 / wide) * (1 - 1 / high) - 1e-9  # half a word off on each side
             assert read_box(text, seen("qwen3_vl", (168, 168))) == pytest.approx(found)
