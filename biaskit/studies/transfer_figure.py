@@ -98,7 +98,7 @@ def _draw_scores(axes: Axes, rows: Sequence[Mapping[str, Any]], title: str, *, s
     axes.set_yticks(range(len(rows)), [row["prior"] for row in rows] if show_names else [""] * len(rows), fontsize=6.5, parse_math=False)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     low, high = axes.get_xlim()
-    axes.set_xlim(max(0.0, low), min(1.0, high))
+    axes.set_xlim(max(0.0, low), min(1.03, high))  # a mark at 1 is shown whole
     axes.set_title(title, fontsize=7.5, loc="left", parse_math=False)
     axes.set_xlabel("score", fontsize=7)
     axes.tick_params(length=2, labelsize=6.5)
