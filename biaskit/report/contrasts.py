@@ -154,15 +154,7 @@ def _paragraph(results: Sequence[TaskResults], contrasts: Sequence[Contrast], ve
         f"All differences are in points of score on the same questions ({n}), with {100 * results[0].settings.level:g} % intervals; "
         f"p is corrected (Holm) over the {len(contrasts)} comparisons of this paragraph."
     )
-    return " ".join([_opening(verdicts), *sentences, *where, *_left_out(results, contrasts), tail])
-
-
-def _left_out(results: Sequence[TaskResults], contrasts: Sequence[Contrast]) -> list[str]:
-    """Name the debiased methods of further priors: the contrasts are those of the first prior, chosen before the numbers are seen."""
-    asked = {method for contrast in contrasts for method in (contrast.found.a, contrast.found.b)}
-    cells = [cell for result in results for cell in result.run.cells if (role(cell) or "").endswith("debiased")]
-    others = ", ".join(dict.fromkeys(cell.method for cell in cells if cell.method not in asked))
-    return [f"The prior is the first of the run; not asked about here: {others}."] if others else []
+    return " ".join([_opening(verdicts), *sentences, *where, tail])
 
 
 def _extent(result: TaskResults) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import types
 
 import numpy as np
 import pytest
@@ -363,16 +362,3 @@ def test_methods_stand_beside_their_published_scores(tmp_path):
     assert found == {
         ("none", 1.0): 59.88, ("fastv", 0.5): 48.32, ("fastv", 0.4): 42.73, ("d2pruner+prior", 0.5): 54.29, ("d2pruner+prior", 0.4): 52.22,
     }  # fmt: skip
-
-
-def test_the_conclusion_says_which_prior_it_is_about(results):
-    found = conclude(results).text
-    assert "not asked about here" not in found
-    task = results[0].run
-    renamed = {"d2pruner+prior": "fastv+other"}
-    cells = [
-        dataclasses.replace(c, method=renamed.get(c.method, c.method), pruner=renamed.get(c.method, c.pruner).split("+")[0])
-        for c in task.cells
-    ]
-    two = analyse(types.SimpleNamespace(manifest={}), dataclasses.replace(task, cells=cells), QUICK)
-    assert "The prior is the first of the run; not asked about here: fastv+other." in conclude([two]).text
