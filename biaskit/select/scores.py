@@ -58,6 +58,8 @@ def min_max(values: Tensor, *, eps: float = 1e-6) -> Tensor:
     values = vector("values", values)
     if not len(values):
         return values
+    if not math.isfinite(float(values.max() - values.min())):
+        values, eps = values / 2, eps / 2  # a spread that float32 cannot hold
     low = values.min()
     spread = values.max() - low + eps
     return (values - low) / torch.where(spread > 0, spread, 1.0)
