@@ -47,7 +47,6 @@ class Linked:
         kept = (total if total <= _WHOLE else 3 * expected) if self.apart_linked else 0
         found = look_at_all(self.product, self.links, kept, diagonal=diagonal)
         self.s_min, self.s_max = found.s_min, found.s_max
-        self._late: dict[int, NDArray[np.float32]] = {}
         self.raw, self.error = found.raw, self.product.error
         self.apart = self._no_more_than(alpha, theta, beside=False)
         self.beside: Bools | None = None
@@ -120,19 +119,16 @@ class Linked:
         return linked, doubt
 
     def _rows_at(self, rows: Indices, columns: Indices) -> NDArray[np.float32]:
-        """Fast cosines [rows, columns] where the column has the worse rank; rows that were not kept are computed once."""
+        """Fast cosines [rows, columns] where the column has the worse rank; computed if the row was not kept, no pair twice in a search."""
         fast = np.empty((len(rows), len(columns)), np.float32)
         panel = rows // PANEL
-        for number in np.unique(panel).tolist():
-            mine = panel == number
-            if number < len(self.raw):
-                start = number * PANEL
-                within = torch.from_numpy(rows[mine] - start), torch.from_numpy(np.maximum(columns - start, 0))
-                fast[mine] = self.product.scaled(self.raw[number][within[0]][:, within[1]], rows[mine], columns)
-            else:
-                new = np.array([row for row in rows[mine].tolist() if row not in self._late], np.int64)
-                self._late.update(zip(new.tolist(), self.product.rows(new), strict=True))
-                fast[mine] = np.stack([self._late[row] for row in rows[mine].tolist()])[:, columns]
+        late = panel >= len(self.raw)
+        if late.any():
+            fast[late] = self.product.block(rows[late], columns)
+        for number in np.unique(panel[~late]).tolist():
+            mine, start = panel == number, number * PANEL
+            within = torch.from_numpy(rows[mine] - start), torch.from_numpy(np.maximum(columns - start, 0))
+            fast[mine] = self.product.scaled(self.raw[number][within[0]][:, within[1]], rows[mine], columns)
         return fast
 
     def _exact(self, a: Indices, b: Indices) -> Bools:
@@ -142,11 +138,12 @@ class Linked:
         """Return what the greedy loop takes of `alive` [N], none linked to `blocking`, at most `limit`: ranks, rising."""
         waiting = np.flatnonzero(alive)
         found: list[Indices] = [np.empty(0, np.int64)]
-        size = max(_SMALL, 2 * limit)
+        size = most = max(_SMALL, 2 * limit)
         while limit > 0 and len(waiting):
             some, waiting = waiting[:size], waiting[size:]
             some = some[~self.touched(blocking, some)]
             size *= 1 + (len(some) < limit)  # where few are free, more are looked at together
+            some, waiting = some[:most], np.concatenate([some[most:], waiting])
             taken = some[independent(self.among(some))][:limit]
             found.append(taken)
             blocking = np.concatenate([blocking, taken])

@@ -39,7 +39,7 @@ def greedy_dtype(features: Tensor) -> torch.dtype:
     if not _has_matrix_units() or features.numel() < _ROOM or d < _WIDE or total < 2:
         return torch.float32
     similar = cosines(some := unit_rows(features[:: -(-total // 128)]), some)
-    spread = float(similar[torch.ones_like(similar, dtype=torch.bool).triu(1)].std())
+    spread = float(similar[torch.ones_like(similar, dtype=torch.bool).triu(1)].std(correction=0))
     return torch.bfloat16 if spread > _CLEAR * 2.0**-8 else torch.float32
 
 
@@ -109,6 +109,11 @@ class Product:
         found *= self._inverse[columns]
         found *= self._inverse[rows, None]
         return found
+
+    def block(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Floats:
+        """Return fast cosines of the tokens `rows` with the tokens `columns`, and of no others."""
+        raw = _multiply(self._low[torch.from_numpy(rows)], self._low[torch.from_numpy(columns)])
+        return self.scaled(raw, rows, columns)
 
     def exact(self, token: int, others: NDArray[np.int64]) -> Floats:
         """Return exact cosines of one token with m others, rounded to 2⁻¹⁸: [m]."""

@@ -35,7 +35,7 @@ def relative_attention(attention: Tensor, prior: Tensor, *, strength: float = 1.
     prior = vector("prior", prior, len(attention)).to(attention.device)
     fraction("strength", strength)
     choice("mode", mode, ("ratio", "difference", "uniform"))
-    if eps < 0:
+    if not 0 <= eps < math.inf:
         raise BiaskitError(f"eps is {eps}", "choose 1e-7, or another number from 0")
     for name, values in (("attention", attention), ("prior", prior)):
         if bool((values < 0).any()):

@@ -13,6 +13,7 @@ from biaskit.bench import naive
 from biaskit.bench.features import MadeUp, made_up
 from biaskit.select import cells, d2_graph, d2_select, dart_select, max_min_select, min_max, mmr_select, uniform_select
 from biaskit.select import lazy as lazy_module
+from biaskit.select import linked as linked_module
 from biaskit.select import product as product_module
 from biaskit.select.cosine import cosines, unit_rows
 from biaskit.select.product import Product, greedy_dtype
@@ -128,3 +129,12 @@ def test_a_chain_is_walked_in_one_pass() -> None:
     step = float(d2_graph(arc, None).fused[0, 1:3].mean())
     keep = d2_select(-torch.arange(400.0), arc, cells((1, 400)), 100, theta=step, pivot_ratio=0.0)
     assert keep.indices.tolist() == list(range(0, 200, 2))
+
+
+def test_rows_that_were_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clusters that follow one another by rank: the graph leaves one token each, far beyond the rows that were kept."""
+    monkeypatch.setattr(linked_module, "_WHOLE", 0)
+    centre = torch.eye(12)[torch.arange(1200) // 100]
+    features = centre + 1e-3 * torch.randn(1200, 12, generator=torch.Generator().manual_seed(0))
+    keep = d2_select(-torch.arange(1200.0), features, None, 10, pivot_ratio=0.0)
+    assert keep.indices.tolist() == list(range(0, 1000, 100))
