@@ -30,10 +30,20 @@ def rounded(similarity: Tensor) -> Tensor:
     return (similarity * STEPS).round() / STEPS
 
 
+def cpu_multiplies_float32() -> bool:
+    """Whether a CPU's product of float32 is one: `torch.set_float32_matmul_precision("medium")` makes it one of bfloat16."""
+    matmul = getattr(torch.backends.mkldnn, "matmul", None)
+    if matmul is None:  # torch before 2.9
+        return torch.get_float32_matmul_precision() == "highest"
+    return matmul.fp32_precision in ("ieee", "none")
+
+
 def cosines(a: Tensor, b: Tensor) -> Tensor:
     """Return a @ bᵀ for unit rows a [N, d] and b [M, d] or one row [d]: [N, M] or [N]."""
+    if a.device.type == "cpu" and not cpu_multiplies_float32():
+        a, b = a.double(), b.double()
     with torch.autocast(a.device.type, enabled=False):
-        return rounded(a @ b.mT if b.ndim == 2 else a @ b)
+        return rounded(a @ b.mT if b.ndim == 2 else a @ b).to(torch.float32)
 
 
 def row_blocks(unit: Tensor, own: float | None = None) -> Iterator[Tensor]:

@@ -12,7 +12,7 @@ from biaskit.errors import BiaskitError
 from biaskit.select.arguments import Order, answer, count, fraction, matrix, vector
 from biaskit.select.cosine import cosines, row_blocks, unit_rows
 from biaskit.select.lazy import lazy_greedy, least_similar, most_isolated
-from biaskit.select.product import Product
+from biaskit.select.product import Product, greedy_dtype
 from biaskit.select.scores import min_max
 
 
@@ -40,7 +40,7 @@ def _greedy_on_device(unit: Tensor, n: int, first: Tensor, worth: Tensor, weight
 def mmr_select(importance: Tensor, features: Tensor, n: int, *, lam: float = 0.5, eps: float = 1e-6, order: Order = "sequence") -> Tensor:
     """Maximal marginal relevance (IDPruner): the most important, then always argmax λ · Imp − (1 − λ) · max cosine with the chosen.
 
-    Imp is `importance` scaled to 0 … 1 by min–max. O(n · N · d) time, O(N) memory beside the features.
+    Imp is `importance` scaled to 0 … 1 by min–max. O(n · N · d) time; beside the features a CPU holds n · N half-precision numbers.
 
     Args:
         importance: [N], any unit. features: [N, d], projector output. n: how many to keep.
@@ -60,7 +60,7 @@ def mmr_select(importance: Tensor, features: Tensor, n: int, *, lam: float = 0.5
     if not n:
         return torch.zeros(0, dtype=torch.int64, device=features.device)
     if features.device.type == "cpu":
-        picked = lazy_greedy(Product(features), n, int(worth.argmax()), (lam * worth).numpy(), 1 - lam)
+        picked = lazy_greedy(Product(features, low=greedy_dtype(features)), n, int(worth.argmax()), (lam * worth).numpy(), 1 - lam)
         return answer(torch.from_numpy(picked), order)
     return answer(_greedy_on_device(unit_rows(features), n, worth.argmax(), lam * worth, 1 - lam), order)
 
@@ -68,7 +68,7 @@ def mmr_select(importance: Tensor, features: Tensor, n: int, *, lam: float = 0.5
 def max_min_select(features: Tensor, n: int, *, order: Order = "sequence") -> Tensor:
     """Max–min diversity (DivPrune): first the token farthest from its nearest neighbour, then always the one farthest from the chosen set.
 
-    Distance is 1 − cosine. O(N² · d) time for the first pick, N × 1024 numbers at once.
+    Distance is 1 − cosine. O(N² · d) time for the first pick, N × 1024 numbers at once; a CPU also holds n · N half-precision numbers.
 
     Args:
         features: [N, d], projector output. n: how many to keep.
@@ -84,7 +84,7 @@ def max_min_select(features: Tensor, n: int, *, order: Order = "sequence") -> Te
     if not n:
         return torch.zeros(0, dtype=torch.int64, device=features.device)
     if features.device.type == "cpu":
-        product = Product(features)
+        product = Product(features, low=greedy_dtype(features))
         first, upper = most_isolated(product)
         picked = lazy_greedy(product, n, first, np.zeros(len(product), np.float32), 1.0, upper=upper)
         return answer(torch.from_numpy(picked), order)

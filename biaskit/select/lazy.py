@@ -22,12 +22,13 @@ PANEL = 512
 
 
 _WHOLE = 4096  # tokens: up to here fast cosines that are computed anyway are kept (32 MiB)
+_SPARE = 2**24  # numbers: so much of the rows computed ahead of their use is kept (64 MiB)
 
 
 def lazy_greedy(product: Product, n: int, first: int, worth: Floats, weight: float, *, upper: Halves | None = None) -> Indices:
     """Take `first`, then n − 1 times the highest worth − weight · (largest cosine with a chosen one): [n] in the order of choice.
 
-    n · N half-precision numbers beside the features. `upper`: [N, N] fast cosines on and above the diagonal, if there are any.
+    n · N half-precision numbers beside the features, and 64 MiB. `upper`: [N, N] fast cosines on and above the diagonal, if there are any.
     """
     total, share = len(product), np.float32(weight)
     low: Floats = np.full(total, -1.0, np.float32)  # bounds of the largest cosine with a chosen one
@@ -80,6 +81,8 @@ class _Known:
             wanted = np.array([token, *likely[: AHEAD - 1]], np.int64)
             self._ahead.update(zip(wanted.tolist(), self.product.rows(wanted), strict=True))
         row = self._ahead.pop(token)
+        while len(self._ahead) * len(row) > _SPARE and len(self._ahead) >= AHEAD:
+            del self._ahead[next(iter(self._ahead))]  # the oldest guess; computed again if it comes true
         self._rows[count] = row
         return row
 

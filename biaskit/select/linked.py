@@ -1,7 +1,7 @@
 """D2Pruner's selection on the CPU without the graph's matrix: fast cosines decide most edges, exact ones those in doubt that matter.
 
 Tokens are known by their rank, so that row r from column r + 1 on is all that the greedy loop asks of the token of rank r. Tokens are
-looked at in chunks, best first, and only until enough are found; inside a chunk the set is found in rounds.
+looked at in chunks, best first, and only until enough are found.
 """
 
 from __future__ import annotations
@@ -40,14 +40,13 @@ class Linked:
         self.links: Indices | None = None
         if links is not None:
             rank = torch.empty_like(order)
-            rank[order] = torch.arange(total)
+            rank[order] = torch.arange(total, device="cpu")
             mine = links[order]
             self.links = torch.where(mine >= 0, rank[mine.clamp_min(0)], -1).numpy()
         self.apart_linked = not (links is not None and alpha <= theta)  # otherwise neighbours alone can be
         kept = (total if total <= _WHOLE else 3 * expected) if self.apart_linked else 0
         found = look_at_all(self.product, self.links, kept, diagonal=diagonal)
         self.s_min, self.s_max = found.s_min, found.s_max
-        self._late: dict[int, NDArray[np.float32]] = {}
         self.raw, self.error = found.raw, self.product.error
         self.apart = self._no_more_than(alpha, theta, beside=False)
         self.beside: Bools | None = None
@@ -59,7 +58,9 @@ class Linked:
         """The largest cosine that makes no edge: a multiple of 2⁻¹⁸ in −1 … 1, or just below −1 if every pair is linked."""
 
         def linked(steps: int) -> bool:
-            fused = fuse(torch.tensor([steps / STEPS]), self.s_min, self.s_max, alpha) + ((1 - alpha) if beside else 0)
+            fused = fuse(torch.tensor([steps / STEPS], dtype=torch.float32, device="cpu"), self.s_min, self.s_max, alpha) + (
+                (1 - alpha) if beside else 0
+            )
             return bool(fused > theta)
 
         cosines = range(-int(STEPS), int(STEPS) + 1)
@@ -118,19 +119,16 @@ class Linked:
         return linked, doubt
 
     def _rows_at(self, rows: Indices, columns: Indices) -> NDArray[np.float32]:
-        """Fast cosines [rows, columns] where the column has the worse rank; rows that were not kept are computed once."""
+        """Fast cosines [rows, columns] where the column has the worse rank; computed if the row was not kept, no pair twice in a search."""
         fast = np.empty((len(rows), len(columns)), np.float32)
         panel = rows // PANEL
-        for number in np.unique(panel).tolist():
-            mine = panel == number
-            if number < len(self.raw):
-                start = number * PANEL
-                within = torch.from_numpy(rows[mine] - start), torch.from_numpy(np.maximum(columns - start, 0))
-                fast[mine] = self.product.scaled(self.raw[number][within[0]][:, within[1]], rows[mine], columns)
-            else:
-                new = np.array([row for row in rows[mine].tolist() if row not in self._late], np.int64)
-                self._late.update(zip(new.tolist(), self.product.rows(new), strict=True))
-                fast[mine] = np.stack([self._late[row] for row in rows[mine].tolist()])[:, columns]
+        late = panel >= len(self.raw)
+        if late.any():
+            fast[late] = self.product.block(rows[late], columns)
+        for number in np.unique(panel[~late]).tolist():
+            mine, start = panel == number, number * PANEL
+            within = torch.from_numpy(rows[mine] - start), torch.from_numpy(np.maximum(columns - start, 0))
+            fast[mine] = self.product.scaled(self.raw[number][within[0]][:, within[1]], rows[mine], columns)
         return fast
 
     def _exact(self, a: Indices, b: Indices) -> Bools:
@@ -140,27 +138,27 @@ class Linked:
         """Return what the greedy loop takes of `alive` [N], none linked to `blocking`, at most `limit`: ranks, rising."""
         waiting = np.flatnonzero(alive)
         found: list[Indices] = [np.empty(0, np.int64)]
-        size = max(_SMALL, 2 * limit)
+        size = most = max(_SMALL, 2 * limit)
         while limit > 0 and len(waiting):
             some, waiting = waiting[:size], waiting[size:]
             some = some[~self.touched(blocking, some)]
             size *= 1 + (len(some) < limit)  # where few are free, more are looked at together
-            taken = some[in_rounds(self.among(some))][:limit]
+            some, waiting = some[:most], np.concatenate([some[most:], waiting])
+            taken = some[independent(self.among(some))][:limit]
             found.append(taken)
             blocking = np.concatenate([blocking, taken])
             limit -= len(taken)
         return np.concatenate(found)
 
 
-def in_rounds(edges: Bools) -> Bools:
+def independent(edges: Bools) -> Bools:
     """Return what the greedy loop takes of m tokens, best first, whose `edges` [m, m] are above the diagonal: [m].
 
-    In every round each living token without a better living neighbour is taken and its neighbours die (Blelloch, Fineman and Shun, 2012).
+    The loop itself: here a step is one row of bits, and rounds, which suit a GPU, take as many as a chain of tokens is long.
     """
-    alive = np.ones(len(edges), bool)
-    taken = np.zeros_like(alive)
-    while alive.any():
-        best = alive & ~edges[alive].any(0)
-        taken |= best
-        alive &= ~best & ~edges[best].any(0)
+    dead, taken = np.zeros(len(edges), bool), np.zeros(len(edges), bool)
+    for token, row in enumerate(edges):
+        if not dead[token]:
+            taken[token] = True
+            np.logical_or(dead, row, out=dead)
     return taken

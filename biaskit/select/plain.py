@@ -65,11 +65,11 @@ def uniform_select(n_tokens: int, n: int, *, where: Tensor | None = None) -> Ten
     where = where.cpu()
     sizes = torch.bincount(where[:, 0]).tolist()
     picked = [_lattice(where, plane, share) for plane, share in enumerate(largest_remainder(sizes, n)) if share]
-    return torch.cat([torch.zeros(0, dtype=torch.int64), *picked]).sort().values
+    return torch.cat([torch.zeros(0, dtype=torch.int64, device="cpu"), *picked]).sort().values
 
 
 def _spaced(length: int, n: int) -> Tensor:
-    return (2 * torch.arange(n) + 1) * length // max(2 * n, 1)
+    return (2 * torch.arange(n, device="cpu") + 1) * length // max(2 * n, 1)
 
 
 def _lattice(where: Tensor, plane: int, n: int) -> Tensor:
@@ -77,7 +77,7 @@ def _lattice(where: Tensor, plane: int, n: int) -> Tensor:
     mine = torch.nonzero(where[:, 0] == plane)[:, 0]
     row, col = where[mine, 1], where[mine, 2]
     rows, cols = int(row.max()) + 1, int(col.max()) + 1
-    raster = torch.full((rows * cols,), -1, dtype=torch.int64)
+    raster = torch.full((rows * cols,), -1, dtype=torch.int64, device="cpu")
     raster[row * cols + col] = mine
     if len(mine) != rows * cols or int(raster.min()) < 0:
         raise BiaskitError(f"plane {plane} is not a full rectangle of {rows} × {cols} tokens", "pass newline tokens as a plane apart")

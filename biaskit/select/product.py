@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from biaskit.select.cosine import STEPS, unit_rows
+from biaskit.select.cosine import STEPS, cosines, cpu_multiplies_float32, unit_rows
 
 Floats = NDArray[np.float32]
 
@@ -22,6 +22,8 @@ AHEAD = 32
 
 _CHUNK = 128  # rows prepared at a time, so that they stay in the processor's cache
 _ROOM = 2.0**18  # elements: below this the fast product gains nothing
+_WIDE = 384  # channels: below this it gains nothing for the greedy selections, which ask for more exact cosines
+_CLEAR = 8  # the cosines' standard deviation, in errors of the fast product: below this it leaves too much in doubt
 
 
 @cache
@@ -29,6 +31,16 @@ def _has_matrix_units() -> bool:
     """Whether this processor multiplies bfloat16 faster than float32."""
     known: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(known.get("amx_bf16", False))
+
+
+def greedy_dtype(features: Tensor) -> torch.dtype:
+    """Which fast product makes the greedy selections on [N, d] cheapest: bfloat16 only where its error is small among the cosines."""
+    total, d = features.shape
+    if not _has_matrix_units() or features.numel() < _ROOM or d < _WIDE or total < 2:
+        return torch.float32
+    similar = cosines(some := unit_rows(features[:: -(-total // 128)]), some)
+    spread = float(similar[torch.ones_like(similar, dtype=torch.bool).triu(1)].std(correction=0))
+    return torch.bfloat16 if spread > _CLEAR * 2.0**-8 else torch.float32
 
 
 class Product:
@@ -46,8 +58,7 @@ class Product:
             low = torch.bfloat16 if _has_matrix_units() and features.numel() >= _ROOM else torch.float32
         length = torch.linalg.vector_norm(features, dim=1)
         if n and d and not (float(length.min()) > 1e-15 and float(length.max()) < 1e15):  # squares that float32 cannot hold
-            largest = features.abs().amax(1, keepdim=True)
-            features = features / torch.where(largest > 0, largest, 1.0)
+            features = _scaled(features)
             length = torch.linalg.vector_norm(features, dim=1)
         inverse = torch.where(length > 0, 1 / length, 0.0)
         self._features, self._length = features.contiguous().numpy(), np.full(n, -1.0)
@@ -56,6 +67,8 @@ class Product:
         self.zeros = self._inverse == 0
         self._low, off = _lowered(features, inverse, low, order)
         units = {torch.float32: 0.0, torch.bfloat16: 2.0**-8}[low]
+        if low == torch.float32 and not cpu_multiplies_float32():
+            off = 2.0**-8  # torch was told to round the rows to bfloat16 on the way
         summed = 4 * d * 2.0**-24  # float32 sums of d products in any order, and the lengths
         self.error = 2 * off + off**2 + units * (1 + 2 * off) + summed + 1 / STEPS
 
@@ -97,6 +110,11 @@ class Product:
         found *= self._inverse[rows, None]
         return found
 
+    def block(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Floats:
+        """Return fast cosines of the tokens `rows` with the tokens `columns`, and of no others."""
+        raw = _multiply(self._low[torch.from_numpy(rows)], self._low[torch.from_numpy(columns)])
+        return self.scaled(raw, rows, columns)
+
     def exact(self, token: int, others: NDArray[np.int64]) -> Floats:
         """Return exact cosines of one token with m others, rounded to 2⁻¹⁸: [m]."""
         mine, theirs = self._place[token], self._place[others]
@@ -136,6 +154,15 @@ class Product:
 def _multiply(a: Tensor, b: Tensor) -> Tensor:
     with torch.autocast("cpu", enabled=False):
         return a @ b.mT
+
+
+def _scaled(features: Tensor) -> Tensor:
+    """Rows times powers of two, their largest entry in 1/2 … 1: no entry that counts is rounded, so exact cosines stay exact."""
+    exponent = np.frexp(features.abs().amax(1).numpy())[1]
+    half = exponent // 2  # the whole power may not be a float32
+    one = np.float32(1)
+    first, second = (torch.from_numpy(np.ldexp(one, -part)[:, None]) for part in (half, exponent - half))
+    return features * first * second
 
 
 def _lowered(features: Tensor, inverse: Tensor, low: torch.dtype, order: Tensor | None) -> tuple[Tensor, float]:

@@ -35,7 +35,7 @@ def relative_attention(attention: Tensor, prior: Tensor, *, strength: float = 1.
     prior = vector("prior", prior, len(attention)).to(attention.device)
     fraction("strength", strength)
     choice("mode", mode, ("ratio", "difference", "uniform"))
-    if eps < 0:
+    if not 0 <= eps < math.inf:
         raise BiaskitError(f"eps is {eps}", "choose 1e-7, or another number from 0")
     for name, values in (("attention", attention), ("prior", prior)):
         if bool((values < 0).any()):
@@ -58,6 +58,8 @@ def min_max(values: Tensor, *, eps: float = 1e-6) -> Tensor:
     values = vector("values", values)
     if not len(values):
         return values
+    if not math.isfinite(float(values.max() - values.min())):
+        values, eps = values / 2, eps / 2  # a spread that float32 cannot hold
     low = values.min()
     spread = values.max() - low + eps
     return (values - low) / torch.where(spread > 0, spread, 1.0)

@@ -16,7 +16,7 @@ from biaskit.select import cells, d2_graph, d2_select, dart_select, graph_select
 from biaskit.select import linked as linked_module
 from biaskit.select import product as product_module
 from biaskit.select import range as range_module
-from biaskit.select.linked import in_rounds
+from biaskit.select.linked import independent
 from biaskit.select.product import Product
 
 CASES = settings(
@@ -29,6 +29,8 @@ def coarse(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     """Small panels and few kept rows, so that a handful of tokens walks through all of the code; and either fast product."""
     monkeypatch.setattr(product_module, "_ROOM", 0)
     monkeypatch.setattr(product_module, "_has_matrix_units", lambda: request.param == "bfloat16")
+    monkeypatch.setattr(product_module, "_WIDE", 0)
+    monkeypatch.setattr(product_module, "_CLEAR", -1)
     monkeypatch.setattr(product_module, "AHEAD", 3)
     monkeypatch.setattr(range_module, "PANEL", 4)
     monkeypatch.setattr(linked_module, "PANEL", 4)
@@ -64,7 +66,7 @@ def test_fast_cosines_are_as_near_as_they_say(kind: str, low: torch.dtype) -> No
 
 @CASES
 @given(data=st.data())
-def test_independent_sets_in_rounds(data: st.DataObject) -> None:
+def test_independent_sets(data: st.DataObject) -> None:
     size = data.draw(st.integers(0, 30))
     share = data.draw(st.sampled_from([0.0, 0.05, 0.3, 0.9]))
     random = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
@@ -73,7 +75,7 @@ def test_independent_sets_in_rounds(data: st.DataObject) -> None:
     for token in range(size):
         if not edges[expected, token].any():
             expected.append(token)
-    assert np.flatnonzero(in_rounds(edges)).tolist() == expected
+    assert np.flatnonzero(independent(edges)).tolist() == expected
 
 
 @CASES

@@ -1,0 +1,140 @@
+"""The selections depend on nothing but their arguments: not on torch's global settings, nor on one token among the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from biaskit.bench import naive
+from biaskit.bench.features import MadeUp, made_up
+from biaskit.select import cells, d2_graph, d2_select, dart_select, max_min_select, min_max, mmr_select, uniform_select
+from biaskit.select import lazy as lazy_module
+from biaskit.select import linked as linked_module
+from biaskit.select import product as product_module
+from biaskit.select.cosine import cosines, unit_rows
+from biaskit.select.product import Product, greedy_dtype
+
+SELECT: dict[str, Callable[[MadeUp], Tensor]] = {
+    "d2 by meaning": lambda s: d2_select(s.scores, s.features, s.where, 30).indices,
+    "d2 by place": lambda s: d2_select(s.scores, s.features, s.where, 30, alpha=0.5).indices,
+    "d2 in layers": lambda s: d2_select(s.scores, s.features, s.where, 60, theta=0.3, fill="layers").indices,
+    "mmr": lambda s: mmr_select(s.scores, s.features, 30),
+    "max_min": lambda s: max_min_select(s.features, 30),
+    "dart": lambda s: dart_select(s.scores, s.features, s.text_scores, s.text_features, 30),
+    "uniform": lambda s: uniform_select(len(s.scores), 30, where=s.where),
+}
+
+
+@pytest.fixture
+def settings_back() -> Iterator[None]:
+    """Whatever a test sets is undone."""
+    yield
+    torch.set_default_dtype(torch.float32)
+    torch.set_default_device(None)
+    torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.usefixtures("settings_back")
+@pytest.mark.parametrize("select", SELECT.values(), ids=SELECT)
+def test_torch_s_defaults_change_nothing(select: Callable[[MadeUp], Tensor]) -> None:
+    sample = made_up(100, 48)
+    expected, state = select(sample), torch.get_rng_state()
+    for dtype in (torch.float64, torch.bfloat16, torch.float16):
+        torch.set_default_dtype(dtype)
+        assert torch.equal(select(sample), expected)
+    torch.set_default_dtype(torch.float32)
+    torch.set_float32_matmul_precision("medium")
+    assert torch.equal(select(sample), expected)
+    torch.set_default_device("meta")
+    assert torch.equal(select(sample), expected)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.usefixtures("settings_back")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_the_threshold_does_not_follow_the_default_dtype(dtype: torch.dtype) -> None:
+    """Cosines 0.79999 and 0.80002 and θ = 0.8 between them; half precision would not tell them apart."""
+    features = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.79999, (1 - 0.79999**2) ** 0.5], [0.80002, -((1 - 0.80002**2) ** 0.5)]])
+    features[3] = torch.tensor([0.80002, (1 - 0.80002**2) ** 0.5])
+    torch.set_default_dtype(dtype)
+    for other, linked in ((2, False), (3, True)):
+        three = features[[0, 1, other]]
+        keep = d2_select(torch.tensor([3.0, 1.0, 2.0]), three, None, 2, pivot_ratio=0.0)
+        assert keep.indices.tolist() == ([0, 1] if linked else [0, 2])
+
+
+@pytest.mark.usefixtures("settings_back")
+@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
+@pytest.mark.parametrize("d", [64, 512])
+def test_the_bound_holds_at_every_precision(precision: str, d: int) -> None:
+    features = torch.randn(128, d, generator=torch.Generator().manual_seed(0)) + 0.5
+    exact = naive.exact_cosines(features, features)
+    torch.set_float32_matmul_precision(precision)
+    product = Product(features, low=torch.float32)
+    assert np.abs(product.rows(np.arange(128)) - exact.numpy()).max() <= product.error
+    assert float((cosines(unit_rows(features), unit_rows(features)) - exact).abs().max()) <= 2.0**-18
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-42, 1e-20, 1e20, 1e37])
+def test_a_token_of_odd_size_leaves_the_others_exact(scale: float) -> None:
+    """Rows are brought to size by powers of two: dividing by anything else rounds them, and with them cosines near a step's edge."""
+    features = torch.randn(300, 24, generator=torch.Generator().manual_seed(0)) + 0.5
+    features[7] *= scale
+    product = Product(features)
+    expected = features.double()
+    expected = expected / expected.norm(dim=1, keepdim=True).clamp_min(1e-300)
+    expected = ((expected @ expected.T * 2**18).round() / 2**18).float()
+    assert np.array_equal(product.exact_block(0, 300), expected.numpy())
+
+
+def test_importance_of_any_size() -> None:
+    assert min_max(torch.tensor([-3e38, 0.0, 3e38])).tolist() == [0, 0.5, 1]
+
+
+def test_bfloat16_only_where_it_tells_tokens_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(product_module, "_has_matrix_units", lambda: True)
+    random = torch.Generator().manual_seed(0)
+    alike = 3 * torch.randn(1, 512, generator=random) + torch.randn(600, 512, generator=random)
+    assert greedy_dtype(made_up(600, 512).features) == torch.bfloat16
+    assert greedy_dtype(alike) == greedy_dtype(made_up(2000, 256).features) == greedy_dtype(torch.ones(1, 2**19)) == torch.float32
+
+
+def test_few_rows_are_kept_ahead_of_their_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    sample, most = made_up(600, 20), 0
+    expected = max_min_select(sample.features, 300), mmr_select(sample.scores, sample.features, 300)
+    known = lazy_module._Known.add
+
+    def add(self: lazy_module._Known, *arguments: object) -> object:
+        nonlocal most
+        row = known(self, *arguments)  # type: ignore[arg-type]
+        most = max(most, len(self._ahead))
+        return row
+
+    monkeypatch.setattr(lazy_module._Known, "add", add)
+    monkeypatch.setattr(lazy_module, "_SPARE", 0)
+    monkeypatch.setattr(lazy_module, "_WHOLE", 0)
+    found = max_min_select(sample.features, 300), mmr_select(sample.scores, sample.features, 300)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert 0 < most < lazy_module.AHEAD
+
+
+def test_a_chain_is_walked_in_one_pass() -> None:
+    """Neighbours on an arc, best first along it: every token waits for the one before it."""
+    angle = torch.linspace(0, 3, 400)
+    arc = torch.stack([angle.cos(), angle.sin()], 1)
+    step = float(d2_graph(arc, None).fused[0, 1:3].mean())
+    keep = d2_select(-torch.arange(400.0), arc, cells((1, 400)), 100, theta=step, pivot_ratio=0.0)
+    assert keep.indices.tolist() == list(range(0, 200, 2))
+
+
+def test_rows_that_were_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clusters that follow one another by rank: the graph leaves one token each, far beyond the rows that were kept."""
+    monkeypatch.setattr(linked_module, "_WHOLE", 0)
+    centre = torch.eye(12)[torch.arange(1200) // 100]
+    features = centre + 1e-3 * torch.randn(1200, 12, generator=torch.Generator().manual_seed(0))
+    keep = d2_select(-torch.arange(1200.0), features, None, 10, pivot_ratio=0.0)
+    assert keep.indices.tolist() == list(range(0, 1000, 100))
