@@ -6,23 +6,19 @@ cut by its edge. What a model prefers on their average is the model's own.
 
 from __future__ import annotations
 
-import io
 import math
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from biaskit.errors import SourceError
-from biaskit.images.base import ImageSource
-
-_VERSION = 1  # goes into the fingerprint: raise it when the pictures change
+from biaskit.images.drawn import DrawnSource
 
 SIZES = ((640, 480), (480, 640), (640, 427), (427, 640), (512, 512), (336, 336), (640, 360), (375, 500), (800, 600), (600, 800))
 """(width, height) in pixels: the shapes of everyday photographs, landscape and portrait in equal numbers."""
 
 
-class GeneratedSource(ImageSource):
+class GeneratedSource(DrawnSource):
     """`n` synthetic pictures. The same seed gives the same bytes, and picture i does not depend on the others.
 
     Raises:
@@ -30,33 +26,11 @@ class GeneratedSource(ImageSource):
     """
 
     name = "generated"
-
-    def __init__(self, n: int, seed: int = 0) -> None:
-        if n < 1:
-            raise SourceError(f"cannot generate {n} images", "ask for at least 1")
-        if seed < 0:
-            raise SourceError(f"seed {seed} is negative", "give a seed of 0 or more")
-        self.n = n
-        self.seed = seed
-
-    def __len__(self) -> int:
-        """Return the number of pictures."""
-        return self.n
+    version = 1
 
     def identify(self, index: int) -> str:
         """Return seed and index."""
         return f"generated-{self.seed}-{range(self.n)[index]:06d}"
-
-    def extent(self, index: int) -> str:
-        """Return the version of the drawing code: all pixels follow from it, seed and index."""
-        del index
-        return f"v{_VERSION}"
-
-    def open(self, index: int) -> bytes:
-        """Return the picture as a PNG file."""
-        buffer = io.BytesIO()
-        self.load(index).save(buffer, "PNG")
-        return buffer.getvalue()
 
     def load(self, index: int) -> Image.Image:
         """Draw one picture: a background, then two to seven shapes. There is nothing to decode."""

@@ -24,6 +24,7 @@ def test_the_same_seed_gives_the_same_pictures(kind):
     assert len({source.identify(i) for i in range(12)}) == 12
     assert len({source.load(i).size for i in range(12)}) == 10
     assert source.load(4).tobytes() == again.load(4).tobytes() == Image.open(io.BytesIO(source.open(4))).tobytes()
+    assert source.load(-1).tobytes() == source.load(11).tobytes()
     other = BlankSource(kind, 12, seed=4)
     assert (other.load(0).tobytes() == source.load(0).tobytes()) == (kind == "grey")
     assert (other.fingerprint() == source.fingerprint()) == (kind == "grey")
@@ -51,7 +52,9 @@ def test_the_mean_colour_weighs_every_image_alike():
     assert (np.asarray(BlankSource("grey", 1, colour=(1, 2, 3)).load(0)) == (1, 2, 3)).all()
 
 
-@pytest.mark.parametrize(("arguments", "message"), [(("red", 1), "'red'"), (("grey", 0), "0 blank"), (("grey", 1, -1), "seed -1")])
+@pytest.mark.parametrize(
+    ("arguments", "message"), [(("red", 1), "'red'"), (("grey", 0), "0 pictures of grey"), (("grey", 1, -1), "seed -1")]
+)
 def test_nonsense_is_refused(arguments, message):
     with pytest.raises(SourceError, match=message):
         BlankSource(*arguments)

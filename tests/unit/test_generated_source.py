@@ -64,7 +64,7 @@ def test_identity() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n", "seed", "reason"), [(0, 0, "cannot generate 0 images"), (-2, 0, "-2 images"), (1, -1, "seed -1 is negative")]
+    ("n", "seed", "reason"), [(0, 0, "cannot draw 0 pictures of generated"), (-2, 0, "-2 pictures"), (1, -1, "seed -1 is negative")]
 )
 def test_impossible_requests(n: int, seed: int, reason: str) -> None:
     with pytest.raises(SourceError, match=reason):

@@ -109,7 +109,11 @@ def test_sources_have_names(name: str, placement: str) -> None:
 
 @pytest.mark.parametrize(
     ("n", "seed", "placement", "reason"),
-    [(0, 0, "uniform", "cannot draw 0 scenes"), (1, -1, "uniform", "of seed -1"), (1, 0, "round", "unknown placement 'round'")],
+    [
+        (0, 0, "uniform", "cannot draw 0 pictures of scenes"),
+        (1, -1, "uniform", "seed -1 is negative"),
+        (1, 0, "round", "unknown placement 'round'"),
+    ],
 )
 def test_impossible_requests(n: int, seed: int, placement: str, reason: str) -> None:
     with pytest.raises(SourceError, match=reason):

@@ -1,0 +1,51 @@
+"""Sources whose pictures are drawn when asked for: nothing is stored, and nothing decoded."""
+
+from __future__ import annotations
+
+import io
+from abc import abstractmethod
+from typing import ClassVar
+
+from PIL import Image
+
+from biaskit.errors import SourceError
+from biaskit.images.base import ImageSource
+
+
+class DrawnSource(ImageSource):
+    """`n` drawn pictures. The same seed gives the same bytes, and picture i does not depend on the others.
+
+    Attributes:
+        version: of the drawing code; it goes into the fingerprint, so raise it when the pictures change.
+
+    Raises:
+        SourceError: n is below 1 or the seed is negative.
+    """
+
+    version: ClassVar[int]
+
+    def __init__(self, n: int, seed: int = 0) -> None:
+        if n < 1:
+            raise SourceError(f"cannot draw {n} pictures of {self.name}", "ask for at least 1")
+        if seed < 0:
+            raise SourceError(f"seed {seed} is negative", "give a seed of 0 or more")
+        self.n, self.seed = n, seed
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+        return self.n
+
+    def extent(self, index: int) -> str:
+        """Return the version of the drawing code: all pixels follow from it and the name."""
+        del index
+        return f"v{self.version}"
+
+    def open(self, index: int) -> bytes:
+        """Return the picture as a PNG file."""
+        buffer = io.BytesIO()
+        self.load(index).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    @abstractmethod
+    def load(self, index: int) -> Image.Image:
+        """Draw one picture. There is nothing to decode."""
