@@ -46,8 +46,10 @@ def _placed(parts: list[Tokens]) -> Layout:
     return Layout(7 + np.arange(len(joined)) + gaps, joined.planes, joined.plane, joined.row, joined.col)
 
 
-def sample_signals(layout: Layout, needs: frozenset[str] = NEEDS, *, layer: int = 2, seed: int = 0, a_bias: bool = True) -> Signals:
-    """Random signals of one sample, only what is in `needs`; the same seed gives the same."""
+def sample_signals(
+    layout: Layout, needs: frozenset[str] = NEEDS, *, layer: int = 2, seed: int = 0, a_bias: bool = True, dtype: torch.dtype = torch.float32
+) -> Signals:
+    """Random signals of one sample, only what is in `needs`; the same seed gives the same. `dtype` is that of the model."""
     random, n = torch.Generator().manual_seed(seed), len(layout)
     end = int(layout.positions[-1])
     text = torch.tensor([i for i in range(end + 9) if i not in set(layout.positions.tolist())])
@@ -57,11 +59,11 @@ def sample_signals(layout: Layout, needs: frozenset[str] = NEEDS, *, layer: int 
 
     everything: dict[str, Any] = {
         "attention": torch.rand(n, generator=random) / n,
-        "hidden": normal(n, 12) + normal(1, 12),
-        "text_hidden": normal(len(text), 12),
+        "hidden": (normal(n, 12) + normal(1, 12)).to(dtype),
+        "text_hidden": normal(len(text), 12).to(dtype),
         "keys": normal(2, n, 4),
-        "embeds": normal(n, 10) + normal(1, 10),
-        "final_norm": lambda x: 2 * x,
+        "embeds": (normal(n, 10) + normal(1, 10)).to(dtype),
+        "final_norm": lambda x: 2 * x.float(),
         "text_positions": text,
         "text_keys": normal(2, len(text), 4),
     }
@@ -89,16 +91,19 @@ def check_pruner(pruner: Pruner, model: str | None = "llava-onevision") -> None:
     assert layers and all(a < b for a, b in pairwise(layers)), f"the stages of {name} do not ascend: {layers}"
     for place, layout in sample_layouts().items():
         for budget in (1, 7, len(layout) - 1):
-            _check_select(pruner, layout, budget, layers[0], f"{name} on {place}")
+            for dtype in (torch.float32, torch.bfloat16):
+                _check_select(
+                    pruner, layout, budget, layers[0], dtype, f"{name} on {place} of a model in {str(dtype).removeprefix('torch.')}"
+                )
         everything = pruner.select(Signals(layout, layers[0]), len(layout))
         assert everything.indices.tolist() == list(range(len(layout))), f"{name} does not keep all of {len(layout)} tokens"
     if model is not None:
         _check_applied(pruner, model, name)
 
 
-def _check_select(pruner: Pruner, layout: Layout, budget: int, layer: int, where: str) -> None:
+def _check_select(pruner: Pruner, layout: Layout, budget: int, layer: int, dtype: torch.dtype, where: str) -> None:
     def signals() -> Signals:
-        return sample_signals(layout, frozenset(pruner.needs), layer=layer, a_bias=pruner.prior != "unused")
+        return sample_signals(layout, frozenset(pruner.needs), layer=layer, a_bias=pruner.prior != "unused", dtype=dtype)
 
     seen, fresh = signals(), signals()
     kept = pruner.select(seen, budget)

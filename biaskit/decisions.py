@@ -180,22 +180,22 @@ class Decisions:
         sample.stages.append((view.layer, len(sample.left), info))
 
     def _signals(self, view: View, row: int, sample: _Sample, index: Indices, alive: NDArray[np.bool_]) -> Signals:
-        """Gather what the pruner needs of one sample, in float32; its rows hold the positions `index` where `alive`."""
+        """Gather what the pruner needs of one sample; its rows hold the positions `index` where `alive`."""
         needs, layout = self.needs, sample.layout if len(sample.left) == len(sample.layout) else sample.layout.part(sample.left)
         device, inside = view.hidden.device, view.layer > 0
         visual = alive & np.isin(index, layout.positions)
         rows, others = (torch.from_numpy(np.flatnonzero(mine)).to(device) for mine in (visual, alive & ~visual))
         found: dict[str, Any] = {"a_bias": self._a_bias(layout, view.layer, device), "generator": sample.generator}
         if "embeds" in needs:
-            found["embeds"] = view.embeds[row, torch.from_numpy(layout.positions).to(view.embeds.device)].float()
+            found["embeds"] = view.embeds[row, torch.from_numpy(layout.positions).to(view.embeds.device)]
         if "final_norm" in needs:
-            found["final_norm"] = lambda x: self.stack.norm(x).float()
+            found["final_norm"] = lambda x: self.stack.norm(x.float()).float()
         if inside and needs & {"text_hidden", "keys"}:
             found["text_positions"] = torch.from_numpy(index).to(device)[others]
         if inside and "hidden" in needs:
-            found["hidden"] = view.hidden[row, rows].float()
+            found["hidden"] = view.hidden[row, rows]
         if inside and "text_hidden" in needs:
-            found["text_hidden"] = view.hidden[row, others].float()
+            found["text_hidden"] = view.hidden[row, others]
         if inside and "attention" in needs:
             found["attention"] = _recorded(view.attention)[row].to(device)[rows].float()
         if inside and "keys" in needs:

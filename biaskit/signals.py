@@ -21,7 +21,10 @@ NEEDS = frozenset({"attention", "hidden", "text_hidden", "keys", "embeds", "fina
 
 @dataclass(frozen=True, eq=False)
 class Signals:
-    """One sample with N visual and t text tokens at decoder layer K. Tensors are float32 on the model's device; None = not asked for.
+    """One sample with N visual and t text tokens at decoder layer K. Tensors are on the model's device; None = not asked for.
+
+    `hidden`, `text_hidden` and `embeds` are in the model's dtype, for they are large, and `biaskit.select` multiplies half precision as it
+    is, without rounding; arithmetic of your own wants their `.float()`. Everything else is float32.
 
     Attributes:
         layout: where each visual token sits.

@@ -96,7 +96,7 @@ def hopkins(
     choice("reference", reference, REFERENCES)
     if draws < 1:
         raise BiaskitError(f"{draws} draws of the reference", "draw at least one; 20 are usual")
-    features = matrix("features", features)
+    features = matrix("features", features).float()
     kept = check_kept(kept, len(features)).to(features.device)
     chosen = unit_rows(features[kept])
     how, count = (reference, draws) if points is None else ("given", 1)

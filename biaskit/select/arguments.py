@@ -13,6 +13,10 @@ from biaskit.errors import BiaskitError
 Order = Literal["sequence", "choice"]
 
 
+HALF = (torch.bfloat16, torch.float16)
+"""Dtypes of models in which features are taken as they are."""
+
+
 def vector(name: str, values: Tensor, length: int | None = None) -> Tensor:
     """Return [N] finite float32.
 
@@ -22,11 +26,11 @@ def vector(name: str, values: Tensor, length: int | None = None) -> Tensor:
     if values.ndim != 1 or (length is not None and len(values) != length):
         wanted = "[N]" if length is None else f"[{length}]"
         raise BiaskitError(f"{name} has shape {list(values.shape)}, not {wanted}", "one value per visual token of one sample, no batch")
-    return _finite(name, values)
+    return _finite(name, values.detach().to(torch.float32))
 
 
 def matrix(name: str, values: Tensor, length: int | None = None) -> Tensor:
-    """Return [N, d] finite float32.
+    """Return [N, d] finite numbers: half precision as it is, all else in float32.
 
     Raises:
         BiaskitError: another number of axes or rows, or values that are not finite.
@@ -34,11 +38,10 @@ def matrix(name: str, values: Tensor, length: int | None = None) -> Tensor:
     if values.ndim != 2 or (length is not None and len(values) != length):
         wanted = "[N, d]" if length is None else f"[{length}, d]"
         raise BiaskitError(f"{name} has shape {list(values.shape)}, not {wanted}", "one row per visual token of one sample, no batch")
-    return _finite(name, values)
+    return _finite(name, values.detach() if values.dtype in HALF else values.detach().to(torch.float32))
 
 
 def _finite(name: str, values: Tensor) -> Tensor:
-    values = values.detach().to(torch.float32)
     if not math.isfinite(float(values.sum())) and not bool(torch.isfinite(values).all()):  # a sum is one pass; it may overflow, though
         raise BiaskitError(f"{name} has values that are not finite", "look for overflow: was the model run in float16?")
     return values

@@ -15,7 +15,8 @@ STEPS = 2.0**18
 
 
 def unit_rows(features: Tensor) -> Tensor:
-    """Scale rows [N, d] to length 1. A row of zeros stays zero: it is similar to nothing."""
+    """Scale rows [N, d] of any float dtype to length 1, in float32. A row of zeros stays zero: it is similar to nothing."""
+    features = features.to(torch.float32)
     largest = features.abs().amax(-1, keepdim=True) if features.shape[-1] else features.new_ones(len(features), 1)
     features = features / torch.where(largest > 0, largest, 1.0)  # lengths that float32 cannot square
     length = torch.linalg.vector_norm(features, dim=-1, keepdim=True)

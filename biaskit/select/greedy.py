@@ -132,7 +132,7 @@ def dart_select(
     mine = scores.sort(descending=True, stable=True).indices[: min(pivots, n)].to(features.device)
     theirs = text_scores.sort(descending=True, stable=True).indices[:text_pivots].to(features.device)
     if features.device.type == "cpu":
-        centres = torch.cat([features[mine], text_features[theirs]])
+        centres = torch.cat([features[mine].float(), text_features[theirs].float()])
         return answer(torch.from_numpy(least_similar(features, centres, mine.numpy(), n, in_order=order == "choice")), order)
     unit = unit_rows(features)
     centres = torch.cat([unit[mine], unit_rows(text_features)[theirs]])

@@ -53,6 +53,7 @@ class Product:
 
     def __init__(self, features: Tensor, *, order: Tensor | None = None, low: torch.dtype | None = None) -> None:
         """Prepare the rows, which are known by their place in `order` [N]; `low` is the fast product's dtype if not the size chooses it."""
+        features = features.float()
         n, d = features.shape
         if low is None:
             low = torch.bfloat16 if _has_matrix_units() and features.numel() >= _ROOM else torch.float32

@@ -71,7 +71,7 @@ def feature_norm(features: Tensor) -> Tensor:
     Raises:
         BiaskitError: not [N, d], or not finite.
     """
-    norm: Tensor = torch.linalg.vector_norm(matrix("features", features), dim=-1)
+    norm: Tensor = torch.linalg.vector_norm(matrix("features", features).float(), dim=-1)
     return norm
 
 
@@ -88,7 +88,7 @@ def selector_score(features: Tensor, query: tuple[Tensor, Tensor], key: tuple[Te
     Raises:
         BiaskitError: the weights are for features of another size.
     """
-    features = matrix("features", features)
+    features = matrix("features", features).float()
     (query_weight, query_bias), (key_weight, key_bias) = ([part.detach().to(features) for part in pair] for pair in (query, key))
     hidden, width = query_weight.shape
     if width != features.shape[1] or key_weight.shape != query_weight.shape:
