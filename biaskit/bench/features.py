@@ -3,7 +3,7 @@
 How: rows × cols tokens on one grid. Every token is the sum of one direction common to all (weight 1), the prototype of the region it is in
 (a Voronoi diagram of √N random seeds that share √N/2 prototypes, so that regions recur; weight 0.9), a smooth field (random values on a
 grid four times coarser, bilinear; weight 0.5) and noise of its own (weight 0.35). Channels are scaled by exp(N(0, 0.7)), then the lengths
-of tokens by exp(N(0, 0.2)); all is rounded to bfloat16, as it comes from a model. Scores are a smooth field times exp(noise).
+of tokens by exp(N(0, 0.2)); all is in bfloat16, as it comes from a model. Scores are a smooth field times exp(noise).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from biaskit.select import cells
 
 @dataclass(frozen=True, eq=False)
 class MadeUp:
-    """Tokens of one made-up image: features [N, d] float32, scores [N] > 0, where [N, 3], and text features [t, d] with scores [t]."""
+    """Tokens of one made-up image: features [N, d] bfloat16, scores [N] > 0, where [N, 3], and text features [t, d] with scores [t]."""
 
     features: Tensor
     scores: Tensor
@@ -51,7 +51,7 @@ def made_up(n_tokens: int, dim: int, seed: int = 0, *, text: int = 35) -> MadeUp
     features *= torch.exp(0.2 * torch.randn(n_tokens, 1, generator=random))
     scores = torch.exp(_smooth(rows, cols, 1, random)[:, 0] + 0.5 * torch.randn(n_tokens, generator=random))
     words = (_normal(1, dim, random) + _normal(text, dim, random)) * channel
-    return MadeUp(features.bfloat16().float(), scores, where, words.bfloat16().float(), torch.rand(text, generator=random))
+    return MadeUp(features.bfloat16(), scores, where, words.bfloat16(), torch.rand(text, generator=random))
 
 
 def _normal(n: int, dim: int, random: torch.Generator) -> Tensor:

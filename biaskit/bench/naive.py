@@ -22,15 +22,19 @@ Naive = Callable[[MadeUp, int, Cosines], Tensor]
 
 
 def float32_cosines(a: Tensor, b: Tensor) -> Tensor:
-    """Normalise and multiply in float32, as everyone does."""
+    """Bring to float32, normalise and multiply, as everyone does."""
+    return _cosines(a.float(), b.float() if b is not a else None)
+
+
+def _cosines(a: Tensor, b: Tensor | None) -> Tensor:
     unit = a / a.norm(dim=1, keepdim=True)
-    cosine: Tensor = unit @ (unit if b is a else b / b.norm(dim=1, keepdim=True)).T
+    cosine: Tensor = unit @ (unit if b is None else b / b.norm(dim=1, keepdim=True)).T
     return cosine
 
 
 def exact_cosines(a: Tensor, b: Tensor) -> Tensor:
     """Normalise and multiply in float64, and round to 2⁻¹⁸, the rule of `biaskit.select` that makes copies of a token alike."""
-    cosine = float32_cosines(a.double(), b.double()) if b is not a else float32_cosines(wide := a.double(), wide)
+    cosine = _cosines(a.double(), b.double() if b is not a else None)
     return ((cosine * 2**18).round() / 2**18).float()
 
 
@@ -77,7 +81,8 @@ def marginal_relevance(sample: MadeUp, n: int, cosines: Cosines, *, lam: float =
     """Keep the largest cosine with the chosen ones, and bring it up to date with one matrix–vector product a pick."""
     importance = min_max(sample.scores)
     if cosines is float32_cosines:
-        unit = sample.features / sample.features.norm(dim=1, keepdim=True)
+        features = sample.features.float()
+        unit = features / features.norm(dim=1, keepdim=True)
         row: Callable[[int], Tensor] = lambda token: unit @ unit[token]  # noqa: E731
     else:
         table = cosines(sample.features, sample.features)

@@ -26,11 +26,11 @@ def vector(name: str, values: Tensor, length: int | None = None) -> Tensor:
     if values.ndim != 1 or (length is not None and len(values) != length):
         wanted = "[N]" if length is None else f"[{length}]"
         raise BiaskitError(f"{name} has shape {list(values.shape)}, not {wanted}", "one value per visual token of one sample, no batch")
-    return _finite(name, values.detach().to(torch.float32))
+    return check_finite(name, values.detach().to(torch.float32))
 
 
-def matrix(name: str, values: Tensor, length: int | None = None) -> Tensor:
-    """Return [N, d] finite numbers: half precision as it is, all else in float32.
+def matrix(name: str, values: Tensor, length: int | None = None, *, finite: bool = True) -> Tensor:
+    """Return [N, d] numbers: half precision as it is, all else in float32. `finite`: check them; otherwise the caller will.
 
     Raises:
         BiaskitError: another number of axes or rows, or values that are not finite.
@@ -38,10 +38,16 @@ def matrix(name: str, values: Tensor, length: int | None = None) -> Tensor:
     if values.ndim != 2 or (length is not None and len(values) != length):
         wanted = "[N, d]" if length is None else f"[{length}, d]"
         raise BiaskitError(f"{name} has shape {list(values.shape)}, not {wanted}", "one row per visual token of one sample, no batch")
-    return _finite(name, values.detach() if values.dtype in HALF else values.detach().to(torch.float32))
+    values = values.detach() if values.dtype in HALF else values.detach().to(torch.float32)
+    return check_finite(name, values) if finite else values
 
 
-def _finite(name: str, values: Tensor) -> Tensor:
+def check_finite(name: str, values: Tensor) -> Tensor:
+    """Return the values.
+
+    Raises:
+        BiaskitError: one is not finite.
+    """
     if not math.isfinite(float(values.sum())) and not bool(torch.isfinite(values).all()):  # a sum is one pass; it may overflow, though
         raise BiaskitError(f"{name} has values that are not finite", "look for overflow: was the model run in float16?")
     return values

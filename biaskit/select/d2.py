@@ -43,7 +43,7 @@ def d2_select(
     Returns:
         The kept tokens; `info` also has `edge_density`, `s_min` and `s_max`.
     """
-    features = matrix("features", features)
+    features = matrix("features", features, finite=features.device.type != "cpu")
     if features.device.type == "cpu" and len(features):
         switches = (pivot_ratio, pivot_mode, exclude_pivot_neighbours, fill)
         keep = _without_matrix(scores, features, where, n, alpha, theta, diagonal, *switches)
@@ -73,26 +73,24 @@ def _without_matrix(
     where = check_graph(features, where, alpha, theta, diagonal)
     scores = vector("scores", scores, len(features)).to(features.device)
     check_switches(pivot_ratio, pivot_mode, fill)
-    n, total = count(n, len(scores)), len(scores)
-    order = scores.sort(descending=True, stable=True).indices
+    n = count(n, len(scores))
+    ranked = scores.sort(descending=True, stable=True).indices.numpy()
     links = neighbours(where) if where is not None and (alpha < 1 or alpha <= theta) else None
-    linked = Linked(features, order, links, n, alpha=alpha, theta=theta, diagonal=diagonal == "included")
+    linked = Linked(features, links, alpha=alpha, theta=theta, diagonal=diagonal == "included")
 
     wanted, nobody = pivots_of(n, pivot_ratio), np.empty(0, np.int64)
-    everyone = np.ones(total, bool)
-    pivots = np.arange(wanted) if pivot_mode == "topk" else linked.first_independent(everyone, nobody, wanted)
-    everyone[pivots] = False
-    more = linked.first_independent(everyone, pivots if exclude_pivot_neighbours else nobody, n - len(pivots))
+    pivots = ranked[:wanted] if pivot_mode == "topk" else linked.first_independent(ranked, nobody, wanted)
+    others = ranked[~np.isin(ranked, pivots)]
+    more = linked.first_independent(others, pivots if exclude_pivot_neighbours else nobody, n - len(pivots))
     chosen = np.concatenate([pivots, more])
     independent, missing = len(chosen), n - len(chosen)
     if missing and fill in ("layers", "raise_theta"):
         return None
     if missing and fill == "score":
-        everyone[more] = False
-        chosen, missing = np.concatenate([chosen, np.flatnonzero(everyone)[:missing]]), 0
+        chosen, missing = np.concatenate([chosen, others[~np.isin(others, more)][:missing]]), 0
     info = {"pivots": len(pivots), "independent": independent, "filled": len(chosen) - independent, "missing": missing}
     return Keep(
-        order[torch.from_numpy(chosen)].sort().values,
+        torch.from_numpy(np.sort(chosen)),
         {**info, "edge_density": linked.density, "s_min": linked.s_min, "s_max": linked.s_max},
     )
 

@@ -53,7 +53,7 @@ def mmr_select(importance: Tensor, features: Tensor, n: int, *, lam: float = 0.5
     Raises:
         BiaskitError: shapes, values that are not finite, n below 1, or λ outside 0 … 1.
     """
-    features = matrix("features", features)
+    features = matrix("features", features, finite=features.device.type != "cpu")
     worth = min_max(vector("importance", importance, len(features)).to(features.device), eps=eps)
     fraction("lam", lam)
     n = count(n, len(features))
@@ -79,14 +79,14 @@ def max_min_select(features: Tensor, n: int, *, order: Order = "sequence") -> Te
     Raises:
         BiaskitError: shapes, values that are not finite, or n below 1.
     """
-    features = matrix("features", features)
+    features = matrix("features", features, finite=features.device.type != "cpu")
     n = count(n, len(features))
     if not n:
         return torch.zeros(0, dtype=torch.int64, device=features.device)
     if features.device.type == "cpu":
         product = Product(features, low=greedy_dtype(features))
-        first, upper = most_isolated(product)
-        picked = lazy_greedy(product, n, first, np.zeros(len(product), np.float32), 1.0, upper=upper)
+        first, ahead = most_isolated(product)
+        picked = lazy_greedy(product, n, first, np.zeros(len(product), np.float32), 1.0, ahead=ahead)
         return answer(torch.from_numpy(picked), order)
     unit = unit_rows(features)
     nearest = torch.cat([block.amax(1) for block in row_blocks(unit, own=-torch.inf)])
@@ -122,7 +122,7 @@ def dart_select(
     Raises:
         BiaskitError: shapes, values that are not finite, n or `pivots` below 1, or `text_pivots` below 0.
     """
-    features = matrix("features", features)
+    features = matrix("features", features, finite=features.device.type != "cpu")
     text_features = matrix("text_features", text_features).to(features.device)
     scores = vector("scores", scores, len(features))
     text_scores = vector("text_scores", text_scores, len(text_features))

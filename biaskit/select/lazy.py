@@ -7,28 +7,30 @@ is the plain loop's, ties included: exact values are compared, and the lowest in
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from biaskit.select.product import AHEAD, Floats, Product
+from biaskit.select.product import Floats, Indices, Product
 
-Indices = NDArray[np.int64]
-Halves = NDArray[np.float16]
+AHEAD = 96
+"""Rows computed at a time."""
 
-PANEL = 512
-"""Rows of the similarity matrix held at once where all pairs are looked at."""
-
-
-_WHOLE = 4096  # tokens: up to here fast cosines that are computed anyway are kept (32 MiB)
+_WINDOW = 128  # tokens in sequence among which an isolated one's neighbours are looked for first
 _SPARE = 2**24  # numbers: so much of the rows computed ahead of their use is kept (64 MiB)
 
+_HALF = np.float32(2.0**-11)  # what a cosine loses in half precision
 
-def lazy_greedy(product: Product, n: int, first: int, worth: Floats, weight: float, *, upper: Halves | None = None) -> Indices:
+Rows = dict[int, tuple[Floats, float]]
+"""Fast cosines with all tokens, [N], and what they were computed about, by token."""
+
+
+def lazy_greedy(product: Product, n: int, first: int, worth: Floats, weight: float, *, ahead: Rows | None = None) -> Indices:
     """Take `first`, then n − 1 times the highest worth − weight · (largest cosine with a chosen one): [n] in the order of choice.
 
-    n · N half-precision numbers beside the features, and 64 MiB. `upper`: [N, N] fast cosines on and above the diagonal, if there are any.
+    n · N half-precision numbers beside the features, and 64 MiB. `ahead`: rows of tokens that are known already; it is used up.
     """
     total, share = len(product), np.float32(weight)
     low: Floats = np.full(total, -1.0, np.float32)  # bounds of the largest cosine with a chosen one
@@ -36,16 +38,16 @@ def lazy_greedy(product: Product, n: int, first: int, worth: Floats, weight: flo
     value, shifted = np.empty_like(low), np.empty_like(low)
     worth = worth.copy()
     order: Indices = np.empty(n, np.int64)
-    known = _Known(product, n, upper)
+    known = _Known(product, n, {} if ahead is None else ahead)
     pick = first
     for count in range(n):
         order[count] = pick
         worth[pick] = -np.inf
         if count == n - 1:
             break
-        row = known.add(count, pick, value)
-        np.maximum(low, np.subtract(row, known.error, out=shifted), out=low)
-        np.maximum(high, np.add(row, known.error, out=shifted), out=high)
+        row, error = known.add(count, pick, value, low)
+        np.maximum(low, np.subtract(row, error, out=shifted), out=low)
+        np.maximum(high, np.add(row, error, out=shifted), out=high)
         np.subtract(worth, np.multiply(low, share, out=value), out=value)
         pick = int(value.argmax())
         while high[pick] > low[pick]:
@@ -58,39 +60,37 @@ def lazy_greedy(product: Product, n: int, first: int, worth: Floats, weight: flo
 class _Known:
     """Fast cosines with the chosen tokens, some rows ahead of their use, and the exact largest one of a token on demand."""
 
-    def __init__(self, product: Product, n: int, upper: Halves | None) -> None:
+    def __init__(self, product: Product, n: int, ahead: Rows) -> None:
         total = len(product)
-        self.product, self.upper = product, upper
-        self.error = np.float32(product.error + (0 if upper is None else 2.0**-11))
-        self._rows = np.empty((max(n - 1, 0), total), np.float16)
-        self._column_error = np.float32(product.error + 2.0**-11)  # what half precision adds
-        self._ahead: dict[int, Floats] = {}
+        self.product = product
+        self._high = np.empty((max(n - 1, 0), total), np.float16)  # bounds from above
+        self._ahead = ahead
         self._seen = np.zeros(total, np.int64)  # how many of the chosen the exact value of a token takes in
         self._exact: Floats = np.full(total, -1.0, np.float32)
 
-    def add(self, count: int, token: int, value: Floats) -> Floats:
-        """Return the fast cosines of `token`, the pick number `count`, with all: [N]. `value` tells which tokens may come soon."""
-        if self.upper is not None:
-            self._rows[count, :token], self._rows[count, token:] = self.upper[:token, token], self.upper[token, token:]
-            whole: Floats = self._rows[count].astype(np.float32)
-            return whole
+    def add(self, count: int, token: int, value: Floats, low: Floats) -> tuple[Floats, Floats]:
+        """Return the fast cosines of `token`, the pick number `count`, with all, and their errors: two of [N].
+
+        `value` tells which tokens may come soon; `low` how near they are to the chosen ones, which is where cosines must be told apart.
+        """
         if token not in self._ahead:
             some = min(AHEAD, len(self.product))
-            best = np.argpartition(value, len(value) - some)[-some:].tolist() if count else []
-            likely = [i for i in best if i != token and i not in self._ahead and value[i] > -np.inf]
-            wanted = np.array([token, *likely[: AHEAD - 1]], np.int64)
-            self._ahead.update(zip(wanted.tolist(), self.product.rows(wanted), strict=True))
-        row = self._ahead.pop(token)
+            best = np.argpartition(value, len(value) - some)[-some:] if count else np.empty(0, np.int64)
+            likely = [i for i in best.tolist() if i != token and i not in self._ahead and value[i] > -np.inf]
+            about = float(np.median(low[best])) if count else 0.0
+            self._ahead.update(rows(self.product, [token, *likely[: AHEAD - 1]], about))
+        row, centre = self._ahead.pop(token)
+        error = self.product.errors(row, about=centre)
         while len(self._ahead) * len(row) > _SPARE and len(self._ahead) >= AHEAD:
             del self._ahead[next(iter(self._ahead))]  # the oldest guess; computed again if it comes true
-        self._rows[count] = row
-        return row
+        np.add(row, error, out=self._high[count], casting="same_kind")
+        return row, error
 
     def largest(self, token: int, chosen: Indices, at_least: np.float32) -> np.float32:
         """Return the exact largest cosine of `token` with the chosen ones, which is known to be `at_least` a number."""
         seen = self._seen[token]
-        near = self._rows[seen : len(chosen), token].astype(np.float32) + self._column_error
-        candidates = chosen[seen:][(near >= at_least) & (near > self._exact[token])]
+        high = self._high[seen : len(chosen), token].astype(np.float32) + _HALF
+        candidates = chosen[seen:][(high >= at_least) & (high > self._exact[token])]
         if len(candidates):
             self._exact[token] = max(self._exact[token], self.product.exact(token, candidates).max())
         self._seen[token] = len(chosen)
@@ -98,38 +98,46 @@ class _Known:
         return largest
 
 
-def most_isolated(product: Product) -> tuple[int, Halves | None]:
-    """Return argmin over i of i's largest cosine with another token, and `upper` of `lazy_greedy` if that is small.
+def rows(product: Product, tokens: Sequence[int], about: float) -> Rows:
+    """Return fast cosines of some tokens with all, computed about `about`."""
+    return {token: (row, about) for token, row in zip(tokens, product.rows(np.array(tokens, np.int64), about=about), strict=True)}
 
-    The tokens that may be it are made exact, the one with the lowest bound first, until that is an exact one; the lowest index of equals.
+
+def most_isolated(product: Product) -> tuple[int, Rows]:
+    """Return argmin over i of i's largest cosine with another token, the lowest index of equals, and the rows computed on the way.
+
+    Most tokens have a near neighbour close by in the sequence, which says that they are not it. Of those that may be, all cosines are
+    looked at, the lowest bound first, until the lowest bound is an exact value.
     """
     total = len(product)
-    upper = np.empty((total, total), np.float16) if total <= _WHOLE else None
+    if total == 1:
+        return 0, {}
     bound: Floats = np.full(total, -np.inf, np.float32)
-    for start in range(0, total, PANEL):
-        stop = min(start + PANEL, total)
-        block = product.scaled(product.raw(start, stop, start), slice(start, stop), slice(start, None))
-        if upper is not None:
-            upper[start : start + PANEL, start:] = block
-        np.fill_diagonal(block, -np.inf)
-        bound[start : start + PANEL] = np.maximum(bound[start : start + PANEL], block.max(1))
-        bound[start:] = np.maximum(bound[start:], block.max(0))
-    bound -= np.float32(product.error)
+    for start, block in product.windows(_WINDOW):
+        np.fill_diagonal(block, -2)
+        largest = block.max(1)
+        bound[start : start + len(block)] = largest - product.errors(largest)
     exact = np.zeros(total, bool)
-    rows: dict[int, Floats] = {}
+    found: Rows = {}
     token = int(bound.argmin())
     while not exact[token]:
-        if token not in rows:
-            some = np.argsort(bound + np.where(exact, np.float32(np.inf), np.float32(0)), kind="stable")[:AHEAD]
-            rows = dict(zip(some.tolist(), product.rows(some), strict=True))
-        row = rows[token]
-        row[token] = -np.inf
-        candidates = np.flatnonzero(row + np.float32(product.error) >= bound[token])
-        near = candidates[candidates != token]
-        bound[token] = product.exact(token, near).max() if len(near) else -1.0
-        exact[token] = True
+        if token not in found:
+            new = [i for i in np.argsort(bound, kind="stable")[: 2 * AHEAD].tolist() if i not in found][:AHEAD]
+            fresh = rows(product, new, about=max(float(bound[new].max()), 0.0))
+            for i, (row, about) in fresh.items():
+                least = row - product.errors(row, about=about)
+                least[i] = -2
+                np.maximum(bound, least, out=bound)
+                bound[i] = max(bound[i], least.max())
+            found |= fresh
+        else:
+            row, about = found[token]
+            near = np.flatnonzero(row + product.errors(row, about=about) >= bound[token])
+            near = near[near != token]
+            bound[token] = product.exact(token, near).max() if len(near) else -1.0
+            exact[token] = True
         token = int(bound.argmin())
-    return token, upper
+    return token, found
 
 
 def least_similar(features: Tensor, centres: Tensor, mine: Indices, n: int, *, in_order: bool) -> Indices:
@@ -141,7 +149,7 @@ def least_similar(features: Tensor, centres: Tensor, mine: Indices, n: int, *, i
     product = Product(features, low=torch.float32)
     picked, missing = [mine], n - len(mine)
     quota = -(-missing // max(len(centres), 1))
-    fast, reach = product.rows_with(centres), np.float32(2 * product.error)
+    fast, reach = product.rows_with(centres), np.float32(2 * product.error())
     fast[:, mine] = np.inf
     for centre, row in zip(centres, fast, strict=True):
         take = min(quota, missing)

@@ -1,12 +1,9 @@
 """D2Pruner's selection on the CPU without the graph's matrix: fast cosines decide most edges, exact ones those in doubt that matter.
 
-Tokens are known by their rank, so that row r from column r + 1 on is all that the greedy loop asks of the token of rank r. Tokens are
-looked at in chunks, best first, and only until enough are found.
+What is linked to the pivots is out at once; the other tokens are looked at in chunks, best first, and only until enough are found.
 """
 
 from __future__ import annotations
-
-from bisect import bisect_left
 
 import numpy as np
 import torch
@@ -15,13 +12,15 @@ from torch import Tensor
 
 from biaskit.select.cosine import STEPS
 from biaskit.select.graph import fuse
-from biaskit.select.product import Product
-from biaskit.select.range import PANEL, Indices, Pass, look_at_all
+from biaskit.select.product import Floats, Indices, Product
+from biaskit.select.range import Seen, look_at_all
 
 Bools = NDArray[np.bool_]
 
 _SMALL = 64  # tokens looked at together, at least
-_WHOLE = 4096  # tokens: up to here all fast cosines are kept (16 MiB, 32 in float32), beyond it those of three times the budget
+_MOST = 1024  # … whose edges among each other are looked at, at the most
+_BLOCK = 256  # tokens whose edges to all others are looked at together
+_NEVER = 2.0  # no cosine is above
 
 
 class Linked:
@@ -31,124 +30,118 @@ class Linked:
         s_min, s_max: range of the cosines. density: share of pairs that are linked, by fast cosines of a sample (all up to 512 tokens).
     """
 
-    def __init__(
-        self, features: Tensor, order: Tensor, links: Tensor | None, expected: int, *, alpha: float, theta: float, diagonal: bool
-    ) -> None:
-        """Look at all pairs once. `order`: [N] best first; `links`: [N, 8] by token; `expected`: how many tokens will be asked for."""
-        self.product = Product(features, order=order)
-        total = len(self.product)
-        self.links: Indices | None = None
-        if links is not None:
-            rank = torch.empty_like(order)
-            rank[order] = torch.arange(total, device="cpu")
-            mine = links[order]
-            self.links = torch.where(mine >= 0, rank[mine.clamp_min(0)], -1).numpy()
-        self.apart_linked = not (links is not None and alpha <= theta)  # otherwise neighbours alone can be
-        kept = (total if total <= _WHOLE else 3 * expected) if self.apart_linked else 0
-        found = look_at_all(self.product, self.links, kept, diagonal=diagonal)
-        self.s_min, self.s_max = found.s_min, found.s_max
-        self.raw, self.error = found.raw, self.product.error
+    def __init__(self, features: Tensor, links: Tensor | None, *, alpha: float, theta: float, diagonal: bool) -> None:
+        """Look at all pairs once. `links`: [N, 8] neighbours, −1 where there is none."""
+        self.product = Product(features)
+        self.links: Indices | None = None if links is None else links.numpy()
+        seen = look_at_all(self.product, diagonal=diagonal)
+        self.s_min, self.s_max = seen.s_min, seen.s_max
         self.apart = self._no_more_than(alpha, theta, beside=False)
-        self.beside: Bools | None = None
-        if self.links is not None and found.beside is not None:
-            self.beside = self._beside(found.beside, self._no_more_than(alpha, theta, beside=True))
-        self.density = self._density(found)
+        self.near = self.apart if links is None else self._no_more_than(alpha, theta, beside=True)
+        self.about = min(self.near if self.apart == _NEVER else self.apart, 1.0)
+        far = abs(self.near - self.about) + 4 * self.product.error()
+        self.room = np.float32(self.product.error(far, about=self.about) + 2.0**-19)  # `_over` rounds a few times
+        self.density = self._density(seen)
 
     def _no_more_than(self, alpha: float, theta: float, *, beside: bool) -> float:
-        """The largest cosine that makes no edge: a multiple of 2⁻¹⁸ in −1 … 1, or just below −1 if every pair is linked."""
+        """The largest cosine that makes no edge: a multiple of 2⁻¹⁸ in −1 … 1, just below −1 if every pair is linked, or `_NEVER`."""
+        low, high = -int(STEPS), int(STEPS)
+        while low <= high:  # is it below, between or above these?
+            steps = np.unique(np.linspace(low, high, 64).astype(np.int64))
+            fused = fuse(torch.from_numpy((steps / STEPS).astype(np.float32)), self.s_min, self.s_max, alpha)
+            none = int(((fused + ((1 - alpha) if beside else 0)) <= theta).sum())  # edges begin after so many of them
+            low, high = low if none == 0 else int(steps[none - 1]) + 1, high if none == len(steps) else int(steps[none]) - 1
+        return _NEVER if high == int(STEPS) else high / STEPS
 
-        def linked(steps: int) -> bool:
-            fused = fuse(torch.tensor([steps / STEPS], dtype=torch.float32, device="cpu"), self.s_min, self.s_max, alpha) + (
-                (1 - alpha) if beside else 0
-            )
-            return bool(fused > theta)
-
-        cosines = range(-int(STEPS), int(STEPS) + 1)
-        return (cosines[0] + bisect_left(cosines, True, key=linked) - 1) / STEPS
-
-    def _beside(self, fast: NDArray[np.float32], limit: float) -> Bools:
-        """Which neighbours are linked: [N, 8]."""
-        assert self.links is not None
-        linked = (fast > limit) & (self.links >= 0)
-        doubt = np.abs(fast - limit) <= self.product.error
-        row, column = np.nonzero(doubt[:, :4] & (self.links[:, :4] >= 0))
-        other = self.links[row, column]
-        linked[row, column] = linked[other, 7 - column] = self.product.exact_pairs(row, other) > limit
-        return linked
-
-    def _density(self, found: Pass) -> float:
-        """Share of pairs that are linked; neighbours are judged by their own rule instead of the others'."""
-        total = len(self.product)
-        pairs = total * (total - 1) / 2
-        linked = float((found.sample > self.apart).mean()) * pairs if self.apart_linked and len(found.sample) else 0.0
-        if self.beside is not None and found.beside is not None and self.links is not None:
-            apart = (found.beside > self.apart) & (self.links >= 0) if self.apart_linked else np.False_
-            linked += (int(self.beside.sum()) - int(apart.sum())) / 2
+    def _density(self, seen: Seen) -> float:
+        """Share of pairs that are linked."""
+        linked = pairs = 0
+        for tokens, start, fast in seen.sample:
+            fast -= np.float32(self.apart)
+            place = np.maximum(np.arange(-start, len(fast)), -1)
+            self._raise_beside(fast, tokens, np.append(place, -1))
+            later = np.arange(start, len(self.product))[:, None] > tokens
+            linked += int(np.count_nonzero((fast > 0.5 / STEPS) & later))  # edges as rounded cosines have them
+            pairs += int(later.sum())
         return linked / pairs if pairs else 0.0
 
-    def touched(self, by: Indices, tokens: Indices) -> Bools:
-        """Return which of m `tokens` are linked to one of those in `by`, all of which have a better rank: [m]."""
-        linked, doubt = self._fast(by, tokens)
-        free: Bools = ~np.any(linked, 0)
-        row, column = np.nonzero(doubt & free)
-        free[column[self._exact(by[row], tokens[column])]] = False
-        return np.logical_not(free)
+    def _over(self, blocking: Indices, tokens: Indices | None = None) -> Floats:
+        """By how much the fast cosines of k `tokens`, all by default, with m `blocking` ones exceed what makes no edge: [k, m]."""
+        over = self.product.columns(blocking, tokens, about=self.about)
+        over -= np.float32(self.apart)
+        place = np.arange(len(self.product) + 1) if tokens is None else np.full(len(self.product) + 1, -1)
+        if tokens is not None:
+            place[tokens] = np.arange(len(tokens))
+        place[-1] = -1
+        self._raise_beside(over, blocking, place)
+        return over
 
-    def among(self, tokens: Indices) -> Bools:
-        """Return the edges among m tokens by rising rank: [m, m], above the diagonal."""
-        linked, doubt = self._fast(tokens, tokens)
-        row, column = np.nonzero(np.triu(doubt, 1))
-        linked[row, column] = self._exact(tokens[row], tokens[column])
+    def _raise_beside(self, over: Floats, blocking: Indices, place: Indices) -> None:
+        """Where a block of `_over` is about neighbours, make it tell by how much they exceed their own limit.
+
+        Args:
+            place: [N + 1], which row of the block is about each token, −1 if none is; the last entry is −1.
+        """
+        if self.links is None:
+            return
+        at = place[self.links[blocking]]  # a link of −1 reads the last entry
+        column, k = np.nonzero(at >= 0)
+        over[at[column, k], column] += np.float32(self.apart - self.near)
+
+    def _exactly(self, tokens: Indices, blocking: Indices) -> Bools:
+        """Which of m pairs are linked: [m]."""
+        limit = np.full(len(tokens), self.apart)
+        if self.links is not None:
+            limit[(self.links[blocking] == tokens[:, None]).any(1)] = self.near
+        return self.product.exact_pairs(tokens, blocking) > limit
+
+    def _free(self, blocking: Indices, tokens: Indices) -> tuple[Indices, tuple[Indices, Indices]]:
+        """Return the `tokens` that have no certain edge to `blocking` ones, and their pairs (token, blocking) that may be linked."""
+        doubts = [(np.empty(0, np.int64), np.empty(0, np.int64))]
+        for start in range(0, len(blocking), _BLOCK):
+            some = blocking[start : start + _BLOCK]
+            many = len(tokens) > len(self.product) // 2
+            over = self._over(some, None if many else tokens)
+            place = tokens if many else np.arange(len(tokens))
+            most = over.max(1)[place]
+            free = most <= self.room
+            asked = free & (most >= -self.room)
+            row, column = np.nonzero(over[place[asked]] >= -self.room)
+            doubts.append((tokens[asked][row], some[column]))
+            tokens = tokens[free]
+        one, other = (np.concatenate(part) for part in zip(*doubts, strict=True))
+        return tokens, (one, other)
+
+    def _decided(self, tokens: Indices, doubts: tuple[Indices, Indices]) -> Indices:
+        """Return the `tokens` that turn out not to be linked in the pairs in doubt about them."""
+        one, other = doubts
+        linked = np.zeros(len(self.product), bool)
+        asked = linked.copy()
+        asked[tokens] = True
+        one, other = one[asked[one]], other[asked[one]]
+        linked[one[self._exactly(one, other)]] = True
+        return tokens[~linked[tokens]]
+
+    def _among(self, tokens: Indices) -> Bools:
+        """Return the edges among m tokens: [m, m], above the diagonal."""
+        over = self._over(tokens, tokens)
+        linked = over > self.room
+        row, column = np.nonzero(np.triu((over >= -self.room) & ~linked, 1))
+        linked[row, column] = self._exactly(tokens[row], tokens[column])
         return np.triu(linked, 1)
 
-    def _fast(self, rows: Indices, columns: Indices) -> tuple[Bools, Bools]:
-        """Which pairs are linked for certain, and which may be: two of [rows, columns]."""
-        linked = np.zeros((len(rows), len(columns)), bool)
-        doubt = linked.copy()
-        if self.apart_linked:
-            fast = self._rows_at(rows, columns)
-            linked = fast > self.apart + self.error
-            doubt = ~linked & (fast >= self.apart - self.error)
-        if self.beside is not None and self.links is not None:
-            place = np.full(len(self.product) + 1, -1)
-            place[columns] = np.arange(len(columns))
-            at = place[self.links[rows]]  # −1 reads the last entry, which is −1
-            row, k = np.nonzero(at >= 0)
-            linked[row, at[row, k]] = self.beside[rows[row], k]
-            doubt[row, at[row, k]] = False
-        return linked, doubt
-
-    def _rows_at(self, rows: Indices, columns: Indices) -> NDArray[np.float32]:
-        """Fast cosines [rows, columns] where the column has the worse rank; computed if the row was not kept, no pair twice in a search."""
-        fast = np.empty((len(rows), len(columns)), np.float32)
-        panel = rows // PANEL
-        late = panel >= len(self.raw)
-        if late.any():
-            fast[late] = self.product.block(rows[late], columns)
-        for number in np.unique(panel[~late]).tolist():
-            mine, start = panel == number, number * PANEL
-            within = torch.from_numpy(rows[mine] - start), torch.from_numpy(np.maximum(columns - start, 0))
-            fast[mine] = self.product.scaled(self.raw[number][within[0]][:, within[1]], rows[mine], columns)
-        return fast
-
-    def _exact(self, a: Indices, b: Indices) -> Bools:
-        return self.product.exact_pairs(a, b) > self.apart
-
-    def first_independent(self, alive: Bools, blocking: Indices, limit: int) -> Indices:
-        """Return what the greedy loop takes of `alive` [N], none linked to `blocking`, at most `limit`: ranks, rising."""
-        waiting = np.flatnonzero(alive)
-        found: list[Indices] = [np.empty(0, np.int64)]
-        size = most = max(_SMALL, 2 * limit)
+    def first_independent(self, tokens: Indices, blocking: Indices, limit: int) -> Indices:
+        """Return what the greedy loop takes of `tokens`, best first, none linked to `blocking`, at most `limit`; in this order."""
+        nothing = np.empty(0, np.int64)
+        waiting, doubts = self._free(blocking, tokens) if limit else (nothing, (nothing, nothing))
+        taken, size, most = nothing, max(_SMALL, 4 * limit), max(_MOST, limit)
         while limit > 0 and len(waiting):
-            some, waiting = waiting[:size], waiting[size:]
-            some = some[~self.touched(blocking, some)]
-            size *= 1 + (len(some) < limit)  # where few are free, more are looked at together
-            some, waiting = some[:most], np.concatenate([some[most:], waiting])
-            taken = some[independent(self.among(some))][:limit]
-            found.append(taken)
-            blocking = np.concatenate([blocking, taken])
-            limit -= len(taken)
-        return np.concatenate(found)
+            some = self._decided(waiting[:size], doubts)
+            some = self._decided(*self._free(taken, some))
+            waiting, some = np.concatenate([some[most:], waiting[size:]]), some[:most]
+            mine = some[independent(self._among(some))][:limit]
+            taken, limit, size = np.concatenate([taken, mine]), limit - len(mine), 2 * size
+        return taken
 
 
 def independent(edges: Bools) -> Bools:

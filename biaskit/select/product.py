@@ -1,11 +1,15 @@
 """Cosines on the CPU as the greedy selections want them: many at once, fast and within a known error; and a few at a time, exactly.
 
-A processor with matrix units multiplies bfloat16 six times faster than float32. Each such product is off by up to `error`, which is proven
-from the rows at hand and not guessed; wherever a decision hangs on less than that, the few cosines it hangs on are computed in float64.
+A processor with matrix units multiplies bfloat16 six times faster than float32, but rounds what comes out to bfloat16: off by up to one
+part in 256. Where decisions hang on cosines near some μ, μ times the lengths is subtracted before that rounding: then they are off by one
+part in 256 of their distance to μ. The bound on what is left is proven from the rows at hand and not guessed; wherever a decision hangs on
+less than that, the few cosines it hangs on are computed in float64.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
@@ -14,16 +18,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from biaskit.select.cosine import STEPS, cosines, cpu_multiplies_float32, unit_rows
+from biaskit.select.prepared import CHUNK, prepared
 
 Floats = NDArray[np.float32]
+Indices = NDArray[np.int64]
 
-AHEAD = 32
-"""Rows computed at a time."""
+PANEL = 320
+"""Columns of the similarity matrix held at once where all pairs are looked at."""
 
-_CHUNK = 128  # rows prepared at a time, so that they stay in the processor's cache
+_MULTIPLE = 32  # products are this many columns wide or a multiple of it: others are slower, and each new shape costs a kernel
 _ROOM = 2.0**18  # elements: below this the fast product gains nothing
 _WIDE = 384  # channels: below this it gains nothing for the greedy selections, which ask for more exact cosines
 _CLEAR = 8  # the cosines' standard deviation, in errors of the fast product: below this it leaves too much in doubt
+_HELD = 512  # rows held in float64 (16 MiB at 4,096 channels)
 
 
 @cache
@@ -33,151 +40,200 @@ def _has_matrix_units() -> bool:
     return bool(known.get("amx_bf16", False))
 
 
+@cache
+def _subtracts_before_rounding() -> bool:
+    """Whether `addmm` of bfloat16 adds in float32 and rounds the sum, and not the product as well."""
+    ones = torch.ones(64, 1024, dtype=torch.bfloat16, device="cpu")
+    ones[:, 0] = 2  # products of 1,027, which bfloat16 does not have
+    added: Tensor = torch.addmm(torch.full((64, 64), -1024, dtype=torch.bfloat16, device="cpu"), ones, ones.mT)
+    return bool((added == 3).all())
+
+
 def greedy_dtype(features: Tensor) -> torch.dtype:
     """Which fast product makes the greedy selections on [N, d] cheapest: bfloat16 only where its error is small among the cosines."""
     total, d = features.shape
     if not _has_matrix_units() or features.numel() < _ROOM or d < _WIDE or total < 2:
         return torch.float32
-    similar = cosines(some := unit_rows(features[:: -(-total // 128)]), some)
+    similar = cosines(some := unit_rows(features[:: -(-total // 64)]), some)
     spread = float(similar[torch.ones_like(similar, dtype=torch.bool).triu(1)].std(correction=0))
-    return torch.bfloat16 if spread > _CLEAR * 2.0**-8 else torch.float32
+    exact = features.dtype == torch.bfloat16 and _subtracts_before_rounding()
+    return torch.bfloat16 if spread > _CLEAR * (_summed(d) if exact else 2.0**-8) else torch.float32
+
+
+def _summed(d: int) -> float:
+    """What float32 sums of d products and of two lengths are off by, in any order, and the rounding of what is subtracted."""
+    return (2.2 * d + 8) * 2.0**-24 + 2.0**-16
 
 
 class Product:
-    """Cosines of the rows of features [N, d], finite and float32 on the CPU.
+    """Cosines of the rows of features [N, d], float32 or half precision, on the CPU.
 
     Attributes:
-        error: bound on |fast cosine − exact cosine|, for every pair.
         zeros: [N] which rows are all zero; their cosines are 0.
     """
 
-    def __init__(self, features: Tensor, *, order: Tensor | None = None, low: torch.dtype | None = None) -> None:
-        """Prepare the rows, which are known by their place in `order` [N]; `low` is the fast product's dtype if not the size chooses it."""
-        features = features.float()
+    def __init__(self, features: Tensor, *, low: torch.dtype | None = None) -> None:
+        """Prepare the rows. `low` is the fast product's dtype if not the size chooses it.
+
+        Raises:
+            BiaskitError: values that are not finite.
+        """
         n, d = features.shape
         if low is None:
             low = torch.bfloat16 if _has_matrix_units() and features.numel() >= _ROOM else torch.float32
-        length = torch.linalg.vector_norm(features, dim=1)
-        if n and d and not (float(length.min()) > 1e-15 and float(length.max()) < 1e15):  # squares that float32 cannot hold
-            features = _scaled(features)
-            length = torch.linalg.vector_norm(features, dim=1)
-        inverse = torch.where(length > 0, 1 / length, 0.0)
-        self._features, self._length = features.contiguous().numpy(), np.full(n, -1.0)
-        self._place = np.arange(n) if order is None else order.numpy()
-        self._inverse: Floats = inverse.numpy()[self._place]
+        rows = prepared(features, low)
+        self._rows, self._low, off = rows.rows, rows.low, rows.lost
+        inverse = torch.where(rows.length > 0, 1 / rows.length, 0.0)
+        self._inverse: Floats = inverse.numpy()
         self.zeros = self._inverse == 0
-        self._low, off = _lowered(features, inverse, low, order)
-        units = {torch.float32: 0.0, torch.bfloat16: 2.0**-8}[low]
+        self._length = np.full(n, -1.0)  # in float64, each computed when it is asked for
+        self._held: dict[int, tuple[NDArray[np.float64], float]] = {}
         if low == torch.float32 and not cpu_multiplies_float32():
             off = 2.0**-8  # torch was told to round the rows to bfloat16 on the way
-        summed = 4 * d * 2.0**-24  # float32 sums of d products in any order, and the lengths
-        self.error = 2 * off + off**2 + units * (1 + 2 * off) + summed + 1 / STEPS
+        self._shifts = low == torch.bfloat16 and _subtracts_before_rounding()
+        self._units = 1.02 * 2.0**-8 * (1 + off) ** 2 if low == torch.bfloat16 else 0.0
+        self._least = 2 * off + off**2 + _summed(d) + 1 / STEPS
 
     def __len__(self) -> int:
         """Return N."""
-        return len(self._features)
+        return len(self._rows)
 
-    def rows(self, index: NDArray[np.int64]) -> Floats:
-        """Return fast cosines of the m tokens at `index` with all: [m, N]."""
-        found = np.empty((len(index), len(self)), np.float32)
-        for start in range(0, len(index), AHEAD):
-            some = index[start : start + AHEAD]
-            padded = np.pad(some, (0, min(AHEAD, len(self)) - len(some)), mode="edge")  # one shape: new ones cost a kernel each
-            found[start : start + AHEAD] = _multiply(self._low, self._low[torch.from_numpy(padded)]).float().numpy().T[: len(some)]
-        found *= self._inverse
-        found *= self._inverse[index, None]
+    def error(self, far: float = 1.0, *, about: float = 0.0) -> float:
+        """Bound on |fast cosine − exact cosine| where the fast one, computed about `about`, is no farther than `far` from it."""
+        return self._least + self._units * (far if self._shifts or not about else 1.0)
+
+    def errors(self, fast: Floats, *, about: float = 0.0) -> Floats:
+        """Bound on |fast cosine − exact cosine| of every one of those computed about `about`."""
+        found: Floats = np.abs(fast - np.float32(about if self._shifts else 0.0))
+        found *= np.float32(self._units)
+        found += np.float32(self._least)
         return found
+
+    def columns(self, index: Indices, tokens: Indices | None = None, *, about: float = 0.0) -> Floats:
+        """Return fast cosines of `tokens` [k], all of them by default, with the m tokens at `index`: [k, m]."""
+        padded = _padded(index)
+        left, mine = (self._low, self._inverse) if tokens is None else (_picked(self._low, tokens), self._inverse[tokens])
+        less = self._less(mine, self._inverse[padded], about)
+        products = _multiply(left, _picked(self._low, padded), less).to(torch.float32)
+        block: Floats = (products if less is None else products.sub_(less)).numpy()
+        block *= self._inverse[padded]
+        block *= mine[:, None]
+        return block[:, : len(index)]
+
+    def rows(self, index: Indices, *, about: float = 0.0) -> Floats:
+        """Return fast cosines of the m tokens at `index` with all: [m, N]."""
+        padded = _padded(index)
+        less = self._less(self._inverse, self._inverse[padded], about)
+        products = _multiply(self._low, _picked(self._low, padded), less).T.contiguous().to(torch.float32)  # this way round is faster
+        block: Floats = (products if less is None else products.sub_(less.T)).numpy()
+        block *= self._inverse
+        block *= self._inverse[padded, None]
+        return block[: len(index)]
+
+    def panels(self) -> Iterator[tuple[int, Floats, Floats]]:
+        """Yield all pairs once, as (s, block, scale): block · scale[:, None] are fast cosines of tokens s … N − 1 with s … s + m − 1.
+
+        A block is overwritten by the next one.
+        """
+        room = torch.empty(
+            len(self), PANEL, dtype=torch.float32, device="cpu"
+        )  # the same memory for all: new memory costs a walk through it
+        for start in range(0, len(self), PANEL):
+            products = _multiply(self._low[start:], self._low[start : start + PANEL])
+            block: Floats = room.flatten()[: products.numel()].view(products.shape).copy_(products).numpy()
+            block *= self._inverse[start : start + PANEL]
+            yield start, block, self._inverse[start:]
+
+    def windows(self, size: int) -> Iterator[tuple[int, Floats]]:
+        """Yield (s, fast cosines among tokens s … s + m − 1: [m, m]) for windows of `size` tokens in sequence."""
+        whole = len(self) // size * size
+        low = self._low[:whole].unflatten(0, (-1, size))
+        blocks = [*_multiply(low, low).float().numpy()] if whole else []
+        if whole < len(self):
+            blocks.append(_multiply(self._low[whole:], self._low[whole:]).float().numpy())
+        for number, block in enumerate(blocks):
+            inverse = self._inverse[number * size : number * size + size]
+            yield number * size, block * inverse * inverse[:, None]
 
     def rows_with(self, vectors: Tensor) -> Floats:
         """Return fast cosines of m other float32 vectors [m, d] with all: [m, N]. The fast product must be float32."""
-        found: Floats = _multiply(self._low, unit_rows(vectors)).numpy().T.copy()
+        found: Floats = _multiply(self._low, unit_rows(vectors)).T.contiguous().numpy()
         found *= self._inverse
         return found
 
-    def exact_with(self, vector: Tensor, others: NDArray[np.int64]) -> Floats:
+    def _less(self, one: Floats, other: Floats, about: float) -> Tensor | None:
+        """What to subtract from products before they are rounded: `about` times their lengths, from 1 / lengths [k] and [m]; [k, m]."""
+        if not about or not self._shifts:
+            return None
+        with np.errstate(divide="ignore"):
+            lengths = [torch.from_numpy(np.where(inverse > 0, 1 / inverse, np.float32(0))) for inverse in (one, other)]
+        return torch.outer(lengths[0], lengths[1].mul_(-about)).to(torch.bfloat16)
+
+    def exact_with(self, vector: Tensor, others: Indices) -> Floats:
         """Return exact cosines of another vector [d] with m tokens, rounded to 2⁻¹⁸: [m]."""
-        wide, places = vector.numpy().astype(np.float64), self._place[others]
-        dots = self._features[places].astype(np.float64) @ wide
-        return self._rounded(dots, np.sqrt(wide @ wide) * self._lengths(places))
+        wide = vector.double().numpy()
+        return self._rounded(self._wide(others) @ wide, np.sqrt(wide @ wide) * self._lengths(others))
 
-    def raw(self, start: int, stop: int, first: int = 0) -> Tensor:
-        """Return products of tokens start … stop − 1 with tokens first … N − 1, in the fast dtype: [stop − start, N − first]."""
-        return _multiply(self._low[start:stop], self._low[first:])
+    def exact(self, token: int, others: Indices) -> Floats:
+        """Return exact cosines of one token with m others, rounded to 2⁻¹⁸: [m]. Rows are held for the next time."""
+        mine, length = self._hold(token)
+        held = [self._hold(other) for other in others.tolist()]
+        cosine = [float(mine @ row) / (length * own) if length * own > 0 else 0.0 for row, own in held]
+        return (np.rint(np.array(cosine) * STEPS) / STEPS).astype(np.float32)
 
-    def scaled(self, raw: Tensor, rows: NDArray[np.int64] | slice, columns: NDArray[np.int64] | slice) -> Floats:
-        """Return fast cosines from raw products of tokens `rows` with tokens `columns`."""
-        found: Floats = raw.to(torch.float32, copy=True).numpy()
-        found *= self._inverse[columns]
-        found *= self._inverse[rows, None]
-        return found
-
-    def block(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Floats:
-        """Return fast cosines of the tokens `rows` with the tokens `columns`, and of no others."""
-        raw = _multiply(self._low[torch.from_numpy(rows)], self._low[torch.from_numpy(columns)])
-        return self.scaled(raw, rows, columns)
-
-    def exact(self, token: int, others: NDArray[np.int64]) -> Floats:
-        """Return exact cosines of one token with m others, rounded to 2⁻¹⁸: [m]."""
-        mine, theirs = self._place[token], self._place[others]
-        dots = self._features[theirs].astype(np.float64) @ self._features[mine].astype(np.float64)
-        return self._rounded(dots, self._lengths(np.array([mine]))[0] * self._lengths(theirs))
-
-    def exact_pairs(self, a: NDArray[np.int64], b: NDArray[np.int64]) -> Floats:
+    def exact_pairs(self, a: Indices, b: Indices) -> Floats:
         """Return exact cosines of m pairs, rounded to 2⁻¹⁸: [m]."""
         found = np.empty(len(a), np.float32)
-        for start in range(0, len(a), _CHUNK):
-            i, j = self._place[a[start : start + _CHUNK]], self._place[b[start : start + _CHUNK]]
-            dots = np.einsum("md,md->m", self._features[i].astype(np.float64), self._features[j].astype(np.float64))
-            found[start : start + _CHUNK] = self._rounded(dots, self._lengths(i) * self._lengths(j))
+        for start in range(0, len(a), CHUNK):
+            i, j = a[start : start + CHUNK], b[start : start + CHUNK]
+            one, other = self._wide(i), self._wide(j)
+            dots, *squares = (np.einsum("md,md->m", x, y) for x, y in ((one, other), (one, one), (other, other)))
+            found[start : start + CHUNK] = self._rounded(dots, np.sqrt(squares[0]) * np.sqrt(squares[1]))
         return found
 
     def exact_block(self, start: int, stop: int) -> Floats:
         """Return exact cosines of tokens start … stop − 1 with all, rounded to 2⁻¹⁸: [stop − start, N]. Slow."""
-        mine = self._place[start:stop]
-        rows = self._features[mine].astype(np.float64)
-        parts = [range(first, min(first + 512, len(self))) for first in range(0, len(self), 512)]
-        dots = np.concatenate([rows @ self._features[self._place[part]].astype(np.float64).T for part in parts], 1)
-        return self._rounded(dots, self._lengths(mine)[:, None] * self._lengths(self._place))
+        mine, everyone = np.arange(start, min(stop, len(self))), np.arange(len(self))
+        rows = self._wide(mine)
+        dots = np.concatenate([rows @ self._wide(everyone[first : first + 512]).T for first in range(0, len(self), 512)], 1)
+        return self._rounded(dots, self._lengths(mine)[:, None] * self._lengths(everyone))
 
     def _rounded(self, dots: NDArray[np.float64], length: NDArray[np.float64]) -> Floats:
         cosine = np.divide(dots, length, out=np.zeros_like(dots), where=length > 0)
         return (np.rint(cosine * STEPS) / STEPS).astype(np.float32)
 
-    def _lengths(self, index: NDArray[np.int64]) -> NDArray[np.float64]:
+    def _wide(self, index: Indices) -> NDArray[np.float64]:
+        """Rows in float64: [m, d]."""
+        return _picked(self._rows, index).double().numpy()
+
+    def _hold(self, token: int) -> tuple[NDArray[np.float64], float]:
+        """One row in float64, [d], and its length, from those held."""
+        if token not in self._held:
+            if len(self._held) >= _HELD:
+                self._held.clear()
+            row = self._rows[token].double().numpy()
+            self._held[token] = row, math.sqrt(row @ row)
+        return self._held[token]
+
+    def _lengths(self, index: Indices) -> NDArray[np.float64]:
         """Euclidean lengths in float64, each computed once."""
         new = index[self._length[index] < 0]
         if len(new):
-            rows = self._features[new].astype(np.float64)
+            rows = self._wide(new)
             self._length[new] = np.sqrt(np.einsum("md,md->m", rows, rows))
         return self._length[index]
 
 
-def _multiply(a: Tensor, b: Tensor) -> Tensor:
+def _padded(index: Indices) -> Indices:
+    """Fill indices up to a good width of a product."""
+    return np.concatenate([index, np.repeat(index[-1:], -len(index) % _MULTIPLE)])
+
+
+def _picked(rows: Tensor, index: Indices) -> Tensor:
+    return rows.index_select(0, torch.from_numpy(index))
+
+
+def _multiply(a: Tensor, b: Tensor, less: Tensor | None = None) -> Tensor:
+    """Products of rows, [k, d] and [m, d] to [k, m], or of a batch; `less` [k, m] is added before they are rounded."""
     with torch.autocast("cpu", enabled=False):
-        return a @ b.mT
-
-
-def _scaled(features: Tensor) -> Tensor:
-    """Rows times powers of two, their largest entry in 1/2 … 1: no entry that counts is rounded, so exact cosines stay exact."""
-    exponent = np.frexp(features.abs().amax(1).numpy())[1]
-    half = exponent // 2  # the whole power may not be a float32
-    one = np.float32(1)
-    first, second = (torch.from_numpy(np.ldexp(one, -part)[:, None]) for part in (half, exponent - half))
-    return features * first * second
-
-
-def _lowered(features: Tensor, inverse: Tensor, low: torch.dtype, order: Tensor | None) -> tuple[Tensor, float]:
-    """The rows in the dtype of the fast product and in `order`, and the largest share of a row's length that this lost."""
-    if low == torch.float32:
-        return features if order is None else features[order], 0.0
-    bits = features.numpy().view(np.uint32)
-    if not int(np.bitwise_or.reduce(bits[:1], axis=None)) & 0xFFFF and not int(np.bitwise_or.reduce(bits, axis=None)) & 0xFFFF:
-        return features.to(low) if order is None else features.to(low)[order], 0.0  # from a model in bfloat16: nothing is lost
-    lowered, off = torch.empty_like(features, dtype=low), 0.0
-    for start in range(0, len(features), _CHUNK):
-        mine = slice(start, start + _CHUNK) if order is None else order[start : start + _CHUNK]
-        rows = features[mine]
-        lowered[start : start + _CHUNK] = rows
-        lost = torch.linalg.vector_norm(rows - lowered[start : start + _CHUNK], dim=1) * inverse[mine]
-        off = max(off, float(lost.max()))
-    return lowered, off * 1.001
+        return a @ b.mT if less is None else torch.addmm(less, a, b.mT)

@@ -13,6 +13,7 @@ from torch import Tensor
 from biaskit.bench import naive
 from biaskit.bench.features import made_up
 from biaskit.select import cells, d2_graph, d2_select, dart_select, graph_select, max_min_select, mmr_select, top_k
+from biaskit.select import lazy as lazy_module
 from biaskit.select import linked as linked_module
 from biaskit.select import product as product_module
 from biaskit.select import range as range_module
@@ -31,11 +32,13 @@ def coarse(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     monkeypatch.setattr(product_module, "_has_matrix_units", lambda: request.param == "bfloat16")
     monkeypatch.setattr(product_module, "_WIDE", 0)
     monkeypatch.setattr(product_module, "_CLEAR", -1)
-    monkeypatch.setattr(product_module, "AHEAD", 3)
-    monkeypatch.setattr(range_module, "PANEL", 4)
-    monkeypatch.setattr(linked_module, "PANEL", 4)
-    monkeypatch.setattr(linked_module, "_WHOLE", 0)
+    for module in (product_module, range_module):
+        monkeypatch.setattr(module, "PANEL", 4)
+    monkeypatch.setattr(lazy_module, "AHEAD", 3)
+    monkeypatch.setattr(lazy_module, "_WINDOW", 4)
     monkeypatch.setattr(linked_module, "_SMALL", 2)
+    monkeypatch.setattr(linked_module, "_BLOCK", 3)
+    monkeypatch.setattr(linked_module, "_MOST", 5)
     return str(request.param)
 
 
@@ -54,10 +57,24 @@ def test_fast_cosines_are_as_near_as_they_say(kind: str, low: torch.dtype) -> No
     product = Product(features, low=low)
     wide = features.double() / features.double().norm(dim=1, keepdim=True).clamp_min(1e-300)
     exact = (wide @ wide.T).numpy()
-    everyone = np.arange(50)
-    assert np.abs(product.rows(everyone) - exact).max() <= product.error
-    assert np.abs(product.scaled(product.raw(10, 20, 5), slice(10, 20), slice(5, None)) - exact[10:20, 5:]).max() <= product.error
-    assert product.error < (0.02 if low == torch.bfloat16 else 1e-3)
+    everyone, some = np.arange(50), np.arange(7, 40, 3)
+    for about in (0.0, 0.3, 0.9):
+        fast = product.rows(everyone, about=about)
+        assert (np.abs(fast - exact) <= product.errors(fast, about=about)).all()
+        assert product.errors(fast, about=about).max() <= product.error(2.0, about=about)
+        near = np.abs(exact - about) < 0.2
+        assert (np.abs(fast - exact)[near] <= product.error(0.21, about=about)).all()
+        fast = product.columns(some, everyone[::2], about=about)
+        assert (np.abs(fast - exact[::2, some]) <= product.errors(fast, about=about)).all()
+        fast = product.columns(some, about=about)
+        assert (np.abs(fast - exact[:, some]) <= product.errors(fast, about=about)).all()
+    for start, block in product.windows(16):
+        there = slice(start, start + len(block))
+        assert len(block) == min(16, 50 - start) and (np.abs(block - exact[there, there]) <= product.errors(block)).all()
+    for start, block, scale in product.panels():
+        fast = block * scale[:, None]
+        assert (np.abs(fast - exact[start:, start : start + block.shape[1]]) <= product.errors(fast)).all()
+    assert product.error() < (0.02 if low == torch.bfloat16 else 1e-3)
     assert np.abs(product.exact(3, everyone) - exact[3]).max() <= 2.0**-19 + 1e-9
     assert np.array_equal(product.exact_pairs(np.full(50, 3), everyone), product.exact(3, everyone))
     assert np.array_equal(product.exact_block(3, 4)[0], product.exact(3, everyone))
@@ -103,15 +120,19 @@ def test_without_the_matrix_as_on_the_graph(coarse: str, data: st.DataObject) ->
 
 def copies(features: Tensor) -> Tensor:
     features = features.clone()
-    features[len(features) // 2 :] = features[: -(-len(features) // 2)][: len(features) - len(features) // 2] * 3.7
+    features[len(features) // 2 :] = features[: -(-len(features) // 2)][: len(features) - len(features) // 2] * 4
     return features
 
 
 @pytest.mark.parametrize("doubled", [False, True])
-@pytest.mark.parametrize("seed", range(4))
-def test_as_the_loops_do(coarse: str, seed: int, doubled: bool) -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("seed", range(2))
+def test_as_the_loops_do(coarse: str, seed: int, dtype: torch.dtype, doubled: bool) -> None:
     sample = made_up(96, 80, seed)
-    features = copies(sample.features) if doubled else sample.features
+    features = sample.features
+    if dtype != torch.bfloat16:  # bits that bfloat16 does not have
+        features = (features.float() * (1 + 0.003 * torch.randn(96, 80, generator=torch.Generator().manual_seed(seed)))).to(dtype)
+    features = copies(features) if doubled else features
     sample = type(sample)(features, (sample.scores * 4).round() / 4, sample.where, sample.text_features, sample.text_scores)
     for n in (1, 11, 40, 96):
         for alpha in (0.5, 1.0):

@@ -75,7 +75,7 @@ def test_the_bound_holds_at_every_precision(precision: str, d: int) -> None:
     exact = naive.exact_cosines(features, features)
     torch.set_float32_matmul_precision(precision)
     product = Product(features, low=torch.float32)
-    assert np.abs(product.rows(np.arange(128)) - exact.numpy()).max() <= product.error
+    assert np.abs(product.rows(np.arange(128)) - exact.numpy()).max() <= product.error()
     assert float((cosines(unit_rows(features), unit_rows(features)) - exact).abs().max()) <= 2.0**-18
 
 
@@ -100,6 +100,9 @@ def test_bfloat16_only_where_it_tells_tokens_apart(monkeypatch: pytest.MonkeyPat
     random = torch.Generator().manual_seed(0)
     alike = 3 * torch.randn(1, 512, generator=random) + torch.randn(600, 512, generator=random)
     assert greedy_dtype(made_up(600, 512).features) == torch.bfloat16
+    assert greedy_dtype(alike.bfloat16()) == torch.bfloat16
+    monkeypatch.setattr(product_module, "_subtracts_before_rounding", lambda: False)
+    assert greedy_dtype(alike.bfloat16()) == torch.float32
     assert greedy_dtype(alike) == greedy_dtype(made_up(2000, 256).features) == greedy_dtype(torch.ones(1, 2**19)) == torch.float32
 
 
@@ -116,7 +119,6 @@ def test_few_rows_are_kept_ahead_of_their_use(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(lazy_module._Known, "add", add)
     monkeypatch.setattr(lazy_module, "_SPARE", 0)
-    monkeypatch.setattr(lazy_module, "_WHOLE", 0)
     found = max_min_select(sample.features, 300), mmr_select(sample.scores, sample.features, 300)
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
     assert 0 < most < lazy_module.AHEAD
@@ -133,7 +135,8 @@ def test_a_chain_is_walked_in_one_pass() -> None:
 
 def test_rows_that_were_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clusters that follow one another by rank: the graph leaves one token each, far beyond the rows that were kept."""
-    monkeypatch.setattr(linked_module, "_WHOLE", 0)
+    monkeypatch.setattr(linked_module, "_SMALL", 16)
+    monkeypatch.setattr(linked_module, "_MOST", 16)
     centre = torch.eye(12)[torch.arange(1200) // 100]
     features = centre + 1e-3 * torch.randn(1200, 12, generator=torch.Generator().manual_seed(0))
     keep = d2_select(-torch.arange(1200.0), features, None, 10, pivot_ratio=0.0)
