@@ -135,9 +135,7 @@ class Product:
 
         A block is overwritten by the next one.
         """
-        room = torch.empty(
-            len(self), PANEL, dtype=torch.float32, device="cpu"
-        )  # the same memory for all: new memory costs a walk through it
+        room = torch.empty(len(self), PANEL, dtype=torch.float32, device="cpu")  # for all of them: new memory is slow
         for start in range(0, len(self), PANEL):
             products = _multiply(self._low[start:], self._low[start : start + PANEL])
             block: Floats = room.flatten()[: products.numel()].view(products.shape).copy_(products).numpy()
