@@ -217,19 +217,38 @@ def attended(
 ) -> Iterator[tuple[Batch, NDArray[Any] | None]]:
     """Yield each batch with its attention rows [L, B, (heads,) S], or None if none of its images is usable.
 
-    The model runs one batch ahead of whoever counts the rows, so that a GPU does not wait for the host.
+    The model runs one batch ahead of whoever counts the rows, and rows leave a GPU as soon as they are there, so that it does not wait for
+    the host.
 
     Raises:
         CalibrationError: the GPU ran out of memory.
     """
-    waiting: tuple[Batch, Tensor | None] | None = None
+    waiting: tuple[Batch, _Leaving | None] | None = None
     for batch in batches:
-        rows = None if batch.prepared is None else _attend(model, batch.prepared.inputs, layers, per_head=per_head)
+        rows = None if batch.prepared is None else _Leaving(_attend(model, batch.prepared.inputs, layers, per_head=per_head))
         if waiting is not None:
-            yield waiting[0], None if waiting[1] is None else waiting[1].cpu().numpy()
+            yield waiting[0], None if waiting[1] is None else waiting[1].numpy()
         waiting = (batch, rows)
     if waiting is not None:
-        yield waiting[0], None if waiting[1] is None else waiting[1].cpu().numpy()
+        yield waiting[0], None if waiting[1] is None else waiting[1].numpy()
+
+
+class _Leaving:
+    """A tensor on its way to the host. A copy that is asked for later would wait for the work that was queued in between."""
+
+    def __init__(self, rows: Tensor) -> None:
+        self.host, self.event = rows, None
+        if rows.is_cuda:
+            self.host = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True).copy_(rows, non_blocking=True)
+            self.event = torch.cuda.Event()
+            self.event.record(torch.cuda.current_stream(rows.device))
+
+    def numpy(self) -> NDArray[Any]:
+        """Wait until it is there, and return it."""
+        if self.event is not None:
+            self.event.synchronize()
+        array: NDArray[Any] = self.host.numpy()
+        return array
 
 
 @torch.inference_mode()

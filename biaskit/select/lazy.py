@@ -68,7 +68,7 @@ class _Known:
         self._seen = np.zeros(total, np.int64)  # how many of the chosen the exact value of a token takes in
         self._exact: Floats = np.full(total, -1.0, np.float32)
 
-    def add(self, count: int, token: int, value: Floats, low: Floats) -> tuple[Floats, Floats]:
+    def add(self, count: int, token: int, value: Floats, low: Floats) -> tuple[Floats, Floats | np.float32]:
         """Return the fast cosines of `token`, the pick number `count`, with all, and their errors: two of [N].
 
         `value` tells which tokens may come soon; `low` how near they are to the chosen ones, which is where cosines must be told apart.

@@ -102,8 +102,10 @@ class Product:
         """Bound on |fast cosine − exact cosine| where the fast one, computed about `about`, is no farther than `far` from it."""
         return self._least + self._units * (far if self._shifts or not about else 1.0)
 
-    def errors(self, fast: Floats, *, about: float = 0.0) -> Floats:
-        """Bound on |fast cosine − exact cosine| of every one of those computed about `about`."""
+    def errors(self, fast: Floats, *, about: float = 0.0) -> Floats | np.float32:
+        """Bound on |fast cosine − exact cosine| of every one of those computed about `about`; one number if it is the same for all."""
+        if not self._units:
+            return np.float32(self._least)
         found: Floats = np.abs(fast - np.float32(about if self._shifts else 0.0))
         found *= np.float32(self._units)
         found += np.float32(self._least)
