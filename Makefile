@@ -52,7 +52,7 @@ bench: setup
 	OMP_NUM_THREADS=1 $(RUN) $(BIN)/biaskit bench all --plan cpu --out $(BENCH) --force
 
 # The same with 7B shapes, random weights, bf16, on a GPU; under ten minutes.
-BENCH_GPU ?= docs/bench/h200.json
+BENCH_GPU ?= docs/bench/gpu.json
 bench-gpu: setup
 	$(RUN) $(BIN)/biaskit bench all --plan gpu --out $(BENCH_GPU) --force
 
