@@ -15,6 +15,7 @@ float32 as TF32 has cosines good to 1e-3 only.)
 
 from __future__ import annotations
 
+from biaskit.select.batch import d2_select_many, max_min_select_many, mmr_select_many
 from biaskit.select.cells import cells, neighbours
 from biaskit.select.d2 import d2_select, graph_select
 from biaskit.select.graph import Graph, d2_graph
@@ -29,13 +30,16 @@ __all__ = [
     "cells",
     "d2_graph",
     "d2_select",
+    "d2_select_many",
     "dart_select",
     "feature_norm",
     "graph_select",
     "largest_remainder",
     "max_min_select",
+    "max_min_select_many",
     "min_max",
     "mmr_select",
+    "mmr_select_many",
     "neighbours",
     "random_select",
     "relative_attention",

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Literal
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from biaskit.errors import BiaskitError
+from biaskit.transfer import fetch, on_device
 
 Order = Literal["sequence", "choice"]
 
+Complain = Callable[[], None]
+"""Raises BiaskitError if there is reason to."""
+
+_held: ContextVar[list[tuple[Tensor, Complain]] | None] = ContextVar("held", default=None)  # checks to be read with the next results
 
 HALF = (torch.bfloat16, torch.float16)
 """Dtypes of models in which features are taken as they are."""
@@ -23,10 +32,15 @@ def vector(name: str, values: Tensor, length: int | None = None) -> Tensor:
     Raises:
         BiaskitError: another number of axes or entries, or values that are not finite.
     """
+    check_vector(name, values, length)
+    return _finite(name, values.detach().to(torch.float32))
+
+
+def check_vector(name: str, values: Tensor, length: int | None = None) -> None:
+    """Raise BiaskitError if `values` is not [N]."""
     if values.ndim != 1 or (length is not None and len(values) != length):
         wanted = "[N]" if length is None else f"[{length}]"
         raise BiaskitError(f"{name} has shape {list(values.shape)}, not {wanted}", "one value per visual token of one sample, no batch")
-    return _finite(name, values.detach().to(torch.float32))
 
 
 def matrix(name: str, values: Tensor, length: int | None = None) -> Tensor:
@@ -35,16 +49,76 @@ def matrix(name: str, values: Tensor, length: int | None = None) -> Tensor:
     Raises:
         BiaskitError: another number of axes or rows, or values that are not finite.
     """
+    check_matrix(name, values, length)
+    return _finite(name, wide(values))
+
+
+def wide(values: Tensor) -> Tensor:
+    """Return half precision as it is, all else in float32."""
+    return values.detach() if values.dtype in HALF else values.detach().to(torch.float32)
+
+
+def check_matrix(name: str, values: Tensor, length: int | None = None) -> None:
+    """Raise BiaskitError if `values` is not [N, d]."""
     if values.ndim != 2 or (length is not None and len(values) != length):
         wanted = "[N, d]" if length is None else f"[{length}, d]"
         raise BiaskitError(f"{name} has shape {list(values.shape)}, not {wanted}", "one row per visual token of one sample, no batch")
-    return _finite(name, values.detach() if values.dtype in HALF else values.detach().to(torch.float32))
 
 
 def _finite(name: str, values: Tensor) -> Tensor:
+    if on_device(values) and _held.get() is not None:
+        expect(values.sum(dtype=torch.float32).isfinite(), lambda: _look_again(name, values))
+        return values
     if not math.isfinite(float(values.sum())) and not bool(torch.isfinite(values).all()):  # a sum is one pass; it may overflow, though
-        raise BiaskitError(f"{name} has values that are not finite", "look for overflow: was the model run in float16?")
+        raise not_finite(name)
     return values
+
+
+def _look_again(name: str, values: Tensor) -> None:
+    if not bool(torch.isfinite(values).all()):
+        raise not_finite(name)
+
+
+def not_finite(name: str) -> BiaskitError:
+    """Return the error for values that are not finite."""
+    return BiaskitError(f"{name} has values that are not finite", "look for overflow: was the model run in float16?")
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Put off checks of numbers on a device until results are read by `settle`, in the same wait; what is left is read at the end."""
+    if _held.get() is not None:
+        yield
+        return
+    token = _held.set([])
+    try:
+        yield
+        if _held.get():
+            settle(())
+    finally:
+        _held.reset(token)
+
+
+def expect(good: Tensor, complain: Complain) -> None:
+    """Check a bool, [] or [B], all of which must be true; at once, or when results are read: see `deferred`."""
+    held = _held.get()
+    if held is not None and on_device(good):
+        held.append((good, complain))
+    elif not bool(good.all()):
+        complain()
+
+
+def settle(results: Sequence[Tensor]) -> list[NDArray[Any]]:
+    """Return results of a device, and raise the BiaskitError of a check that was put off and fails."""
+    held = _held.get() or []
+    flags = [torch.stack([good.all() for good, _ in held])] if held else []
+    found = fetch([*results, *flags])
+    checks = [complain for _, complain in held]
+    held.clear()
+    for complain, good in zip(checks, found.pop() if flags else (), strict=True):
+        if not good:
+            complain()
+    return found
 
 
 def count(n: int, available: int) -> int:

@@ -14,7 +14,7 @@ import biaskit
 PACKAGE = Path(biaskit.__file__).parent
 
 LEVELS = {
-    "0": ["__init__", "errors", "registry", "grid", "correlation", "prior_format", "array_file", "answer_lines"],
+    "0": ["__init__", "errors", "registry", "grid", "correlation", "prior_format", "array_file", "answer_lines", "transfer"],
     "1": [
         *("prior", "jackknife", "measures", "signals", "select", "prior_layout", "selector_file", "kept"),
         *("resampling", "significance", "flops"),
