@@ -26,9 +26,13 @@ def on_device(x: Tensor) -> bool:
 def upload(values: NDArray[Any] | Tensor, device: torch.device) -> Tensor:
     """Copy from the host to a device without waiting for it."""
     source = values if isinstance(values, Tensor) else torch.from_numpy(np.ascontiguousarray(values))
-    if device.type != "cuda" or source.device.type != "cpu":
-        return source.to(device)
-    return source.pin_memory().to(device, non_blocking=True)
+    if device.type == "cuda" and source.device.type == "cpu":
+        source = source.pin_memory()
+    return _sent(source, device)
+
+
+def _sent(source: Tensor, device: torch.device) -> Tensor:
+    return source.to(device, non_blocking=True)
 
 
 class Fetch:

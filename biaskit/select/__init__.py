@@ -9,18 +9,21 @@ method picked. A tie goes to the lower index. Cosines are rounded to 2⁻¹⁸, 
 of summation; autocast is off inside. On a CPU they are float64's wherever a decision hangs on them. (A GPU that was told to multiply
 float32 as TF32 has cosines good to 1e-3 only.)
 
+Those that end in `_many` take a batch, [B, N, …]; on a GPU that is a few launches for all samples and one wait, for answers on the CPU.
+
     a_rel = relative_attention(attention, prior)                                  # [N], [N] → [N]
     keep = d2_select(a_rel, hidden, cells((24, 24)), 64, alpha=0.5).indices       # [64] of 576
 """
 
 from __future__ import annotations
 
-from biaskit.select.batch import d2_select_many, max_min_select_many, mmr_select_many
+from biaskit.select.batch import d2_select_many, max_min_select_many, mmr_select_many, top_k_many
 from biaskit.select.cells import cells, neighbours
 from biaskit.select.d2 import d2_select, graph_select
 from biaskit.select.graph import Graph, d2_graph
 from biaskit.select.greedy import dart_select, max_min_select, mmr_select
 from biaskit.select.plain import largest_remainder, random_select, top_k, uniform_select
+from biaskit.select.relative import relative_attention_many
 from biaskit.select.scores import feature_norm, min_max, relative_attention, selector_score, soft_top_k
 from biaskit.signals import budget
 
@@ -43,8 +46,10 @@ __all__ = [
     "neighbours",
     "random_select",
     "relative_attention",
+    "relative_attention_many",
     "selector_score",
     "soft_top_k",
     "top_k",
+    "top_k_many",
     "uniform_select",
 ]

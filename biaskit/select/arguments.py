@@ -17,10 +17,11 @@ from biaskit.transfer import fetch, on_device
 
 Order = Literal["sequence", "choice"]
 
-Complain = Callable[[], None]
-"""Raises BiaskitError if there is reason to."""
+Look = Callable[[NDArray[Any]], None]
+"""Looks at numbers and raises an error if it does not like them."""
 
-_held: ContextVar[list[tuple[Tensor, Complain]] | None] = ContextVar("held", default=None)  # checks to be read with the next results
+_held: ContextVar[list[tuple[Tensor, Look]] | None] = ContextVar("held", default=None)  # checks to be made with the next results
+
 
 HALF = (torch.bfloat16, torch.float16)
 """Dtypes of models in which features are taken as they are."""
@@ -67,7 +68,7 @@ def check_matrix(name: str, values: Tensor, length: int | None = None) -> None:
 
 def _finite(name: str, values: Tensor) -> Tensor:
     if on_device(values) and _held.get() is not None:
-        expect(values.sum(dtype=torch.float32).isfinite(), lambda: _look_again(name, values))
+        expect(values.sum(dtype=torch.float32), lambda sum_: None if math.isfinite(sum_) else _look_again(name, values))
         return values
     if not math.isfinite(float(values.sum())) and not bool(torch.isfinite(values).all()):  # a sum is one pass; it may overflow, though
         raise not_finite(name)
@@ -99,26 +100,24 @@ def deferred() -> Iterator[None]:
         _held.reset(token)
 
 
-def expect(good: Tensor, complain: Complain) -> None:
-    """Check a bool, [] or [B], all of which must be true; at once, or when results are read: see `deferred`."""
+def expect(numbers: Tensor, look: Look) -> None:
+    """Have numbers of a device looked at, now or with the next results: see `deferred`."""
     held = _held.get()
-    if held is not None and on_device(good):
-        held.append((good, complain))
-    elif not bool(good.all()):
-        complain()
+    if held is None:
+        look(fetch([numbers])[0])
+    else:
+        held.append((numbers, look))
 
 
 def settle(results: Sequence[Tensor]) -> list[NDArray[Any]]:
-    """Return results of a device, and raise the BiaskitError of a check that was put off and fails."""
+    """Return results of a device, for one wait, and make the checks that were put off; they raise their errors."""
     held = _held.get() or []
-    flags = [torch.stack([good.all() for good, _ in held])] if held else []
-    found = fetch([*results, *flags])
-    checks = [complain for _, complain in held]
+    checks = list(held)
     held.clear()
-    for complain, good in zip(checks, found.pop() if flags else (), strict=True):
-        if not good:
-            complain()
-    return found
+    found = fetch([*results, *(numbers for numbers, _ in checks)])
+    for (_, look), numbers in zip(checks, found[len(results) :], strict=True):
+        look(numbers)
+    return found[: len(results)]
 
 
 def count(n: int, available: int) -> int:

@@ -21,8 +21,9 @@ from biaskit.select.d2 import Fill, PivotMode, check_switches, d2_select, pivots
 from biaskit.select.graph import Diagonal, check_rule
 from biaskit.select.greedy import max_min_select, mmr_select
 from biaskit.select.launches import few_launches, plain
+from biaskit.select.plain import top_k
 from biaskit.signals import Keep
-from biaskit.transfer import active, fetch, upload
+from biaskit.transfer import active, fetch, on_device, upload
 
 Batch = Tensor | Sequence[Tensor]
 """[B, N, …], or B tensors [N, …], which saves putting them together."""
@@ -199,6 +200,22 @@ def max_min_select_many(features: Batch, n: int, *, order: Order = "sequence") -
         answers = settle(found)
     _complain(("features", np.concatenate(answers[1::2])))
     return _in_order(np.concatenate(answers[::2]), order)
+
+
+def top_k_many(scores: Tensor, n: int, *, order: Order = "sequence") -> Tensor:
+    """Keep the n highest of the scores [B, N] of every sample, as `top_k` does: [B, min(n, N)] int64, on the CPU.
+
+    Raises:
+        BiaskitError: as `top_k`.
+    """
+    choice("order", order, ("sequence", "choice"))
+    if not on_device(scores):
+        return _stacked([top_k(values, n, order=order) for values in scores])
+    n = count(n, scores.shape[1])
+    scores = scores.detach().to(torch.float32)
+    picked, ends = settle([scores.sort(dim=1, descending=True, stable=True).indices[:, :n], torch.stack(scores.aminmax(dim=1))])
+    _complain(("scores", ~np.isfinite(ends)))
+    return _in_order(picked, order)
 
 
 def _rows(features: Batch) -> list[Tensor]:

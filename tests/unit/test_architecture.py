@@ -22,7 +22,7 @@ LEVELS = {
     "2a": ["images", "store", "exchange", "pruners", "tasks"],
     "2b": [
         *("families", "attention", "moments", "ranks"),
-        *("hooks", "masks", "narrowing", "prompt", "deepstack", "encoded", "limits"),
+        *("hooks", "masks", "narrowing", "prompt", "deepstack", "encoded", "limits", "repeats"),
     ],
     "3": ["feed", "resume", "calibration", "prompts", "bias", "verdict", "apply", "decisions"],
     "4": [
