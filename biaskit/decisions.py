@@ -128,7 +128,7 @@ class Decisions:
         """Remember the batch. Its layouts are worked out when they are needed, while a GPU is busy with the layers before."""
         self.idle()
         self.batch = []
-        self.pending = (inputs, copies, ids, Fetch(alike(embeds, whole=copies > 1)))
+        self.pending = (inputs, copies, ids, Fetch(*([alike(embeds, whole=copies > 1)] if len(ids) > 1 else [])))
 
     def _open(self, embeds: Tensor) -> None:
         """Work out the layouts. Equal rows next to each other (beams, several returned sequences) are one sample."""
@@ -137,7 +137,7 @@ class Decisions:
         (inputs, copies, ids, look), self.pending = self.pending, None
         layouts = self.family.layout(self.model.config, inputs)
         mixed = [self._mixed(row // copies) for row in range(len(ids))]
-        repeats = repeated(ids, embeds, look.read()[0], whole=copies > 1)
+        repeats = repeated(ids, embeds, look.read(), whole=copies > 1)
         for row in range(len(ids)):
             if repeats[row] and mixed[row] == mixed[row - 1]:
                 self.batch.append(self.batch[-1])

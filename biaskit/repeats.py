@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,14 +20,16 @@ def alike(embeds: Tensor, *, whole: bool) -> Tensor:
     return (embeds[1:, ::step] == embeds[:-1, ::step]).flatten(1).all(1)
 
 
-def repeated(ids: Tensor, embeds: Tensor, like: NDArray[np.bool_], *, whole: bool) -> list[bool]:
+def repeated(ids: Tensor, embeds: Tensor, like: Sequence[NDArray[np.bool_]], *, whole: bool) -> list[bool]:
     """Tell which rows equal the one before: same tokens, and same embeddings.
 
     Args:
-        ids: [B, S], on the host. embeds: [B, S, d]. like: what `alike` found with this `whole`; otherwise rows that may repeat the one
-            before are compared in full, for one wait.
+        ids: [B, S], on the host. embeds: [B, S, d]. like: what `alike` found with this `whole`; nothing if there is one row alone.
+        whole: if not, rows that may repeat the one before are compared in full now, for one wait.
     """
-    same = np.append(False, (ids[1:] == ids[:-1]).all(1).numpy() & like)
+    if not like:
+        return [False] * len(ids)
+    same = np.append(False, (ids[1:] == ids[:-1]).all(1).numpy() & like[0])
     rows = np.flatnonzero(same).tolist()
     if rows and not whole:
         same[rows] = fetch([torch.stack([(embeds[row] == embeds[row - 1]).all() for row in rows])])[0]
