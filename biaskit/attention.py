@@ -98,7 +98,8 @@ def _products(query: Tensor, key: Tensor, dtype: torch.dtype) -> Tensor:
     """
     if query.is_cuda and query.dtype == key.dtype and key.dtype in (torch.bfloat16, torch.float16):
         with torch.autocast("cuda", enabled=False):
-            return torch.bmm(query.flatten(0, 1), key.flatten(0, 1).mT, out_dtype=dtype).unflatten(0, query.shape[:2])
+            found: Tensor = torch.bmm(query.detach().flatten(0, 1), key.detach().flatten(0, 1).mT, out_dtype=dtype)
+            return found.view(*query.shape[:2], *found.shape[1:])
     return query.to(dtype) @ key.to(dtype).mT
 
 
