@@ -9,7 +9,6 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import repeat
 from typing import Any
 
 import torch
@@ -159,7 +158,7 @@ def _ours(method: str, samples: Sequence[MadeUp], n: int) -> Callable[[], Tensor
     if len(samples) == 1:
         return lambda: one(samples[0], n)
     if many is None:
-        return lambda: torch.stack(list(map(one, samples, repeat(n))))[0]
+        return lambda: torch.stack([one(sample, n) for sample in samples])[0]
     scores, features, where = torch.stack([s.scores for s in samples]), [s.features for s in samples], samples[0].where
     return lambda: many(scores, features, where, n)[0]
 
