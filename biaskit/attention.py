@@ -81,14 +81,26 @@ def attention_row(
         key = key[:, :, :length]
     last = query[:, :, -1] if rows is None else query[torch.arange(batch, device=query.device), :, rows]
     dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
-    grouped = last.reshape(batch, key_heads, heads // key_heads, width).to(dtype)
-    logits = grouped @ key.to(dtype).transpose(-1, -2) * (scaling if scaling is not None else width**-0.5)
+    grouped = last.reshape(batch, key_heads, heads // key_heads, width)
+    logits = _products(grouped, key, dtype) * (scaling if scaling is not None else width**-0.5)
     if softcap is not None:
         logits = torch.tanh(logits / softcap) * softcap
     allowed = _allowed(mask, rows, key.shape[2], batch)
     if allowed is not None:
         logits = logits.masked_fill(~allowed, float("-inf")) if allowed.dtype == torch.bool else logits + allowed.to(dtype)
     return logits.softmax(-1).reshape(batch, heads, -1)
+
+
+def _products(query: Tensor, key: Tensor, dtype: torch.dtype) -> Tensor:
+    """Query keyᵀ, [B, heads, rows, keys], for [B, heads, rows, width] and [B, heads, keys, width].
+
+    A GPU takes half precision as it is, with float32 sums: products of bfloat16 are exact there, and the keys are read once, not converted.
+    """
+    if query.is_cuda and query.dtype == key.dtype and key.dtype in (torch.bfloat16, torch.float16):
+        with torch.autocast("cuda", enabled=False):
+            found: Tensor = torch.bmm(query.detach().flatten(0, 1), key.detach().flatten(0, 1).mT, out_dtype=dtype)
+            return found.view(*query.shape[:2], *found.shape[1:])
+    return query.to(dtype) @ key.to(dtype).mT
 
 
 Seen = Callable[[int, Tensor, Tensor | None], None]

@@ -18,12 +18,16 @@ from biaskit.families import families
 from biaskit.grid import Layout
 from biaskit.prior import Prior
 from biaskit.prompt import View
+from biaskit.repeats import alike, repeated
+from biaskit.select.arguments import settle
 from biaskit.signals import Keep, Signals
+from biaskit.transfer import Fetch, upload
 
 if TYPE_CHECKING:
     from biaskit.pruners.base import Pruner
 
 Indices = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 Observe = Callable[[Signals, Keep], Mapping[str, float]]
 """Looks at a decision: what the pruner saw and what it keeps → what is to be reported. What it reads beyond the pruner's own needs it names
@@ -111,7 +115,7 @@ class Decisions:
         self.stages = pruner.stages()
         self.report = Pruning()
         self.batch: list[_Sample] = []
-        self.pending: tuple[Mapping[str, Any], int, Tensor] | None = None
+        self.pending: tuple[Mapping[str, Any], int, Tensor, Fetch] | None = None
         self.decided = self.shown = 0
         self.warned = False
 
@@ -124,17 +128,16 @@ class Decisions:
         """Remember the batch. Its layouts are worked out when they are needed, while a GPU is busy with the layers before."""
         self.idle()
         self.batch = []
-        facts = {name: value.cpu() if _is_small(value) else value for name, value in inputs.items()}
-        self.pending = (facts, copies, ids)
+        self.pending = (inputs, copies, ids, Fetch(*([alike(embeds, whole=copies > 1)] if len(ids) > 1 else [])))
 
     def _open(self, embeds: Tensor) -> None:
         """Work out the layouts. Equal rows next to each other (beams, several returned sequences) are one sample."""
         if self.pending is None:
             return
-        (inputs, copies, ids), self.pending = self.pending, None
+        (inputs, copies, ids, look), self.pending = self.pending, None
         layouts = self.family.layout(self.model.config, inputs)
         mixed = [self._mixed(row // copies) for row in range(len(ids))]
-        repeats = _repeats(ids, embeds)
+        repeats = repeated(ids, embeds, look.read(), whole=copies > 1)
         for row in range(len(ids)):
             if repeats[row] and mixed[row] == mixed[row - 1]:
                 self.batch.append(self.batch[-1])
@@ -154,59 +157,68 @@ class Decisions:
             raise BiaskitError(f"{len(self.seed)} seeds, but sample {self.shown + number} of the block has none", "give one seed a sample")
         return [self.seed[self.shown + number]]
 
-    def decide(self, view: View) -> Tensor | None:
-        """Ask the pruner about each sample in turn."""
+    def decide(self, view: View) -> Bools | None:
+        """Ask the pruner about the samples, together where it can answer so, and wait for a GPU once, for the answers."""
         self._open(view.embeds)
-        drop = np.zeros(view.embeds.shape[:2], dtype=bool)
-        held = view.narrowing.index.cpu().numpy(), view.narrowing.alive.cpu().numpy()
-        for row, sample in enumerate(self.batch):
-            if row == 0 or sample is not self.batch[row - 1]:
-                self._decide(view, row, sample, (held[0][row], held[1][row]))
-            gone = np.ones(len(sample.layout), dtype=bool)
-            gone[sample.left] = False
-            drop[row, sample.layout.positions[gone]] = True
-        return torch.from_numpy(drop) if drop.any() else None
-
-    def _decide(self, view: View, row: int, sample: _Sample, rows_held: tuple[Indices, NDArray[np.bool_]]) -> None:
-        held, wanted = len(sample.left), self.stages[view.stage].tokens(len(sample.layout))
-        info: Mapping[str, float] = {}
-        if wanted < held:
-            signals = self._signals(view, row, sample, *rows_held)
-            kept = self.pruner.select(signals, wanted)
-            sample.left = sample.left[check_keep(kept, held, type(self.pruner).__name__)]
+        rows = [row for row, sample in enumerate(self.batch) if row == 0 or sample is not self.batch[row - 1]]
+        wanted = {row: self.stages[view.stage].tokens(len(self.batch[row].layout)) for row in rows}
+        asked = [row for row in rows if wanted[row] < len(self.batch[row].left)]
+        signals = [self._signals(view, row, self.batch[row]) for row in asked]
+        kept = dict(zip(asked, self._ask(signals, [wanted[row] for row in asked]), strict=True))
+        for row, seen in zip(asked, signals, strict=True):
+            sample = self.batch[row]
+            sample.left = sample.left[check_keep(kept[row], len(sample.left), type(self.pruner).__name__)]
             if self.observe is not None:
-                sample.observed.update(self.observe(signals, kept))
-            info = kept.info
-        sample.stages.append((view.layer, len(sample.left), info))
+                sample.observed.update(self.observe(seen, kept[row]))
+        for row in rows:
+            info: Mapping[str, float] = kept[row].info if row in kept else {}
+            self.batch[row].stages.append((view.layer, len(self.batch[row].left), info))
+        return self._gone(view.embeds.shape[:2])
 
-    def _signals(self, view: View, row: int, sample: _Sample, index: Indices, alive: NDArray[np.bool_]) -> Signals:
-        """Gather what the pruner needs of one sample; its rows hold the positions `index` where `alive`."""
+    def _ask(self, signals: Sequence[Signals], budgets: Sequence[int]) -> list[Keep]:
+        """Return the pruner's answers, on the CPU."""
+        many = getattr(self.pruner, "select_many", None)
+        kept = many(signals, budgets) if many is not None else list(map(self.pruner.select, signals, budgets))
+        indices = settle([keep.indices for keep in kept])
+        return [Keep(torch.from_numpy(found), keep.info) for found, keep in zip(indices, kept, strict=True)]
+
+    def _gone(self, shape: Sequence[int]) -> Bools | None:
+        """The positions of the batch that are dropped, [B, S], by this stage or an earlier one; None if there are none."""
+        drop = np.zeros(shape, dtype=bool)
+        for row, sample in enumerate(self.batch):
+            drop[row, sample.layout.positions] = True
+            drop[row, sample.layout.positions[sample.left]] = False
+        return drop if drop.any() else None
+
+    def _signals(self, view: View, row: int, sample: _Sample) -> Signals:
+        """Gather what the pruner needs of one sample, without waiting for a GPU: views where tokens lie side by side."""
         needs, layout = self.needs, sample.layout if len(sample.left) == len(sample.layout) else sample.layout.part(sample.left)
+        index, alive = view.narrowing.held[row], view.narrowing.living[row]
         device, inside = view.hidden.device, view.layer > 0
         visual = alive & np.isin(index, layout.positions)
-        rows, others = (torch.from_numpy(np.flatnonzero(mine)).to(device) for mine in (visual, alive & ~visual))
+        rows, others = _places(visual, device), alive & ~visual
         found: dict[str, Any] = {"a_bias": self._a_bias(layout, view.layer, device), "generator": sample.generator}
         if "embeds" in needs:
-            found["embeds"] = view.embeds[row, torch.from_numpy(layout.positions).to(view.embeds.device)]
+            found["embeds"] = view.embeds[row, _run(layout.positions, view.embeds.device)]
         if "final_norm" in needs:
             found["final_norm"] = lambda x: self.stack.norm(x.float()).float()
         if inside and needs & {"text_hidden", "keys"}:
-            found["text_positions"] = torch.from_numpy(index).to(device)[others]
+            found["text_positions"] = upload(index[others], device)
         if inside and "hidden" in needs:
             found["hidden"] = view.hidden[row, rows]
         if inside and "text_hidden" in needs:
-            found["text_hidden"] = view.hidden[row, others]
+            found["text_hidden"] = view.hidden[row, _places(others, device)]
         if inside and "attention" in needs:
             found["attention"] = _recorded(view.attention)[row].to(device)[rows].float()
         if inside and "keys" in needs:
             keys = _recorded(view.keys)[row].to(device).float()
-            found["keys"], found["text_keys"] = keys[:, rows], keys[:, others]
+            found["keys"], found["text_keys"] = keys[:, rows], keys[:, _places(others, device)]
         return Signals(layout, view.layer, **found)
 
     def _a_bias(self, layout: Layout, layer: int, device: torch.device) -> Tensor | None:
         if self.prior is None or layer == 0 or not self.pruner.debiases:
             return None
-        return torch.from_numpy(self.pruner.fit_prior(self.prior, layout, layer - 1)).float().to(device)
+        return upload(self.pruner.fit_prior(self.prior, layout, layer - 1).astype(np.float32), device)
 
     def finish(self, cache: Any) -> None:
         """Write the report of the prefill."""
@@ -223,20 +235,16 @@ class Decisions:
         self.batch = []
 
 
-def _is_small(value: Any) -> bool:
-    """Tell sizes and grids, which layouts are read from, from pixels."""
-    return isinstance(value, Tensor) and not value.is_floating_point() and value.numel() < 1 << 12
+def _places(chosen: Bools, device: torch.device) -> slice | Tensor:
+    """Where a mask [M] is True, as what indexes a tensor on a device."""
+    return _run(np.flatnonzero(chosen), device)
 
 
-def _repeats(ids: Tensor, embeds: Tensor) -> list[bool]:
-    """Tell for each row whether it equals the one before. One answer comes back from a GPU, not one a row."""
-    same = [False, *(ids[1:] == ids[:-1]).all(1).tolist()]
-    rows = [row for row, equal in enumerate(same) if equal]
-    if rows:
-        found = torch.stack([(embeds[row] == embeds[row - 1]).all() for row in rows]).tolist()
-        for row, equal in zip(rows, found, strict=True):
-            same[row] = bool(equal)
-    return same
+def _run(places: Indices, device: torch.device) -> slice | Tensor:
+    """Ascending places as a slice, which copies nothing, if they have no gaps."""
+    if len(places) and places[-1] - places[0] + 1 == len(places):
+        return slice(int(places[0]), int(places[-1]) + 1)
+    return upload(places, device)
 
 
 def _recorded(signal: Tensor | None) -> Tensor:

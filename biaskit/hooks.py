@@ -16,7 +16,9 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -28,6 +30,8 @@ from biaskit.limits import check_no_images, check_padding, check_stages, check_w
 from biaskit.masks import Form, make_mask, mask_form, read_mask
 from biaskit.narrowing import Narrowing, compact_positions, take
 from biaskit.prompt import Decider, Pass, Prompt, View
+from biaskit.select.arguments import deferred
+from biaskit.transfer import fetch, upload
 
 
 class Narrower:
@@ -92,7 +96,10 @@ class Narrower:
             return args, kwargs
         active = self._begin(embeds)
         rows, size, _ = embeds.shape
-        self.now = Pass(Prompt(rows, size, size, active, [None] * len(self.layers), embeds), size, cache, prefill=True)
+        mask = self.inputs.get("attention_mask")
+        padding = mask.numpy().astype(bool) if active and isinstance(mask, Tensor) and mask.shape == (rows, size) else None
+        prompt = Prompt(rows, size, size, active, [None] * len(self.layers), embeds, padding=padding)
+        self.now = Pass(prompt, size, cache, prefill=True)
         if active:
             kwargs = self.deepstack.take_over(kwargs)
         return args, kwargs
@@ -105,13 +112,22 @@ class Narrower:
         encoded = self.inputs.get("mm_encoder_outputs") or {}  # where newer releases put what generate() has encoded
         if self.inputs.get("pixel_values_videos") is not None or encoded.get("video") is not None:
             raise ModelError("the prompt has a video, and pruning video tokens is not supported", "pass its frames as images")
-        seen = ids.cpu()  # the one time that a GPU is waited for before the decision
+        self.inputs = self._on_the_host()  # the one time that a GPU is waited for before the decision
+        seen = self.inputs["input_ids"]
         if not bool((seen == token).any()):
             self.decider.idle()
             return False
-        inputs, copies = self.images.describe({**self.inputs, "input_ids": seen}, token)
+        inputs, copies = self.images.describe(self.inputs, token)
         self.decider.begin(inputs, copies, seen, embeds)
         return True
+
+    def _on_the_host(self) -> dict[str, Any]:
+        """Bring tokens, padding, sizes and grids to the host, those of the images too, and leave pixels where they are."""
+        both: list[dict[str, Any]] = [dict(self.inputs), dict(self.images.given)]
+        moved = {id(value): value for given in both for name, value in given.items() if _is_wanted(name, value)}
+        found = dict(zip(moved, map(torch.from_numpy, fetch(list(moved.values()))), strict=True))
+        inputs, self.images.given = ({name: found.get(id(value), value) for name, value in given.items()} for given in both)
+        return inputs
 
     def _continue(self, cache: Any, past: int, shape: tuple[int, ...], kwargs: Mapping[str, Any]) -> Pass:
         """Check that a pass with a filled cache goes on where the cache ends.
@@ -159,6 +175,13 @@ class Narrower:
             self.decider.finish(cache)
 
 
+def _is_wanted(name: str, value: Any) -> bool:
+    """Tell what layouts are read from, tokens, padding, sizes and grids, from pixels and positions."""
+    if not isinstance(value, Tensor) or value.is_floating_point():
+        return False
+    return name == "input_ids" or (name == "attention_mask" and value.ndim == 2) or value.numel() < 1 << 12
+
+
 class _Layer:
     """The hook before one decoder layer."""
 
@@ -189,25 +212,28 @@ class _Layer:
         """Ask for the decision and carry it out on the hidden states."""
         prompt, stage = now.prompt, self.stage
         assert prompt.embeds is not None
-        if prompt.valid is None:
-            check_window(self.narrower.stack, self.number, prompt.size)
-            valid = read_mask(mask, len(hidden), prompt.size)
-            if valid is None:
-                prompt.valid = torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
-            else:
-                prompt.valid = valid.to(hidden.device)
-                check_padding(prompt.valid)
-        before = prompt.stages[stage - 1] if stage else None
-        current = Narrowing.unchanged(prompt.valid) if before is None else before
-        attention, keys = now.seen.pop(self.number, (None, None))
-        drop = self.narrower.decider.decide(View(stage, self.number, current, hidden, prompt.embeds, attention, keys))
+        with deferred():
+            if prompt.valid is None:
+                prompt.valid = self._valid(prompt, mask)
+            before = prompt.stages[stage - 1] if stage else None
+            current = Narrowing.unchanged(prompt.valid, hidden.device) if before is None else before
+            attention, keys = now.seen.pop(self.number, (None, None))
+            drop = self.narrower.decider.decide(View(stage, self.number, current, hidden, prompt.embeds, attention, keys))
         prompt.stages[stage] = before
         if drop is None:
             return hidden
-        stays = torch.zeros_like(prompt.valid).scatter(1, current.index, current.alive) & ~drop.to(prompt.valid.device)
-        after = Narrowing.of(stays)
+        after = Narrowing.of(current.stays(prompt.size) & ~drop, hidden.device)
         prompt.stages[stage] = after
-        return take(hidden, after.index if before is None else before.rows_of(after.index))
+        return take(hidden, after.index if before is None else before.rows_of(after.held))
+
+    def _valid(self, prompt: Prompt, mask: Any) -> NDArray[np.bool_]:
+        """Which tokens are not padding, [B, S], by the mask that the model made for this layer."""
+        check_window(self.narrower.stack, self.number, prompt.size)
+        valid = read_mask(mask, prompt.rows, prompt.size, prompt.padding)
+        if valid is None:
+            return np.ones((prompt.rows, prompt.size), bool)
+        check_padding(valid)
+        return valid
 
     def _mask(self, now: Pass, narrowing: Narrowing, hidden: Tensor) -> Tensor | None:
         """Return this layer's mask; layers of one stage on one device share it."""
@@ -240,7 +266,7 @@ class _Layer:
                 index = compact_positions(now.prompt.valid, narrowing) if self.narrower.compact else narrowing.index
                 now.made[key] = tuple(take(part, index) for part in own)
             else:
-                gone = (now.prompt.valid.sum(1) - narrowing.counts())[:, None]
-                now.made[key] = self.narrower.stack.rotary_emb(hidden, positions - gone.to(positions.device))
+                gone = upload((now.prompt.valid.sum(1) - narrowing.counts())[:, None], positions.device)
+                now.made[key] = self.narrower.stack.rotary_emb(hidden, positions - gone)
         made: tuple[Tensor, ...] = now.made[key]
         return made

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from biaskit.attention import decoder
@@ -49,13 +50,13 @@ def check_window(stack: Any, first: int, length: int) -> None:
         )
 
 
-def check_padding(valid: torch.Tensor) -> None:
+def check_padding(valid: NDArray[np.bool_]) -> None:
     """Refuse right padding: [B, S] bool must end in True.
 
     Raises:
         ModelError: the last position of a sample is padding.
     """
-    if not bool(valid[:, -1].all()):
+    if not valid[:, -1].all():
         raise ModelError("the prompts are padded on the right", "pad on the left (padding_side='left'), as generate() needs it")
 
 

@@ -6,12 +6,17 @@ implementation expects. The model's own mask is read once per prompt, to make su
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from biaskit.errors import ModelError
+from biaskit.select.arguments import expect
+from biaskit.transfer import fetch, on_device, upload
 
 Form = Literal["padding", "bool", "additive"]
 """[B, keys] padding (flash attention); [B, 1, queries, keys] bool, True = may attend (sdpa); the same, additive (eager)."""
@@ -30,15 +35,16 @@ def mask_form(implementation: str) -> Form:
     raise ModelError(f"pruning under {implementation!r} attention is not supported", "load the model with sdpa, flash_attention_2 or eager")
 
 
-def read_mask(mask: Any, batch: int, length: int) -> Tensor | None:
+def read_mask(mask: Any, batch: int, length: int, known: NDArray[np.bool_] | None = None) -> NDArray[np.bool_] | None:
     """Return which positions of the prompts are tokens, not padding: [B, S] bool, or None if all are.
 
     Args:
         mask: what a decoder layer received at prefill: None, [B, S], or [B or 1, 1, S, ≥ S] bool or additive.
         batch: B. length: S.
+        known: the answer, if the processor's mask tells it. A mask on a device is then compared with it, and not waited for.
 
     Raises:
-        ModelError: the mask is of another type, or is not causal attention over all tokens.
+        ModelError: the mask is of another type, or is not causal attention over all tokens; inside `deferred`, once results are read.
     """
     if mask is None:
         return None
@@ -46,19 +52,46 @@ def read_mask(mask: Any, batch: int, length: int) -> Tensor | None:
         raise ModelError(
             f"attention masks of type {type(mask).__name__} cannot be narrowed", "load the model with sdpa, flash_attention_2 or eager"
         )
+    if known is None or known.shape != (batch, length) or not on_device(mask):
+        return _looked_at(mask, batch, length)
+    told = upload(known, mask.device)
+    same = mask[:, -length:].to(torch.bool) == told if mask.ndim == 2 else _plain(mask, told, batch, length) | ~told
+    expect(same.all(), partial(_complain, mask, known))
+    return known
+
+
+def _looked_at(mask: Tensor, batch: int, length: int) -> NDArray[np.bool_]:
+    """Read a mask."""
     if mask.ndim == 2:
-        return mask[:, -length:].to(torch.bool)
-    allowed = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
-    allowed = allowed[:, 0].expand(batch, -1, -1)
-    valid = allowed[:, -1, :length]
-    causal = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril() & valid[:, None, :]
-    same = (allowed[:, :, :length] == causal).all(-1) & ~allowed[:, :, length:].any(-1)
-    if not bool((same | ~valid).all()):
+        return np.asarray(fetch([mask[:, -length:].to(torch.bool)])[0])
+    valid = _allowed(mask, batch)[:, -1, :length]
+    found, plain = fetch([valid, (_plain(mask, valid, batch, length) | ~valid).all()])
+    if not plain:
         raise ModelError(
             "this model's attention mask is not plainly causal (a sliding window shorter than the prompt, or bidirectional parts)",
             "dropping tokens would change which others are seen; use a model with full causal attention, or a shorter prompt",
         )
-    return valid
+    return np.asarray(found)
+
+
+def _complain(mask: Tensor, known: NDArray[np.bool_], same: NDArray[Any]) -> None:
+    """Raise ModelError if a mask is not what was known."""
+    if not same:
+        _looked_at(mask, *known.shape)
+        raise ModelError("the model's attention mask hides other tokens than the padding", "pass the processor's attention_mask unchanged")
+
+
+def _allowed(mask: Tensor, batch: int) -> Tensor:
+    """Which keys each query may see: [B, S, ≥ S] bool."""
+    allowed = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+    return allowed[:, 0].expand(batch, -1, -1)
+
+
+def _plain(mask: Tensor, valid: Tensor, batch: int, length: int) -> Tensor:
+    """Which queries see all earlier tokens that are no padding, and nothing else: [B, S] bool."""
+    allowed = _allowed(mask, batch)
+    causal = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril() & valid[:, None, :]
+    return (allowed[:, :, :length] == causal).all(-1) & ~allowed[:, :, length:].any(-1)
 
 
 def make_mask(form: Form, alive: Tensor, queries: int, *, whole: bool, width: int | None, dtype: torch.dtype) -> Tensor | None:

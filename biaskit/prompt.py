@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from biaskit.narrowing import Narrowing
@@ -42,11 +44,11 @@ class Decider(Protocol):
         """Look at a new batch of prompts with images.
 
         Args:
-            inputs: what the processor gave for the samples. copies: rows of the batch that each sample takes.
-            ids: [B, S] tokens, on the host. embeds: [B, S, d] their embeddings, visual ones included.
+            inputs: what the processor gave for the samples, all but pixels on the host. copies: rows of the batch that each sample takes.
+            ids: [B, S] tokens. embeds: [B, S, d] their embeddings, visual ones included.
         """
 
-    def decide(self, view: View) -> Tensor | None:
+    def decide(self, view: View) -> NDArray[np.bool_] | None:
         """Return [B, S] bool, the positions to drop now, or None for none."""
 
     def finish(self, cache: Any) -> None:
@@ -64,6 +66,7 @@ class Prompt:
         stages: how each stage narrowed it; None: not at all, yet.
         embeds: [B, S, d] input embeddings, until the prefill is over.
         valid: [B, S] bool, tokens that are not padding; known from the first decision on.
+        padding: the same as the processor's attention mask has it, if there was one.
     """
 
     rows: int
@@ -72,7 +75,8 @@ class Prompt:
     active: bool
     stages: list[Narrowing | None]
     embeds: Tensor | None
-    valid: Tensor | None = None
+    valid: NDArray[np.bool_] | None = None
+    padding: NDArray[np.bool_] | None = None
 
 
 @dataclass(eq=False)

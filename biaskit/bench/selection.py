@@ -18,7 +18,19 @@ from biaskit.bench import naive
 from biaskit.bench.features import MadeUp, made_up
 from biaskit.errors import BiaskitError
 from biaskit.registry import did_you_mean
-from biaskit.select import budget, d2_select, dart_select, max_min_select, mmr_select, top_k, uniform_select
+from biaskit.select import (
+    budget,
+    d2_select,
+    d2_select_many,
+    dart_select,
+    max_min_select,
+    max_min_select_many,
+    mmr_select,
+    mmr_select_many,
+    top_k,
+    top_k_many,
+    uniform_select,
+)
 
 Ours = Callable[[MadeUp, int], Tensor]
 
@@ -37,10 +49,21 @@ METHODS: dict[str, tuple[Ours, naive.Naive, bool]] = {
 }
 """Name → our selector, its naive loop, and whether that does loop over picks."""
 
+Together = Callable[[Tensor, list[Tensor], Tensor, int], list[Tensor]]
+
+TOGETHER: dict[str, Together] = {
+    "fastv": lambda scores, features, where, n: list(top_k_many(scores, n)),
+    "d2pruner": lambda scores, features, where, n: [keep.indices for keep in d2_select_many(scores, features, where, n)],
+    "d2pruner α=0.5": lambda scores, features, where, n: [k.indices for k in d2_select_many(scores, features, where, n, alpha=0.5)],
+    "idpruner": lambda scores, features, where, n: list(mmr_select_many(scores, features, n)),
+    "divprune": lambda scores, features, where, n: list(max_min_select_many(features, n)),
+}
+"""Name → the selector of a whole batch, for those that have one; the others take one sample after another."""
+
 
 @dataclass(frozen=True)
 class Line:
-    """One selector at one size. Times in milliseconds, [median, lower quartile, upper quartile]; None where the naive loop was left out.
+    """One selector at one size. Times in milliseconds a sample, [median, lower and upper quartile]; None where the naive loop was left out.
 
     Attributes:
         same: whether ours keeps the tokens that the naive loop keeps on exact cosines. On a CPU this is asserted; on a GPU cosines are
@@ -67,6 +90,7 @@ def bench_selectors(
     repeats: int = 5,
     naive_up_to: int = 5760,
     device: str = "cpu",
+    batch: int = 1,
     seed: int = 0,
     progress: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
@@ -74,6 +98,7 @@ def bench_selectors(
 
     Args:
         sizes: N. dim: d of the features. methods: keys of `METHODS`. retention: share kept. repeats: of every measurement.
+        batch: samples selected from together; times are divided by it, and the naive loop sees the first sample.
         naive_up_to: above this N the loops, which need several N × N matrices, are left out, and nothing is compared.
         progress: told a line after each measurement.
 
@@ -86,16 +111,18 @@ def bench_selectors(
     for method in methods:
         if method not in METHODS:
             raise BiaskitError(f"unknown selector {method!r}", did_you_mean(method, METHODS))
-    if not sizes or min(sizes) < 2 or dim < 1 or repeats < 1:
-        raise BiaskitError(f"sizes {list(sizes)}, dim {dim}, repeats {repeats}", "give sizes from 2, and the rest from 1")
+    if not sizes or min(sizes) < 2 or dim < 1 or repeats < 1 or batch < 1:
+        raise BiaskitError(f"sizes {list(sizes)}, dim {dim}, repeats {repeats}, batch {batch}", "give sizes from 2, and the rest from 1")
     where = torch.device(device)
     if where.type == "cuda" and not torch.cuda.is_available():
         raise BiaskitError(f"there is no device {device}", "use --device cpu")
     lines = []
     for size in sizes:
-        sample = _moved(made_up(size, dim, seed), where)
+        samples = [_moved(made_up(size, dim, seed + number), where) for number in range(batch)]
+        given = samples if where.type == "cpu" else [_halved(sample) for sample in samples]
         for method in methods:
-            line = _line(method, sample, budget(size, retention), repeats, size <= naive_up_to, where)
+            n = budget(size, retention)
+            line = _line(method, samples[0], n, _ours(method, given, n), batch, repeats, size <= naive_up_to, where)
             lines.append(line)
             progress(_text(line))
     return {
@@ -106,6 +133,7 @@ def bench_selectors(
         "python": platform.python_version(),
         "dim": dim,
         "retention": retention,
+        "batch": batch,
         "repeats": repeats,
         "seed": seed,
         "features": " ".join((made_up.__globals__["__doc__"] or "").split()),
@@ -115,13 +143,33 @@ def bench_selectors(
 
 
 def _moved(sample: MadeUp, device: torch.device) -> MadeUp:
-    return replace(sample, **{name: value.to(device) for name, value in vars(sample).items()})
+    """A sample on a device; its cells stay on the CPU, where an engine knows them from."""
+    return replace(sample, **{name: value.to(device) for name, value in vars(sample).items() if name != "where"})
 
 
-def _line(method: str, sample: MadeUp, n: int, repeats: int, compare: bool, device: torch.device) -> Line:
+def _halved(sample: MadeUp) -> MadeUp:
+    """A sample as a model in bfloat16 hands it over: features are made up so that this loses nothing."""
+    return replace(sample, features=sample.features.bfloat16(), text_features=sample.text_features.bfloat16())
+
+
+def _ours(method: str, samples: Sequence[MadeUp], n: int) -> Callable[[], Tensor]:
+    """What is timed: it answers for the first of the samples."""
+    one, many = METHODS[method][0], TOGETHER.get(method)
+    if len(samples) == 1:
+        return lambda: one(samples[0], n)
+    if many is None:
+        return lambda: torch.stack([one(sample, n) for sample in samples])[0]
+    scores, features, where = torch.stack([s.scores for s in samples]), [s.features for s in samples], samples[0].where
+    return lambda: many(scores, features, where, n)[0]
+
+
+def _line(
+    method: str, sample: MadeUp, n: int, ours: Callable[[], Tensor], batch: int, repeats: int, compare: bool, device: torch.device
+) -> Line:
     """Measure one selector at one size."""
-    ours, loop, _ = METHODS[method]
-    calls: dict[str, Callable[[], Tensor]] = {"ours": lambda: ours(sample, n)}
+    loop = METHODS[method][1]
+    sample = replace(sample, where=sample.where.to(device))
+    calls = {"ours": ours}
     if compare:
         calls["naive"] = lambda: loop(sample, n, naive.float32_cosines)
     kept = {name: call().tolist() for name, call in calls.items()}  # the warm-up
@@ -135,6 +183,7 @@ def _line(method: str, sample: MadeUp, n: int, repeats: int, compare: bool, devi
         same = kept["ours"] == loop(sample, n, naive.exact_cosines).tolist()
         if not same and device.type == "cpu":
             raise BiaskitError(f"{method} kept other tokens of {len(sample.scores)} than its loop does", "this is a bug: please report it")
+    times["ours"] = [time / batch for time in times["ours"]]
     mine, theirs = _summary(times["ours"]), _summary(times["naive"]) if compare else None
     return Line(
         method,

@@ -32,7 +32,8 @@ def markdown(report: Mapping[str, Any]) -> str:
               for method, p in report["exponents"].items() if "ours" in p]  # fmt: skip
     about = (
         f"Median (quartiles) of {report['repeats']} on {report['device']}, {report['threads']} thread(s), torch {report['torch']}; "
-        f"d = {report['dim']}, {100 * report['retention']:g} % kept, made-up features, seed {report['seed']}."
+        f"d = {report['dim']}, {100 * report['retention']:g} % kept, made-up features, seed {report['seed']}"
+        + (f"; a sample, in batches of {report['batch']}." if report["batch"] > 1 else ".")
     )
     fit = f"Time grows like N to the power of: {'; '.join(slopes)}." if slopes else ""
     return "\n".join([*rows, "", about, fit]).rstrip() + "\n"

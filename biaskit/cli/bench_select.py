@@ -15,6 +15,7 @@ def select(
     dim: Annotated[int, typer.Option("--dim", min=1, help="Channels of the features.")] = 4096,
     methods: Annotated[str, typer.Option("--methods", metavar="A,B|all", help="Selectors.")] = "all",
     retention: Annotated[float, typer.Option("--retention", help="Share of visual tokens kept.")] = 0.112,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Samples selected from together; times are a sample's.")] = 1,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Of every measurement, after a warm-up.")] = 5,
     naive_up_to: Annotated[int, typer.Option("--naive-up-to", metavar="N", help="Leave the naive loops out above this size.")] = 5760,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Of the CPU.", show_default="all")] = None,
@@ -46,6 +47,7 @@ def select(
         repeats=repeats,
         naive_up_to=naive_up_to,
         device=device,
+        batch=batch,
         seed=seed,
         progress=lambda line: print(line, file=sys.stderr),
     )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -16,8 +16,9 @@ from biaskit.errors import BiaskitError
 from biaskit.grid import Layout
 from biaskit.prior import Prior
 from biaskit.prior_layout import PriorLayout, lay
+from biaskit.pruners.parameters import Parameter, choices, simple_types
 from biaskit.registry import did_you_mean
-from biaskit.select import relative_attention
+from biaskit.select import relative_attention_many
 from biaskit.select.scores import Mode
 from biaskit.signals import NEEDS, Keep, Signals
 from biaskit.signals import budget as budget_of
@@ -30,16 +31,6 @@ def param(default: T, text: str) -> T:
     """Declare a parameter of a pruner: its default and what it does, in one line for people. Used like a dataclass default."""
     declared: Any = field(default=default, metadata={"text": text})
     return declared  # type: ignore[no-any-return]
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A parameter as the registry shows it: its name, type, default and what it does."""
-
-    name: str
-    type: str
-    default: Any
-    text: str
 
 
 @dataclass(frozen=True)
@@ -134,7 +125,7 @@ class Pruner(ABC):
 
     def _check_types(self) -> None:
         """Check every parameter whose type is made of numbers, text and None alone."""
-        for name, allowed in _simple_types(type(self)).items():
+        for name, allowed in simple_types(type(self)).items():
             value = getattr(self, name)
             kinds = (*allowed, int) if float in allowed else allowed
             if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in allowed):
@@ -145,7 +136,7 @@ class Pruner(ABC):
 
     def _check_choices(self) -> None:
         """Check every parameter whose type is a Literal."""
-        for name, allowed in _choices(type(self)).items():
+        for name, allowed in choices(type(self)).items():
             value = getattr(self, name)
             if value not in allowed:
                 raise BiaskitError(f"{name} is {value!r}", did_you_mean(str(value), map(str, allowed)))
@@ -159,11 +150,11 @@ class Pruner(ABC):
     @classmethod
     def parameters(cls) -> tuple[Parameter, ...]:
         """Return the parameters, the shared ones first."""
-        choices = {name: " | ".join(map(str, allowed)) for name, allowed in _choices(cls).items()}
+        allowed = {name: " | ".join(map(str, values)) for name, values in choices(cls).items()}
         return tuple(
             Parameter(
                 f.name,
-                choices.get(f.name, f.type.__name__ if isinstance(f.type, type) else str(f.type)),
+                allowed.get(f.name, f.type.__name__ if isinstance(f.type, type) else str(f.type)),
                 f.default,
                 f.metadata.get("text", ""),
             )
@@ -189,37 +180,48 @@ class Pruner(ABC):
         """
         if budget >= len(signals):
             return Keep(torch.arange(len(signals)))
+        self._check_signals(signals, budget)
+        keep = self.choose(signals, budget)
+        return Keep(keep.indices.sort().values, keep.info)
+
+    def select_many(self, signals: Sequence[Signals], budgets: Sequence[int]) -> list[Keep]:
+        """Decide for several samples, as `select` does for each; samples of equal N and budget together, where the method can.
+
+        Raises:
+            BiaskitError: as `select`.
+        """
+        if not self._chooses_many():
+            return [self.select(*each) for each in zip(signals, budgets, strict=True)]
+        kept = [Keep(torch.arange(len(sample))) for sample in signals]
+        alike: dict[tuple[int, int], list[int]] = {}
+        for number, (sample, budget) in enumerate(zip(signals, budgets, strict=True)):
+            if budget < len(sample):
+                self._check_signals(sample, budget)
+                alike.setdefault((len(sample), budget), []).append(number)
+        for (_, budget), numbers in alike.items():
+            for number, keep in zip(numbers, self.choose_many([signals[number] for number in numbers], budget), strict=True):
+                kept[number] = Keep(keep.indices.sort().values, keep.info)
+        return kept
+
+    def _check_signals(self, signals: Signals, budget: int) -> None:
         if budget < 1:
             raise BiaskitError(f"cannot keep {budget} visual tokens", "keep at least 1")
         missing = [need for need in sorted(self.needs) if getattr(signals, need) is None]
         if missing:
             raise BiaskitError(f"{self.name} needs {', '.join(missing)}, which was not recorded", "pass these in Signals")
-        keep = self.choose(signals, budget)
-        return Keep(keep.indices.sort().values, keep.info)
+
+    def _chooses_many(self) -> bool:
+        """Whether `choose_many` says what the method is: not if a subclass changed `choose` or `select` alone."""
+        names: Any = ({"choose", "choose_many", "select"} & vars(cls).keys() for cls in type(self).__mro__)
+        return "choose_many" in next(filter(None, names))
 
     @abstractmethod
     def choose(self, signals: Signals, budget: int) -> Keep:
         """Decide which `budget` of the N visual tokens stay; 1 ≤ budget < N, and everything in `needs` is there. Any order of indices."""
 
-
-def _choices(cls: type[Pruner]) -> dict[str, tuple[Any, ...]]:
-    """The allowed values of every parameter whose type is a Literal."""
-    try:
-        hints = get_type_hints(cls)
-    except NameError:  # a plug-in whose types exist for the type checker only
-        return {}
-    return {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
-
-
-def _simple_types(cls: type[Pruner]) -> dict[str, tuple[type, ...]]:
-    """The types of every parameter that is declared with numbers, text and None alone."""
-    try:
-        hints = get_type_hints(cls)
-    except NameError:
-        return {}
-    simple = {int, float, bool, str, type(None)}
-    parts = {f.name: get_args(hints[f.name]) or (hints[f.name],) for f in fields(cls) if f.name in hints}
-    return {name: kinds for name, kinds in parts.items() if simple.issuperset(kinds)}
+    def choose_many(self, signals: Sequence[Signals], budget: int) -> list[Keep]:
+        """Decide for several samples of equal N, each as `choose` does. Worth writing where a GPU can do with few waits for all of them."""
+        return [self.choose(sample, budget) for sample in signals]
 
 
 @dataclass(frozen=True)
@@ -258,7 +260,18 @@ class AttentionPruner(Pruner):
         if signals.attention is None:
             raise BiaskitError(f"{self.name} needs attention, which was not recorded", "pass it in Signals")
         if signals.a_bias is not None:
-            return relative_attention(signals.attention, signals.a_bias, strength=self.strength, mode=self.mode, eps=self.eps)
+            return self._relative(signals.attention[None], signals.a_bias[None])[0]
         if self.prior == "required" and self.strength > 0 and self.mode != "uniform":
             raise BiaskitError(f"{self.name} needs a prior", "pass prior=…, make one with `biaskit calibrate`, or use strength=0")
         return signals.attention.to(torch.float32)
+
+    def scores(self, signals: Sequence[Signals]) -> Tensor:
+        """Return `score` of every sample, [B, N]; all have N tokens."""
+        both = [(sample.attention, sample.a_bias) for sample in signals]
+        pairs = [(attention, prior) for attention, prior in both if attention is not None and prior is not None]
+        if type(self).score is not AttentionPruner.score or len(pairs) < len(both):
+            return torch.stack([self.score(sample) for sample in signals])
+        return self._relative(*(torch.stack(part) for part in zip(*pairs, strict=True)))
+
+    def _relative(self, attention: Tensor, prior: Tensor) -> Tensor:
+        return relative_attention_many(attention, prior, strength=self.strength, mode=self.mode, eps=self.eps)

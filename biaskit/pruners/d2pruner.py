@@ -14,9 +14,11 @@ from biaskit.errors import BiaskitError
 from biaskit.grid import Layout
 from biaskit.pruners import pruners
 from biaskit.pruners.base import AttentionPruner, param
-from biaskit.select import cells, d2_select, largest_remainder
+from biaskit.select import cells, d2_select, d2_select_many, largest_remainder
+from biaskit.select.arguments import deferred
 from biaskit.select.d2 import Fill, PivotMode
 from biaskit.select.graph import Diagonal
+from biaskit.select.launches import few_launches
 from biaskit.signals import Keep, Signals
 
 
@@ -83,6 +85,22 @@ class D2Pruner(AttentionPruner):
                 kept.append(index[keep.indices])
         return Keep(torch.cat([part.to(scores.device) for part in kept]), {**_joined(found), "missing": budget - sum(map(len, kept))})
 
+    def choose_many(self, signals: Sequence[Signals], budget: int) -> list[Keep]:
+        """Do it for a batch at once, where every sample has one graph of all its tokens."""
+        hidden = [sample.hidden for sample in signals if sample.hidden is not None]
+        if not few_launches(hidden) or not all(self._one_graph(sample.layout, budget) for sample in signals):
+            return super().choose_many(signals, budget)
+        places = [cells(sample.layout) for sample in signals]
+        shared = all(torch.equal(place, places[0]) for place in places[1:])
+        with deferred():
+            where = places[0] if shared else torch.stack(places)
+            kept = d2_select_many(self.scores(signals), hidden, where, budget, **self._switches())
+        return [Keep(keep.indices, {**_joined([keep.info]), "missing": budget - len(keep)}) for keep in kept]
+
+    def _one_graph(self, layout: Layout, budget: int) -> bool:
+        kept, open_tokens, _ = self._set_aside(layout, budget)
+        return not kept and len(open_tokens) == len(layout) and len(_groups(layout, open_tokens, self.pool)) == 1
+
     def _set_aside(self, layout: Layout, budget: int) -> tuple[list[Tensor], np.ndarray, int]:
         """Apply `newline`: what is kept already, which tokens the method chooses among, and how many of them it is to keep."""
         newline = np.isin(layout.plane, [index for index, plane in enumerate(layout.planes) if plane.name == "newline"])
@@ -100,19 +118,11 @@ class D2Pruner(AttentionPruner):
         return [torch.from_numpy(kept)], others, budget - len(kept)
 
     def _on_graph(self, scores: Tensor, hidden: Tensor, where: Tensor, n: int) -> Keep:
-        return d2_select(
-            scores,
-            hidden,
-            where,
-            n,
-            alpha=self.alpha,
-            theta=self.theta,
-            pivot_ratio=self.pivot_ratio,
-            pivot_mode=self.pivot_mode,
-            exclude_pivot_neighbours=self.exclude_pivot_neighbours,
-            fill=self.fill,
-            diagonal=self.diagonal,
-        )
+        return d2_select(scores, hidden, where, n, **self._switches())
+
+    def _switches(self) -> dict[str, Any]:
+        names = ("alpha", "theta", "pivot_ratio", "pivot_mode", "exclude_pivot_neighbours", "fill", "diagonal")
+        return {name: getattr(self, name) for name in names}
 
 
 def _groups(layout: Layout, tokens: np.ndarray, pool: str) -> list[np.ndarray]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from biaskit.pruners import pruners
 from biaskit.pruners.base import Positions, Pruner, param
-from biaskit.select import max_min_select
+from biaskit.select import max_min_select, max_min_select_many
 from biaskit.signals import Keep, Signals
 
 
@@ -36,3 +37,7 @@ class DivPrune(Pruner):
         """Pick the most isolated token first, then always the one farthest from the chosen set."""
         assert signals.embeds is not None
         return Keep(max_min_select(signals.embeds, budget))
+
+    def choose_many(self, signals: Sequence[Signals], budget: int) -> list[Keep]:
+        """Do it for a batch at once."""
+        return [Keep(kept) for kept in max_min_select_many([sample.embeds for sample in signals if sample.embeds is not None], budget)]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from biaskit.pruners import pruners
 from biaskit.pruners.base import AttentionPruner
-from biaskit.select import top_k
+from biaskit.select import top_k, top_k_many
+from biaskit.select.arguments import deferred
 from biaskit.signals import Keep, Signals
 
 
@@ -33,3 +35,8 @@ class FastV(AttentionPruner):
     def choose(self, signals: Signals, budget: int) -> Keep:
         """Take the n highest scores."""
         return Keep(top_k(self.score(signals), budget))
+
+    def choose_many(self, signals: Sequence[Signals], budget: int) -> list[Keep]:
+        """Do it for a batch at once."""
+        with deferred():
+            return [Keep(kept) for kept in top_k_many(self.scores(signals), budget)]

@@ -16,7 +16,8 @@ from biaskit.prior import Prior
 from biaskit.pruners import pruners
 from biaskit.pruners.base import AttentionPruner, param
 from biaskit.registry import did_you_mean
-from biaskit.select import feature_norm, mmr_select, selector_score, soft_top_k
+from biaskit.select import feature_norm, mmr_select, mmr_select_many, selector_score, soft_top_k
+from biaskit.select.arguments import deferred
 from biaskit.selector_file import Selector, read_selector
 from biaskit.signals import Keep, Signals
 
@@ -85,6 +86,13 @@ class IDPruner(AttentionPruner):
         """Score every token, then pick by marginal relevance."""
         assert signals.embeds is not None
         return Keep(mmr_select(self.score(signals), signals.embeds, budget, lam=self.lam))
+
+    def choose_many(self, signals: Sequence[Signals], budget: int) -> list[Keep]:
+        """Do it for a batch at once."""
+        features = [sample.embeds for sample in signals if sample.embeds is not None]
+        with deferred():
+            scores = [self.score(sample).to(rows.device) for sample, rows in zip(signals, features, strict=True)]
+            return [Keep(kept) for kept in mmr_select_many(scores, features, budget, lam=self.lam)]
 
     def score(self, signals: Signals) -> Tensor:
         """Return w, one score a token, [N]."""

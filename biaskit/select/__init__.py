@@ -5,9 +5,11 @@ Three separate kinds of function, free to combine: a score (`relative_attention`
 
 Everywhere: N visual tokens of one sample, n of them kept. Tensors of any float dtype and device come in; features in half precision are
 multiplied as they are, all else is float32. Selections answer [n] int64, ascending by default, so that the answer can index a sequence at
-once; `order="choice"` gives the order in which the method picked. A tie goes to the lower index. Cosines are rounded to 2⁻¹⁸, so that a token and its copies have cosine 1 whatever the order
-of summation; autocast is off inside. On a CPU they are float64's wherever a decision hangs on them. (A GPU that was told to multiply
-float32 as TF32 has cosines good to 1e-3 only.)
+once; `order="choice"` gives the order in which the method picked. A tie goes to the lower index. Cosines are rounded to 2⁻¹⁸, so that a
+token and its copies have cosine 1 whatever the order of summation; autocast is off inside. On a CPU they are float64's wherever a decision
+hangs on them. (A GPU that was told to multiply float32 as TF32 has cosines good to 1e-3 only.)
+
+Those that end in `_many` take a batch, [B, N, …]; on a GPU that is a few launches for all samples and one wait, for answers on the CPU.
 
     a_rel = relative_attention(attention, prior)                                  # [N], [N] → [N]
     keep = d2_select(a_rel, hidden, cells((24, 24)), 64, alpha=0.5).indices       # [64] of 576
@@ -15,11 +17,13 @@ float32 as TF32 has cosines good to 1e-3 only.)
 
 from __future__ import annotations
 
+from biaskit.select.batch import d2_select_many, max_min_select_many, mmr_select_many, top_k_many
 from biaskit.select.cells import cells, neighbours
 from biaskit.select.d2 import d2_select, graph_select
 from biaskit.select.graph import Graph, d2_graph
 from biaskit.select.greedy import dart_select, max_min_select, mmr_select
 from biaskit.select.plain import largest_remainder, random_select, top_k, uniform_select
+from biaskit.select.relative import relative_attention_many
 from biaskit.select.scores import feature_norm, min_max, relative_attention, selector_score, soft_top_k
 from biaskit.signals import budget
 
@@ -29,18 +33,23 @@ __all__ = [
     "cells",
     "d2_graph",
     "d2_select",
+    "d2_select_many",
     "dart_select",
     "feature_norm",
     "graph_select",
     "largest_remainder",
     "max_min_select",
+    "max_min_select_many",
     "min_max",
     "mmr_select",
+    "mmr_select_many",
     "neighbours",
     "random_select",
     "relative_attention",
+    "relative_attention_many",
     "selector_score",
     "soft_top_k",
     "top_k",
+    "top_k_many",
     "uniform_select",
 ]

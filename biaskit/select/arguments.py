@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Literal
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from biaskit.errors import BiaskitError
+from biaskit.transfer import fetch, on_device
 
 Order = Literal["sequence", "choice"]
+
+Look = Callable[[NDArray[Any]], None]
+"""Looks at numbers and raises an error if it does not like them."""
+
+_held: ContextVar[list[tuple[Tensor, Look]] | None] = ContextVar("held", default=None)  # checks to be made with the next results
 
 
 HALF = (torch.bfloat16, torch.float16)
@@ -23,10 +33,15 @@ def vector(name: str, values: Tensor, length: int | None = None) -> Tensor:
     Raises:
         BiaskitError: another number of axes or entries, or values that are not finite.
     """
+    check_vector(name, values, length)
+    return check_finite(name, values.detach().to(torch.float32))
+
+
+def check_vector(name: str, values: Tensor, length: int | None = None) -> None:
+    """Raise BiaskitError if `values` is not [N]."""
     if values.ndim != 1 or (length is not None and len(values) != length):
         wanted = "[N]" if length is None else f"[{length}]"
         raise BiaskitError(f"{name} has shape {list(values.shape)}, not {wanted}", "one value per visual token of one sample, no batch")
-    return check_finite(name, values.detach().to(torch.float32))
 
 
 def matrix(name: str, values: Tensor, length: int | None = None, *, finite: bool = True) -> Tensor:
@@ -35,22 +50,79 @@ def matrix(name: str, values: Tensor, length: int | None = None, *, finite: bool
     Raises:
         BiaskitError: another number of axes or rows, or values that are not finite.
     """
+    check_matrix(name, values, length)
+    return check_finite(name, wide(values)) if finite else wide(values)
+
+
+def wide(values: Tensor) -> Tensor:
+    """Return half precision as it is, all else in float32."""
+    return values.detach() if values.dtype in HALF else values.detach().to(torch.float32)
+
+
+def check_matrix(name: str, values: Tensor, length: int | None = None) -> None:
+    """Raise BiaskitError if `values` is not [N, d]."""
     if values.ndim != 2 or (length is not None and len(values) != length):
         wanted = "[N, d]" if length is None else f"[{length}, d]"
         raise BiaskitError(f"{name} has shape {list(values.shape)}, not {wanted}", "one row per visual token of one sample, no batch")
-    values = values.detach() if values.dtype in HALF else values.detach().to(torch.float32)
-    return check_finite(name, values) if finite else values
 
 
 def check_finite(name: str, values: Tensor) -> Tensor:
     """Return the values.
 
     Raises:
-        BiaskitError: one is not finite.
+        BiaskitError: one is not finite; inside `deferred` later, for those on a device.
     """
+    if on_device(values) and _held.get() is not None:
+        expect(values.sum(dtype=torch.float32), lambda sum_: None if math.isfinite(sum_) else _look_again(name, values))
+        return values
     if not math.isfinite(float(values.sum())) and not bool(torch.isfinite(values).all()):  # a sum is one pass; it may overflow, though
-        raise BiaskitError(f"{name} has values that are not finite", "look for overflow: was the model run in float16?")
+        raise not_finite(name)
     return values
+
+
+def _look_again(name: str, values: Tensor) -> None:
+    if not bool(torch.isfinite(values).all()):
+        raise not_finite(name)
+
+
+def not_finite(name: str) -> BiaskitError:
+    """Return the error for values that are not finite."""
+    return BiaskitError(f"{name} has values that are not finite", "look for overflow: was the model run in float16?")
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Put off checks of numbers on a device until results are read by `settle`, in the same wait; what is left is read at the end."""
+    if _held.get() is not None:
+        yield
+        return
+    token = _held.set([])
+    try:
+        yield
+        if _held.get():
+            settle(())
+    finally:
+        _held.reset(token)
+
+
+def expect(numbers: Tensor, look: Look) -> None:
+    """Have numbers of a device looked at, now or with the next results: see `deferred`."""
+    held = _held.get()
+    if held is None:
+        look(fetch([numbers])[0])
+    else:
+        held.append((numbers, look))
+
+
+def settle(results: Sequence[Tensor]) -> list[NDArray[Any]]:
+    """Return results of a device, for one wait, and make the checks that were put off; they raise their errors."""
+    held = _held.get() or []
+    checks = list(held)
+    held.clear()
+    found = fetch([*results, *(numbers for numbers, _ in checks)])
+    for (_, look), numbers in zip(checks, found[len(results) :], strict=True):
+        look(numbers)
+    return found[: len(results)]
 
 
 def count(n: int, available: int) -> int:

@@ -12,8 +12,10 @@ from torch import Tensor
 from biaskit.select.arguments import choice, count, fraction, matrix, vector
 from biaskit.select.cells import neighbours
 from biaskit.select.graph import Diagonal, Graph, best_of, check_graph, d2_graph
+from biaskit.select.launches import few_launches, plain
 from biaskit.select.linked import Linked
 from biaskit.signals import Keep
+from biaskit.transfer import upload
 
 PivotMode = Literal["topk", "mis"]
 Fill = Literal["score", "layers", "raise_theta", "none"]
@@ -43,6 +45,12 @@ def d2_select(
     Returns:
         The kept tokens; `info` also has `edge_density`, `s_min` and `s_max`.
     """
+    if few_launches([features]) and plain(pivot_mode, fill):
+        from biaskit.select.batch import d2_on_device
+
+        kinds = (pivot_ratio, exclude_pivot_neighbours, fill)
+        (found,) = d2_on_device([scores], [features], where, n, *kinds, alpha=alpha, theta=theta, diagonal=diagonal)
+        return Keep(upload(found.indices, features.device), found.info)
     features = matrix("features", features, finite=features.device.type != "cpu")
     if features.device.type == "cpu" and len(features):
         switches = (pivot_ratio, pivot_mode, exclude_pivot_neighbours, fill)

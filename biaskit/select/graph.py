@@ -140,15 +140,20 @@ def d2_graph(features: Tensor, where: Tensor | None, *, alpha: float = 1.0, thet
 
 def check_graph(features: Tensor, where: Tensor | None, alpha: float, theta: float, diagonal: str) -> Tensor | None:
     """Return the cells on the features' device; raise BiaskitError for arguments of `d2_graph` that make no sense."""
+    check_rule(where, alpha, theta, diagonal)
+    if where is None:
+        return None
+    check_cells(where, len(features))
+    return where.to(features.device)
+
+
+def check_rule(where: Tensor | None, alpha: float, theta: float, diagonal: str) -> None:
+    """Raise BiaskitError for α, θ or a diagonal that make no sense, or for no cells where place counts."""
     fraction("alpha", alpha)
     fraction("theta", theta)
     choice("diagonal", diagonal, ("included", "excluded"))
     if where is None and alpha < 1:
         raise BiaskitError(f"alpha is {alpha}, but there are no cells", "pass every token's (plane, row, col), as cells() makes")
-    if where is None:
-        return None
-    check_cells(where, len(features))
-    return where.to(features.device)
 
 
 def _range(unit: Tensor, similarity: Tensor | None, diagonal: Diagonal) -> tuple[float, float]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,22 +9,18 @@ from torch import Tensor
 from biaskit.errors import BiaskitError
 from biaskit.select.arguments import Order, answer, count, fraction, matrix, vector
 from biaskit.select.cosine import cosines, row_blocks, unit_rows
+from biaskit.select.launches import few_launches
 from biaskit.select.lazy import lazy_greedy, least_similar, most_isolated
 from biaskit.select.product import Product, greedy_dtype
 from biaskit.select.scores import min_max
+from biaskit.transfer import upload
 
 
 def _greedy_on_device(unit: Tensor, n: int, first: Tensor, worth: Tensor, weight: float) -> Tensor:
     """Take `first`, then n − 1 times the highest worth − weight · (largest cosine with a chosen one): [n] indices in the order of choice.
 
-    The host never waits for the device. Up to 8,192 tokens one launch walks through a table of all cosines, where Triton is installed;
-    otherwise there are some launches a pick and nothing of size N × N.
+    The host never waits for the device. There are some launches a pick, and nothing of size N × N.
     """
-    if unit.is_cuda and find_spec("triton") is not None:
-        from biaskit.select.fused import MOST, greedy_in_one_launch
-
-        if len(unit) <= MOST:
-            return greedy_in_one_launch(cosines(unit, unit)[None], n, first.reshape(1), worth[None], weight)[0]
     nearest = torch.full_like(worth, -1.0)
     worth = worth.clone()
     picked = [first.reshape(1)]  # indices stay tensors of one entry: a plain number would have to come from the device
@@ -53,6 +47,11 @@ def mmr_select(importance: Tensor, features: Tensor, n: int, *, lam: float = 0.5
     Raises:
         BiaskitError: shapes, values that are not finite, n below 1, or λ outside 0 … 1.
     """
+    if few_launches([features]):
+        from biaskit.select.batch import mmr_select_many
+
+        kept = mmr_select_many([importance], [features], n, lam=lam, eps=eps, order=order)[0]
+        return upload(kept, features.device)
     features = matrix("features", features, finite=features.device.type != "cpu")
     worth = min_max(vector("importance", importance, len(features)).to(features.device), eps=eps)
     fraction("lam", lam)
@@ -79,6 +78,10 @@ def max_min_select(features: Tensor, n: int, *, order: Order = "sequence") -> Te
     Raises:
         BiaskitError: shapes, values that are not finite, or n below 1.
     """
+    if few_launches([features]):
+        from biaskit.select.batch import max_min_select_many
+
+        return upload(max_min_select_many([features], n, order=order)[0], features.device)
     features = matrix("features", features, finite=features.device.type != "cpu")
     n = count(n, len(features))
     if not n:

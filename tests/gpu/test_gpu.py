@@ -11,7 +11,6 @@ import torch
 from biaskit.calibration import calibrate
 from biaskit.families.load import Loaded
 from biaskit.images.generated import GeneratedSource
-from biaskit.select import d2_select, max_min_select, mmr_select
 from biaskit.testing import TINY, tiny_model
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -57,18 +56,3 @@ def test_memory_does_not_grow_with_the_number_of_images():
         calibrate(unit, GeneratedSource(n, 0), workers=4)
         peaks.append(torch.cuda.max_memory_allocated())
     assert peaks[1] <= peaks[0] * 1.05
-
-
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
-def test_one_launch_takes_what_the_cpu_takes():
-    """Cosines of whole halves are exact on every device, and ties are everywhere."""
-    random = torch.Generator().manual_seed(0)
-    features = torch.randint(0, 2, (500, 4), generator=random).float() * 2 - 1
-    scores = torch.randint(0, 5, (500,), generator=random).float()
-    for n in (1, 60, 500):
-        kept = mmr_select(scores.cuda(), features.cuda(), n, order="choice").cpu()
-        assert torch.equal(kept, mmr_select(scores, features, n, order="choice"))
-        kept = max_min_select(features.cuda(), n, order="choice").cpu()
-        assert torch.equal(kept, max_min_select(features, n, order="choice"))
-    keep = d2_select(scores.cuda(), features.cuda(), None, 60)
-    assert torch.equal(keep.indices.cpu(), d2_select(scores, features, None, 60).indices)

@@ -14,7 +14,7 @@ import biaskit
 PACKAGE = Path(biaskit.__file__).parent
 
 LEVELS = {
-    "0": ["__init__", "errors", "registry", "grid", "correlation", "prior_format", "array_file", "answer_lines"],
+    "0": ["__init__", "errors", "registry", "grid", "correlation", "prior_format", "array_file", "answer_lines", "transfer"],
     "1": [
         *("prior", "jackknife", "measures", "signals", "select", "prior_layout", "selector_file", "kept"),
         *("resampling", "significance", "flops"),
@@ -22,7 +22,7 @@ LEVELS = {
     "2a": ["images", "store", "exchange", "pruners", "tasks"],
     "2b": [
         *("families", "attention", "moments", "ranks"),
-        *("hooks", "masks", "narrowing", "prompt", "deepstack", "encoded", "limits"),
+        *("hooks", "masks", "narrowing", "prompt", "deepstack", "encoded", "limits", "repeats"),
     ],
     "3": ["feed", "resume", "calibration", "prompts", "bias", "verdict", "apply", "decisions"],
     "4": [

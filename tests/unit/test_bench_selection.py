@@ -44,6 +44,14 @@ def test_every_selector_keeps_what_its_loop_keeps() -> None:
     assert markdown(report).count("\n| ") == 2 * len(METHODS)
 
 
+def test_a_batch_is_timed_by_the_sample() -> None:
+    report = bench_selectors([48], dim=32, repeats=1, retention=0.25, batch=3)
+    assert [line["same"] for line in report["lines"]] == [True] * len(METHODS)
+    assert report["batch"] == 3
+    assert "a sample, in batches of 3" in markdown(report)
+    assert "batches" not in markdown({**report, "batch": 1})
+
+
 def test_another_answer_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(METHODS, "fastv", (lambda sample, n: torch.arange(n), *METHODS["fastv"][1:]))
     with pytest.raises(BiaskitError, match="fastv kept other tokens of 48 than its loop does"):

@@ -98,9 +98,9 @@ def test_reading_the_models_own_mask(dtype):
     wide = torch.nn.functional.pad(allowed, (0, 3))
     for mask in (allowed, wide):
         given_mask = mask if dtype == torch.bool else torch.zeros(mask.shape, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
-        assert torch.equal(read_mask(given_mask, 2, 4), valid)
+        assert np.array_equal(read_mask(given_mask, 2, 4), valid)
     assert read_mask(None, 2, 4) is None
-    assert torch.equal(read_mask(valid.long(), 2, 4), valid)
+    assert np.array_equal(read_mask(valid.long(), 2, 4), valid)
 
 
 @pytest.mark.parametrize("change", ["bidirectional", "window", "hole", "future"])

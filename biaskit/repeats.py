@@ -1,0 +1,36 @@
+"""Which rows of a batch repeat the one before, as beams and several returned sequences do. Most batches do not, and looking is cheap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from biaskit.transfer import fetch
+
+_EVERY = 16  # positions: of how many one tells, to begin with
+
+
+def alike(embeds: Tensor, *, whole: bool) -> Tensor:
+    """Tell on the device which rows of embeddings [B, S, d] equal the one before, as far as some or all positions show: [B − 1] bool."""
+    step = 1 if whole else _EVERY
+    return (embeds[1:, ::step] == embeds[:-1, ::step]).flatten(1).all(1)
+
+
+def repeated(ids: Tensor, embeds: Tensor, like: Sequence[NDArray[np.bool_]], *, whole: bool) -> list[bool]:
+    """Tell which rows equal the one before: same tokens, and same embeddings.
+
+    Args:
+        ids: [B, S], on the host. embeds: [B, S, d]. like: what `alike` found with this `whole`; nothing if there is one row alone.
+        whole: if not, rows that may repeat the one before are compared in full now, for one wait.
+    """
+    if not like:
+        return [False] * len(ids)
+    same = np.append(False, (ids[1:] == ids[:-1]).all(1).numpy() & like[0])
+    rows = np.flatnonzero(same).tolist()
+    if rows and not whole:
+        same[rows] = fetch([torch.stack([(embeds[row] == embeds[row - 1]).all() for row in rows])])[0]
+    return [bool(each) for each in same]

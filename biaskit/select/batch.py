@@ -1,0 +1,251 @@
+"""Selections for a batch of samples: on a device a few launches for all of them and one wait, at the end; on a CPU one after another.
+
+What is kept is what `d2_select`, `mmr_select` and `max_min_select` keep of each sample alone; on a device those go through here. Answers
+are on the CPU: they come in one transfer with the report and with whether all numbers were finite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from biaskit.errors import BiaskitError
+from biaskit.select.arguments import Order, check_matrix, check_vector, choice, count, fraction, not_finite, settle, wide
+from biaskit.select.cells import check_cells
+from biaskit.select.d2 import Fill, PivotMode, check_switches, d2_select, pivots_of
+from biaskit.select.graph import Diagonal, check_rule
+from biaskit.select.greedy import max_min_select, mmr_select
+from biaskit.select.launches import few_launches, plain
+from biaskit.select.plain import top_k
+from biaskit.signals import Keep
+from biaskit.transfer import active, fetch, on_device, upload
+
+Batch = Tensor | Sequence[Tensor]
+"""[B, N, …], or B tensors [N, …], which saves putting them together."""
+
+
+def d2_select_many(
+    scores: Batch,
+    features: Batch,
+    where: Tensor | None,
+    n: int,
+    *,
+    alpha: float = 1.0,
+    theta: float = 0.8,
+    pivot_ratio: float = 0.7,
+    pivot_mode: PivotMode = "topk",
+    exclude_pivot_neighbours: bool = True,
+    fill: Fill = "score",
+    diagonal: Diagonal = "included",
+) -> list[Keep]:
+    """Keep n of N tokens of every sample as `d2_select` does; see there for the arguments.
+
+    On a device `pivot_mode="mis"` and the fills `layers` and `raise_theta` go through the graph's matrix, sample by sample, with waits.
+
+    Args:
+        scores: [B, N]. features: [B, N, d]. where: [N, 3], or [B, N, 3], best on the CPU: a device is waited for once
+            more, to fetch them.
+
+    Returns:
+        B answers, their indices on the CPU. Beyond 512 tokens `edge_density` is counted on an even sample of rows.
+
+    Raises:
+        BiaskitError: as `d2_select`.
+    """
+    if few_launches(features) and plain(pivot_mode, fill):
+        kinds = (pivot_ratio, exclude_pivot_neighbours, fill)
+        return d2_on_device(scores, features, where, n, *kinds, alpha=alpha, theta=theta, diagonal=diagonal)
+    places = [None] * len(features) if where is None else list(where) if where.ndim == 3 else [where] * len(features)
+    switches: dict[str, Any] = {"pivot_ratio": pivot_ratio, "pivot_mode": pivot_mode, "fill": fill}
+    switches |= {"exclude_pivot_neighbours": exclude_pivot_neighbours, "alpha": alpha, "theta": theta, "diagonal": diagonal}
+    kept = [d2_select(s, f, w, n, **switches) for s, f, w in zip(scores, features, places, strict=True)]
+    return [Keep(keep.indices.cpu(), keep.info) for keep in kept]
+
+
+def d2_on_device(
+    scores: Batch,
+    features: Batch,
+    where: Tensor | None,
+    n: int,
+    pivot_ratio: float,
+    exclude: bool,
+    fill: Fill,
+    *,
+    alpha: float,
+    theta: float,
+    diagonal: Diagonal,
+) -> list[Keep]:
+    """Do what `d2_select_many` does in a few launches. The host waits at the end."""
+    from biaskit.select.table import chunks, multiply
+    from biaskit.select.walk import counted, walk
+
+    rows, values = _rows(features), _values("scores", scores, features)
+    check_rule(where, alpha, theta, diagonal)
+    check_switches(pivot_ratio, "topk", fill)
+    total, device = len(rows[0]), rows[0].device
+    n = count(n, total)
+    code, width = None, 0
+    if where is not None:
+        numbers, width = codes(where, total, alone=alpha < 1)
+        code = upload(numbers, device) if alpha < 1 else None
+    pivots = pivots_of(n, pivot_ratio)
+    found: list[Tensor] = []
+    with active(device):
+        for part in chunks(len(rows), total):
+            order = values[part].sort(dim=1, descending=True, stable=True).indices
+            mine = code if code is None or len(code) == 1 else code[part]
+            found += walk(
+                multiply(rows[part], order, triangle=True), order, values[part], mine, width, n, pivots,
+                alpha=alpha, theta=theta, exclude=exclude, fill=fill == "score", diagonal=diagonal == "included",
+            )  # fmt: skip
+        answers = settle(found)
+    chosen, facts = np.concatenate(answers[::2]), np.concatenate(answers[1::2])
+    _complain(("features", facts[:, 4].astype(int) & 1), ("scores", facts[:, 4].astype(int) & 2))
+    return [_keep(row, fact, n, pivots, counted(total)) for row, fact in zip(chosen, facts, strict=True)]
+
+
+def _keep(chosen: NDArray[np.int8], fact: NDArray[np.float32], n: int, pivots: int, pairs: int) -> Keep:
+    s_min, s_max, linked, independent, kept = (float(fact[k]) for k in (0, 1, 5, 6, 7))
+    info = {"pivots": pivots, "independent": int(independent), "filled": int(kept - independent), "missing": n - int(kept)}
+    density = linked / pairs if pairs else 0.0
+    return Keep(torch.from_numpy(np.flatnonzero(chosen)), {**info, "edge_density": density, "s_min": s_min, "s_max": s_max})
+
+
+def codes(where: Tensor, n_tokens: int, *, alone: bool) -> tuple[NDArray[np.int32], int]:
+    """Number cells so that two are neighbours iff their numbers differ by 1, width − 1, width or width + 1: [1 or B, N], and the width.
+
+    Raises:
+        BiaskitError: not [N, 3] or [B, N, 3], negative, too far apart, or, if tokens must be `alone`, two of a sample in one cell.
+    """
+    (found,) = fetch([where])
+    found = found[None] if found.ndim == 2 else found
+    for sample in found:
+        check_cells(torch.from_numpy(sample), n_tokens)
+    plane, row, col = (found[..., axis].astype(np.int64) for axis in range(3))
+    width, height = int(col.max(initial=0)) + 3, int(row.max(initial=0)) + 3
+    if (int(plane.max(initial=0)) + 1) * height * width >= 2**31:
+        raise BiaskitError("cells lie too far apart", "count planes, rows and columns from 0, without gaps")
+    code = (plane * height + row) * width + col
+    if alone and any(len(np.unique(sample)) < n_tokens for sample in code):
+        raise BiaskitError("two visual tokens share one cell", "give every token its own (plane, row, col)")
+    return code.astype(np.int32), width
+
+
+def mmr_select_many(
+    importance: Batch, features: Batch, n: int, *, lam: float = 0.5, eps: float = 1e-6, order: Order = "sequence"
+) -> Tensor:
+    """Keep n of N tokens of every sample by maximal marginal relevance, as `mmr_select` does; see there.
+
+    Args:
+        importance: [B, N]. features: [B, N, d].
+
+    Returns:
+        [B, min(n, N)] int64, on the CPU.
+
+    Raises:
+        BiaskitError: as `mmr_select`.
+    """
+    choice("order", order, ("sequence", "choice"))
+    if not few_launches(features):
+        kept = [mmr_select(w, f, n, lam=lam, eps=eps, order=order).cpu() for w, f in zip(importance, features, strict=True)]
+        return _stacked(kept)
+    from biaskit.select.fused import greedy_in_one_launch, weighed
+    from biaskit.select.table import chunks, multiply
+
+    fraction("lam", lam)
+    rows, values = _rows(features), _values("importance", importance, features)
+    n = count(n, len(rows[0]))
+    found: list[Tensor] = []
+    with active(rows[0].device):
+        for part in chunks(len(rows), len(rows[0])):
+            table = multiply(rows[part])
+            worth, first, wrong = weighed(values[part], eps, lam)
+            found += greedy_in_one_launch(table, n, first, worth, 1 - lam), table.wrong.amax(1), wrong
+        answers = settle(found)
+    _complain(("features", np.concatenate(answers[1::3])), ("importance", np.concatenate(answers[2::3])))
+    return _in_order(np.concatenate(answers[::3]), order)
+
+
+def max_min_select_many(features: Batch, n: int, *, order: Order = "sequence") -> Tensor:
+    """Keep n of N tokens of every sample by max–min distance, as `max_min_select` does; see there.
+
+    Args:
+        features: [B, N, d].
+
+    Returns:
+        [B, min(n, N)] int64, on the CPU.
+
+    Raises:
+        BiaskitError: as `max_min_select`.
+    """
+    choice("order", order, ("sequence", "choice"))
+    if not few_launches(features):
+        return _stacked([max_min_select(f, n, order=order).cpu() for f in features])
+    from biaskit.select.fused import greedy_in_one_launch, most_isolated
+    from biaskit.select.table import chunks, multiply
+
+    rows = _rows(features)
+    n = count(n, len(rows[0]))
+    found: list[Tensor] = []
+    with active(rows[0].device):
+        for part in chunks(len(rows), len(rows[0])):
+            table = multiply(rows[part])
+            nothing = torch.zeros_like(table.inverse)
+            found += greedy_in_one_launch(table, n, most_isolated(table), nothing, 1.0), table.wrong.amax(1)
+        answers = settle(found)
+    _complain(("features", np.concatenate(answers[1::2])))
+    return _in_order(np.concatenate(answers[::2]), order)
+
+
+def top_k_many(scores: Tensor, n: int, *, order: Order = "sequence") -> Tensor:
+    """Keep the n highest of the scores [B, N] of every sample, as `top_k` does: [B, min(n, N)] int64, on the CPU.
+
+    Raises:
+        BiaskitError: as `top_k`.
+    """
+    choice("order", order, ("sequence", "choice"))
+    if not on_device(scores):
+        return _stacked([top_k(values, n, order=order) for values in scores])
+    n = count(n, scores.shape[1])
+    scores = scores.detach().to(torch.float32)
+    picked, ends = settle([scores.sort(dim=1, descending=True, stable=True).indices[:, :n], torch.stack(scores.aminmax(dim=1))])
+    _complain(("scores", ~np.isfinite(ends)))
+    return _in_order(picked, order)
+
+
+def _rows(features: Batch) -> list[Tensor]:
+    """The samples' features as kernels take them."""
+    for part in features:
+        check_matrix("features", part)
+    rows = [wide(part) for part in features]
+    kinds = {(tuple(part.shape), part.dtype, part.device) for part in rows}
+    if len(kinds) > 1:
+        raise BiaskitError(f"the samples' features differ: {sorted(map(str, kinds))}", "one shape, dtype and device for a batch")
+    return rows
+
+
+def _values(name: str, values: Batch, features: Batch) -> Tensor:
+    """Scores of a batch, [B, N] float32, contiguous, beside the features."""
+    for part, rows in zip(values, features, strict=True):
+        check_vector(name, part, len(rows))
+    joined = values if isinstance(values, Tensor) else torch.stack(list(values))
+    return upload(joined.detach(), features[0].device).to(torch.float32).contiguous()
+
+
+def _complain(*checks: tuple[str, NDArray[Any]]) -> None:
+    for name, bad in checks:
+        if np.any(bad):
+            raise not_finite(name)
+
+
+def _stacked(kept: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(kept)) if kept else torch.zeros(0, 0, dtype=torch.int64, device="cpu")
+
+
+def _in_order(picked: NDArray[np.int64], order: Order) -> Tensor:
+    return torch.from_numpy(np.sort(picked, 1) if order == "sequence" else picked)
