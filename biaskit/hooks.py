@@ -222,7 +222,7 @@ class _Layer:
         prompt.stages[stage] = before
         if drop is None:
             return hidden
-        after = Narrowing.of(current.stays(prompt.size) & ~drop, hidden.device)
+        after = Narrowing.of(current.stays & ~drop, hidden.device)
         prompt.stages[stage] = after
         return take(hidden, after.index if before is None else before.rows_of(after.held))
 
