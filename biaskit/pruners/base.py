@@ -53,6 +53,8 @@ class Stage:
 class Pruner(ABC):
     """A method. A plug-in subclasses this, sets the class attributes, adds its parameters, and writes `choose`.
 
+    `choose_many` need only be written to decide for a whole batch at once; it must keep what `choose` keeps.
+
     The class attributes:
         name: registry key. title: the paper's spelling. paper, year, arxiv: where it is from; arxiv may be "".
         acts: where it drops tokens, in words.
