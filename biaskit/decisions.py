@@ -186,7 +186,7 @@ class Decisions:
         """The positions of the batch that are dropped, [B, S], by this stage or an earlier one; None if there are none."""
         drop = np.zeros(shape, dtype=bool)
         for row, sample in enumerate(self.batch):
-            drop[row, sample.layout.positions] = True
+            drop[row, _span(sample.layout.positions)] = True
             drop[row, sample.layout.positions[sample.left]] = False
         return drop if drop.any() else None
 
@@ -195,7 +195,9 @@ class Decisions:
         needs, layout = self.needs, sample.layout if len(sample.left) == len(sample.layout) else sample.layout.part(sample.left)
         index, alive = view.narrowing.held[row], view.narrowing.living[row]
         device, inside = view.hidden.device, view.layer > 0
-        visual = alive & np.isin(index, layout.positions)
+        here = np.zeros(view.embeds.shape[1], bool)
+        here[layout.positions] = True
+        visual = alive & here[index]
         rows, others = _places(visual, device), alive & ~visual
         found: dict[str, Any] = {"a_bias": self._a_bias(layout, view.layer, device), "generator": sample.generator}
         if "embeds" in needs:
@@ -241,10 +243,16 @@ def _places(chosen: Bools, device: torch.device) -> slice | Tensor:
 
 
 def _run(places: Indices, device: torch.device) -> slice | Tensor:
-    """Ascending places as a slice, which copies nothing, if they have no gaps."""
+    """Ascending places as what indexes a tensor on a device: a slice, which copies nothing, if they have no gaps."""
+    span = _span(places)
+    return span if isinstance(span, slice) else upload(span, device)
+
+
+def _span(places: Indices) -> slice | Indices:
+    """Ascending places as a slice, if they have no gaps."""
     if len(places) and places[-1] - places[0] + 1 == len(places):
         return slice(int(places[0]), int(places[-1]) + 1)
-    return upload(places, device)
+    return places
 
 
 def _recorded(signal: Tensor | None) -> Tensor:
@@ -279,7 +287,7 @@ def check_keep(kept: Keep, n_tokens: int, name: str) -> Indices:
         raise BiaskitError(
             f"{name} answered with {tuple(indices.shape)} indices of {kept.indices.dtype}", "select must return [n] int64, n ≥ 1"
         )
-    if np.any(np.diff(indices) <= 0) or indices[0] < 0 or indices[-1] >= n_tokens:
+    if (indices[1:] <= indices[:-1]).any() or indices[0] < 0 or indices[-1] >= n_tokens:
         raise BiaskitError(
             f"{name} answered with indices {indices[:8]} … of {n_tokens} tokens", "select must return ascending indices below N"
         )

@@ -76,8 +76,8 @@ class Layout:
             raise ValueError("a token lies outside its plane")
         starts = np.concatenate([[0], np.cumsum(sizes)])
         cells = starts[self.plane] + self.row * widths[self.plane] + self.col
-        missing = n != starts[-1] and not self.partial
-        if missing or len(np.unique(cells)) != n or (n and cells.max() >= starts[-1]):
+        missing, outside = n != starts[-1] and not self.partial, n and cells.max() >= starts[-1]
+        if missing or outside or np.bincount(cells).max(initial=0) > 1:
             raise ValueError(
                 f"{n} visual tokens do not fill the {starts[-1]} cells of {[(p.name, p.rows, p.cols) for p in self.planes]} once each"
             )

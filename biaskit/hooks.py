@@ -97,7 +97,9 @@ class Narrower:
         active = self._begin(embeds)
         rows, size, _ = embeds.shape
         mask = self.inputs.get("attention_mask")
-        padding = mask.numpy().astype(bool) if active and isinstance(mask, Tensor) and mask.shape == (rows, size) else None
+        padding = None
+        if active and isinstance(mask, Tensor) and mask.shape == (rows, size) and mask.device.type == "cpu":
+            padding = mask.numpy().astype(bool)
         prompt = Prompt(rows, size, size, active, [None] * len(self.layers), embeds, padding=padding)
         self.now = Pass(prompt, size, cache, prefill=True)
         if active:
@@ -222,7 +224,7 @@ class _Layer:
         prompt.stages[stage] = before
         if drop is None:
             return hidden
-        after = Narrowing.of(current.stays(prompt.size) & ~drop, hidden.device)
+        after = Narrowing.of(current.stays & ~drop, hidden.device)
         prompt.stages[stage] = after
         return take(hidden, after.index if before is None else before.rows_of(after.held))
 

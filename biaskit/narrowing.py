@@ -29,12 +29,14 @@ class Narrowing:
     Attributes:
         held: [B, M] int64, the position that each row holds. Positions of living rows ascend.
         living: [B, M] bool; the others fill shorter samples up and are never attended to.
+        stays: [B, S] bool, the positions of the prompt that are left.
         device: of `index` and `alive`.
         whole: every row is alive, so no mask is needed.
     """
 
     held: Indices
     living: Bools
+    stays: Bools
     device: torch.device
     whole: bool = field(init=False)
 
@@ -44,7 +46,7 @@ class Narrowing:
     @classmethod
     def unchanged(cls, valid: Bools, device: torch.device) -> Narrowing:
         """The prompt as it is: [B, S] bool, True where there is no padding."""
-        return cls(np.broadcast_to(np.arange(valid.shape[1]), valid.shape), valid, device)
+        return cls(np.broadcast_to(np.arange(valid.shape[1]), valid.shape), valid, valid, device)
 
     @classmethod
     def of(cls, stays: Bools | Tensor, device: torch.device | None = None) -> Narrowing:
@@ -52,14 +54,17 @@ class Narrowing:
         if isinstance(stays, Tensor):
             device = stays.device
             (stays,) = fetch([stays])
-        counts = stays.sum(1)
+        counts = np.count_nonzero(stays, axis=1)
         longest = int(counts.max())
+        if (counts == longest).all():
+            held = np.flatnonzero(stays).reshape(len(stays), longest) - np.arange(len(stays))[:, None] * stays.shape[1]
+            return cls(held, np.ones(held.shape, bool), stays, device or torch.device("cpu"))
         held = np.empty((len(stays), longest), np.int64)
         for row, (mine, count) in enumerate(zip(stays, counts, strict=True)):
             held[row, longest - count :] = np.flatnonzero(mine)
             if count < longest:
                 held[row, : longest - count] = np.flatnonzero(~mine)[count - longest :]
-        return cls(held, np.arange(longest) >= longest - counts[:, None], device or torch.device("cpu"))
+        return cls(held, np.arange(longest) >= longest - counts[:, None], stays, device or torch.device("cpu"))
 
     def __len__(self) -> int:
         """Return M, the number of rows."""
@@ -79,12 +84,6 @@ class Narrowing:
         """[B] living rows of each sample."""
         counts: Indices = np.count_nonzero(self.living, axis=1)
         return counts
-
-    def stays(self, size: int) -> Bools:
-        """Return the positions of a prompt of `size` that are left: [B, size]."""
-        left = np.zeros((len(self.held), size), bool)
-        np.put_along_axis(left, self.held, self.living, 1)
-        return left
 
     def rows_of(self, positions: Indices | Tensor) -> Tensor:
         """Return the rows that hold the positions [B, P], on the device; row 0 for positions that are gone (only fillers ask for them)."""

@@ -1,4 +1,4 @@
-"""Kernels through Triton's interpreter, which runs the same programs on the CPU. It must be asked for before Triton is imported."""
+"""No network, one thread a process, the real images where they are, and kernels through Triton's interpreter where there is no GPU."""
 
 from __future__ import annotations
 
@@ -6,12 +6,27 @@ import os
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 import pytest
 import torch
 
 if "triton" not in sys.modules and not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"
+    os.environ["TRITON_INTERPRET"] = "1"  # the same programs on the CPU; it must be asked for before Triton is imported
+
+
+@pytest.fixture(scope="session")
+def coco_sample() -> Path:
+    """The directory of the real COCO images, or a skip."""
+    root = os.environ.get("BIASKIT_COCO_SAMPLE")
+    if not root:
+        pytest.skip("BIASKIT_COCO_SAMPLE is not set: no real COCO images here")
+    return Path(root)
 
 
 @pytest.fixture(scope="module")

@@ -26,10 +26,10 @@ class LlavaNext(ModelFamily):
         """Read the sizes from the processor's `image_sizes` (rows, cols in pixels)."""
         side = config.vision_config.image_size // config.vision_config.patch_size
         base = Plane("base", side, side)
-        return [
-            anyres_tokens(base, canvas(tuple(size), config.image_grid_pinpoints, config.vision_config.image_size, side))
-            for size in inputs["image_sizes"].tolist()
-        ]
+        sizes = [tuple(size) for size in inputs["image_sizes"].tolist()]
+        pinpoints, tile = config.image_grid_pinpoints, config.vision_config.image_size
+        found = {size: anyres_tokens(base, canvas(size, pinpoints, tile, side)) for size in set(sizes)}
+        return [found[size] for size in sizes]
 
     def canonical(self, config: Any) -> dict[str, tuple[int, int]]:
         """Base as it is; canvas two tiles high and wide (672 × 672 in the papers)."""

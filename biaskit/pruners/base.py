@@ -53,6 +53,8 @@ class Stage:
 class Pruner(ABC):
     """A method. A plug-in subclasses this, sets the class attributes, adds its parameters, and writes `choose`.
 
+    `choose_many` need only be written to decide for a whole batch at once; it must keep what `choose` keeps.
+
     The class attributes:
         name: registry key. title: the paper's spelling. paper, year, arxiv: where it is from; arxiv may be "".
         acts: where it drops tokens, in words.
@@ -200,7 +202,7 @@ class Pruner(ABC):
                 alike.setdefault((len(sample), budget), []).append(number)
         for (_, budget), numbers in alike.items():
             for number, keep in zip(numbers, self.choose_many([signals[number] for number in numbers], budget), strict=True):
-                kept[number] = Keep(keep.indices.sort().values, keep.info)
+                kept[number] = Keep(_ascending(keep.indices), keep.info)
         return kept
 
     def _check_signals(self, signals: Signals, budget: int) -> None:
@@ -222,6 +224,11 @@ class Pruner(ABC):
     def choose_many(self, signals: Sequence[Signals], budget: int) -> list[Keep]:
         """Decide for several samples of equal N, each as `choose` does. Worth writing where a GPU can do with few waits for all of them."""
         return [self.choose(sample, budget) for sample in signals]
+
+
+def _ascending(indices: Tensor) -> Tensor:
+    """Sort; on the CPU, where it may be known to be in order already, NumPy is quicker."""
+    return torch.from_numpy(np.sort(indices.numpy())) if indices.device.type == "cpu" else indices.sort().values
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from biaskit.select.d2 import Fill, PivotMode
 from biaskit.select.graph import Diagonal
 from biaskit.select.launches import few_launches
 from biaskit.signals import Keep, Signals
+from biaskit.transfer import upload
 
 
 @pruners.register("d2pruner")
@@ -73,14 +74,14 @@ class D2Pruner(AttentionPruner):
         assert signals.hidden is not None
         scores = self.score(signals)
         hidden = signals.hidden.to(scores.device)
-        where = cells(signals.layout).to(scores.device)
+        where = cells(signals.layout)
         kept, open_tokens, left = self._set_aside(signals.layout, budget)
         groups = _groups(signals.layout, open_tokens, self.pool)
         found = []
         for group, share in zip(groups, largest_remainder([len(g) for g in groups], left), strict=True):
             if share:
-                index = torch.from_numpy(group).to(scores.device)
-                keep = self._on_graph(scores[index], hidden[index], where[index], share)
+                index = upload(group, scores.device)
+                keep = self._on_graph(scores[index], hidden[index], where[torch.from_numpy(group)], share)
                 found.append(keep.info)
                 kept.append(index[keep.indices])
         return Keep(torch.cat([part.to(scores.device) for part in kept]), {**_joined(found), "missing": budget - sum(map(len, kept))})

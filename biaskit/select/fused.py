@@ -16,7 +16,8 @@ def rounded_steps(product, inverse, own):
     return (product * inverse * own) * 262144.0 + 12582912.0 - 12582912.0
 
 
-@triton.jit  # Imp of `mmr_select`, and the most important
+# Imp of `mmr_select`, and the most important
+@triton.jit
 def _weigh(importance, worth, first, wrong, total, eps, weight, block: tl.constexpr):
     sample = tl.program_id(0).to(tl.int64)
     token = tl.arange(0, block)
@@ -34,7 +35,8 @@ def _weigh(importance, worth, first, wrong, total, eps, weight, block: tl.conste
     tl.store(worth + sample * total + token, weight * value, mask=inside)
 
 
-@triton.jit  # the largest cosine with another token, in steps
+# the largest cosine with another token, in steps
+@triton.jit
 def _closest(products, inverse, nearest, total, rows: tl.constexpr, columns: tl.constexpr):
     sample = tl.program_id(1).to(tl.int64)
     row = tl.program_id(0) * rows + tl.arange(0, rows)
@@ -50,7 +52,8 @@ def _closest(products, inverse, nearest, total, rows: tl.constexpr, columns: tl.
     tl.store(nearest + sample * total + row, tl.max(best, 1), mask=row < total)
 
 
-@triton.jit  # a pick waits for the one before it, so a sample is one program, and a batch runs side by side
+# a pick waits for the one before it, so a sample is one program, and a batch runs side by side
+@triton.jit(do_not_specialize=["n"])
 def _pick(products, inverse, worth, first, order, total, n, weight, block: tl.constexpr):
     sample = tl.program_id(0).to(tl.int64)
     token = tl.arange(0, block)

@@ -37,7 +37,8 @@ class Table:
     wrong: Tensor
 
 
-@triton.jit  # one program a token: scaled by a power of two, which rounds nothing, to a size whose square float32 can hold
+# one program a token: scaled by a power of two, which rounds nothing, to a size whose square float32 can hold
+@triton.jit(do_not_specialize=["shift"])
 def _scale(source, order, target, wrong, stride, dim, shift, ordered: tl.constexpr, block: tl.constexpr):
     token = tl.program_id(0).to(tl.int64)
     place = token

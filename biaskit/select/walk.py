@@ -62,7 +62,7 @@ def _limit(s_min, span, alpha, more, theta):
     return (some - 262145).to(tl.float32)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["parts"])
 def _settle(
     low, high, wrong, scores, facts, total, parts, alpha, more, theta,
     block: tl.constexpr, part_block: tl.constexpr, width: tl.constexpr,
@@ -103,7 +103,7 @@ def _linked(product, theirs, mine, code, my_code, apart, beside, width, placed: 
     return linked
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pivots", "width"])
 def _touch(
     products, inverse, order, code, facts, dead, total, pivots, width, stride,
     placed: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr, facts_width: tl.constexpr,
@@ -134,7 +134,7 @@ def _touch(
     tl.store(dead + sample * total + column, gone.to(tl.int8), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["every", "width"])
 def _count(
     products, inverse, order, code, facts, counts, total, every, width, stride,
     placed: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr, facts_width: tl.constexpr,
@@ -166,7 +166,8 @@ def _count(
     tl.store(counts + sample * tl.num_programs(0) + tl.program_id(0), tl.sum(tl.sum(found, 1), 0))
 
 
-@triton.jit  # a pick waits for the one before it, so a sample is one program, and a batch runs side by side
+# a pick waits for the one before it, so a sample is one program, and a batch runs side by side
+@triton.jit(do_not_specialize=["pivots", "n", "parts", "width"])
 def _walk(
     products, inverse, order, code, counts, dead, facts, kept, total, pivots, n,
     parts, width, stride,

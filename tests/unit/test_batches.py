@@ -14,7 +14,21 @@ from test_select_oracles import CLEAR, FRACTIONS, is_exact
 from biaskit import transfer
 from biaskit.bench.features import made_up
 from biaskit.errors import BiaskitError
-from biaskit.select import cells, d2_graph, d2_select, d2_select_many, max_min_select, max_min_select_many, mmr_select, mmr_select_many
+from biaskit.select import (
+    cells,
+    d2_graph,
+    d2_select,
+    d2_select_many,
+    feature_norm,
+    max_min_select,
+    max_min_select_many,
+    mmr_select,
+    mmr_select_many,
+    relative_attention,
+    relative_attention_many,
+    top_k_many,
+)
+from biaskit.select.arguments import deferred
 from biaskit.select.batch import codes
 
 pytestmark = pytest.mark.usefixtures("interpreter")
@@ -181,6 +195,70 @@ def test_numbers_that_are_not_finite(name, value):
     if name == "features":
         with pytest.raises(BiaskitError, match="features has values that are not finite"):
             max_min_select_many(sample["features"], 3)
+
+
+@CASES
+@given(data=st.data())
+def test_top_k(data):
+    total, batch = data.draw(st.integers(1, 20)), data.draw(st.integers(1, 3))
+    scores, n = [data.draw(strategies.scores(total)) for _ in range(batch)], data.draw(st.integers(1, total))
+    wanted = [oracles.descending(values)[:n] for values in scores]
+    assert top_k_many(torch.tensor(scores), n, order="choice").tolist() == wanted
+    assert top_k_many(torch.tensor(scores), n).tolist() == on_the_cpu(top_k_many, torch.tensor(scores), n).tolist()
+
+
+def test_top_k_of_numbers_that_are_not_finite():
+    for value in (torch.inf, torch.nan):
+        with pytest.raises(BiaskitError, match="scores has values that are not finite"):
+            top_k_many(torch.tensor([[1.0, 2.0], [value, 1.0]]), 1)
+
+
+@pytest.mark.parametrize("mode", ["ratio", "difference", "uniform"])
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
+def test_debiased_attention(mode, strength):
+    random = torch.Generator().manual_seed(0)
+    attention, prior = torch.rand(3, 50, generator=random), torch.rand(3, 50, generator=random)
+    attention[0, :20] = prior[1, 7] = 0
+    found = relative_attention_many(attention, prior, strength=strength, mode=mode)
+    for row, a, p in zip(found, attention, prior, strict=True):
+        torch.testing.assert_close(row, on_the_cpu(relative_attention, a, p, strength=strength, mode=mode), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("attention", -1.0, "attention has negative values"),
+        ("attention", torch.nan, "attention has values that are not finite"),
+        ("prior", torch.inf, "prior has values that are not finite"),
+        ("prior", -1.0, "prior has negative values"),
+        ("prior", 0.0, "the prior is zero where it divides"),
+    ],
+)
+def test_debiased_attention_is_refused_when_results_are_read(name, value, message):
+    numbers = {"attention": torch.rand(2, 9), "prior": torch.rand(2, 9)}
+    numbers[name][1, 3] = value
+    with pytest.raises(BiaskitError, match=message):
+        relative_attention_many(**numbers, eps=0.0)
+    read = []
+    with pytest.raises(BiaskitError, match=message), deferred():
+        scores = relative_attention_many(**numbers, eps=0.0)
+        read.append("nothing yet")
+        top_k_many(torch.ones_like(scores), 2)
+    assert read == ["nothing yet"]
+    with pytest.raises(BiaskitError, match=message), deferred():  # and at the end, if nothing is read
+        relative_attention_many(**numbers, eps=0.0)
+
+
+def test_checks_are_put_off_inside_a_block_only():
+    features = torch.tensor([[1.0, torch.nan]])
+    with pytest.raises(BiaskitError, match="not finite"):
+        feature_norm(features)
+    seen = []
+    with pytest.raises(BiaskitError, match="features has values that are not finite"), deferred():
+        seen.append(feature_norm(features))
+    assert len(seen) == 1
+    with deferred():
+        feature_norm(torch.full((2, 9), 3e38))  # a sum that float32 cannot hold is looked at again
 
 
 def test_what_is_refused_on_a_device_too():

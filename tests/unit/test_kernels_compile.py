@@ -37,19 +37,18 @@ from biaskit.select import cells, d2_select_many, max_min_select_many, mmr_selec
 
 biaskit.transfer._pretend = True
 table._product = lambda a, b, out: None
-for total, dim, n in ((2880, 4096, 322), (1, 1, 1), (8192, 64, 1)):
-    for dtype in (torch.bfloat16, torch.float16, torch.float32):
-        features, scores = torch.zeros(2, total, dim, dtype=dtype), torch.zeros(2, total)
-        for select in (
-            lambda: d2_select_many(scores, features, cells((1, total)), n, alpha=0.5),
-            lambda: d2_select_many(scores, features, None, n, fill="none"),
-            lambda: mmr_select_many(scores, features, n),
-            lambda: max_min_select_many(features, n),
-        ):
-            try:
-                select()
-            except (BiaskitError, ValueError):  # of numbers that nobody computed
-                pass
+for total, dim, n, dtype in ((2880, 4096, 322, torch.bfloat16), (1, 1, 1, torch.float32), (8192, 64, 1, torch.float16)):
+    features, scores = torch.zeros(2, total, dim, dtype=dtype), torch.zeros(2, total)
+    for select in (
+        lambda: d2_select_many(scores, features, cells((1, total)), n, alpha=0.5),
+        lambda: d2_select_many(scores, features, None, n, fill="none"),
+        lambda: mmr_select_many(scores, features, n),
+        lambda: max_min_select_many(features, n),
+    ):
+        try:
+            select()
+        except (BiaskitError, ValueError):  # of numbers that nobody computed
+            pass
 print(*sorted(compiled))
 """
 
