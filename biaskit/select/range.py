@@ -60,7 +60,7 @@ class _Extreme:
         """Note the pairs of a block [N − start, m] that may be the extreme one. The block's diagonal is overwritten."""
         if self.many:
             return
-        np.fill_diagonal(block, self.sign * 1e30)
+        np.fill_diagonal(block, self.sign * 1e20)  # times 1 / lengths, which are 1e-15 … 1e15, still far from any cosine
         nearest = (block.min(1) if self.sign > 0 else -block.max(1)) * scale
         self.best = min(self.best, nearest.min())
         most = 2 * self.product.error()
