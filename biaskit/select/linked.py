@@ -18,8 +18,10 @@ from biaskit.select.range import Seen, look_at_all
 Bools = NDArray[np.bool_]
 
 _SMALL = 64  # tokens looked at together, at least
-_MOST = 1024  # … whose edges among each other are looked at, at the most
+_MOST = 1024  # … and at the most
 _BLOCK = 256  # tokens whose edges to all others are looked at together
+_DOUBTFUL = 2**13  # pairs in doubt: where a block has more,
+_EACH = 8  # … and more than so many a token, they are not decided one by one
 _NEVER = 2.0  # no cosine is above
 
 
@@ -66,15 +68,22 @@ class Linked:
         return linked / pairs if pairs else 0.0
 
     def _over(self, blocking: Indices, tokens: Indices | None = None) -> Floats:
-        """By how much the fast cosines of k `tokens`, all by default, with m `blocking` ones exceed what makes no edge: [k, m]."""
-        over = self.product.columns(blocking, tokens, about=self.about)
-        over -= np.float32(self.apart)
+        """By how much fast cosines of k `tokens`, all by default, with m `blocking` ones exceed what makes no edge: [k, m]."""
+        return self._less_limits(self.product.columns(blocking, tokens, about=self.about), blocking, tokens)
+
+    def _edges(self, blocking: Indices, tokens: Indices) -> Bools:
+        """Which of k `tokens` and m `blocking` ones are linked, all of them looked at exactly: [k, m]."""
+        return self._less_limits(self.product.exact_table(tokens, blocking), blocking, tokens) > 0
+
+    def _less_limits(self, cosine: Floats, blocking: Indices, tokens: Indices | None) -> Floats:
+        """Subtract what makes no edge from the cosines of k `tokens` with m `blocking` ones, in place: [k, m]."""
+        cosine -= np.float32(self.apart)
         place = np.arange(len(self.product) + 1) if tokens is None else np.full(len(self.product) + 1, -1)
         if tokens is not None:
             place[tokens] = np.arange(len(tokens))
         place[-1] = -1
-        self._raise_beside(over, blocking, place)
-        return over
+        self._raise_beside(cosine, blocking, place)
+        return cosine
 
     def _raise_beside(self, over: Floats, blocking: Indices, place: Indices) -> None:
         """Where a block of `_over` is about neighbours, make it tell by how much they exceed their own limit.
@@ -106,8 +115,12 @@ class Linked:
             most = over.max(1)[place]
             free = most <= self.room
             asked = free & (most >= -self.room)
-            row, column = np.nonzero(over[place[asked]] >= -self.room)
-            doubts.append((tokens[asked][row], some[column]))
+            doubtful = over[place[asked]] >= -self.room
+            if _too_many(doubtful):
+                free[asked] = ~self._edges(some, tokens[asked]).any(1)
+            else:
+                row, column = np.nonzero(doubtful)
+                doubts.append((tokens[asked][row], some[column]))
             tokens = tokens[free]
         one, other = (np.concatenate(part) for part in zip(*doubts, strict=True))
         return tokens, (one, other)
@@ -126,7 +139,10 @@ class Linked:
         """Return the edges among m tokens: [m, m], above the diagonal."""
         over = self._over(tokens, tokens)
         linked = over > self.room
-        row, column = np.nonzero(np.triu((over >= -self.room) & ~linked, 1))
+        doubtful = np.triu((over >= -self.room) & ~linked, 1)
+        if _too_many(doubtful):
+            return np.triu(self._edges(tokens, tokens), 1)
+        row, column = np.nonzero(doubtful)
         linked[row, column] = self._exactly(tokens[row], tokens[column])
         return np.triu(linked, 1)
 
@@ -134,14 +150,18 @@ class Linked:
         """Return what the greedy loop takes of `tokens`, best first, none linked to `blocking`, at most `limit`; in this order."""
         nothing = np.empty(0, np.int64)
         waiting, doubts = self._free(blocking, tokens) if limit else (nothing, (nothing, nothing))
-        taken, size, most = nothing, max(_SMALL, 4 * limit), max(_MOST, limit)
+        taken, size = nothing, min(max(_SMALL, 4 * limit), _MOST)
         while limit > 0 and len(waiting):
-            some = self._decided(waiting[:size], doubts)
+            some, waiting = self._decided(waiting[:size], doubts), waiting[size:]
             some = self._decided(*self._free(taken, some))
-            waiting, some = np.concatenate([some[most:], waiting[size:]]), some[:most]
             mine = some[independent(self._among(some))][:limit]
-            taken, limit, size = np.concatenate([taken, mine]), limit - len(mine), 2 * size
+            taken, limit, size = np.concatenate([taken, mine]), limit - len(mine), min(2 * size, _MOST)
         return taken
+
+
+def _too_many(doubtful: Bools) -> bool:
+    """Whether so many pairs of a block [k, m] are in doubt that all of it is cheaper."""
+    return int(np.count_nonzero(doubtful)) > max(_DOUBTFUL, _EACH * len(doubtful))
 
 
 def independent(edges: Bools) -> Bools:
