@@ -100,8 +100,8 @@ class _Known:
 
 
 def rows(product: Product, tokens: Sequence[int], about: float) -> Rows:
-    """Return fast cosines of some tokens with all, computed about `about`."""
-    return {token: (row, about) for token, row in zip(tokens, product.rows(np.array(tokens, np.int64), about=about), strict=True)}
+    """Return fast cosines of some tokens with all, computed about `about`. Copies: views of a block would hold all of it."""
+    return {token: (row.copy(), about) for token, row in zip(tokens, product.rows(np.array(tokens, np.int64), about=about), strict=True)}
 
 
 def most_isolated(product: Product) -> tuple[int, Rows]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from biaskit.select.cosine import STEPS
-from biaskit.select.graph import fuse
+from biaskit.select.graph import Graph, fuse
 from biaskit.select.product import Floats, Indices, Product
 from biaskit.select.range import Seen, look_at_all
 
@@ -34,24 +34,24 @@ class Linked:
 
     def __init__(self, features: Tensor, links: Tensor | None, *, alpha: float, theta: float, diagonal: bool) -> None:
         """Look at all pairs once. `links`: [N, 8] neighbours, −1 where there is none."""
-        self.product = Product(features)
+        self.product, self.alpha, self.theta = Product(features), alpha, theta
         self.links: Indices | None = None if links is None else links.numpy()
         seen = look_at_all(self.product, diagonal=diagonal)
         self.s_min, self.s_max = seen.s_min, seen.s_max
-        self.apart = self._no_more_than(alpha, theta, beside=False)
-        self.near = self.apart if links is None else self._no_more_than(alpha, theta, beside=True)
+        self.apart = self._no_more_than(beside=False)
+        self.near = self.apart if links is None else self._no_more_than(beside=True)
         self.about = min(self.near if self.apart == _NEVER else self.apart, 1.0)
         far = abs(self.near - self.about) + 4 * self.product.error()
         self.room = np.float32(self.product.error(far, about=self.about) + 2.0**-19)  # `_over` rounds a few times
         self.density = self._density(seen)
 
-    def _no_more_than(self, alpha: float, theta: float, *, beside: bool) -> float:
+    def _no_more_than(self, *, beside: bool) -> float:
         """The largest cosine that makes no edge: a multiple of 2⁻¹⁸ in −1 … 1, just below −1 if every pair is linked, or `_NEVER`."""
         low, high = -int(STEPS), int(STEPS)
         while low <= high:  # is it below, between or above these?
             steps = np.unique(np.linspace(low, high, 64).astype(np.int64))
-            fused = fuse(torch.from_numpy((steps / STEPS).astype(np.float32)), self.s_min, self.s_max, alpha)
-            none = int(((fused + ((1 - alpha) if beside else 0)) <= theta).sum())  # edges begin after so many of them
+            fused = fuse(torch.from_numpy((steps / STEPS).astype(np.float32)), self.s_min, self.s_max, self.alpha)
+            none = int(((fused + ((1 - self.alpha) if beside else 0)) <= self.theta).sum())  # edges begin after so many of them
             low, high = low if none == 0 else int(steps[none - 1]) + 1, high if none == len(steps) else int(steps[none]) - 1
         return _NEVER if high == int(STEPS) else high / STEPS
 
@@ -145,6 +145,31 @@ class Linked:
         row, column = np.nonzero(doubtful)
         linked[row, column] = self._exactly(tokens[row], tokens[column])
         return np.triu(linked, 1)
+
+    def graph(self) -> Graph:
+        """Return the whole graph, as `d2_graph` makes it, from exact cosines: N² · d products in float64 where α > θ."""
+        total = len(self.product)
+        if self.links is not None:
+            one, column = np.nonzero(self.links >= 0)
+        if self.links is not None and self.alpha <= self.theta:
+            beside: Floats = np.full(self.links.shape, -1, np.float32)
+            beside[one, column] = self._fused(self.product.exact_pairs(one, self.links[one, column])) + np.float32(1 - self.alpha)
+            links = torch.from_numpy(np.maximum(self.links, 0))
+            return Graph(torch.from_numpy(beside), links, self.theta, self.s_min, self.s_max)
+        similarity = np.empty((total, total), np.float32)
+        for start, block in self.product.exact_panels():
+            similarity[start : start + len(block), start:] = block
+            similarity[start:, start : start + len(block)] = block.T
+        fused = self._fused(similarity)
+        if self.links is not None:
+            fused[one, self.links[one, column]] += np.float32(1 - self.alpha)
+        np.fill_diagonal(fused, -1)
+        return Graph(torch.from_numpy(fused), None, self.theta, self.s_min, self.s_max)
+
+    def _fused(self, cosine: Floats) -> Floats:
+        """The part of S_fused that is meaning."""
+        fused: Floats = fuse(torch.from_numpy(cosine), self.s_min, self.s_max, self.alpha).numpy()
+        return fused
 
     def first_independent(self, tokens: Indices, blocking: Indices, limit: int) -> Indices:
         """Return what the greedy loop takes of `tokens`, best first, none linked to `blocking`, at most `limit`; in this order."""

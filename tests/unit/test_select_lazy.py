@@ -14,7 +14,7 @@ from torch import Tensor
 
 from biaskit.bench import naive
 from biaskit.bench.features import made_up
-from biaskit.select import cells, d2_graph, d2_select, dart_select, graph_select, max_min_select, mmr_select, top_k
+from biaskit.select import cells, d2_graph, d2_select, dart_select, graph_select, max_min_select, mmr_select, neighbours, top_k
 from biaskit.select import lazy as lazy_module
 from biaskit.select import linked as linked_module
 from biaskit.select import product as product_module
@@ -213,6 +213,7 @@ def test_few_rows_are_held_while_looking_for_the_most_isolated(monkeypatch: pyte
     token, held = lazy_module.most_isolated(Product(features))
     assert token == expected[0]
     assert len(held) == lazy_module.AHEAD < len(expected[1])
+    assert all(row.base is None for row, _ in held.values())
 
 
 def test_odd_sizes_are_no_reason_to_warn() -> None:
@@ -224,3 +225,21 @@ def test_odd_sizes_are_no_reason_to_warn() -> None:
                 small = d2_select(torch.arange(5.0), features * scale, None, 3, diagonal=diagonal)
                 assert torch.equal(small.indices, d2_select(torch.arange(5.0), features, None, 3, diagonal=diagonal).indices)
         assert top_k(torch.tensor([1e38, 3e38, -3e38]), 2).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("alpha", [0.3, 0.7, 1.0])
+def test_the_whole_graph_is_made_of_exact_cosines(alpha: float) -> None:
+    """Few steps of 2⁻¹⁸ from the smallest to the largest cosine, and θ is met exactly by some pairs, which float32 puts a step off."""
+    for seed in range(8):
+        random = torch.Generator().manual_seed(seed)
+        features = torch.randn(1, 300, generator=random) + 0.005 * torch.randn(70, 300, generator=random)
+        where, scores = cells((7, 10)), torch.rand(70, generator=random)
+        exact = naive.exact_cosines(features, features)
+        meaning = alpha * ((exact - exact.min()) / (exact.max() - exact.min()))
+        fused = meaning + (1 - alpha) * ((where[:, None, 1:] - where[None, :, 1:]).abs().amax(2) == 1)
+        theta = float(fused[0, 1])
+        linked = linked_module.Linked(features, neighbours(where) if alpha < 1 else None, alpha=alpha, theta=theta, diagonal=True)
+        assert torch.equal(linked.graph().adjacency(), (fused > theta).fill_diagonal_(False))
+        switches = {"alpha": alpha, "theta": theta, "pivot_ratio": 0.0}
+        keeps = [d2_select(scores, features, where, 60, fill=fill, **switches) for fill in ("none", "score", "layers", "raise_theta")]
+        assert len({keep.info["independent"] for keep in keeps}) == 1, "the fill comes after"
