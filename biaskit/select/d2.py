@@ -54,9 +54,7 @@ def d2_select(
     features = matrix("features", features, finite=features.device.type != "cpu")
     if features.device.type == "cpu" and len(features):
         switches = (pivot_ratio, pivot_mode, exclude_pivot_neighbours, fill)
-        keep = _without_matrix(scores, features, where, n, alpha, theta, diagonal, *switches)
-        if keep is not None:
-            return keep
+        return _on_cpu(scores, features, where, n, alpha, theta, diagonal, *switches)
     graph = d2_graph(features, where, alpha=alpha, theta=theta, diagonal=diagonal)
     keep = graph_select(
         scores, graph, n, pivot_ratio=pivot_ratio, pivot_mode=pivot_mode, exclude_pivot_neighbours=exclude_pivot_neighbours, fill=fill
@@ -64,7 +62,7 @@ def d2_select(
     return Keep(keep.indices, {**keep.info, "edge_density": graph.density, "s_min": graph.s_min, "s_max": graph.s_max})
 
 
-def _without_matrix(
+def _on_cpu(
     scores: Tensor,
     features: Tensor,
     where: Tensor | None,
@@ -76,8 +74,8 @@ def _without_matrix(
     pivot_mode: PivotMode,
     exclude_pivot_neighbours: bool,
     fill: Fill,
-) -> Keep | None:
-    """Do what `graph_select` does on the CPU, on edges found out where they are asked for; None if `fill` needs the whole graph."""
+) -> Keep:
+    """Do what `graph_select` does on the CPU, on edges found out where they are asked for; on the whole graph if `fill` needs it."""
     where = check_graph(features, where, alpha, theta, diagonal)
     scores = vector("scores", scores, len(features)).to(features.device)
     check_switches(pivot_ratio, pivot_mode, fill)
@@ -92,15 +90,22 @@ def _without_matrix(
     more = linked.first_independent(others, pivots if exclude_pivot_neighbours else nobody, n - len(pivots))
     chosen = np.concatenate([pivots, more])
     independent, missing = len(chosen), n - len(chosen)
+    about = {"edge_density": linked.density, "s_min": linked.s_min, "s_max": linked.s_max}
     if missing and fill in ("layers", "raise_theta"):
-        return None
+        keep = graph_select(
+            scores,
+            linked.graph(),
+            n,
+            pivot_ratio=pivot_ratio,
+            pivot_mode=pivot_mode,
+            exclude_pivot_neighbours=exclude_pivot_neighbours,
+            fill=fill,
+        )
+        return Keep(keep.indices, {**keep.info, **about})
     if missing and fill == "score":
         chosen, missing = np.concatenate([chosen, others[~np.isin(others, more)][:missing]]), 0
     info = {"pivots": len(pivots), "independent": independent, "filled": len(chosen) - independent, "missing": missing}
-    return Keep(
-        torch.from_numpy(np.sort(chosen)),
-        {**info, "edge_density": linked.density, "s_min": linked.s_min, "s_max": linked.s_max},
-    )
+    return Keep(torch.from_numpy(np.sort(chosen)), {**info, **about})
 
 
 def graph_select(

@@ -34,7 +34,8 @@ def _greedy_on_device(unit: Tensor, n: int, first: Tensor, worth: Tensor, weight
 def mmr_select(importance: Tensor, features: Tensor, n: int, *, lam: float = 0.5, eps: float = 1e-6, order: Order = "sequence") -> Tensor:
     """Maximal marginal relevance (IDPruner): the most important, then always argmax λ · Imp − (1 − λ) · max cosine with the chosen.
 
-    Imp is `importance` scaled to 0 … 1 by min–max. O(n · N · d) time; beside the features a CPU holds n · N half-precision numbers.
+    Imp is `importance` scaled to 0 … 1 by min–max. O(n · N · d) time; beside the features a CPU holds n · N half-precision numbers
+    and 64 MiB.
 
     Args:
         importance: [N], any unit. features: [N, d], projector output. n: how many to keep.
@@ -67,7 +68,8 @@ def mmr_select(importance: Tensor, features: Tensor, n: int, *, lam: float = 0.5
 def max_min_select(features: Tensor, n: int, *, order: Order = "sequence") -> Tensor:
     """Max–min diversity (DivPrune): first the token farthest from its nearest neighbour, then always the one farthest from the chosen set.
 
-    Distance is 1 − cosine. O(N² · d) time for the first pick, N × 1024 numbers at once; a CPU also holds n · N half-precision numbers.
+    Distance is 1 − cosine. O(N² · d) time for the first pick. A GPU holds N × 1024 numbers at once, a CPU
+    n · N half-precision numbers and 64 MiB.
 
     Args:
         features: [N, d], projector output. n: how many to keep.

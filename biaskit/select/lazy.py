@@ -20,6 +20,7 @@ AHEAD = 96
 
 _WINDOW = 128  # tokens in sequence among which an isolated one's neighbours are looked for first
 _SPARE = 2**24  # numbers: so much of the rows computed ahead of their use is kept (64 MiB)
+_PATIENCE = 8  # exact cosines a token: after so many one by one all are computed at once
 
 _HALF = np.float32(2.0**-11)  # what a cosine loses in half precision
 
@@ -99,8 +100,8 @@ class _Known:
 
 
 def rows(product: Product, tokens: Sequence[int], about: float) -> Rows:
-    """Return fast cosines of some tokens with all, computed about `about`."""
-    return {token: (row, about) for token, row in zip(tokens, product.rows(np.array(tokens, np.int64), about=about), strict=True)}
+    """Return fast cosines of some tokens with all, computed about `about`. Copies: views of a block would hold all of it."""
+    return {token: (row.copy(), about) for token, row in zip(tokens, product.rows(np.array(tokens, np.int64), about=about), strict=True)}
 
 
 def most_isolated(product: Product) -> tuple[int, Rows]:
@@ -119,9 +120,15 @@ def most_isolated(product: Product) -> tuple[int, Rows]:
         bound[start : start + len(block)] = largest - product.errors(largest)
     exact = np.zeros(total, bool)
     found: Rows = {}
+    asked = 0
     token = int(bound.argmin())
     while not exact[token]:
-        if token not in found:
+        if asked > _PATIENCE * total:  # as when all tokens are alike
+            bound[:] = _nearest(product)
+            exact[:] = True
+        elif token not in found:
+            while len(found) * total > _SPARE:
+                del found[next(iter(found))]  # the oldest; computed again if it is asked for
             new = [i for i in np.argsort(bound, kind="stable")[: 2 * AHEAD].tolist() if i not in found][:AHEAD]
             fresh = rows(product, new, about=max(float(bound[new].max()), 0.0))
             for i, (row, about) in fresh.items():
@@ -136,8 +143,20 @@ def most_isolated(product: Product) -> tuple[int, Rows]:
             near = near[near != token]
             bound[token] = product.exact(token, near).max() if len(near) else -1.0
             exact[token] = True
+            asked += len(near)
         token = int(bound.argmin())
     return token, found
+
+
+def _nearest(product: Product) -> Floats:
+    """Return every token's largest exact cosine with another one: [N]."""
+    largest: Floats = np.full(len(product), -1.0, np.float32)
+    for start, block in product.exact_panels():
+        np.fill_diagonal(block, -2)
+        rows, columns = largest[start : start + len(block)], largest[start:]
+        np.maximum(columns, block.max(0), out=columns)
+        np.maximum(rows, block.max(1), out=rows)
+    return largest
 
 
 def least_similar(features: Tensor, centres: Tensor, mine: Indices, n: int, *, in_order: bool) -> Indices:

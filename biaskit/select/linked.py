@@ -11,15 +11,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from biaskit.select.cosine import STEPS
-from biaskit.select.graph import fuse
+from biaskit.select.graph import Graph, fuse
 from biaskit.select.product import Floats, Indices, Product
 from biaskit.select.range import Seen, look_at_all
 
 Bools = NDArray[np.bool_]
 
 _SMALL = 64  # tokens looked at together, at least
-_MOST = 1024  # … whose edges among each other are looked at, at the most
+_MOST = 1024  # … and at the most
 _BLOCK = 256  # tokens whose edges to all others are looked at together
+_DOUBTFUL = 2**13  # pairs in doubt: where a block has more,
+_EACH = 8  # … and more than so many a token, they are not decided one by one
 _NEVER = 2.0  # no cosine is above
 
 
@@ -32,24 +34,24 @@ class Linked:
 
     def __init__(self, features: Tensor, links: Tensor | None, *, alpha: float, theta: float, diagonal: bool) -> None:
         """Look at all pairs once. `links`: [N, 8] neighbours, −1 where there is none."""
-        self.product = Product(features)
+        self.product, self.alpha, self.theta = Product(features), alpha, theta
         self.links: Indices | None = None if links is None else links.numpy()
         seen = look_at_all(self.product, diagonal=diagonal)
         self.s_min, self.s_max = seen.s_min, seen.s_max
-        self.apart = self._no_more_than(alpha, theta, beside=False)
-        self.near = self.apart if links is None else self._no_more_than(alpha, theta, beside=True)
+        self.apart = self._no_more_than(beside=False)
+        self.near = self.apart if links is None else self._no_more_than(beside=True)
         self.about = min(self.near if self.apart == _NEVER else self.apart, 1.0)
         far = abs(self.near - self.about) + 4 * self.product.error()
         self.room = np.float32(self.product.error(far, about=self.about) + 2.0**-19)  # `_over` rounds a few times
         self.density = self._density(seen)
 
-    def _no_more_than(self, alpha: float, theta: float, *, beside: bool) -> float:
+    def _no_more_than(self, *, beside: bool) -> float:
         """The largest cosine that makes no edge: a multiple of 2⁻¹⁸ in −1 … 1, just below −1 if every pair is linked, or `_NEVER`."""
         low, high = -int(STEPS), int(STEPS)
         while low <= high:  # is it below, between or above these?
             steps = np.unique(np.linspace(low, high, 64).astype(np.int64))
-            fused = fuse(torch.from_numpy((steps / STEPS).astype(np.float32)), self.s_min, self.s_max, alpha)
-            none = int(((fused + ((1 - alpha) if beside else 0)) <= theta).sum())  # edges begin after so many of them
+            fused = fuse(torch.from_numpy((steps / STEPS).astype(np.float32)), self.s_min, self.s_max, self.alpha)
+            none = int(((fused + ((1 - self.alpha) if beside else 0)) <= self.theta).sum())  # edges begin after so many of them
             low, high = low if none == 0 else int(steps[none - 1]) + 1, high if none == len(steps) else int(steps[none]) - 1
         return _NEVER if high == int(STEPS) else high / STEPS
 
@@ -66,15 +68,22 @@ class Linked:
         return linked / pairs if pairs else 0.0
 
     def _over(self, blocking: Indices, tokens: Indices | None = None) -> Floats:
-        """By how much the fast cosines of k `tokens`, all by default, with m `blocking` ones exceed what makes no edge: [k, m]."""
-        over = self.product.columns(blocking, tokens, about=self.about)
-        over -= np.float32(self.apart)
+        """By how much fast cosines of k `tokens`, all by default, with m `blocking` ones exceed what makes no edge: [k, m]."""
+        return self._less_limits(self.product.columns(blocking, tokens, about=self.about), blocking, tokens)
+
+    def _edges(self, blocking: Indices, tokens: Indices) -> Bools:
+        """Which of k `tokens` and m `blocking` ones are linked, all of them looked at exactly: [k, m]."""
+        return self._less_limits(self.product.exact_table(tokens, blocking), blocking, tokens) > 0
+
+    def _less_limits(self, cosine: Floats, blocking: Indices, tokens: Indices | None) -> Floats:
+        """Subtract what makes no edge from the cosines of k `tokens` with m `blocking` ones, in place: [k, m]."""
+        cosine -= np.float32(self.apart)
         place = np.arange(len(self.product) + 1) if tokens is None else np.full(len(self.product) + 1, -1)
         if tokens is not None:
             place[tokens] = np.arange(len(tokens))
         place[-1] = -1
-        self._raise_beside(over, blocking, place)
-        return over
+        self._raise_beside(cosine, blocking, place)
+        return cosine
 
     def _raise_beside(self, over: Floats, blocking: Indices, place: Indices) -> None:
         """Where a block of `_over` is about neighbours, make it tell by how much they exceed their own limit.
@@ -106,8 +115,12 @@ class Linked:
             most = over.max(1)[place]
             free = most <= self.room
             asked = free & (most >= -self.room)
-            row, column = np.nonzero(over[place[asked]] >= -self.room)
-            doubts.append((tokens[asked][row], some[column]))
+            doubtful = over[place[asked]] >= -self.room
+            if _too_many(doubtful):
+                free[asked] = ~self._edges(some, tokens[asked]).any(1)
+            else:
+                row, column = np.nonzero(doubtful)
+                doubts.append((tokens[asked][row], some[column]))
             tokens = tokens[free]
         one, other = (np.concatenate(part) for part in zip(*doubts, strict=True))
         return tokens, (one, other)
@@ -126,22 +139,54 @@ class Linked:
         """Return the edges among m tokens: [m, m], above the diagonal."""
         over = self._over(tokens, tokens)
         linked = over > self.room
-        row, column = np.nonzero(np.triu((over >= -self.room) & ~linked, 1))
+        doubtful = np.triu((over >= -self.room) & ~linked, 1)
+        if _too_many(doubtful):
+            return np.triu(self._edges(tokens, tokens), 1)
+        row, column = np.nonzero(doubtful)
         linked[row, column] = self._exactly(tokens[row], tokens[column])
         return np.triu(linked, 1)
+
+    def graph(self) -> Graph:
+        """Return the whole graph, as `d2_graph` makes it, from exact cosines: N² · d products in float64 where α > θ."""
+        total = len(self.product)
+        if self.links is not None:
+            one, column = np.nonzero(self.links >= 0)
+        if self.links is not None and self.alpha <= self.theta:
+            beside: Floats = np.full(self.links.shape, -1, np.float32)
+            beside[one, column] = self._fused(self.product.exact_pairs(one, self.links[one, column])) + np.float32(1 - self.alpha)
+            links = torch.from_numpy(np.maximum(self.links, 0))
+            return Graph(torch.from_numpy(beside), links, self.theta, self.s_min, self.s_max)
+        similarity = np.empty((total, total), np.float32)
+        for start, block in self.product.exact_panels():
+            similarity[start : start + len(block), start:] = block
+            similarity[start:, start : start + len(block)] = block.T
+        fused = self._fused(similarity)
+        if self.links is not None:
+            fused[one, self.links[one, column]] += np.float32(1 - self.alpha)
+        np.fill_diagonal(fused, -1)
+        return Graph(torch.from_numpy(fused), None, self.theta, self.s_min, self.s_max)
+
+    def _fused(self, cosine: Floats) -> Floats:
+        """The part of S_fused that is meaning."""
+        fused: Floats = fuse(torch.from_numpy(cosine), self.s_min, self.s_max, self.alpha).numpy()
+        return fused
 
     def first_independent(self, tokens: Indices, blocking: Indices, limit: int) -> Indices:
         """Return what the greedy loop takes of `tokens`, best first, none linked to `blocking`, at most `limit`; in this order."""
         nothing = np.empty(0, np.int64)
         waiting, doubts = self._free(blocking, tokens) if limit else (nothing, (nothing, nothing))
-        taken, size, most = nothing, max(_SMALL, 4 * limit), max(_MOST, limit)
+        taken, size = nothing, min(max(_SMALL, 4 * limit), _MOST)
         while limit > 0 and len(waiting):
-            some = self._decided(waiting[:size], doubts)
+            some, waiting = self._decided(waiting[:size], doubts), waiting[size:]
             some = self._decided(*self._free(taken, some))
-            waiting, some = np.concatenate([some[most:], waiting[size:]]), some[:most]
             mine = some[independent(self._among(some))][:limit]
-            taken, limit, size = np.concatenate([taken, mine]), limit - len(mine), 2 * size
+            taken, limit, size = np.concatenate([taken, mine]), limit - len(mine), min(2 * size, _MOST)
         return taken
+
+
+def _too_many(doubtful: Bools) -> bool:
+    """Whether so many pairs of a block [k, m] are in doubt that all of it is cheaper."""
+    return int(np.count_nonzero(doubtful)) > max(_DOUBTFUL, _EACH * len(doubtful))
 
 
 def independent(edges: Bools) -> Bools:

@@ -31,7 +31,7 @@ def top_k(scores: Tensor, n: int, *, order: Order = "sequence") -> Tensor:
 def _highest(scores: Tensor, n: int) -> NDArray[np.int64]:
     """Find the n highest of more than n scores without sorting them: [n], ascending. Microseconds count here."""
     values: NDArray[np.float32] = scores.numpy()
-    if not math.isfinite(values @ values):
+    if not math.isfinite(np.vdot(values, values)):
         vector("scores", scores)  # says what is wrong, if it was not just a square too large
     last = np.partition(values, len(values) - n)[len(values) - n]
     found: NDArray[np.int64] = (values >= last).nonzero()[0]

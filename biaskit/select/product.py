@@ -191,12 +191,20 @@ class Product:
             found[start : start + CHUNK] = self._rounded(dots, np.sqrt(squares[0]) * np.sqrt(squares[1]))
         return found
 
-    def exact_block(self, start: int, stop: int) -> Floats:
-        """Return exact cosines of tokens start … stop − 1 with all, rounded to 2⁻¹⁸: [stop − start, N]. Slow."""
-        mine, everyone = np.arange(start, min(stop, len(self))), np.arange(len(self))
-        rows = self._wide(mine)
-        dots = np.concatenate([rows @ self._wide(everyone[first : first + 512]).T for first in range(0, len(self), 512)], 1)
-        return self._rounded(dots, self._lengths(mine)[:, None] * self._lengths(everyone))
+    def exact_table(self, tokens: Indices, others: Indices) -> Floats:
+        """Return exact cosines of k tokens with m others, rounded to 2⁻¹⁸: [k, m]. Cheaper than pair by pair where most are asked for."""
+        mine, lengths = self._wide(tokens), self._lengths(tokens)[:, None]
+        found = np.empty((len(tokens), len(others)), np.float32)
+        for start in range(0, len(others), PANEL):
+            some = others[start : start + PANEL]
+            found[:, start : start + PANEL] = self._rounded(mine @ self._wide(some).T, lengths * self._lengths(some))
+        return found
+
+    def exact_panels(self) -> Iterator[tuple[int, Floats]]:
+        """Yield all pairs once, as (s, exact cosines of tokens s … s + m − 1 with s … N − 1: [m, N − s]). In float64, so slow."""
+        for start in range(0, len(self), PANEL):
+            later = np.arange(start, len(self))
+            yield start, self.exact_table(later[:PANEL], later)
 
     def _rounded(self, dots: NDArray[np.float64], length: NDArray[np.float64]) -> Floats:
         cosine = np.divide(dots, length, out=np.zeros_like(dots), where=length > 0)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from biaskit.select.product import PANEL, Floats, Indices, Product
+from biaskit.select.product import Floats, Indices, Product
 
 _DOUBTFUL = 2**16  # pairs: more than this that may be the extreme are not looked at one by one
 _COUNTED = 512  # tokens: up to here the sample of pairs is all of them
@@ -60,7 +60,7 @@ class _Extreme:
         """Note the pairs of a block [N − start, m] that may be the extreme one. The block's diagonal is overwritten."""
         if self.many:
             return
-        np.fill_diagonal(block, self.sign * 1e30)
+        np.fill_diagonal(block, self.sign * 1e20)  # times 1 / lengths, which are 1e-15 … 1e15, still far from any cosine
         nearest = (block.min(1) if self.sign > 0 else -block.max(1)) * scale
         self.best = min(self.best, nearest.min())
         most = 2 * self.product.error()
@@ -89,8 +89,7 @@ class _Extreme:
     def _by_all(self) -> float:
         """Where too many pairs are too close to call, as when all tokens are alike: all of them exactly."""
         best = np.inf
-        for start in range(0, len(self.product), PANEL):
-            block = self.sign * self.product.exact_block(start, start + PANEL)
-            np.fill_diagonal(block[:, start:], np.inf)
-            best = min(best, float(block.min()))
+        for _, block in self.product.exact_panels():
+            np.fill_diagonal(block, self.sign * np.inf)
+            best = min(best, float((self.sign * block).min()))
         return best

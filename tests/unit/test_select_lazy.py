@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import strategies
@@ -12,7 +14,7 @@ from torch import Tensor
 
 from biaskit.bench import naive
 from biaskit.bench.features import made_up
-from biaskit.select import cells, d2_graph, d2_select, dart_select, graph_select, max_min_select, mmr_select, top_k
+from biaskit.select import cells, d2_graph, d2_select, dart_select, graph_select, max_min_select, mmr_select, neighbours, top_k
 from biaskit.select import lazy as lazy_module
 from biaskit.select import linked as linked_module
 from biaskit.select import product as product_module
@@ -32,13 +34,14 @@ def coarse(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     monkeypatch.setattr(product_module, "_has_matrix_units", lambda: request.param == "bfloat16")
     monkeypatch.setattr(product_module, "_WIDE", 0)
     monkeypatch.setattr(product_module, "_CLEAR", -1)
-    for module in (product_module, range_module):
-        monkeypatch.setattr(module, "PANEL", 4)
+    monkeypatch.setattr(product_module, "PANEL", 4)
     monkeypatch.setattr(lazy_module, "AHEAD", 3)
     monkeypatch.setattr(lazy_module, "_WINDOW", 4)
     monkeypatch.setattr(linked_module, "_SMALL", 2)
     monkeypatch.setattr(linked_module, "_BLOCK", 3)
     monkeypatch.setattr(linked_module, "_MOST", 5)
+    monkeypatch.setattr(linked_module, "_DOUBTFUL", 3)
+    monkeypatch.setattr(linked_module, "_EACH", 1)
     return str(request.param)
 
 
@@ -77,7 +80,7 @@ def test_fast_cosines_are_as_near_as_they_say(kind: str, low: torch.dtype) -> No
     assert product.error() < (0.02 if low == torch.bfloat16 else 1e-3)
     assert np.abs(product.exact(3, everyone) - exact[3]).max() <= 2.0**-19 + 1e-9
     assert np.array_equal(product.exact_pairs(np.full(50, 3), everyone), product.exact(3, everyone))
-    assert np.array_equal(product.exact_block(3, 4)[0], product.exact(3, everyone))
+    assert np.array_equal(product.exact_table(np.array([3]), everyone)[0], product.exact(3, everyone))
     assert product.zeros.tolist() == (features == 0).all(1).tolist()
 
 
@@ -155,3 +158,88 @@ def test_all_tokens_alike_are_looked_at_in_blocks(coarse: str, monkeypatch: pyte
         keep = d2_select(torch.zeros(24), features, cells((4, 6)), 7, diagonal=diagonal)
         assert keep.indices.tolist() == list(range(7))
         assert (keep.info["s_min"], keep.info["s_max"]) == (1, 1)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.01])
+def test_tokens_too_alike_to_call_are_not_looked_at_pair_by_pair(monkeypatch: pytest.MonkeyPatch, noise: float) -> None:
+    """A blank image: no fast cosine tells one token from another."""
+    random, asked = torch.Generator().manual_seed(0), 0
+    features = (torch.randn(1, 512, generator=random) + noise * torch.randn(800, 512, generator=random)).bfloat16()
+    sample = type(made_up(4, 4))(features, torch.rand(800, generator=random), cells((20, 40)), features[:1], torch.ones(1))
+    alone, pairs = Product.exact, Product.exact_pairs
+
+    def exact(self: Product, token: int, others: np.ndarray) -> np.ndarray:
+        nonlocal asked
+        asked += len(others)
+        return alone(self, token, others)
+
+    def exact_pairs(self: Product, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        nonlocal asked
+        asked += len(a)
+        return pairs(self, a, b)
+
+    monkeypatch.setattr(Product, "exact", exact)
+    monkeypatch.setattr(Product, "exact_pairs", exact_pairs)
+    assert torch.equal(max_min_select(features, 20), naive.farthest(sample, 20, naive.exact_cosines))
+    assert asked < 40 * 800, "of 320,000 pairs"
+    for pivot_mode in ("topk", "mis"):
+        asked = 0
+        keep = d2_select(sample.scores, features, None, 80, pivot_mode=pivot_mode)
+        if noise and pivot_mode == "topk":
+            assert torch.equal(keep.indices, naive.d2(sample, 80, naive.exact_cosines, alpha=1.0))
+        assert asked < 100_000, "of 320,000 pairs"
+
+
+def test_no_block_is_as_large_as_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All tokens are wanted and none is linked: edges among each other are looked at in blocks."""
+    monkeypatch.setattr(linked_module, "_MOST", 64)
+    among, most = linked_module.Linked._among, 0
+
+    def watched(self: linked_module.Linked, tokens: np.ndarray) -> np.ndarray:
+        nonlocal most
+        most = max(most, len(tokens))
+        return among(self, tokens)
+
+    monkeypatch.setattr(linked_module.Linked, "_among", watched)
+    keep = d2_select(torch.arange(300.0), torch.eye(300), None, 290, pivot_ratio=0.0)
+    assert keep.indices.tolist() == list(range(10, 300)) and keep.info["independent"] == 290
+    assert most == 64
+
+
+def test_few_rows_are_held_while_looking_for_the_most_isolated(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = torch.randn(600, 32, generator=torch.Generator().manual_seed(0))
+    expected = lazy_module.most_isolated(Product(features))
+    monkeypatch.setattr(lazy_module, "_SPARE", 0)
+    token, held = lazy_module.most_isolated(Product(features))
+    assert token == expected[0]
+    assert len(held) == lazy_module.AHEAD < len(expected[1])
+    assert all(row.base is None for row, _ in held.values())
+
+
+def test_odd_sizes_are_no_reason_to_warn() -> None:
+    features = torch.randn(5, 16, generator=torch.Generator().manual_seed(0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for scale in (1e-12, 1e12):
+            for diagonal in ("included", "excluded"):
+                small = d2_select(torch.arange(5.0), features * scale, None, 3, diagonal=diagonal)
+                assert torch.equal(small.indices, d2_select(torch.arange(5.0), features, None, 3, diagonal=diagonal).indices)
+        assert top_k(torch.tensor([1e38, 3e38, -3e38]), 2).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("alpha", [0.3, 0.7, 1.0])
+def test_the_whole_graph_is_made_of_exact_cosines(alpha: float) -> None:
+    """Few steps of 2⁻¹⁸ from the smallest to the largest cosine, and θ is met exactly by some pairs, which float32 puts a step off."""
+    for seed in range(8):
+        random = torch.Generator().manual_seed(seed)
+        features = torch.randn(1, 300, generator=random) + 0.005 * torch.randn(70, 300, generator=random)
+        where, scores = cells((7, 10)), torch.rand(70, generator=random)
+        exact = naive.exact_cosines(features, features)
+        meaning = alpha * ((exact - exact.min()) / (exact.max() - exact.min()))
+        fused = meaning + (1 - alpha) * ((where[:, None, 1:] - where[None, :, 1:]).abs().amax(2) == 1)
+        theta = float(fused[0, 1])
+        linked = linked_module.Linked(features, neighbours(where) if alpha < 1 else None, alpha=alpha, theta=theta, diagonal=True)
+        assert torch.equal(linked.graph().adjacency(), (fused > theta).fill_diagonal_(False))
+        switches = {"alpha": alpha, "theta": theta, "pivot_ratio": 0.0}
+        keeps = [d2_select(scores, features, where, 60, fill=fill, **switches) for fill in ("none", "score", "layers", "raise_theta")]
+        assert len({keep.info["independent"] for keep in keeps}) == 1, "the fill comes after"

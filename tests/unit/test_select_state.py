@@ -88,7 +88,7 @@ def test_a_token_of_odd_size_leaves_the_others_exact(scale: float) -> None:
     expected = features.double()
     expected = expected / expected.norm(dim=1, keepdim=True).clamp_min(1e-300)
     expected = ((expected @ expected.T * 2**18).round() / 2**18).float()
-    assert np.array_equal(product.exact_block(0, 300), expected.numpy())
+    assert np.array_equal(product.exact_table(np.arange(300), np.arange(300)), expected.numpy())
 
 
 def test_importance_of_any_size() -> None:
