@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-import platform
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -15,6 +13,7 @@ import torch
 from torch import Tensor
 
 from biaskit.bench import naive
+from biaskit.bench.clock import host_clock, machine
 from biaskit.bench.features import MadeUp, made_up
 from biaskit.errors import BiaskitError
 from biaskit.registry import did_you_mean
@@ -92,6 +91,7 @@ def bench_selectors(
     device: str = "cpu",
     batch: int = 1,
     seed: int = 0,
+    cpu_time: bool = False,
     progress: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Time selectors and naive loops in one process: a warm-up each, then in turns, the one that goes first changing every time.
@@ -100,6 +100,7 @@ def bench_selectors(
         sizes: N. dim: d of the features. methods: keys of `METHODS`. retention: share kept. repeats: of every measurement.
         batch: samples selected from together; times are divided by it, and the naive loop sees the first sample.
         naive_up_to: above this N the loops, which need several N × N matrices, are left out, and nothing is compared.
+        cpu_time: on a CPU with one thread, count what the process spends instead of the wall clock.
         progress: told a line after each measurement.
 
     Returns:
@@ -116,21 +117,19 @@ def bench_selectors(
     where = torch.device(device)
     if where.type == "cuda" and not torch.cuda.is_available():
         raise BiaskitError(f"there is no device {device}", "use --device cpu")
+    time = _Stopwatch(where, cpu_time)
     lines = []
     for size in sizes:
         samples = [_moved(made_up(size, dim, seed + number), where) for number in range(batch)]
-        given = samples if where.type == "cpu" else [_halved(sample) for sample in samples]
         for method in methods:
             n = budget(size, retention)
-            line = _line(method, samples[0], n, _ours(method, given, n), batch, repeats, size <= naive_up_to, where)
+            line = _line(method, samples[0], n, _ours(method, samples, n), batch, repeats, size <= naive_up_to, time)
             lines.append(line)
             progress(_text(line))
     return {
         "benchmark": "selection",
-        "device": torch.cuda.get_device_name(where) if where.type == "cuda" else platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
+        "machine": machine(where),
+        "cpu_time": cpu_time,
         "dim": dim,
         "retention": retention,
         "batch": batch,
@@ -147,11 +146,6 @@ def _moved(sample: MadeUp, device: torch.device) -> MadeUp:
     return replace(sample, **{name: value.to(device) for name, value in vars(sample).items() if name != "where"})
 
 
-def _halved(sample: MadeUp) -> MadeUp:
-    """A sample as a model in bfloat16 hands it over: features are made up so that this loses nothing."""
-    return replace(sample, features=sample.features.bfloat16(), text_features=sample.text_features.bfloat16())
-
-
 def _ours(method: str, samples: Sequence[MadeUp], n: int) -> Callable[[], Tensor]:
     """What is timed: it answers for the first of the samples."""
     one, many = METHODS[method][0], TOGETHER.get(method)
@@ -164,26 +158,26 @@ def _ours(method: str, samples: Sequence[MadeUp], n: int) -> Callable[[], Tensor
 
 
 def _line(
-    method: str, sample: MadeUp, n: int, ours: Callable[[], Tensor], batch: int, repeats: int, compare: bool, device: torch.device
+    method: str, sample: MadeUp, n: int, ours: Callable[[], Tensor], batch: int, repeats: int, compare: bool, time: _Stopwatch
 ) -> Line:
     """Measure one selector at one size."""
     loop = METHODS[method][1]
-    sample = replace(sample, where=sample.where.to(device))
+    sample = replace(sample, where=sample.where.to(time.device))
     calls = {"ours": ours}
     if compare:
         calls["naive"] = lambda: loop(sample, n, naive.float32_cosines)
     kept = {name: call().tolist() for name, call in calls.items()}  # the warm-up
-    often = {name: max(1, min(1000, int(2 / _timed(call, 1, device)))) for name, call in calls.items()}  # 2 ms: what a clock can tell
+    often = {name: max(1, min(1000, int(2 / time(call, 1)))) for name, call in calls.items()}  # 2 ms: what a clock can tell
     times: dict[str, list[float]] = {name: [] for name in calls}
     for repeat in range(repeats):
         for name in sorted(calls, reverse=repeat % 2 == 1):
-            times[name].append(_timed(calls[name], often[name], device))
+            times[name].append(time(calls[name], often[name]))
     same = None
     if compare:
         same = kept["ours"] == loop(sample, n, naive.exact_cosines).tolist()
-        if not same and device.type == "cpu":
+        if not same and time.device.type == "cpu":
             raise BiaskitError(f"{method} kept other tokens of {len(sample.scores)} than its loop does", "this is a bug: please report it")
-    times["ours"] = [time / batch for time in times["ours"]]
+    times["ours"] = [each / batch for each in times["ours"]]
     mine, theirs = _summary(times["ours"]), _summary(times["naive"]) if compare else None
     return Line(
         method,
@@ -197,16 +191,23 @@ def _line(
     )
 
 
-def _timed(call: Callable[[], Tensor], often: int, device: torch.device) -> float:
-    """Milliseconds a call, over `often` of them, until the device is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    for _ in range(often):
-        call()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return (time.perf_counter() - start) * 1000 / often
+class _Stopwatch:
+    """Milliseconds a call, over some of them, until the device is done."""
+
+    def __init__(self, device: torch.device, cpu_time: bool) -> None:
+        self.device, self.now = device, host_clock(device, cpu_time)
+
+    def __call__(self, call: Callable[[], Tensor], often: int) -> float:
+        self._wait()
+        start = self.now()
+        for _ in range(often):
+            call()
+        self._wait()
+        return (self.now() - start) * 1000 / often
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
 
 def _summary(times: Sequence[float]) -> tuple[float, float, float]:

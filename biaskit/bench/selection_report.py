@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from biaskit.errors import BiaskitError
+from biaskit.bench.report import command, describe
+from biaskit.bench.report import write as write_files
 from biaskit.figure_file import FAINT, STYLE, write_figure
 
 
@@ -31,7 +31,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     slopes = [f"{method}: ours {p['ours']:.2f}" + (f", naive {p['naive']:.2f}" if "naive" in p else "")
               for method, p in report["exponents"].items() if "ours" in p]  # fmt: skip
     about = (
-        f"Median (quartiles) of {report['repeats']} on {report['device']}, {report['threads']} thread(s), torch {report['torch']}; "
+        f"Median (quartiles) of {report['repeats']}{', CPU time' if report['cpu_time'] else ''}; {describe(report['machine'])}; "
         f"d = {report['dim']}, {100 * report['retention']:g} % kept, made-up features, seed {report['seed']}"
         + (f"; a sample, in batches of {report['batch']}." if report["batch"] > 1 else ".")
     )
@@ -44,31 +44,13 @@ def _time(times: Sequence[float]) -> str:
     return f"{times[0]:.{digits}f} ({times[1]:.{digits}f}–{times[2]:.{digits}f})"
 
 
-def write(report: Mapping[str, Any], folder: Path, *, force: bool = False) -> list[Path]:
-    """Write selection.json, selection.md and the figure selection.png into a folder; return their paths.
-
-    Raises:
-        BiaskitError: one of them exists, and not `force`.
-    """
-    check_folder(folder, force)
-    folder.mkdir(parents=True, exist_ok=True)
-    data, text, figure = paths(folder)
-    data.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    text.write_text(markdown(report), encoding="utf-8")
+def write(report: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Write selection.json, selection.md and the figure selection.png into a folder; return their paths."""
+    result = {"command": command(), **report}
+    figure = folder / "selection.png"
+    files = write_files(folder, "selection", result, f"`{command()}`\n\n{markdown(report).rstrip()}")
     write_figure(draw(report), figure)
-    return [data, text, figure]
-
-
-def paths(folder: Path) -> list[Path]:
-    """Return what `write` writes."""
-    return [folder / f"selection.{suffix}" for suffix in ("json", "md", "png")]
-
-
-def check_folder(folder: Path, force: bool) -> None:
-    """Refuse a folder that has results, before any work, unless `force`."""
-    there = [path for path in paths(folder) if path.exists()]
-    if there and not force:
-        raise BiaskitError(f"{there[0]} exists", "give another folder, or --force")
+    return [*files, figure]
 
 
 def draw(report: Mapping[str, Any]) -> Figure:

@@ -21,6 +21,10 @@ def select(
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Of the CPU.", show_default="all")] = None,
     device: Annotated[str, typer.Option("--device", help="cpu, or cuda.")] = "cpu",
     seed: Annotated[int, typer.Option("--seed", help="Of the made-up features.")] = 0,
+    cpu_time: Annotated[
+        bool,
+        typer.Option("--cpu-time", help="On a CPU with one thread: count the process's own time, for machines that are busy otherwise."),
+    ] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for the results, the table and a figure.", show_default=False)] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite existing results.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -32,11 +36,11 @@ def select(
     # heavy imports only once the arguments make sense
     import torch
 
+    from biaskit.bench.report import check_free
     from biaskit.bench.selection import METHODS, bench_selectors
-    from biaskit.bench.selection_report import check_folder, markdown, write
+    from biaskit.bench.selection_report import markdown, write
 
-    if out is not None:
-        check_folder(out, force)
+    check_free(out, "selection", force)
     if threads is not None:
         torch.set_num_threads(threads)
     report = bench_selectors(
@@ -49,8 +53,9 @@ def select(
         device=device,
         batch=batch,
         seed=seed,
+        cpu_time=cpu_time,
         progress=lambda line: print(line, file=sys.stderr),
     )
     if out is not None:
-        write(report, out, force=force)
+        write(report, out)
     typer.echo(json.dumps(report, indent=2, ensure_ascii=False) if as_json else markdown(report).rstrip())

@@ -6,8 +6,8 @@ Three separate kinds of function, free to combine: a score (`relative_attention`
 Everywhere: N visual tokens of one sample, n of them kept. Tensors of any float dtype and device come in; features in half precision are
 multiplied as they are, all else is float32. Selections answer [n] int64, ascending by default, so that the answer can index a sequence at
 once; `order="choice"` gives the order in which the method picked. A tie goes to the lower index. Cosines are rounded to 2⁻¹⁸, so that a
-token and its copies have cosine 1 whatever the order of summation; autocast is off inside. On a CPU they are float64's wherever a decision
-hangs on them. (A GPU that was told to multiply float32 as TF32 has cosines good to 1e-3 only.)
+token and its copies have cosine 1 whatever the order of summation; autocast is off inside. On a CPU a selection's are float64's wherever a
+decision hangs on them. (A GPU that was told to multiply float32 as TF32 has cosines good to 1e-3 only.)
 
 Those that end in `_many` take a batch, [B, N, …]; on a GPU that is a few launches for all samples and one wait, for answers on the CPU.
 

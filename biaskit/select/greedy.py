@@ -68,8 +68,8 @@ def mmr_select(importance: Tensor, features: Tensor, n: int, *, lam: float = 0.5
 def max_min_select(features: Tensor, n: int, *, order: Order = "sequence") -> Tensor:
     """Max–min diversity (DivPrune): first the token farthest from its nearest neighbour, then always the one farthest from the chosen set.
 
-    Distance is 1 − cosine. O(N² · d) time for the first pick. A GPU holds N × 1024 numbers at once, a CPU
-    n · N half-precision numbers and 64 MiB.
+    Distance is 1 − cosine. The first pick takes O(N² · d) time on a GPU; on a CPU no more than that, and much less as a rule. A CPU holds
+    n · N half-precision numbers and 64 MiB of rows twice.
 
     Args:
         features: [N, d], projector output. n: how many to keep.

@@ -80,7 +80,7 @@ def test_the_command(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     assert sorted(path.name for path in out.iterdir()) == ["selection.json", "selection.md", "selection.png"]
-    assert (out / "selection.md").read_text(encoding="utf-8") == done.stdout
+    assert (out / "selection.md").read_text(encoding="utf-8").endswith(f"`\n\n{done.stdout}")
     report = json.loads((out / "selection.json").read_text(encoding="utf-8"))
     assert report["dim"] == 32
     assert [line["method"] for line in report["lines"]] == ["fastv", "d2pruner"] * 2
