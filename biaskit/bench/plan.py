@@ -175,9 +175,12 @@ def _attempt(arguments: str, seconds: float) -> tuple[dict[str, Any], str]:
         facts["seconds"] = round(time.monotonic() - start, 1)
         if done.returncode:
             return facts | {"error": f"exit {done.returncode}", "stderr": done.stderr[-2000:]}, ""
+        ours = f" --json --out {folder}"  # of this call, and no part of what was asked for
         try:
             result = json.loads(done.stdout)
         except ValueError as error:
             return facts | {"error": f"no JSON on stdout: {error}", "stdout": done.stdout[-500:], "stderr": done.stderr[-500:]}, ""
+        if isinstance(result, dict) and "command" in result:
+            result["command"] = str(result["command"]).replace(ours, "")
         pages = sorted(Path(folder).glob("*.md"))
-        return facts | {"result": result}, "\n\n".join(page.read_text(encoding="utf-8").strip() for page in pages)
+        return facts | {"result": result}, "\n\n".join(page.read_text(encoding="utf-8").replace(ours, "").strip() for page in pages)

@@ -18,7 +18,9 @@ from biaskit.select.product import Floats, Indices, Product
 AHEAD = 96
 """Rows computed at a time."""
 
-_WINDOW = 128  # tokens in sequence among which an isolated one's neighbours are looked for first
+_FEW = 32  # rows computed at a time for the most isolated token
+_WINDOW = 64  # tokens in sequence among which an isolated one's neighbours are looked for first
+_SMALL = 2**22  # numbers: so many bounds are held in float32 (16 MiB), which is faster; more of them in half precision
 _SPARE = 2**24  # numbers: so much of the rows computed ahead of their use is kept (64 MiB)
 _PATIENCE = 8  # exact cosines a token: after so many one by one all are computed at once
 
@@ -64,7 +66,7 @@ class _Known:
     def __init__(self, product: Product, n: int, ahead: Rows) -> None:
         total = len(product)
         self.product = product
-        self._high = np.empty((max(n - 1, 0), total), np.float16)  # bounds from above
+        self._high = np.empty((max(n - 1, 0), total), np.float32 if n * total < _SMALL else np.float16)  # bounds from above
         self._ahead = ahead
         self._seen = np.zeros(total, np.int64)  # how many of the chosen the exact value of a token takes in
         self._exact: Floats = np.full(total, -1.0, np.float32)
@@ -129,7 +131,7 @@ def most_isolated(product: Product) -> tuple[int, Rows]:
         elif token not in found:
             while len(found) * total > _SPARE:
                 del found[next(iter(found))]  # the oldest; computed again if it is asked for
-            new = [i for i in np.argsort(bound, kind="stable")[: 2 * AHEAD].tolist() if i not in found][:AHEAD]
+            new = [i for i in np.argsort(bound, kind="stable").tolist() if i not in found][:_FEW]
             fresh = rows(product, new, about=max(float(bound[new].max()), 0.0))
             for i, (row, about) in fresh.items():
                 least = row - product.errors(row, about=about)
@@ -165,10 +167,11 @@ def least_similar(features: Tensor, centres: Tensor, mine: Indices, n: int, *, i
     Args:
         in_order: sort each centre's tokens by rising cosine; it takes more exact cosines.
     """
-    product = Product(features, low=torch.float32)
+    product = Product(features, low=torch.bfloat16 if features.dtype == torch.bfloat16 else torch.float32)  # nothing to convert
     picked, missing = [mine], n - len(mine)
     quota = -(-missing // max(len(centres), 1))
-    fast, reach = product.rows_with(centres), np.float32(2 * product.error())
+    fast, error = product.rows_with(centres)
+    reach = np.float32(2 * error)
     fast[:, mine] = np.inf
     for centre, row in zip(centres, fast, strict=True):
         take = min(quota, missing)

@@ -127,7 +127,7 @@ class Product:
         padded = _padded(index)
         less = self._less(self._inverse, self._inverse[padded], about)
         products = _multiply(self._low, _picked(self._low, padded), less).T.contiguous().to(torch.float32)  # this way round is faster
-        block: Floats = (products if less is None else products.sub_(less.T)).numpy()
+        block: Floats = (products if less is None else products.sub_(less.T.contiguous())).numpy()
         block *= self._inverse
         block *= self._inverse[padded, None]
         return block[: len(index)]
@@ -155,11 +155,14 @@ class Product:
             inverse = self._inverse[number * size : number * size + size]
             yield number * size, block * inverse * inverse[:, None]
 
-    def rows_with(self, vectors: Tensor) -> Floats:
-        """Return fast cosines of m other float32 vectors [m, d] with all: [m, N]. The fast product must be float32."""
-        found: Floats = _multiply(self._low, unit_rows(vectors)).T.contiguous().numpy()
+    def rows_with(self, vectors: Tensor) -> tuple[Floats, float]:
+        """Return cosines of m other float32 vectors [m, d] with all, [m, N], and a bound on their errors, which is that of float32 sums."""
+        unit = unit_rows(vectors).to(torch.float32 if cpu_multiplies_float32() else torch.float64)
+        found = np.empty((len(unit), len(self)), np.float32)
+        for start in range(0, len(self), CHUNK):  # a few rows at a time, for they may have to be widened
+            found[:, start : start + CHUNK] = _multiply(unit, self._rows[start : start + CHUNK].to(unit.dtype)).numpy()
         found *= self._inverse
-        return found
+        return found, _summed(unit.shape[1]) + 1 / STEPS
 
     def _less(self, one: Floats, other: Floats, about: float) -> Tensor | None:
         """What to subtract from products before they are rounded: `about` times their lengths, from 1 / lengths [k] and [m]; [k, m]."""

@@ -80,7 +80,9 @@ def fake(monkeypatch, tmp_path):
         "what = sys.argv[4]\n"
         "if what == 'fail': sys.exit('broken')\n"
         "if what == 'hang': time.sleep(60)\n"
-        "print(json.dumps({'rows': [{'error': 'out of memory'}] if what == 'oom' else []}))\n"
+        "command = 'biaskit ' + ' '.join(sys.argv[3:])\n"
+        "open(sys.argv[-1] + '/x.md', 'w').write(f'`{command}`')\n"
+        "print(json.dumps({'command': command, 'rows': [{'error': 'out of memory'}] if what == 'oom' else []}))\n"
     )
     real = plans.subprocess.run
     monkeypatch.setattr(plans.subprocess, "run", lambda words, **options: real([sys.executable, str(script), *words[1:]], **options))
@@ -94,7 +96,9 @@ def test_a_plan_goes_on_after_failures(fake, tmp_path):
     assert found["one"]["error"] == "exit 1" and "broken" in found["one"]["stderr"]
     assert found["two"]["error"].startswith("stopped after")
     assert found["three"]["arguments"] == "fine" and found["three"]["other_attempts"][0]["arguments"] == "oom"
-    assert (tmp_path / "out" / "x.md").read_text().count("## ") == 4
+    text = (tmp_path / "out" / "x.md").read_text()
+    assert text.count("## ") == 4 and "`biaskit bench fine`" in text
+    assert found["four"]["result"]["command"] == "biaskit bench fine"  # what a person would type
     with pytest.raises(BiaskitError, match="exists"):
         run("cpu", tmp_path / "out" / "x.json", minutes=5)
     assert run("cpu", tmp_path / "y.json", minutes=0.01, parts=parts[3:]) == ["four"]

@@ -37,6 +37,8 @@ def coarse(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     monkeypatch.setattr(product_module, "PANEL", 4)
     monkeypatch.setattr(lazy_module, "AHEAD", 3)
     monkeypatch.setattr(lazy_module, "_WINDOW", 4)
+    monkeypatch.setattr(lazy_module, "_FEW", 3)
+    monkeypatch.setattr(lazy_module, "_SMALL", 64)
     monkeypatch.setattr(linked_module, "_SMALL", 2)
     monkeypatch.setattr(linked_module, "_BLOCK", 3)
     monkeypatch.setattr(linked_module, "_MOST", 5)
@@ -78,6 +80,8 @@ def test_fast_cosines_are_as_near_as_they_say(kind: str, low: torch.dtype) -> No
         fast = block * scale[:, None]
         assert (np.abs(fast - exact[start:, start : start + block.shape[1]]) <= product.errors(fast)).all()
     assert product.error() < (0.02 if low == torch.bfloat16 else 1e-3)
+    fast, error = product.rows_with(features[some].float() if kind != "huge" else features[some] * 1e-30)
+    assert np.abs(fast - exact[some]).max() <= error < 1e-3
     assert np.abs(product.exact(3, everyone) - exact[3]).max() <= 2.0**-19 + 1e-9
     assert np.array_equal(product.exact_pairs(np.full(50, 3), everyone), product.exact(3, everyone))
     assert np.array_equal(product.exact_table(np.array([3]), everyone)[0], product.exact(3, everyone))
@@ -212,7 +216,7 @@ def test_few_rows_are_held_while_looking_for_the_most_isolated(monkeypatch: pyte
     monkeypatch.setattr(lazy_module, "_SPARE", 0)
     token, held = lazy_module.most_isolated(Product(features))
     assert token == expected[0]
-    assert len(held) == lazy_module.AHEAD < len(expected[1])
+    assert len(held) == lazy_module._FEW < len(expected[1])
     assert all(row.base is None for row, _ in held.values())
 
 
