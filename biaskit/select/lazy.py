@@ -66,7 +66,9 @@ class _Known:
     def __init__(self, product: Product, n: int, ahead: Rows) -> None:
         total = len(product)
         self.product = product
-        self._high = np.empty((max(n - 1, 0), total), np.float32 if n * total < _SMALL else np.float16)  # bounds from above
+        few = n * total < _SMALL
+        self._high = np.empty((max(n - 1, 0), total), np.float32 if few else np.float16)  # bounds from above
+        self._lost = np.float32(0 if few else _HALF)
         self._ahead = ahead
         self._seen = np.zeros(total, np.int64)  # how many of the chosen the exact value of a token takes in
         self._exact: Floats = np.full(total, -1.0, np.float32)
@@ -92,7 +94,7 @@ class _Known:
     def largest(self, token: int, chosen: Indices, at_least: np.float32) -> np.float32:
         """Return the exact largest cosine of `token` with the chosen ones, which is known to be `at_least` a number."""
         seen = self._seen[token]
-        high = self._high[seen : len(chosen), token].astype(np.float32) + _HALF
+        high = self._high[seen : len(chosen), token].astype(np.float32) + self._lost
         candidates = chosen[seen:][(high >= at_least) & (high > self._exact[token])]
         if len(candidates):
             self._exact[token] = max(self._exact[token], self.product.exact(token, candidates).max())
