@@ -82,10 +82,11 @@ def _on_cpu(
     n = count(n, len(scores))
     ranked = scores.sort(descending=True, stable=True).indices.numpy()
     links = neighbours(where) if where is not None and (alpha < 1 or alpha <= theta) else None
-    linked = Linked(features, links, alpha=alpha, theta=theta, diagonal=diagonal == "included")
-
     wanted, nobody = pivots_of(n, pivot_ratio), np.empty(0, np.int64)
-    pivots = ranked[:wanted] if pivot_mode == "topk" else linked.first_independent(ranked, nobody, wanted)
+    pivots = ranked[:wanted]
+    linked = Linked(features, links, alpha=alpha, theta=theta, diagonal=diagonal == "included", blocking=pivots)
+    if pivot_mode == "mis":
+        pivots = linked.first_independent(ranked, nobody, wanted)
     others = ranked[~np.isin(ranked, pivots)]
     more = linked.first_independent(others, pivots if exclude_pivot_neighbours else nobody, n - len(pivots))
     chosen = np.concatenate([pivots, more])

@@ -9,8 +9,9 @@ from torch import Tensor
 from biaskit.errors import BiaskitError
 from biaskit.select.arguments import Order, answer, count, fraction, matrix, vector
 from biaskit.select.cosine import cosines, row_blocks, unit_rows
+from biaskit.select.isolated import most_isolated
 from biaskit.select.launches import few_launches
-from biaskit.select.lazy import lazy_greedy, least_similar, most_isolated
+from biaskit.select.lazy import lazy_greedy, least_similar
 from biaskit.select.product import Product, greedy_dtype
 from biaskit.select.scores import min_max
 from biaskit.transfer import upload
@@ -90,8 +91,8 @@ def max_min_select(features: Tensor, n: int, *, order: Order = "sequence") -> Te
         return torch.zeros(0, dtype=torch.int64, device=features.device)
     if features.device.type == "cpu":
         product = Product(features, low=greedy_dtype(features))
-        first, ahead = most_isolated(product)
-        picked = lazy_greedy(product, n, first, np.zeros(len(product), np.float32), 1.0, ahead=ahead)
+        first, known = most_isolated(product)
+        picked = lazy_greedy(product, n, first, np.zeros(len(product), np.float32), 1.0, known=known)
         return answer(torch.from_numpy(picked), order)
     unit = unit_rows(features)
     nearest = torch.cat([block.amax(1) for block in row_blocks(unit, own=-torch.inf)])

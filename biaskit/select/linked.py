@@ -32,18 +32,31 @@ class Linked:
         s_min, s_max: range of the cosines. density: share of pairs that are linked, by fast cosines of a sample (all up to 512 tokens).
     """
 
-    def __init__(self, features: Tensor, links: Tensor | None, *, alpha: float, theta: float, diagonal: bool) -> None:
-        """Look at all pairs once. `links`: [N, 8] neighbours, −1 where there is none."""
+    def __init__(
+        self, features: Tensor, links: Tensor | None, *, alpha: float, theta: float, diagonal: bool, blocking: Indices | None = None
+    ) -> None:
+        """Look at all pairs once.
+
+        Args:
+            links: [N, 8] neighbours, −1 where there is none.
+            blocking: tokens to which the edges of all others will be asked for: what the look at all pairs tells of them is kept.
+        """
         self.product, self.alpha, self.theta = Product(features), alpha, theta
         self.links: Indices | None = None if links is None else links.numpy()
-        seen = look_at_all(self.product, diagonal=diagonal)
+        self.blocking = blocking if links is None else None
+        seen = look_at_all(self.product, np.empty(0, np.int64) if self.blocking is None else self.blocking, diagonal=diagonal)
         self.s_min, self.s_max = seen.s_min, seen.s_max
         self.apart = self._no_more_than(beside=False)
         self.near = self.apart if links is None else self._no_more_than(beside=True)
         self.about = min(self.near if self.apart == _NEVER else self.apart, 1.0)
-        far = abs(self.near - self.about) + 4 * self.product.error()
-        self.room = np.float32(self.product.error(far, about=self.about) + 2.0**-19)  # `_over` rounds a few times
+        self.room = self._room(self.about)
         self.density = self._density(seen)
+        self.most = seen.nearest - np.float32(self.apart)  # with `blocking`
+
+    def _room(self, about: float) -> np.float32:
+        """How far `_over` may be off next to what makes no edge, if the cosines were computed about `about`."""
+        far = max((abs(limit - about) for limit in (self.apart, self.near) if limit != _NEVER), default=0.0)
+        return np.float32(self.product.error(far + 4 * self.product.error(), about=about) + 2.0**-19)  # it rounds a few times
 
     def _no_more_than(self, *, beside: bool) -> float:
         """The largest cosine that makes no edge: a multiple of 2⁻¹⁸ in −1 … 1, just below −1 if every pair is linked, or `_NEVER`."""
@@ -58,13 +71,14 @@ class Linked:
     def _density(self, seen: Seen) -> float:
         """Share of pairs that are linked."""
         linked = pairs = 0
-        for tokens, start, fast in seen.sample:
+        for tokens, others, fast in seen.sample:
             fast -= np.float32(self.apart)
-            place = np.maximum(np.arange(-start, len(fast)), -1)
-            self._raise_beside(fast, tokens, np.append(place, -1))
-            later = np.arange(start, len(self.product))[:, None] > tokens
-            linked += int(np.count_nonzero((fast > 0.5 / STEPS) & later))  # edges as rounded cosines have them
-            pairs += int(later.sum())
+            place = np.full(len(self.product) + 1, -1)
+            place[tokens] = np.arange(len(tokens))
+            self._raise_beside(fast, others, place)
+            lower = tokens[:, None] > others
+            linked += int(np.count_nonzero((fast > 0.5 / STEPS) & lower))  # edges as rounded cosines have them
+            pairs += int(lower.sum())
         return linked / pairs if pairs else 0.0
 
     def _over(self, blocking: Indices, tokens: Indices | None = None) -> Floats:
@@ -106,13 +120,25 @@ class Linked:
 
     def _free(self, blocking: Indices, tokens: Indices) -> tuple[Indices, tuple[Indices, Indices]]:
         """Return the `tokens` that have no certain edge to `blocking` ones, and their pairs (token, blocking) that may be linked."""
+        if blocking is not self.blocking:
+            return self._looked_at(blocking, tokens)
+        most, room = self.most[tokens], self._room(0.0)
+        unsure, doubts = self._looked_at(blocking, tokens[np.abs(most) <= room])
+        free = np.zeros(len(self.product), bool)
+        free[unsure] = True
+        return tokens[(most < -room) | free[tokens]], doubts
+
+    def _looked_at(self, blocking: Indices, tokens: Indices) -> tuple[Indices, tuple[Indices, Indices]]:
+        """`_free`, from cosines computed for it."""
         doubts = [(np.empty(0, np.int64), np.empty(0, np.int64))]
         for start in range(0, len(blocking), _BLOCK):
             some = blocking[start : start + _BLOCK]
+            if not len(tokens):
+                break
             many = len(tokens) > len(self.product) // 2
             over = self._over(some, None if many else tokens)
             place = tokens if many else np.arange(len(tokens))
-            most = over.max(1)[place]
+            most: Floats = torch.from_numpy(over).amax(1).numpy()[place]
             free = most <= self.room
             asked = free & (most >= -self.room)
             doubtful = over[place[asked]] >= -self.room
@@ -175,12 +201,14 @@ class Linked:
         """Return what the greedy loop takes of `tokens`, best first, none linked to `blocking`, at most `limit`; in this order."""
         nothing = np.empty(0, np.int64)
         waiting, doubts = self._free(blocking, tokens) if limit else (nothing, (nothing, nothing))
-        taken, size = nothing, min(max(_SMALL, 4 * limit), _MOST)
+        taken, size = nothing, 2 * limit
         while limit > 0 and len(waiting):
+            size = min(max(size, _SMALL), _MOST)
             some, waiting = self._decided(waiting[:size], doubts), waiting[size:]
             some = self._decided(*self._free(taken, some))
             mine = some[independent(self._among(some))][:limit]
-            taken, limit, size = np.concatenate([taken, mine]), limit - len(mine), min(2 * size, _MOST)
+            taken, limit = np.concatenate([taken, mine]), limit - len(mine)
+            size = min(2 * size, 5 * size * limit // max(4 * len(mine), 1))  # a quarter more than it takes at this rate
         return taken
 
 

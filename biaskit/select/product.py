@@ -23,7 +23,7 @@ from biaskit.select.prepared import CHUNK, prepared
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
-PANEL = 320
+PANEL = 192
 """Columns of the similarity matrix held at once where all pairs are looked at."""
 
 _MULTIPLE = 32  # products are this many columns wide or a multiple of it: others are slower, and each new shape costs a kernel
@@ -60,9 +60,9 @@ def greedy_dtype(features: Tensor) -> torch.dtype:
     return torch.bfloat16 if spread > _CLEAR * (_summed(d) if exact else 2.0**-8) else torch.float32
 
 
-def _summed(d: int) -> float:
-    """What float32 sums of d products and of two lengths are off by, in any order, and the rounding of what is subtracted."""
-    return (2.2 * d + 8) * 2.0**-24 + 2.0**-16
+def _summed(d: int, lengths: float | None = None) -> float:
+    """What float32 sums of d products are off by, in any order; two lengths, as long sums if not known better; and what is subtracted."""
+    return 1.1 * d * 2.0**-24 + (1.1 * (d + 8) * 2.0**-24 if lengths is None else lengths) + 2.0**-16
 
 
 class Product:
@@ -83,16 +83,16 @@ class Product:
             low = torch.bfloat16 if _has_matrix_units() and features.numel() >= _ROOM else torch.float32
         rows = prepared(features, low)
         self._rows, self._low, off = rows.rows, rows.low, rows.lost
-        inverse = torch.where(rows.length > 0, 1 / rows.length, 0.0)
-        self._inverse: Floats = inverse.numpy()
-        self.zeros = self._inverse == 0
-        self._length = np.full(n, -1.0)  # in float64, each computed when it is asked for
+        self._length = rows.length
+        self._inverse = torch.where(rows.length > 0, 1 / rows.length, 0.0)
+        self.zeros = (self._inverse == 0).numpy()
+        self._exact_length = np.full(n, -1.0)  # in float64, each computed when it is asked for
         self._held: dict[int, tuple[NDArray[np.float64], float]] = {}
         if low == torch.float32 and not cpu_multiplies_float32():
             off = 2.0**-8  # torch was told to round the rows to bfloat16 on the way
         self._shifts = low == torch.bfloat16 and _subtracts_before_rounding()
         self._units = 1.02 * 2.0**-8 * (1 + off) ** 2 if low == torch.bfloat16 else 0.0
-        self._least = 2 * off + off**2 + _summed(d) + 1 / STEPS
+        self._least = 2 * off + off**2 + _summed(d, 2 * rows.off) + 1 / STEPS
 
     def __len__(self) -> int:
         """Return N."""
@@ -113,26 +113,33 @@ class Product:
 
     def columns(self, index: Indices, tokens: Indices | None = None, *, about: float = 0.0) -> Floats:
         """Return fast cosines of `tokens` [k], all of them by default, with the m tokens at `index`: [k, m]."""
-        padded = _padded(index)
-        left, mine = (self._low, self._inverse) if tokens is None else (_picked(self._low, tokens), self._inverse[tokens])
-        less = self._less(mine, self._inverse[padded], about)
-        products = _multiply(left, _picked(self._low, padded), less).to(torch.float32)
-        block: Floats = (products if less is None else products.sub_(less)).numpy()
-        block *= self._inverse[padded]
-        block *= mine[:, None]
+        right, low, scale = self._picked(index)
+        if tokens is None:
+            left = self._low, self._length, self._inverse
+        else:
+            left = (right[: len(index)], low[: len(index)], scale[: len(index)]) if tokens is index else self._picked(tokens, pad=False)
+        less = self._less(left[1], low, about)
+        products = _multiply(left[0], right, less).to(torch.float32)
+        products = products if less is None else products.sub_(less)
+        block: Floats = products.mul_(scale).mul_(left[2][:, None]).numpy()
         return block[:, : len(index)]
 
     def rows(self, index: Indices, *, about: float = 0.0) -> Floats:
         """Return fast cosines of the m tokens at `index` with all: [m, N]."""
-        padded = _padded(index)
-        less = self._less(self._inverse, self._inverse[padded], about)
-        products = _multiply(self._low, _picked(self._low, padded), less).T.contiguous().to(torch.float32)  # this way round is faster
-        block: Floats = (products if less is None else products.sub_(less.T.contiguous())).numpy()
-        block *= self._inverse
-        block *= self._inverse[padded, None]
+        right, low, scale = self._picked(index)
+        less = self._less(self._length, low, about)
+        products = _multiply(self._low, right, less).T.contiguous().to(torch.float32)  # this way round is faster
+        products = products if less is None else products.sub_(less.T.contiguous())
+        block: Floats = products.mul_(self._inverse).mul_(scale[:, None]).numpy()
         return block[: len(index)]
 
-    def panels(self) -> Iterator[tuple[int, Floats, Floats]]:
+    def bounds(self, index: Indices, tokens: Indices | None = None, *, about: float) -> tuple[Floats, Floats]:
+        """Return bounds from below and above of the cosines of the m tokens at `index` with `tokens` [k], all by default: two of [m, k]."""
+        fast = self.rows(index, about=about) if tokens is None else self.columns(tokens, index, about=about)
+        error = self.errors(fast, about=about)
+        return fast - error, fast + error
+
+    def panels(self) -> Iterator[tuple[int, Tensor, Floats]]:
         """Yield all pairs once, as (s, block, scale): block · scale[:, None] are fast cosines of tokens s … N − 1 with s … s + m − 1.
 
         A block is overwritten by the next one.
@@ -140,20 +147,16 @@ class Product:
         room = torch.empty(len(self), PANEL, dtype=torch.float32, device="cpu")  # for all of them: new memory is slow
         for start in range(0, len(self), PANEL):
             products = _multiply(self._low[start:], self._low[start : start + PANEL])
-            block: Floats = room.flatten()[: products.numel()].view(products.shape).copy_(products).numpy()
-            block *= self._inverse[start : start + PANEL]
-            yield start, block, self._inverse[start:]
+            block = room.flatten()[: products.numel()].view(products.shape).copy_(products)
+            yield start, block.mul_(self._inverse[start : start + PANEL]), self._inverse[start:].numpy()
 
-    def windows(self, size: int) -> Iterator[tuple[int, Floats]]:
-        """Yield (s, fast cosines among tokens s … s + m − 1: [m, m]) for windows of `size` tokens in sequence."""
+    def windows(self, size: int) -> Iterator[tuple[int, Tensor]]:
+        """Yield (s, fast cosines among the tokens of windows that follow one another from s: [w, m, m]); m is `size`, less in the last."""
         whole = len(self) // size * size
-        low = self._low[:whole].unflatten(0, (-1, size))
-        blocks = [*_multiply(low, low).float().numpy()] if whole else []
-        if whole < len(self):
-            blocks.append(_multiply(self._low[whole:], self._low[whole:]).float().numpy())
-        for number, block in enumerate(blocks):
-            inverse = self._inverse[number * size : number * size + size]
-            yield number * size, block * inverse * inverse[:, None]
+        for start, stop, width in ((0, whole, size), (whole, len(self), len(self) - whole)):
+            if start < stop:
+                low, scale = self._low[start:stop].unflatten(0, (-1, width)), self._inverse[start:stop].unflatten(0, (-1, width))
+                yield start, _multiply(low, low).float().mul_(scale[:, None]).mul_(scale[:, :, None])
 
     def rows_with(self, vectors: Tensor) -> tuple[Floats, float]:
         """Return cosines of m other float32 vectors [m, d] with all, [m, N], and a bound on their errors, which is that of float32 sums."""
@@ -161,16 +164,19 @@ class Product:
         found = np.empty((len(unit), len(self)), np.float32)
         for start in range(0, len(self), CHUNK):  # a few rows at a time, for they may have to be widened
             found[:, start : start + CHUNK] = _multiply(unit, self._rows[start : start + CHUNK].to(unit.dtype)).numpy()
-        found *= self._inverse
+        found *= self._inverse.numpy()
         return found, _summed(unit.shape[1]) + 1 / STEPS
 
-    def _less(self, one: Floats, other: Floats, about: float) -> Tensor | None:
-        """What to subtract from products before they are rounded: `about` times their lengths, from 1 / lengths [k] and [m]; [k, m]."""
-        if not about or not self._shifts:
-            return None
-        with np.errstate(divide="ignore"):
-            lengths = [torch.from_numpy(np.where(inverse > 0, 1 / inverse, np.float32(0))) for inverse in (one, other)]
-        return torch.outer(lengths[0], lengths[1].mul_(-about)).to(torch.bfloat16)
+    def _picked(self, index: Indices, *, pad: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows for the fast product [m, d], their lengths and 1 / lengths [m]; m filled up to a good width of a product."""
+        if pad:
+            index = np.concatenate([index, np.repeat(index[-1:], -len(index) % _MULTIPLE)])
+        where = torch.from_numpy(index)
+        return self._low.index_select(0, where), self._length[where], self._inverse[where]
+
+    def _less(self, one: Tensor, other: Tensor, about: float) -> Tensor | None:
+        """What to subtract from products before they are rounded: `about` times their lengths [k] and [m]: [k, m]."""
+        return torch.outer(one, other * -about).to(torch.bfloat16) if about and self._shifts else None
 
     def exact_with(self, vector: Tensor, others: Indices) -> Floats:
         """Return exact cosines of another vector [d] with m tokens, rounded to 2⁻¹⁸: [m]."""
@@ -215,7 +221,7 @@ class Product:
 
     def _wide(self, index: Indices) -> NDArray[np.float64]:
         """Rows in float64: [m, d]."""
-        return _picked(self._rows, index).double().numpy()
+        return self._rows.index_select(0, torch.from_numpy(index)).double().numpy()
 
     def _hold(self, token: int) -> tuple[NDArray[np.float64], float]:
         """One row in float64, [d], and its length, from those held."""
@@ -228,20 +234,11 @@ class Product:
 
     def _lengths(self, index: Indices) -> NDArray[np.float64]:
         """Euclidean lengths in float64, each computed once."""
-        new = index[self._length[index] < 0]
+        new = index[self._exact_length[index] < 0]
         if len(new):
             rows = self._wide(new)
-            self._length[new] = np.sqrt(np.einsum("md,md->m", rows, rows))
-        return self._length[index]
-
-
-def _padded(index: Indices) -> Indices:
-    """Fill indices up to a good width of a product."""
-    return np.concatenate([index, np.repeat(index[-1:], -len(index) % _MULTIPLE)])
-
-
-def _picked(rows: Tensor, index: Indices) -> Tensor:
-    return rows.index_select(0, torch.from_numpy(index))
+            self._exact_length[new] = np.sqrt(np.einsum("md,md->m", rows, rows))
+        return self._exact_length[index]
 
 
 def _multiply(a: Tensor, b: Tensor, less: Tensor | None = None) -> Tensor:

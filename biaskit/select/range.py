@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from biaskit.select.product import Floats, Indices, Product
 
@@ -19,32 +21,39 @@ class Seen:
 
     Attributes:
         s_min, s_max: range of the exact cosines; (1, 1) where there is no pair.
-        sample: fast cosines of an even sample of pairs, as (tokens [m], start, cosines of tokens start … N − 1 with them: [N − start, m]);
-            of all pairs up to 512 tokens. Each pair stands in it once, with the token of lower index in the columns; what is on and above
-            the diagonal of tokens is to be left out.
+        sample: fast cosines of an even sample of pairs, as (tokens [k], others [m], their cosines [k, m]); of all pairs up to 512 tokens.
+            Each pair stands in it once, with the token of higher index in the rows; where it is not higher the entry is to be left out.
+        nearest: [N] each token's largest fast cosine with one of those that were to be watched, itself included; −2 if there are none.
     """
 
     s_min: float
     s_max: float
-    sample: tuple[tuple[Indices, int, Floats], ...]
+    sample: tuple[tuple[Indices, Indices, Floats], ...]
+    nearest: Floats
 
 
-def look_at_all(product: Product, *, diagonal: bool) -> Seen:
-    """Look at all pairs once. `diagonal`: whether a token's cosine with itself counts in the range."""
+def look_at_all(product: Product, watched: Indices, *, diagonal: bool) -> Seen:
+    """Look at all pairs once. `watched`: [m] tokens. `diagonal`: whether a token's cosine with itself counts in the range."""
     total = len(product)
     ends = [_Extreme(product, sign) for sign in ((1,) if diagonal else (1, -1))]
     step = 1 if total <= _COUNTED else _STEP
     sample = []
+    nearest: Floats = np.full(total, -2.0, np.float32)
     for start, block, scale in product.panels():
-        sample.append((np.arange(start, start + block.shape[1], step), start, block[:, ::step] * scale[:, None]))
+        cosine, stop = block.numpy(), start + block.shape[1]
+        sample.append((np.arange(start, total, step), np.arange(start, stop), cosine[::step] * scale[::step, None]))
+        if len(here := watched[(watched >= start) & (watched < stop)] - start):
+            np.maximum(nearest[start:], torch.from_numpy(cosine[:, here]).amax(1).numpy() * scale, out=nearest[start:])
+        if len(later := watched[watched >= stop] - start):
+            np.maximum(nearest[start:stop], (cosine[later] * scale[later, None]).max(0), out=nearest[start:stop])
         for end in ends:
             end.look(block, scale, start)
     if not total or (total == 1 and not diagonal):
-        return Seen(1.0, 1.0, ())
+        return Seen(1.0, 1.0, (), nearest)
     if diagonal:
         own = np.where(product.zeros, 0.0, 1.0)  # a token's cosine with itself
-        return Seen(float(min(ends[0].find(), own.min())), float(own.max()), tuple(sample))
-    return Seen(ends[0].find(), ends[1].find(), tuple(sample))
+        return Seen(float(min(ends[0].find(), own.min())), float(own.max()), tuple(sample), nearest)
+    return Seen(ends[0].find(), ends[1].find(), tuple(sample), nearest)
 
 
 class _Extreme:
@@ -56,17 +65,17 @@ class _Extreme:
         self.pairs: list[tuple[Floats, Indices, Indices]] = []
         self.many = False
 
-    def look(self, block: Floats, scale: Floats, start: int) -> None:
+    def look(self, block: Tensor, scale: Floats, start: int) -> None:
         """Note the pairs of a block [N − start, m] that may be the extreme one. The block's diagonal is overwritten."""
         if self.many:
             return
-        np.fill_diagonal(block, self.sign * 1e20)  # times 1 / lengths, which are 1e-15 … 1e15, still far from any cosine
-        nearest = (block.min(1) if self.sign > 0 else -block.max(1)) * scale
+        block.fill_diagonal_(self.sign * 1e20)  # times 1 / lengths, which are 1e-15 … 1e15, still far from any cosine
+        nearest = (block.amin(1) if self.sign > 0 else block.amax(1).neg_()).numpy() * scale
         self.best = min(self.best, nearest.min())
         most = 2 * self.product.error()
         limit = self.best + np.float32(2 * self.product.error(min(abs(float(self.best)) + most, 1.0)))
         some = np.flatnonzero(nearest <= limit)
-        value = self.sign * block[some] * scale[some, None]
+        value = self.sign * block.numpy()[some] * scale[some, None]
         row, column = np.nonzero(value <= limit)
         self.pairs.append((value[row, column], some[row] + start, column + start))
         self.many = len(row) > _DOUBTFUL

@@ -15,6 +15,7 @@ from torch import Tensor
 from biaskit.bench import naive
 from biaskit.bench.features import made_up
 from biaskit.select import cells, d2_graph, d2_select, dart_select, graph_select, max_min_select, mmr_select, neighbours, top_k
+from biaskit.select import isolated as isolated_module
 from biaskit.select import lazy as lazy_module
 from biaskit.select import linked as linked_module
 from biaskit.select import product as product_module
@@ -35,9 +36,9 @@ def coarse(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     monkeypatch.setattr(product_module, "_WIDE", 0)
     monkeypatch.setattr(product_module, "_CLEAR", -1)
     monkeypatch.setattr(product_module, "PANEL", 4)
-    monkeypatch.setattr(lazy_module, "AHEAD", 3)
-    monkeypatch.setattr(lazy_module, "_WINDOW", 4)
-    monkeypatch.setattr(lazy_module, "_FEW", 3)
+    monkeypatch.setattr(lazy_module, "AMONG", 3)
+    monkeypatch.setattr(isolated_module, "_WINDOW", 4)
+    monkeypatch.setattr(isolated_module, "_FEW", 3)
     monkeypatch.setattr(lazy_module, "_SMALL", 64)
     monkeypatch.setattr(linked_module, "_SMALL", 2)
     monkeypatch.setattr(linked_module, "_BLOCK", 3)
@@ -73,12 +74,14 @@ def test_fast_cosines_are_as_near_as_they_say(kind: str, low: torch.dtype) -> No
         assert (np.abs(fast - exact[::2, some]) <= product.errors(fast, about=about)).all()
         fast = product.columns(some, about=about)
         assert (np.abs(fast - exact[:, some]) <= product.errors(fast, about=about)).all()
-    for start, block in product.windows(16):
+    windows = [(first + 16 * w, block) for first, blocks in product.windows(16) for w, block in enumerate(blocks.numpy())]
+    assert [(start, len(block)) for start, block in windows] == [(0, 16), (16, 16), (32, 16), (48, 2)]
+    for start, block in windows:
         there = slice(start, start + len(block))
-        assert len(block) == min(16, 50 - start) and (np.abs(block - exact[there, there]) <= product.errors(block)).all()
-    for start, block, scale in product.panels():
-        fast = block * scale[:, None]
-        assert (np.abs(fast - exact[start:, start : start + block.shape[1]]) <= product.errors(fast)).all()
+        assert (np.abs(block - exact[there, there]) <= product.errors(block)).all()
+    for start, panel, scale in product.panels():
+        fast = panel.numpy() * scale[:, None]
+        assert (np.abs(fast - exact[start:, start : start + fast.shape[1]]) <= product.errors(fast)).all()
     assert product.error() < (0.02 if low == torch.bfloat16 else 1e-3)
     fast, error = product.rows_with(features[some].float() if kind != "huge" else features[some] * 1e-30)
     assert np.abs(fast - exact[some]).max() <= error < 1e-3
@@ -212,12 +215,12 @@ def test_no_block_is_as_large_as_all_pairs(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_few_rows_are_held_while_looking_for_the_most_isolated(monkeypatch: pytest.MonkeyPatch) -> None:
     features = torch.randn(600, 32, generator=torch.Generator().manual_seed(0))
-    expected = lazy_module.most_isolated(Product(features))
-    monkeypatch.setattr(lazy_module, "_SPARE", 0)
-    token, held = lazy_module.most_isolated(Product(features))
+    expected = isolated_module.most_isolated(Product(features))
+    monkeypatch.setattr(isolated_module, "_SPARE", 0)
+    token, held = isolated_module.most_isolated(Product(features))
     assert token == expected[0]
-    assert len(held) == lazy_module._FEW < len(expected[1])
-    assert all(row.base is None for row, _ in held.values())
+    assert len(held) == isolated_module._FEW < len(expected[1])
+    assert all(row.base is None for bounds in held.values() for row in bounds)
 
 
 def test_odd_sizes_are_no_reason_to_warn() -> None:

@@ -16,6 +16,7 @@ from biaskit.select import lazy as lazy_module
 from biaskit.select import linked as linked_module
 from biaskit.select import product as product_module
 from biaskit.select.cosine import cosines, unit_rows
+from biaskit.select.isolated import most_isolated
 from biaskit.select.product import Product, greedy_dtype
 
 SELECT: dict[str, Callable[[MadeUp], Tensor]] = {
@@ -106,22 +107,26 @@ def test_bfloat16_only_where_it_tells_tokens_apart(monkeypatch: pytest.MonkeyPat
     assert greedy_dtype(alike) == greedy_dtype(made_up(2000, 256).features) == greedy_dtype(torch.ones(1, 2**19)) == torch.float32
 
 
-def test_few_rows_are_kept_ahead_of_their_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    sample, most = made_up(600, 20), 0
-    expected = max_min_select(sample.features, 300), mmr_select(sample.scores, sample.features, 300)
-    known = lazy_module._Known.add
+@pytest.mark.parametrize("among", [16, 600])
+def test_only_rows_of_chosen_tokens_are_computed(among: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 600 tokens 300: in rounds among 16, or among all."""
+    sample, asked = made_up(600, 20), 0
+    expected = naive.marginal_relevance(sample, 300, naive.exact_cosines), naive.farthest(sample, 300, naive.exact_cosines)
+    rows = Product.rows
 
-    def add(self: lazy_module._Known, *arguments: object) -> object:
-        nonlocal most
-        row = known(self, *arguments)  # type: ignore[arg-type]
-        most = max(most, len(self._ahead))
-        return row
+    def watched(self: Product, index: np.ndarray, *, about: float = 0.0) -> np.ndarray:
+        nonlocal asked
+        asked += len(index)
+        return rows(self, index, about=about)
 
-    monkeypatch.setattr(lazy_module._Known, "add", add)
-    monkeypatch.setattr(lazy_module, "_SPARE", 0)
-    found = max_min_select(sample.features, 300), mmr_select(sample.scores, sample.features, 300)
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
-    assert 0 < most < lazy_module.AHEAD
+    monkeypatch.setattr(Product, "rows", watched)
+    monkeypatch.setattr(lazy_module, "AMONG", among)
+    assert torch.equal(mmr_select(sample.scores, sample.features, 300), expected[0])
+    assert asked <= (299 if among < 600 else 1)
+    _, known = most_isolated(Product(sample.features))
+    asked = 0
+    assert torch.equal(max_min_select(sample.features, 300), expected[1])
+    assert asked <= (299 if among < 600 else 0) + len(known)
 
 
 def test_a_chain_is_walked_in_one_pass() -> None:
