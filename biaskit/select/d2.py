@@ -14,6 +14,7 @@ from biaskit.select.cells import neighbours
 from biaskit.select.graph import Diagonal, Graph, best_of, check_graph, d2_graph
 from biaskit.select.launches import few_launches, plain
 from biaskit.select.linked import Linked
+from biaskit.select.product import Indices
 from biaskit.signals import Keep
 from biaskit.transfer import upload
 
@@ -87,7 +88,7 @@ def _on_cpu(
     linked = Linked(features, links, alpha=alpha, theta=theta, diagonal=diagonal == "included", blocking=pivots)
     if pivot_mode == "mis":
         pivots = linked.first_independent(ranked, nobody, wanted)
-    others = ranked[~np.isin(ranked, pivots)]
+    others = _without(ranked, pivots)
     more = linked.first_independent(others, pivots if exclude_pivot_neighbours else nobody, n - len(pivots))
     chosen = np.concatenate([pivots, more])
     independent, missing = len(chosen), n - len(chosen)
@@ -104,9 +105,16 @@ def _on_cpu(
         )
         return Keep(keep.indices, {**keep.info, **about})
     if missing and fill == "score":
-        chosen, missing = np.concatenate([chosen, others[~np.isin(others, more)][:missing]]), 0
+        chosen, missing = np.concatenate([chosen, _without(others, more)[:missing]]), 0
     info = {"pivots": len(pivots), "independent": independent, "filled": len(chosen) - independent, "missing": missing}
     return Keep(torch.from_numpy(np.sort(chosen)), {**info, **about})
+
+
+def _without(tokens: Indices, some: Indices) -> Indices:
+    """Leave `some` of the tokens out, in their order."""
+    left = np.ones(max(tokens.max(initial=-1), some.max(initial=-1)) + 1, bool)
+    left[some] = False
+    return tokens[left[tokens]]
 
 
 def graph_select(

@@ -36,7 +36,7 @@ def mmr_select(importance: Tensor, features: Tensor, n: int, *, lam: float = 0.5
     """Maximal marginal relevance (IDPruner): the most important, then always argmax λ · Imp − (1 − λ) · max cosine with the chosen.
 
     Imp is `importance` scaled to 0 … 1 by min–max. O(n · N · d) time; beside the features a CPU holds n · N half-precision numbers
-    and 64 MiB.
+    and some 300 float32 numbers a token.
 
     Args:
         importance: [N], any unit. features: [N, d], projector output. n: how many to keep.
@@ -70,7 +70,7 @@ def max_min_select(features: Tensor, n: int, *, order: Order = "sequence") -> Te
     """Max–min diversity (DivPrune): first the token farthest from its nearest neighbour, then always the one farthest from the chosen set.
 
     Distance is 1 − cosine. The first pick takes O(N² · d) time on a GPU; on a CPU no more than that, and much less as a rule. A CPU holds
-    n · N half-precision numbers and 64 MiB of rows twice.
+    what `mmr_select` does, and 64 MiB while it looks for the first one.
 
     Args:
         features: [N, d], projector output. n: how many to keep.

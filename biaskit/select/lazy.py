@@ -20,6 +20,7 @@ from biaskit.select.product import Floats, Indices, Product
 AMONG = 256
 """Tokens the loop runs among."""
 
+_TOGETHER = 64  # chosen tokens whose cosines with all are computed at once
 _SMALL = 2**22  # numbers: so many bounds are held in float32 (16 MiB), which is faster; more of them in half precision
 _HALF = np.float32(2.0**-11)  # what a cosine loses in half precision
 
@@ -98,8 +99,10 @@ class _Greedy:
         for position in new[there].tolist():
             below, above = self.known[int(self.order[position])]
             self._note(slice(position, position + 1), below[None], above[None])
-        if len(new) > np.count_nonzero(there):
-            self._note(new[~there], *self.product.bounds(self.order[new[~there]], about=self.about))
+        fresh = new[~there]
+        for start in range(0, len(fresh), _TOGETHER):
+            some = fresh[start : start + _TOGETHER]
+            self._note(some, *self.product.bounds(self.order[some], about=self.about))
         self.noted = self.count
 
     def _note(self, positions: Indices | slice, below: Floats, above: Floats) -> None:

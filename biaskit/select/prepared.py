@@ -11,11 +11,15 @@ from torch import Tensor
 
 from biaskit.select.arguments import check_finite
 
-CHUNK = 64
-"""Rows prepared at a time, so that they stay in the processor's cache."""
+_CACHED = 2**18  # numbers of rows that are worked on at a time, so that they stay in the processor's cache (1 MiB)
 
 _GROUP = 256
 """Channels whose squares are summed by themselves where d is a multiple of it: sums of few numbers are off by less."""
+
+
+def chunk(d: int) -> int:
+    """Return how many rows of d channels are worked on at a time."""
+    return max(_CACHED // max(d, 1), 1)
 
 
 class Prepared(NamedTuple):
@@ -54,16 +58,16 @@ def _in_chunks(features: Tensor, low: torch.dtype) -> Prepared:
     """`prepared`, without care for rows of odd size."""
     length = torch.empty(len(features), dtype=torch.float32, device="cpu")
     lowered = features if features.dtype == low else torch.empty_like(features, dtype=low)
-    room = torch.empty((0 if features.dtype == torch.float32 else CHUNK, features.shape[1]), dtype=torch.float32, device="cpu")
     d = features.shape[1]
     group = _GROUP if d % _GROUP == 0 and d else max(d, 1)
-    most = 0.0
-    for start in range(0, len(features), CHUNK):
-        part, mine = features[start : start + CHUNK], length[start : start + CHUNK]
+    size, most = chunk(d), 0.0
+    room = torch.empty((0 if features.dtype == torch.float32 else min(size, len(features)), d), dtype=torch.float32, device="cpu")
+    for start in range(0, len(features), size):
+        part, mine = features[start : start + size], length[start : start + size]
         rows = part if part.dtype == torch.float32 else room[: len(part)].copy_(part)
         torch.linalg.vector_norm(torch.linalg.vector_norm(rows.unflatten(1, (-1, group)), dim=2), dim=1, out=mine)
         if lowered is not features:
-            kept = lowered[start : start + CHUNK].copy_(part)
+            kept = lowered[start : start + size].copy_(part)
             if low == torch.bfloat16 and int(np.bitwise_or.reduce(rows.numpy().view(np.uint32), axis=None)) & 0xFFFF:
                 lost = torch.linalg.vector_norm(rows - kept, dim=1) / mine
                 most = max(most, 1.001 * float(lost.nan_to_num(0).max()))

@@ -18,17 +18,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from biaskit.select.cosine import STEPS, cosines, cpu_multiplies_float32, unit_rows
-from biaskit.select.prepared import CHUNK, prepared
+from biaskit.select.prepared import chunk, prepared
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
 PANEL = 192
-"""Columns of the similarity matrix held at once where all pairs are looked at."""
+"""Columns of the similarity matrix held at once where all pairs are looked at; twice as many of short rows."""
 
 _MULTIPLE = 32  # products are this many columns wide or a multiple of it: others are slower, and each new shape costs a kernel
 _ROOM = 2.0**18  # elements: below this the fast product gains nothing
 _WIDE = 384  # channels: below this it gains nothing for the greedy selections, which ask for more exact cosines
+_NARROW = 512  # channels: below this few rows are multiplied with all, and not all with few
+_LONG = 2048  # channels: rows above this are long
 _CLEAR = 8  # the cosines' standard deviation, in errors of the fast product: below this it leaves too much in doubt
 _HELD = 512  # rows held in float64 (16 MiB at 4,096 channels)
 
@@ -128,7 +130,10 @@ class Product:
         """Return fast cosines of the m tokens at `index` with all: [m, N]."""
         right, low, scale = self._picked(index)
         less = self._less(self._length, low, about)
-        products = _multiply(self._low, right, less).T.contiguous().to(torch.float32)  # this way round is faster
+        if self._low.shape[1] < _NARROW:
+            products = _multiply(right, self._low, None if less is None else less.T).to(torch.float32)
+        else:
+            products = _multiply(self._low, right, less).T.contiguous().to(torch.float32)  # this way round is faster
         products = products if less is None else products.sub_(less.T.contiguous())
         block: Floats = products.mul_(self._inverse).mul_(scale[:, None]).numpy()
         return block[: len(index)]
@@ -144,11 +149,12 @@ class Product:
 
         A block is overwritten by the next one.
         """
-        room = torch.empty(len(self), PANEL, dtype=torch.float32, device="cpu")  # for all of them: new memory is slow
-        for start in range(0, len(self), PANEL):
-            products = _multiply(self._low[start:], self._low[start : start + PANEL])
+        width = PANEL if self._low.shape[1] > _LONG else 2 * PANEL
+        room = torch.empty(len(self), width, dtype=torch.float32, device="cpu")  # for all of them: new memory is slow
+        for start in range(0, len(self), width):
+            products = _multiply(self._low[start:], self._low[start : start + width])
             block = room.flatten()[: products.numel()].view(products.shape).copy_(products)
-            yield start, block.mul_(self._inverse[start : start + PANEL]), self._inverse[start:].numpy()
+            yield start, block.mul_(self._inverse[start : start + width]), self._inverse[start:].numpy()
 
     def windows(self, size: int) -> Iterator[tuple[int, Tensor]]:
         """Yield (s, fast cosines among the tokens of windows that follow one another from s: [w, m, m]); m is `size`, less in the last."""
@@ -162,8 +168,9 @@ class Product:
         """Return cosines of m other float32 vectors [m, d] with all, [m, N], and a bound on their errors, which is that of float32 sums."""
         unit = unit_rows(vectors).to(torch.float32 if cpu_multiplies_float32() else torch.float64)
         found = np.empty((len(unit), len(self)), np.float32)
-        for start in range(0, len(self), CHUNK):  # a few rows at a time, for they may have to be widened
-            found[:, start : start + CHUNK] = _multiply(unit, self._rows[start : start + CHUNK].to(unit.dtype)).numpy()
+        size = chunk(unit.shape[1])
+        for start in range(0, len(self), size):  # a few rows at a time, for they may have to be widened
+            found[:, start : start + size] = _multiply(unit, self._rows[start : start + size].to(unit.dtype)).numpy()
         found *= self._inverse.numpy()
         return found, _summed(unit.shape[1]) + 1 / STEPS
 
@@ -193,11 +200,12 @@ class Product:
     def exact_pairs(self, a: Indices, b: Indices) -> Floats:
         """Return exact cosines of m pairs, rounded to 2⁻¹⁸: [m]."""
         found = np.empty(len(a), np.float32)
-        for start in range(0, len(a), CHUNK):
-            i, j = a[start : start + CHUNK], b[start : start + CHUNK]
+        size = chunk(self._rows.shape[1])
+        for start in range(0, len(a), size):
+            i, j = a[start : start + size], b[start : start + size]
             one, other = self._wide(i), self._wide(j)
             dots, *squares = (np.einsum("md,md->m", x, y) for x, y in ((one, other), (one, one), (other, other)))
-            found[start : start + CHUNK] = self._rounded(dots, np.sqrt(squares[0]) * np.sqrt(squares[1]))
+            found[start : start + size] = self._rounded(dots, np.sqrt(squares[0]) * np.sqrt(squares[1]))
         return found
 
     def exact_table(self, tokens: Indices, others: Indices) -> Floats:
