@@ -115,7 +115,7 @@ class _Greedy:
         """Take the best of some tokens, one after another, until a token outside may be better."""
         tokens, value, outside, first = best
         low, high, worth = self.low[tokens], self.high[tokens], self.worth[tokens]
-        self.about = float(np.median(low))
+        self.about = float(np.partition(low, len(low) // 2)[len(low) // 2])
         below, above = self.product.bounds(tokens, tokens, about=self.about)
         taken: list[int] = []
         while self.count < len(self.order):
@@ -125,7 +125,7 @@ class _Greedy:
                 break
             if least < most:
                 value[best_one] = -np.inf
-                if least <= max(value.max(), outside):
+                if least <= max(value[value.argmax()], outside):
                     low[best_one] = high[best_one] = self._largest(int(tokens[best_one]), low[best_one], above[taken, best_one])
                     value[best_one] = worth[best_one] - self.weight * low[best_one]
                     continue
