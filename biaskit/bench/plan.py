@@ -46,7 +46,8 @@ PLANS = {
             600,
         ),
         Part("prefill-embedded", ("--model demo --pruner none,fastv,d2pruner -r 0.25 --new-tokens 4 --batch-size 1,4 --device cpu",), 600),
-        Part("select", ("select --sizes 576,2880 --repeats 3 --device cpu",), 600),
+        Part("select", ("select --sizes 576,2880 --repeats 5 --device cpu",), 600),
+        Part("select-256-channels", ("select --sizes 576,2880 --dim 256 --repeats 9 --device cpu",), 600),
     ),
     "gpu": (
         Part(
