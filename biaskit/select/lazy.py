@@ -1,9 +1,10 @@
 """The greedy selections on the CPU, lazily: bounds for all tokens from fast cosines, exact cosines only where bounds do not decide.
 
 A token's value worth − weight · (largest cosine with a chosen one) only falls as more are chosen, so a bound from above stays one (Minoux,
-1978). The loop therefore runs among the tokens with the highest bounds, on their cosines with one another, as long as its best is above
-all bounds outside; then the cosines of all tokens with those it chose are computed together. Where the bounds of the best and the next
-best overlap, the best is made exact. The answer is the plain loop's, ties included: the lowest index of equals wins.
+1978). The loop therefore runs among the tokens with the highest bounds, on their cosines with one another, as long as its best is above all
+bounds outside; then the cosines of all tokens with those it chose are computed together. Where the bounds of the best and the next best
+overlap, the best is made exact; where that happens too often, as when all tokens are alike, all further cosines are exact ones, computed in
+blocks. The answer is the plain loop's, ties included: the lowest index of equals wins.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ AMONG = 256
 _TOGETHER = 64  # chosen tokens whose cosines with all are computed at once
 _SMALL = 2**22  # numbers: so many bounds are held in float32 (16 MiB), which is faster; more of them in half precision
 _HALF = np.float32(2.0**-11)  # what a cosine loses in half precision
+_DEAR = 128  # an exact cosine asked for by itself costs as much as so many computed in blocks
 
 
 def lazy_greedy(product: Product, n: int, first: int, worth: Floats, weight: float, *, known: Bounds | None = None) -> Indices:
@@ -85,6 +87,7 @@ class _Greedy:
         self._lost = np.float32(0 if few else _HALF)
         self._seen = np.zeros(total, np.int64)  # how many of the chosen the exact value of a token takes in
         self._exact = self.low.copy()
+        self._asked = 0  # exact cosines so far; −1: by now all are
 
     def choose(self, token: int) -> None:
         """Take a token."""
@@ -94,6 +97,9 @@ class _Greedy:
 
     def look_around(self) -> None:
         """Bring the bounds of all tokens up to date with what was chosen."""
+        if self._asked * _DEAR > self._highs.size:
+            self._asked, self.noted, self.known = -1, 0, {}
+            self.low[:] = self.high[:] = -1
         new = np.arange(self.noted, self.count)
         there = np.array([token in self.known for token in self.order[new].tolist()], bool)
         for position in new[there].tolist():
@@ -102,8 +108,15 @@ class _Greedy:
         fresh = new[~there]
         for start in range(0, len(fresh), _TOGETHER):
             some = fresh[start : start + _TOGETHER]
-            self._note(some, *self.product.bounds(self.order[some], about=self.about))
+            self._note(some, *self._bounds(self.order[some]))
         self.noted = self.count
+
+    def _bounds(self, index: Indices, tokens: Indices | None = None) -> tuple[Floats, Floats]:
+        """Return `product.bounds`, or the exact cosines twice."""
+        if self._asked >= 0:
+            return self.product.bounds(index, tokens, about=self.about)
+        exact = self.product.exact_table(index, np.arange(len(self.product)) if tokens is None else tokens)
+        return exact, exact
 
     def _note(self, positions: Indices | slice, below: Floats, above: Floats) -> None:
         """Take in bounds [m, N] of the cosines with the tokens chosen at these positions."""
@@ -116,7 +129,7 @@ class _Greedy:
         tokens, value, outside, first = best
         low, high, worth = self.low[tokens], self.high[tokens], self.worth[tokens]
         self.about = float(np.partition(low, len(low) // 2)[len(low) // 2])
-        below, above = self.product.bounds(tokens, tokens, about=self.about)
+        below, above = self._bounds(tokens, tokens)
         taken: list[int] = []
         while self.count < len(self.order):
             best_one = int(value.argmax())
@@ -149,6 +162,7 @@ class _Greedy:
         high = np.concatenate([high, recent[max(seen - self.noted, 0) :]])
         candidates = self.order[seen : self.count][(high >= at_least) & (high > self._exact[token])]
         if len(candidates):
+            self._asked += len(candidates)
             self._exact[token] = max(self._exact[token], self.product.exact(token, candidates).max())
         self._seen[token] = self.count
         largest: np.float32 = self._exact[token]

@@ -47,7 +47,7 @@ def _subtracts_before_rounding() -> bool:
     """Whether `addmm` of bfloat16 adds in float32 and rounds the sum, and not the product as well."""
     ones = torch.ones(64, 1024, dtype=torch.bfloat16, device="cpu")
     ones[:, 0] = 2  # products of 1,027, which bfloat16 does not have
-    added: Tensor = torch.addmm(torch.full((64, 64), -1024, dtype=torch.bfloat16, device="cpu"), ones, ones.mT)
+    added = _multiply(ones, ones, torch.full((64, 64), -1024, dtype=torch.bfloat16, device="cpu"))
     return bool((added == 3).all())
 
 

@@ -40,6 +40,7 @@ def coarse(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     monkeypatch.setattr(isolated_module, "_WINDOW", 4)
     monkeypatch.setattr(isolated_module, "_FEW", 3)
     monkeypatch.setattr(lazy_module, "_SMALL", 64)
+    monkeypatch.setattr(lazy_module, "_DEAR", 2)
     monkeypatch.setattr(linked_module, "_SMALL", 2)
     monkeypatch.setattr(linked_module, "_BLOCK", 3)
     monkeypatch.setattr(linked_module, "_MOST", 5)
@@ -195,6 +196,35 @@ def test_tokens_too_alike_to_call_are_not_looked_at_pair_by_pair(monkeypatch: py
         if noise and pivot_mode == "topk":
             assert torch.equal(keep.indices, naive.d2(sample, 80, naive.exact_cosines, alpha=1.0))
         assert asked < 100_000, "of 320,000 pairs"
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.01])
+def test_greedy_selections_of_tokens_too_alike_to_call_compute_blocks(monkeypatch: pytest.MonkeyPatch, noise: float) -> None:
+    random, asked = torch.Generator().manual_seed(0), 0
+    features = (torch.randn(1, 64, generator=random) + noise * torch.randn(600, 64, generator=random)).bfloat16()
+    sample = type(made_up(4, 4))(features, torch.rand(600, generator=random), cells((20, 30)), features[:1], torch.ones(1))
+    alone = Product.exact
+
+    def exact(self: Product, token: int, others: np.ndarray) -> np.ndarray:
+        nonlocal asked
+        asked += len(others)
+        return alone(self, token, others)
+
+    monkeypatch.setattr(Product, "exact", exact)
+    assert torch.equal(mmr_select(sample.scores, features, 450), naive.marginal_relevance(sample, 450, naive.exact_cosines))
+    asked = 0
+    assert torch.equal(max_min_select(features, 450), naive.farthest(sample, 450, naive.exact_cosines))
+    assert asked < 40_000, "of 270,000 pairs"
+
+
+@pytest.mark.parametrize("dear", [0, 1, 16, 10**6])
+def test_wherever_exact_cosines_take_over(coarse: str, monkeypatch: pytest.MonkeyPatch, dear: int) -> None:
+    monkeypatch.setattr(lazy_module, "_DEAR", dear)
+    for seed in range(3):
+        sample = made_up(96, 80, seed)
+        sample = type(sample)(copies(sample.features), sample.scores, sample.where, sample.text_features, sample.text_scores)
+        assert torch.equal(mmr_select(sample.scores, sample.features, 60), naive.marginal_relevance(sample, 60, naive.exact_cosines))
+        assert torch.equal(max_min_select(sample.features, 60), naive.farthest(sample, 60, naive.exact_cosines))
 
 
 def test_no_block_is_as_large_as_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
