@@ -85,7 +85,8 @@ def _on_cpu(
     links = neighbours(where) if where is not None and (alpha < 1 or alpha <= theta) else None
     wanted, nobody = pivots_of(n, pivot_ratio), np.empty(0, np.int64)
     pivots = ranked[:wanted]
-    linked = Linked(features, links, alpha=alpha, theta=theta, diagonal=diagonal == "included", blocking=pivots)
+    blocking = pivots if pivot_mode == "topk" and exclude_pivot_neighbours else None
+    linked = Linked(features, links, alpha=alpha, theta=theta, diagonal=diagonal == "included", blocking=blocking)
     if pivot_mode == "mis":
         pivots = linked.first_independent(ranked, nobody, wanted)
     others = _without(ranked, pivots)

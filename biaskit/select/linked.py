@@ -39,19 +39,20 @@ class Linked:
 
         Args:
             links: [N, 8] neighbours, −1 where there is none.
-            blocking: tokens to which the edges of all others will be asked for: what the look at all pairs tells of them is kept.
+            blocking: tokens to which the edges of all others will be asked for: what the look at all pairs tells of the first is kept.
         """
         self.product, self.alpha, self.theta = Product(features), alpha, theta
         self.links: Indices | None = None if links is None else links.numpy()
         self.blocking = blocking if links is None else None
-        seen = look_at_all(self.product, np.empty(0, np.int64) if self.blocking is None else self.blocking, diagonal=diagonal)
+        self.watched = np.empty(0, np.int64) if self.blocking is None else self.blocking[:_BLOCK]
+        seen = look_at_all(self.product, self.watched, diagonal=diagonal)
         self.s_min, self.s_max = seen.s_min, seen.s_max
         self.apart = self._no_more_than(beside=False)
         self.near = self.apart if links is None else self._no_more_than(beside=True)
         self.about = min(self.near if self.apart == _NEVER else self.apart, 1.0)
         self.room = self._room(self.about)
         self.density = self._density(seen)
-        self.most = seen.nearest - np.float32(self.apart)  # with `blocking`
+        self.most = seen.nearest - np.float32(self.apart)  # with `watched`
 
     def _room(self, about: float) -> np.float32:
         """How far `_over` may be off next to what makes no edge, if the cosines were computed about `about`."""
@@ -123,10 +124,11 @@ class Linked:
         if blocking is not self.blocking:
             return self._looked_at(blocking, tokens)
         most, room = self.most[tokens], self._room(0.0)
-        unsure, doubts = self._looked_at(blocking, tokens[np.abs(most) <= room])
+        unsure, doubts = self._looked_at(self.watched, tokens[np.abs(most) <= room])
         free = np.zeros(len(self.product), bool)
         free[unsure] = True
-        return tokens[(most < -room) | free[tokens]], doubts
+        tokens, more = self._looked_at(blocking[len(self.watched) :], tokens[(most < -room) | free[tokens]])
+        return tokens, (np.concatenate([doubts[0], more[0]]), np.concatenate([doubts[1], more[1]]))
 
     def _looked_at(self, blocking: Indices, tokens: Indices) -> tuple[Indices, tuple[Indices, Indices]]:
         """`_free`, from cosines computed for it."""
