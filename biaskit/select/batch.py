@@ -6,8 +6,8 @@ are on the CPU: they come in one transfer with the report and with whether all n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from biaskit.select.launches import few_launches, plain
 from biaskit.select.plain import top_k
 from biaskit.signals import Keep
 from biaskit.transfer import active, fetch, on_device, upload
+
+if TYPE_CHECKING:
+    from biaskit.select.table import Table
 
 Batch = Tensor | Sequence[Tensor]
 """[B, N, …], or B tensors [N, …], which saves putting them together."""
@@ -154,21 +157,11 @@ def mmr_select_many(
     if not few_launches(features):
         kept = [mmr_select(w, f, n, lam=lam, eps=eps, order=order).cpu() for w, f in zip(importance, features, strict=True)]
         return _stacked(kept)
-    from biaskit.select.fused import greedy_in_one_launch, weighed
-    from biaskit.select.table import chunks, multiply
+    from biaskit.select.fused import weighed
 
     fraction("lam", lam)
     rows, values = _rows(features), _values("importance", importance, features)
-    n = count(n, len(rows[0]))
-    found: list[Tensor] = []
-    with active(rows[0].device):
-        for part in chunks(len(rows), len(rows[0])):
-            table = multiply(rows[part])
-            worth, first, wrong = weighed(values[part], eps, lam)
-            found += greedy_in_one_launch(table, n, first, worth, 1 - lam), table.wrong.amax(1), wrong
-        answers = settle(found)
-    _complain(("features", np.concatenate(answers[1::3])), ("importance", np.concatenate(answers[2::3])))
-    return _in_order(np.concatenate(answers[::3]), order)
+    return _greedily(rows, n, 1 - lam, order, lambda part, table: weighed(values[part], eps, lam), ("features", "importance"))
 
 
 def max_min_select_many(features: Batch, n: int, *, order: Order = "sequence") -> Tensor:
@@ -186,20 +179,36 @@ def max_min_select_many(features: Batch, n: int, *, order: Order = "sequence") -
     choice("order", order, ("sequence", "choice"))
     if not few_launches(features):
         return _stacked([max_min_select(f, n, order=order).cpu() for f in features])
-    from biaskit.select.fused import greedy_in_one_launch, most_isolated
+    from biaskit.select.fused import most_isolated
+
+    return _greedily(
+        _rows(features), n, 1.0, order, lambda part, table: (torch.zeros_like(table.inverse), most_isolated(table)), ("features",)
+    )
+
+
+def _greedily(
+    rows: list[Tensor], n: int, weight: float, order: Order, begin: Callable[[slice, Table], tuple[Tensor, ...]], names: Sequence[str]
+) -> Tensor:
+    """Select from B samples [N, d] in a few launches. The host waits at the end.
+
+    Args:
+        begin: answers for some samples what `greedy_in_one_launch` takes as worth and first, and then where the inputs that `names` has
+            after "features" are not finite.
+    """
+    from biaskit.select.fused import greedy_in_one_launch
     from biaskit.select.table import chunks, multiply
 
-    rows = _rows(features)
     n = count(n, len(rows[0]))
     found: list[Tensor] = []
     with active(rows[0].device):
         for part in chunks(len(rows), len(rows[0])):
             table = multiply(rows[part])
-            nothing = torch.zeros_like(table.inverse)
-            found += greedy_in_one_launch(table, n, most_isolated(table), nothing, 1.0), table.wrong.amax(1)
+            worth, first, *wrong = begin(part, table)
+            found += [greedy_in_one_launch(table, n, first, worth, weight), table.wrong.amax(1), *wrong]
         answers = settle(found)
-    _complain(("features", np.concatenate(answers[1::2])))
-    return _in_order(np.concatenate(answers[::2]), order)
+    picked, *bad = (np.concatenate(answers[k :: 1 + len(names)]) for k in range(1 + len(names)))
+    _complain(*zip(names, bad, strict=True))
+    return _in_order(picked, order)
 
 
 def top_k_many(scores: Tensor, n: int, *, order: Order = "sequence") -> Tensor:

@@ -103,6 +103,16 @@ def _linked(product, theirs, mine, code, my_code, apart, beside, width, placed: 
     return linked
 
 
+@triton.jit
+def _cell(code, order, sample, total, stride, rank, known, placed: tl.constexpr):
+    """The cells (see `codes`) of the tokens of some ranks; where place does not count, anything of that shape."""
+    cell = rank
+    if placed:
+        token = tl.load(order + sample * total + rank, mask=known, other=0)
+        cell = tl.load(code + sample * stride + token, mask=known, other=0)
+    return cell
+
+
 @triton.jit(do_not_specialize=["pivots", "width"])
 def _touch(
     products, inverse, order, code, facts, dead, total, pivots, width, stride,
@@ -115,17 +125,13 @@ def _touch(
     theirs = tl.load(inverse + sample * total + column, mask=inside, other=0.0)
     apart = tl.load(facts + sample * facts_width + 2)
     beside = tl.load(facts + sample * facts_width + 3)
-    their_code = column
-    if placed:
-        their_code = tl.load(code + sample * stride + tl.load(order + sample * total + column, mask=inside, other=0), mask=inside, other=0)
+    their_code = _cell(code, order, sample, total, stride, column, inside, placed)
     found = tl.zeros((rows, columns), tl.int32)
     for step in range(0, pivots, rows):
         row = step + tl.arange(0, rows)
         known = row < pivots
         mine = tl.load(inverse + sample * total + row, mask=known, other=0.0)
-        my_code = row
-        if placed:
-            my_code = tl.load(code + sample * stride + tl.load(order + sample * total + row, mask=known, other=0), mask=known, other=0)
+        my_code = _cell(code, order, sample, total, stride, row, known, placed)
         asked = known[:, None] & inside[None, :] & (column[None, :] > row[:, None])
         product = tl.load(products + ((sample * total + row) * total)[:, None] + column[None, :], mask=asked, other=0.0)
         linked = _linked(product, theirs[None, :], mine[:, None], their_code[None, :], my_code[:, None], apart, beside, width, placed)
@@ -147,18 +153,13 @@ def _count(
     mine = tl.load(inverse + sample * total + row, mask=known, other=0.0)
     apart = tl.load(facts + sample * facts_width + 2)
     beside = tl.load(facts + sample * facts_width + 3)
-    my_code = row
-    if placed:
-        my_code = tl.load(code + sample * stride + tl.load(order + sample * total + row, mask=known, other=0), mask=known, other=0)
+    my_code = _cell(code, order, sample, total, stride, row, known, placed)
     found = tl.zeros((rows, columns), tl.int32)
     for step in range(begin * every, total, columns):
         column = step + tl.arange(0, columns)
         inside = column < total
         theirs = tl.load(inverse + sample * total + column, mask=inside, other=0.0)
-        their_code = column
-        if placed:
-            there = tl.load(order + sample * total + column, mask=inside, other=0)
-            their_code = tl.load(code + sample * stride + there, mask=inside, other=0)
+        their_code = _cell(code, order, sample, total, stride, column, inside, placed)
         asked = known[:, None] & inside[None, :] & (column[None, :] > row[:, None])
         product = tl.load(products + ((sample * total + row) * total)[:, None] + column[None, :], mask=asked, other=0.0)
         linked = _linked(product, theirs[None, :], mine[:, None], their_code[None, :], my_code[:, None], apart, beside, width, placed)
@@ -182,9 +183,7 @@ def _walk(
     fact = facts + sample * facts_width
     apart = tl.load(fact + 2)
     beside = tl.load(fact + 3)
-    cell = token
-    if placed:
-        cell = tl.load(code + sample * stride + place, mask=inside, other=0)
+    cell = _cell(code, order, sample, total, stride, token, inside, placed)
     waiting = (tl.load(dead + sample * total + token, mask=inside, other=1).to(tl.int32) ^ 1) & inside.to(tl.int32)
     chosen = (token < pivots).to(tl.int32)
     count = tl.sum(chosen, 0)
@@ -192,9 +191,7 @@ def _walk(
     while (count < n) & (best < total):
         row = tl.load(products + (sample * total + best) * total + token, mask=inside & (token > best), other=0.0)
         mine = tl.load(inverse + sample * total + best)
-        my_cell = best
-        if placed:
-            my_cell = tl.load(code + sample * stride + tl.load(order + sample * total + best))
+        my_cell = _cell(code, order, sample, total, stride, best, best < total, placed)
         linked = _linked(row, lengths, mine, cell, my_cell, apart, beside, width, placed)
         chosen = chosen | (token == best).to(tl.int32)
         waiting = waiting & ((linked == 0) & (token > best)).to(tl.int32)
