@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from biaskit.select.arguments import expect
-from biaskit.select.scores import Mode, relative_attention
+from biaskit.select.scores import Mode, debiased, relative_attention
 from biaskit.transfer import on_device
 
 
@@ -37,9 +37,4 @@ def relative_attention_many(attention: Tensor, prior: Tensor, *, strength: float
                 relative_attention(*pair, **settings)
 
     expect(torch.stack([torch.stack(torch.aminmax(values, dim=1)) for values in (attention, prior)]), look)
-    if mode == "uniform" or strength == 0:
-        return attention
-    if mode == "difference":
-        mass = attention.sum(1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
-        return attention / mass - strength * (prior / prior.sum(1, keepdim=True))
-    return attention / (prior**strength + eps)
+    return debiased(attention, prior, strength, mode, eps)

@@ -42,10 +42,16 @@ def relative_attention(attention: Tensor, prior: Tensor, *, strength: float = 1.
             raise BiaskitError(f"{name} has negative values", "pass probabilities or densities, not logits")
     if len(prior) and (not bool(prior.any()) or (eps == 0 and not bool(prior.all()))):
         raise BiaskitError("the prior is zero where it divides", "calibrate it again, or pass eps=1e-7")
+    return debiased(attention, prior, strength, mode, eps)
+
+
+def debiased(attention: Tensor, prior: Tensor, strength: float, mode: Mode, eps: float) -> Tensor:
+    """The formula of `relative_attention` alone, over the last dimension of arguments that were checked."""
     if mode == "uniform" or strength == 0:
         return attention
     if mode == "difference":
-        return attention / attention.sum().clamp_min(torch.finfo(torch.float32).tiny) - strength * (prior / prior.sum())
+        mass = attention.sum(-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+        return attention / mass - strength * (prior / prior.sum(-1, keepdim=True))
     return attention / (prior**strength + eps)
 
 
