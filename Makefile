@@ -30,7 +30,7 @@ SEED ?= 0
 ARCHITECTURE ?= llava
 OUT ?= demo-model$(if $(filter-out llava,$(ARCHITECTURE)),-$(ARCHITECTURE))$(if $(filter-out 0,$(SEED)),-$(SEED))
 demo-model: setup
-	$(RUN) $(BIN)/python -m biaskit.demo.train --architecture $(ARCHITECTURE) --out $(OUT) --seed $(SEED)
+	$(RUN) $(BIN)/python -m biaskit.demo.training.train --architecture $(ARCHITECTURE) --out $(OUT) --seed $(SEED)
 
 test: setup
 	$(RUN) $(BIN)/python -m pytest -n $(JOBS) $(TESTS)

@@ -6,8 +6,9 @@ copies go through page-locked memory, and several results come back together, fo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -69,3 +70,49 @@ def fetch(results: Sequence[Tensor]) -> list[NDArray[Any]]:
 def active(device: torch.device) -> AbstractContextManager[Any]:
     """Make a device the one that kernels are launched on."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+Look = Callable[[NDArray[Any]], None]
+"""Looks at numbers and raises an error if it does not like them."""
+
+
+_held: ContextVar[list[tuple[Tensor, Look]] | None] = ContextVar("held", default=None)  # checks to be made with the next results
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Put off checks of numbers on a device until results are read by `settle`, in the same wait; what is left is read at the end."""
+    if _held.get() is not None:
+        yield
+        return
+    token = _held.set([])
+    try:
+        yield
+        if _held.get():
+            settle(())
+    finally:
+        _held.reset(token)
+
+
+def expect(numbers: Tensor, look: Look) -> None:
+    """Have numbers of a device looked at, now or with the next results: see `deferred`."""
+    held = _held.get()
+    if held is None:
+        look(fetch([numbers])[0])
+    else:
+        held.append((numbers, look))
+
+
+def settle(results: Sequence[Tensor]) -> list[NDArray[Any]]:
+    """Return results of a device, for one wait, and make the checks that were put off; they raise their errors."""
+    held = _held.get() or []
+    checks = list(held)
+    held.clear()
+    found = fetch([*results, *(numbers for numbers, _ in checks)])
+    token = _held.set(None)  # whoever looks may look closer, at once
+    try:
+        for (_, look), numbers in zip(checks, found[len(results) :], strict=True):
+            look(numbers)
+    finally:
+        _held.reset(token)
+    return found[: len(results)]

@@ -178,3 +178,12 @@ def resample(values: Array, rows: int, cols: int) -> NDArray[np.float64]:
         return values
     result: NDArray[np.float64] = _interpolation(r, rows) @ values @ _interpolation(c, cols).T
     return result
+
+
+def overlap(one: Box, other: Box) -> float:
+    """Return the intersection over union of two boxes; 0 where either is turned inside out."""
+    wide, high = min(one[2], other[2]) - max(one[0], other[0]), min(one[3], other[3]) - max(one[1], other[1])
+    if wide <= 0 or high <= 0:
+        return 0.0
+    inside = wide * high
+    return inside / ((one[2] - one[0]) * (one[3] - one[1]) + (other[2] - other[0]) * (other[3] - other[1]) - inside)

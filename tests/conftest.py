@@ -42,5 +42,5 @@ def interpreter() -> None:
 def as_on_a_device(interpreter: None) -> Iterator[None]:
     """Tensors on the CPU take the ways of a device."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("biaskit.transfer._pretend", True)
+        patched.setattr("biaskit.device._pretend", True)
         yield

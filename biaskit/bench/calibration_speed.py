@@ -15,18 +15,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from biaskit.attention import check_layers, decoder, last_rows
 from biaskit.bench.clock import PeakMemory, Timing, host_clock
 from biaskit.bench.pictures import Pictures
 from biaskit.bench.table import markdown
 from biaskit.bench.workload import on_device
-from biaskit.calibration import calibrate
+from biaskit.calibration.moments import Moments
+from biaskit.calibration.prompts import PROMPT
+from biaskit.calibration.run import calibrate
+from biaskit.engine.attention import last_rows
 from biaskit.errors import CalibrationError
-from biaskit.families.load import Loaded
+from biaskit.families.checkpoints.decoder import check_layers, decoder
+from biaskit.families.checkpoints.load import Loaded
 from biaskit.images.base import ImageSource
-from biaskit.moments import Moments
-from biaskit.prior import PlaneStats
-from biaskit.prompts import PROMPT
+from biaskit.prior.value import PlaneStats
 
 Say = Callable[[str], None]
 

@@ -13,7 +13,7 @@ import torch
 from biaskit.bench.prefill import Plan, measure
 from biaskit.bench.table import markdown
 from biaskit.bench.workload import cells
-from biaskit.families.load import Loaded
+from biaskit.families.checkpoints.load import Loaded
 
 QUANTITIES = {
     "prefill_ms": "prefill (ms)",

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from biaskit.apply import prune
 from biaskit.bench.clock import Clock, PeakMemory, Timing
 from biaskit.bench.probes import Probes
 from biaskit.bench.workload import Cell, dims, n_text, on_device, prompts
-from biaskit.decisions import Pruning
-from biaskit.families.load import Loaded
-from biaskit.flops import FORMULAS, cache_bytes, ceiling, mean_tokens, prefill_cost
+from biaskit.engine.decisions import Pruning
+from biaskit.engine.prune import prune
+from biaskit.families.checkpoints.flops import FORMULAS, cache_bytes, ceiling, mean_tokens, prefill_cost
+from biaskit.families.checkpoints.load import Loaded
 
 Say = Callable[[str], None]
 

@@ -14,8 +14,8 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from biaskit.attention import decoder
 from biaskit.bench.clock import Clock
+from biaskit.families.checkpoints.decoder import decoder
 
 DECISION = ("layout", "row", "narrow", "report")
 """Parts of the decision; each is the time between the marks NAME and NAME.end."""

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from biaskit.bench.report import command, describe
 from biaskit.bench.report import write as write_files
-from biaskit.figure_file import FAINT, STYLE, write_figure
+from biaskit.figures.style import FAINT, STYLE, write_figure
 
 
 def markdown(report: Mapping[str, Any]) -> str:

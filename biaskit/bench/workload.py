@@ -8,15 +8,15 @@ from typing import Any
 
 from torch import Tensor
 
-from biaskit.attention import decoder_config
 from biaskit.bench.pictures import Pictures
-from biaskit.bench.random_weights import flat_prior
+from biaskit.calibration.prompts import PROMPT
 from biaskit.errors import BiaskitError
 from biaskit.families import Prepared
-from biaskit.families.load import Loaded
-from biaskit.flops import Dims
-from biaskit.prior import Prior
-from biaskit.prompts import PROMPT
+from biaskit.families.checkpoints.decoder import decoder_config
+from biaskit.families.checkpoints.flops import Dims
+from biaskit.families.checkpoints.load import Loaded
+from biaskit.families.checkpoints.random_weights import flat_prior
+from biaskit.prior.value import Prior
 from biaskit.pruners import Pruner, get_pruner
 
 
@@ -35,7 +35,7 @@ class Cell:
         return () if self.pruner is None else tuple(stage.layer for stage in self.pruner.stages())
 
     def visual(self, n_visual: int) -> list[tuple[int, int]]:
-        """Return (first layer, visual tokens) for `biaskit.flops`."""
+        """Return (first layer, visual tokens) for `biaskit.families.checkpoints.flops`."""
         found = {0: n_visual}
         for stage in () if self.pruner is None else self.pruner.stages():
             found[stage.layer] = stage.tokens(n_visual)

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
-import threading
-import time
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import torch
 from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-from transformers import PreTrainedModel
+from torch.utils.data import Dataset
 
-from biaskit.attention import prefill, record_attention
 from biaskit.errors import BiaskitError, CalibrationError, ImageSkipped
 from biaskit.families import ModelFamily, Prepared
+from biaskit.families.checkpoints.ahead import ahead
 from biaskit.images.base import ImageSource
 
 Task = tuple[int, int]
@@ -127,40 +120,6 @@ class Preprocessor(Dataset[Batch]):
         return self._together(images) if images else None
 
 
-def default_workers(local_processes: int, gpu: bool) -> int:
-    """Return how many cores to spend on preprocessing: half of them beside a GPU, one beside a model on the CPU."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(16, cores // (2 * local_processes))) if gpu else 1
-
-
-def _depend(worker: int) -> None:
-    """Leave Ctrl-C to the main process, and die with it: a worker that waits to hand over a batch would outlive a killed one for ever."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _unchanged(batch: Any) -> Any:
-    return batch
-
-
-class Ready(Protocol):
-    """What a dataset for `ahead` holds: `error` is what stops everything, for exceptions do not cross processes whole."""
-
-    @property
-    def error(self) -> BiaskitError | None:
-        """What went wrong, if anything."""
-
-
-R = TypeVar("R", bound=Ready)
-
-
 def feed(preprocessor: Preprocessor, tasks: Sequence[Task], *, workers: int, pin: bool) -> Iterator[Batch]:
     """Yield the batches of `tasks` in order, as `ahead` does.
 
@@ -173,64 +132,6 @@ def feed(preprocessor: Preprocessor, tasks: Sequence[Task], *, workers: int, pin
     """
     preprocessor.tasks = tuple(tasks)
     return ahead(preprocessor, workers=workers, pin=pin, error=CalibrationError)
-
-
-def ahead(dataset: Dataset[R], *, workers: int, pin: bool, error: type[BiaskitError] = BiaskitError) -> Iterator[R]:
-    """Yield the items of a dataset in order. At most two items a worker wait in memory.
-
-    Args:
-        workers: processes that run ahead of the model; 0 prepares in this process.
-        pin: put the tensors into pinned memory. error: raised when the workers die.
-
-    Raises:
-        BiaskitError: an item has an error.
-        error: the workers were killed, or ran out of shared memory.
-    """
-    more: dict[str, Any] = {"prefetch_factor": 2, "multiprocessing_context": "fork" if sys.platform == "linux" else "spawn"}
-    with warnings.catch_warnings():  # how many workers is the user's choice
-        warnings.filterwarnings("ignore", message="This DataLoader will create")
-        loader: Iterable[R] = DataLoader(
-            dataset,
-            batch_size=None,
-            num_workers=workers,
-            collate_fn=_unchanged,
-            pin_memory=pin,
-            worker_init_fn=_depend,
-            **(more if workers else {}),
-        )
-    try:
-        for item in loader:
-            if item.error is not None:
-                raise item.error
-            yield item
-    except RuntimeError as found:
-        if "DataLoader worker" not in str(found):
-            raise
-        raise error(
-            f"the preprocessing workers died: {str(found).splitlines()[0]}",
-            "the state is kept; go on with fewer --workers or a smaller --batch-size (0 workers use no shared memory)",
-        ) from found
-
-
-def attended(
-    model: PreTrainedModel, batches: Iterable[Batch], layers: Sequence[int], *, per_head: bool
-) -> Iterator[tuple[Batch, NDArray[Any] | None]]:
-    """Yield each batch with its attention rows [L, B, (heads,) S], or None if none of its images is usable.
-
-    The model runs one batch ahead of whoever counts the rows, and rows leave a GPU as soon as they are there, so that it does not wait for
-    the host.
-
-    Raises:
-        CalibrationError: the GPU ran out of memory.
-    """
-    waiting: tuple[Batch, _Leaving | None] | None = None
-    for batch in batches:
-        rows = None if batch.prepared is None else _Leaving(_attend(model, batch.prepared.inputs, layers, per_head=per_head))
-        if waiting is not None:
-            yield waiting[0], None if waiting[1] is None else waiting[1].numpy()
-        waiting = (batch, rows)
-    if waiting is not None:
-        yield waiting[0], None if waiting[1] is None else waiting[1].numpy()
 
 
 class _Leaving:
@@ -249,15 +150,3 @@ class _Leaving:
             self.event.synchronize()
         array: NDArray[Any] = self.host.numpy()
         return array
-
-
-@torch.inference_mode()
-def _attend(model: PreTrainedModel, inputs: Mapping[str, Tensor], layers: Sequence[int], *, per_head: bool) -> Tensor:
-    device = model.get_input_embeddings().weight.device
-    moved = {name: value.to(device, non_blocking=True) for name, value in inputs.items()}
-    try:
-        with record_attention(model, layers, per_head=per_head, stop=True) as found:
-            prefill(model, moved)
-    except torch.OutOfMemoryError as error:
-        raise CalibrationError("the GPU ran out of memory", "the state is kept; go on with a smaller --batch-size") from error
-    return torch.stack([found[layer].to(found[layers[-1]].device) for layer in layers])

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biaskit.grid import Layout, resample
-from biaskit.prior import PlaneStats
+from biaskit.prior.value import PlaneStats
 
 if TYPE_CHECKING:
     from typing import Self

@@ -36,8 +36,8 @@ def _pope() -> list[str]:
 
 def _scenes(task: str) -> Callable[[], list[str]]:
     def questions() -> list[str]:
-        from biaskit.demo.held_out import question_about
-        from biaskit.demo.scenes import draw_scene
+        from biaskit.images.scenes.draw import draw_scene
+        from biaskit.images.scenes.held_out import question_about
 
         return [question_about(draw_scene(0, i, "photo").things, task, 0, i).text for i in range(100)]
 

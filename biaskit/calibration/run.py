@@ -15,17 +15,20 @@ import torch
 import transformers
 
 from biaskit import __version__
-from biaskit.attention import check_layers, decoder_config
+from biaskit.calibration.attend import attended
+from biaskit.calibration.feed import Preprocessor, Skip, Task, feed
+from biaskit.calibration.moments import GROUPS, Moments
+from biaskit.calibration.prompts import PROMPT
+from biaskit.calibration.ranks import Ranks
+from biaskit.calibration.state import Ledger, load_state, save_state
 from biaskit.errors import CalibrationError
-from biaskit.families.load import Loaded, load_model
-from biaskit.feed import Preprocessor, Skip, Task, attended, default_workers, feed
+from biaskit.families.checkpoints.ahead import default_workers
+from biaskit.families.checkpoints.decoder import check_layers, decoder_config
+from biaskit.families.checkpoints.load import Loaded, load_model
+from biaskit.files import uninterrupted
 from biaskit.images import ImageSource, open_source
 from biaskit.images.base import order
-from biaskit.moments import GROUPS, Moments
-from biaskit.prior import Prior
-from biaskit.prompts import PROMPT
-from biaskit.ranks import Ranks
-from biaskit.resume import Ledger, load_state, save_state, uninterrupted
+from biaskit.prior.value import Prior
 
 SAMPLES = 1000
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import signal
 import struct
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from biaskit.calibration.feed import Skip, Task
+from biaskit.calibration.moments import Moments
 from biaskit.errors import CalibrationError
-from biaskit.feed import Skip, Task
-from biaskit.moments import Moments
-from biaskit.prior_format import write_file
+from biaskit.files import write_file
 
 
 @dataclass
@@ -69,22 +66,6 @@ class Ledger:
         if values["aborted"]:
             todo, failed = [(skip.slot, skip.index) for skip in failed] + (todo or []), []
         return cls(todo, failed, history)
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back until the block is done, so that an image is counted wholly or not at all."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
-        yield
-        return
-    waiting: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: waiting.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if waiting:
-        signal.raise_signal(signal.SIGINT)
 
 
 def save_state(path: Path, settings: Mapping[str, Any], ledger: Ledger, moments: Moments) -> None:

@@ -10,7 +10,7 @@ import typer
 from biaskit.cli.bench_select import select
 
 if TYPE_CHECKING:
-    from biaskit.families.load import Loaded
+    from biaskit.families.checkpoints.load import Loaded
 
 app = typer.Typer(help="Time pruned prefill, calibration and selection beside their baselines.")
 
@@ -173,11 +173,11 @@ def _model(name: str, random_weights: bool, shrink: str, device: str, dtype: str
     from biaskit.cli.calibrate import say
 
     if not random_weights:
-        from biaskit.families.load import load_model
+        from biaskit.families.checkpoints.load import load_model
 
         return load_model(name, device=device, dtype=dtype, attention=attention, say=say)
-    from biaskit.bench.random_weights import random_model
-    from biaskit.families.device import find_device
+    from biaskit.families.checkpoints.device import find_device
+    from biaskit.families.checkpoints.random_weights import random_model
 
     chosen = ("full" if find_device(device) != "cpu" else "256x8") if shrink == "auto" else shrink
     if chosen != shrink:
@@ -191,9 +191,9 @@ def _model(name: str, random_weights: bool, shrink: str, device: str, dtype: str
 
 def _finish(name: str, found: dict[str, Any], text: str, loaded: Loaded, out: Path | None, as_json: bool) -> None:
     """Print and write a result with everything it depends on."""
-    from biaskit.attention import decoder_config
     from biaskit.bench.clock import machine
     from biaskit.bench.report import command, describe, dump, write
+    from biaskit.families.checkpoints.decoder import decoder_config
 
     config, where = decoder_config(loaded.model), machine(loaded.model.device)
     facts = {

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from biaskit.calibration import Progress
-    from biaskit.families.load import Loaded
-    from biaskit.prior import Prior
+    from biaskit.calibration.run import Progress
+    from biaskit.families.checkpoints.load import Loaded
+    from biaskit.prior.value import Prior
 
 
 def calibrate(
@@ -58,8 +58,8 @@ def calibrate(
     Can be stopped at any moment: the same command goes on where it was. Under torchrun the images are shared out over the processes.
     """
     from biaskit.errors import CalibrationError
-    from biaskit.families.catalog import resolve
-    from biaskit.prior_format import check_writable
+    from biaskit.families.checkpoints.catalog import resolve
+    from biaskit.files import check_writable
 
     place = resolve(model)
     target = out or Path(f"{model if not place.local and '/' not in model else place.name.split('/')[-1]}.safetensors")
@@ -69,7 +69,7 @@ def calibrate(
         raise CalibrationError(f"{target} exists", "choose another --out, or overwrite it with --force")
     wanted = _layers(layers)
 
-    from biaskit.prompts import read_prompts
+    from biaskit.calibration.prompts import read_prompts
 
     prompts = read_prompts(prompt or [])
 
@@ -78,8 +78,8 @@ def calibrate(
     source = open_source(data, coco_root=coco_root, split=split, n=samples, seed=seed)
     say(f"data {data}: {len(source)} images")
 
-    from biaskit.calibration import calibrate as run
-    from biaskit.families.load import load_model
+    from biaskit.calibration.run import calibrate as run
+    from biaskit.families.checkpoints.load import load_model
 
     loaded = load_model(model, device=device, dtype=dtype, attention=attention, revision=revision, say=say, layers=wanted)
     if partial.exists() and not restart:
@@ -158,7 +158,7 @@ class Bar:
 def _summary(prior: Prior, target: Path, loaded: Loaded, as_json: bool) -> None:
     import os
 
-    from biaskit.bias import report
+    from biaskit.prior.bias.report import report
 
     if int(os.environ.get("RANK", "0")):
         return

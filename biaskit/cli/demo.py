@@ -18,7 +18,7 @@ def demo(
 ) -> None:
     """Calibrate the embedded model, draw its bias, and ask it where things are, with and without pruning."""
     from biaskit.errors import BiaskitError
-    from biaskit.families.catalog import EMBEDDED
+    from biaskit.families.checkpoints.catalog import EMBEDDED
     from biaskit.registry import did_you_mean
 
     if model not in EMBEDDED:
@@ -29,7 +29,7 @@ def demo(
 
     from biaskit.cli.calibrate import say
     from biaskit.demo.run import LAYERS, RETENTION, run, table, verdict
-    from biaskit.families.load import load_model
+    from biaskit.families.checkpoints.load import load_model
 
     loaded = load_model(model, device="cpu", say=say)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())

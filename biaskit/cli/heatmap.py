@@ -27,11 +27,11 @@ def heatmap(
     names = None if labels is None else labels.split(",")
     path = out if out is not None else Path(f"{Path(priors[0]).name.removesuffix('.safetensors')}-heatmap.png")
     # heavy imports only once the arguments make sense
-    from biaskit.bias import report
-    from biaskit.figure_file import check_out
-    from biaskit.panels import shown_planes
-    from biaskit.plots import heatmap as draw
-    from biaskit.store import load_prior
+    from biaskit.figures.heatmap import heatmap as draw
+    from biaskit.figures.panels import shown_planes
+    from biaskit.figures.style import check_out
+    from biaskit.prior.bias.report import report
+    from biaskit.prior.store import load_prior
 
     check_out(path, force)
     loaded = [load_prior(name) for name in priors]

@@ -14,7 +14,7 @@ app = typer.Typer(help="Model families and checkpoints.", no_args_is_help=True)
 def show_list(as_json: Annotated[bool, typer.Option("--json", help="Report as JSON on stdout.")] = False) -> None:
     """List the short names and the supported model types."""
     from biaskit.families import families
-    from biaskit.families.catalog import CHECKPOINTS, EMBEDDED
+    from biaskit.families.checkpoints.catalog import CHECKPOINTS, EMBEDDED
 
     if as_json:
         print(
@@ -56,7 +56,7 @@ def inspect(
         raise typer.BadParameter(f"{size!r}: write WIDTHxHEIGHT, such as 640x480", param_hint="--size")
     from PIL import Image
 
-    from biaskit.families.load import read_checkpoint
+    from biaskit.families.checkpoints.load import read_checkpoint
 
     place, family, config, processor = read_checkpoint(model, revision)
     prepared = family.prepare(processor, config, [[Image.new("RGB", (int(width), int(height)))]], ["Describe the image."])

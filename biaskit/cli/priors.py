@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
-    from biaskit.prior import Prior
+    from biaskit.prior.value import Prior
 
 app = typer.Typer(help="List, inspect, compare and exchange priors.", no_args_is_help=True)
 
@@ -45,7 +45,7 @@ def _summary(prior: Prior) -> dict[str, Any]:
 def list_(as_json: AsJson = False) -> None:
     """List the priors in ./priors and those that come with biaskit."""
     from biaskit.cli.priors_text import print_list, printable
-    from biaskit.store import folders, list_priors
+    from biaskit.prior.store import folders, list_priors
 
     found = list_priors()
     if as_json:
@@ -66,9 +66,9 @@ def list_(as_json: AsJson = False) -> None:
 @app.command()
 def show(prior: PriorArgument, layer: LayerOption = None, plane: PlaneOption = None, hub: Hub = False, as_json: AsJson = False) -> None:
     """Show where a prior comes from, and what bias it holds, with confidence intervals over images."""
-    from biaskit.bias import convergence, report
-    from biaskit.exchange import narrow
-    from biaskit.store import load_prior
+    from biaskit.prior.bias.report import convergence, report
+    from biaskit.prior.exchange import narrow
+    from biaskit.prior.store import load_prior
 
     value = narrow(load_prior(prior, hub=hub), layer, plane)
     bias, settled = report(value), convergence(value)
@@ -89,7 +89,7 @@ def verify(
     """Check that prior files are whole and make sense; exit 1 if any is not."""
     from biaskit.cli.priors_text import printable
     from biaskit.errors import PriorError
-    from biaskit.store import load_prior
+    from biaskit.prior.store import load_prior
 
     rows = []
     for name in priors:
@@ -120,13 +120,13 @@ def diff(
     as_json: AsJson = False,
 ) -> None:
     """Compare two priors: the maps they share (each scaled to mean 1), and their metadata."""
-    from biaskit.bias import compare
-    from biaskit.store import load_prior
+    from biaskit.prior.bias.report import compare
+    from biaskit.prior.store import load_prior
 
     first, second = load_prior(a, hub=hub), load_prior(b, hub=hub)
     maps = compare(first, second)
     if out is not None:
-        from biaskit.side_by_side import side_by_side
+        from biaskit.figures.side_by_side import side_by_side
 
         names = Path(a).name.removesuffix(".safetensors"), Path(b).name.removesuffix(".safetensors")
         side_by_side(first, second, names=names, out=out, force=force)
@@ -188,7 +188,7 @@ def import_(
         numbers = [int(text) for text in layers.split(",")]
     except ValueError:
         raise typer.BadParameter(f"{layers!r} is not a whole number, or several with commas", param_hint="--layer") from None
-    from biaskit.exchange import import_prior
+    from biaskit.prior.exchange import import_prior
 
     prior = import_prior(
         path, as_=as_, model_type=model_type, layer=numbers, rows=rows, cols=cols,
@@ -212,8 +212,8 @@ def export(
     force: Force = False,
 ) -> None:
     """Write a prior as .npy (one plane's mean), .pt (a dict of tensors) or .json (everything)."""
-    from biaskit.exchange import export_prior
-    from biaskit.store import load_prior
+    from biaskit.prior.exchange import export_prior
+    from biaskit.prior.store import load_prior
 
     value = load_prior(prior, hub=hub)
     export_prior(value, out, layer=layer, plane=plane, force=force)

@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from biaskit.bias import BiasReport
-    from biaskit.prior import Prior
-    from biaskit.store import Found
+    from biaskit.prior.bias.report import BiasReport
+    from biaskit.prior.store import Found
+    from biaskit.prior.value import Prior
 
 PIPE_WIDTH = 160  # columns where stdout is not a terminal, so that rows stay whole lines for grep
 PER_TABLE = 3  # maps side by side in a metrics table: fits 80 columns

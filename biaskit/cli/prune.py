@@ -10,8 +10,8 @@ import typer
 
 if TYPE_CHECKING:
     from biaskit.families import Prepared
-    from biaskit.families.load import Loaded
-    from biaskit.prior import Prior
+    from biaskit.families.checkpoints.load import Loaded
+    from biaskit.prior.value import Prior
     from biaskit.pruners import Pruner
 
 
@@ -47,15 +47,15 @@ def prune(
     if prior is None and any(name.endswith("+prior") for name in names):
         raise typer.BadParameter(f"{compare}: +prior needs --prior", param_hint="--compare")
     if overlay is not None:
-        from biaskit.figure_file import check_out
+        from biaskit.figures.style import check_out
 
         check_out(overlay, force)
 
     from biaskit.cli.calibrate import say
-    from biaskit.families.load import load_model, read_checkpoint
+    from biaskit.families.checkpoints.load import load_model, read_checkpoint
     from biaskit.images.decode import decode
+    from biaskit.prior.store import load_prior
     from biaskit.pruners import get_pruner
-    from biaskit.store import load_prior
 
     picture = decode(_bytes(image), image.name)
     bias = None if prior is None else load_prior(prior)
@@ -77,8 +77,8 @@ def prune(
     for name, method, used in runs:
         rows.append({"name": name, **_answer(loaded, prepared, method, used, max_new_tokens, seed)})
     if overlay is not None:
-        from biaskit.overlay import Kept
-        from biaskit.overlay import overlay as draw
+        from biaskit.figures.overlay import Kept
+        from biaskit.figures.overlay import overlay as draw
 
         panels = [Kept(row["method"], row["kept"], row["answer"]) for row in rows[1:]]
         draw(picture, prepared.layouts[0], panels, out=overlay, title=prompt, force=force)
@@ -112,7 +112,7 @@ def _bytes(path: Path) -> bytes:
 
 def _parameters(words: list[str]) -> dict[str, Any]:
     """Read NAME=VALUE; values are JSON where they can be (0.5, true, null), else text."""
-    from biaskit.validation.cells import read_value
+    from biaskit.validation.ask.methods import read_value
 
     found: dict[str, Any] = {}
     for word in words:
@@ -127,8 +127,8 @@ def _answer(loaded: Loaded, prepared: Prepared, pruner: Pruner, prior: Prior | N
     """Generate greedily with one method; return its answer and accounting."""
     import torch
 
-    from biaskit.apply import prune as pruned
     from biaskit.cli.calibrate import say
+    from biaskit.engine.prune import prune as pruned
 
     device = loaded.model.get_input_embeddings().weight.device
     inputs = {

@@ -21,8 +21,8 @@ def scenes(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from biaskit.demo.scene_files import write_scenes
-    from biaskit.demo.scene_source import SceneSource
+    from biaskit.images.scenes.files import write_scenes
+    from biaskit.images.scenes.source import SceneSource
 
     source = SceneSource(n, seed, placement)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from biaskit.studies.conditions import Condition
-    from biaskit.studies.transfer import Asking, Study
+    from biaskit.validation.studies.conditions import Condition
+    from biaskit.validation.studies.transfer import Asking, Study
 
 app = typer.Typer(help="Study priors: transfer, number of images, pictures without content.", no_args_is_help=True)
 
@@ -49,9 +49,9 @@ def transfer(
     as_json: AsJson = False,
 ) -> None:
     """Calibrate under several prompts, image sets, sizes or models (repeat one of these options), compare the priors, and swap them."""
-    from biaskit.prompts import PROMPT
-    from biaskit.studies.conditions import conditions
-    from biaskit.studies.transfer import Asking
+    from biaskit.calibration.prompts import PROMPT
+    from biaskit.validation.studies.conditions import conditions
+    from biaskit.validation.studies.transfer import Asking
 
     axis, group = conditions(model, data, prompt or [PROMPT], [_size(text) for text in size or []])
     asking = Asking(tuple(task or ()), questions, pruner, retention, layer)
@@ -79,8 +79,8 @@ def content_free(
     as_json: AsJson = False,
 ) -> None:
     """Calibrate on pictures without content, and see how far they stand in for a prior from images."""
-    from biaskit.studies.conditions import MEAN, conditions
-    from biaskit.studies.transfer import Asking
+    from biaskit.validation.studies.conditions import MEAN, conditions
+    from biaskit.validation.studies.transfer import Asking
 
     sources = [data, *(f"{MEAN}{data}" if word == "mean" else word for word in blank.split(","))]
     axis, group = conditions([model], sources, [prompt])
@@ -104,10 +104,10 @@ def enough(
     """Find how many calibration images are enough, from one pass over them."""
     from biaskit.cli.calibrate import _layers, say
     from biaskit.cli.folder import made
-    from biaskit.families.load import load_model
-    from biaskit.studies.conditions import Condition, described, prior_of
-    from biaskit.studies.enough import needed, settle
-    from biaskit.studies.enough_figure import draw_enough
+    from biaskit.families.checkpoints.load import load_model
+    from biaskit.validation.studies.conditions import Condition, described, prior_of
+    from biaskit.validation.studies.enough import needed, settle
+    from biaskit.validation.studies.enough_figure import draw_enough
 
     made(out)
     condition = Condition("prior", model, data, prompt)
@@ -152,8 +152,8 @@ def _run(
     """Do a study of transfer, write it down and print it."""
     from biaskit.cli.calibrate import _layers
     from biaskit.cli.folder import made
-    from biaskit.studies.transfer import transfer as run
-    from biaskit.studies.transfer_figure import draw_transfer
+    from biaskit.validation.studies.transfer import transfer as run
+    from biaskit.validation.studies.transfer_figure import draw_transfer
 
     wanted = _layers(layers) or "all"
     with _Bars() as bars:

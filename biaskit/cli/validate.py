@@ -15,10 +15,10 @@ from biaskit.cli import validate_analyse
 from biaskit.cli.validate_report import published, report
 
 if TYPE_CHECKING:
-    from biaskit.prior import Prior
+    from biaskit.prior.value import Prior
     from biaskit.tasks import Task
-    from biaskit.validation.cells import Grid
-    from biaskit.validation.runner import Progress, Validation
+    from biaskit.validation.ask.methods import Grid
+    from biaskit.validation.ask.runner import Progress, Validation
 
 app = typer.Typer(help="Does debiasing help? Ask a model with and without pruning, and keep every answer.", invoke_without_command=True)
 
@@ -84,15 +84,15 @@ def validate(
         raise typer.BadParameter("is needed", param_hint=", ".join(missing))
 
     from biaskit.cli.calibrate import say
-    from biaskit.families.load import load_model, read_checkpoint
+    from biaskit.families.checkpoints.load import load_model, read_checkpoint
 
     grid = _grid(_words(pruner), retention, layer, preset, prior or [], sweep or [], ablation)
     _, _, config, _ = read_checkpoint(model, revision)
     grid.cells(config)  # refuses what cannot work before anything large is touched
     tasks = _tasks(_words(task), data or [], images or [], limit)
 
-    from biaskit.kept import Analysis
-    from biaskit.validation.runner import validate as run
+    from biaskit.validation.ask.observe import Analysis
+    from biaskit.validation.ask.runner import validate as run
 
     loaded = load_model(model, device=device, dtype=dtype, attention=attention, revision=revision, say=say)
     bar = Bar()
@@ -119,8 +119,8 @@ def _words(given: list[str] | None) -> list[str]:
 def _grid(
     methods: list[str], retention: str, layer: int | None, preset: str | None, priors: list[str], sweeps: list[str], ablation: bool
 ) -> Grid:
-    from biaskit.store import load_prior
-    from biaskit.validation.cells import Grid, read_retention, read_value
+    from biaskit.prior.store import load_prior
+    from biaskit.validation.ask.methods import Grid, read_retention, read_value
 
     found: dict[str, Prior] = {}
     for text in priors:
@@ -146,7 +146,7 @@ def _named(text: str, default: str) -> tuple[str, str]:
 
 def _tasks(words: list[str], data: list[str], images: list[str], limit: int | None) -> dict[str, Task]:
     """Open the tasks."""
-    from biaskit.validation.plan import opened
+    from biaskit.validation.ask.plan import opened
 
     places: list[dict[str, str]] = []
     for given, option in ((data, "--data"), (images, "--images")):

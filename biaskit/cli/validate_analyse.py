@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from biaskit.selections import Selections
+    from biaskit.validation.selections import Selections
 
 MEASURES = ("importance", "importance_debiased", "hopkins", "nearest_feature", "spacing", "coverage")
 
@@ -26,7 +26,7 @@ def analyse(
     """Measure kept sets: importance retained, Hopkins statistic, spacing, coverage of the object; draw Pareto plot and overlaps."""
     from biaskit.cli.folder import made
     from biaskit.errors import BiaskitError
-    from biaskit.selections import overlap_matrix, pareto, read_selections
+    from biaskit.validation.selections import overlap_matrix, pareto, read_selections
 
     found = read_selections(directory)
     folder = made(out or directory)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from biaskit.report.contents import Report
-    from biaskit.report.published import Row
+    from biaskit.validation.report.contents import Report
+    from biaskit.validation.report.published import Row
 
 
 def report(
@@ -26,10 +26,10 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print all numbers as JSON.")] = False,
 ) -> None:
     """Report a run: tables with intervals and paired tests, figures, and one page of HTML; says whether debiasing helps."""
-    from biaskit.report.contents import Report
-    from biaskit.report.results import Settings
-    from biaskit.report.run_files import read_run
-    from biaskit.report.write import FORMATS, check_interval, check_report_out, write_report
+    from biaskit.validation.report.analyse import Settings
+    from biaskit.validation.report.contents import Report
+    from biaskit.validation.report.write import FORMATS, check_interval, check_report_out, write_report
+    from biaskit.validation.results.read import read_run
 
     chosen = FORMATS if formats == "all" else tuple(dict.fromkeys(word.strip() for word in formats.split(",") if word.strip()))
     place = out if out is not None else folder / "report"
@@ -48,7 +48,7 @@ def _print(found: Report) -> None:
     """Warnings to stderr; the averages (or the scores) and the conclusion to stdout."""
     from rich.console import Console
 
-    from biaskit.report.tables import average_table, score_table
+    from biaskit.validation.report.tables import average_table, score_table
 
     for warning in found.warnings:
         typer.echo(f"warning: {warning}", err=True)
@@ -77,8 +77,8 @@ def published(
 ) -> None:
     """Show the tables that the D2Pruner and IDPruner papers print, with what is wrong with them."""
     from biaskit.errors import BiaskitError
-    from biaskit.report.published import benchmark, benchmarks, recomputed_average, rows, sources, table_title
-    from biaskit.report.published import published as find
+    from biaskit.validation.report.published import benchmark, benchmarks, recomputed_average, rows, sources, table_title
+    from biaskit.validation.report.published import published as find
 
     found = find(model, task)
     if not found:

@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from biaskit.apply import prune
-from biaskit.bias import compare
-from biaskit.calibration import Progress, calibrate
-from biaskit.demo.evaluate import answers_of
-from biaskit.demo.held_out import NEW_TOKENS, SEED, interval, iou_of, question_about
-from biaskit.demo.scenes import draw_scene
-from biaskit.families.load import Loaded
+from biaskit.calibration.prompts import PROMPT, read_prompts
+from biaskit.calibration.run import Progress, calibrate
+from biaskit.demo.training.evaluate import answers_of
+from biaskit.engine.prune import prune
+from biaskit.families.checkpoints.load import Loaded
+from biaskit.figures.heatmap import heatmap
 from biaskit.images import open_source
-from biaskit.plots import heatmap
-from biaskit.prior import Prior
-from biaskit.prompts import PROMPT, read_prompts
+from biaskit.images.scenes.draw import draw_scene
+from biaskit.images.scenes.held_out import NEW_TOKENS, SEED, interval, iou_of, question_about
+from biaskit.prior.bias.report import compare
+from biaskit.prior.value import Prior
 from biaskit.pruners import Pruner, get_pruner
 
 LAYERS = (1, 5)

@@ -17,27 +17,11 @@ from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from biaskit.errors import ModelError
+from biaskit.families.checkpoints.decoder import check_layers, decoder
 
 
 class _Stop(Exception):
     """Ends the forward pass after the last wanted layer."""
-
-
-def decoder(model: PreTrainedModel) -> Any:
-    """Return the language model (a module) that holds the decoder layers.
-
-    Raises:
-        ModelError: the model has no decoder with `layers` whose attention can be read.
-    """
-    found: Any = model.get_decoder()
-    if not isinstance(getattr(found, "layers", None), nn.ModuleList) or not hasattr(found.layers[0], "self_attn"):
-        raise ModelError(f"{type(model).__name__} has no decoder layers with self-attention", "biaskit models list names what is supported")
-    return found
-
-
-def decoder_config(model: PreTrainedModel) -> Any:
-    """Return the language model's config."""
-    return decoder(model).config
 
 
 def _allowed(mask: Any, rows: Tensor | None, length: int, batch: int) -> Tensor | None:
@@ -136,18 +120,6 @@ def record_attention(
 
     with watch_attention(model, layers, keep, rows=rows), suppress(_Stop):
         yield found
-
-
-def check_layers(layers: Sequence[int], depth: int) -> tuple[int, ...]:
-    """Return the wanted layers, ascending and once each.
-
-    Raises:
-        ModelError: none is wanted, or one is outside 0 … depth − 1.
-    """
-    wanted = tuple(sorted(set(layers)))
-    if not wanted or wanted[0] < 0 or wanted[-1] >= depth:
-        raise ModelError(f"layers {list(layers)}, but the model has layers 0 … {depth - 1}", "choose layers it has, or --layers all")
-    return wanted
 
 
 def watch_attention(

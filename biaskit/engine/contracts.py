@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from biaskit.apply import prune
-from biaskit.decisions import check_keep
+from biaskit.engine.decisions import check_keep
+from biaskit.engine.prune import prune
 from biaskit.families import ModelFamily
 from biaskit.grid import Layout, Plane, Tokens, join, raster
-from biaskit.prior import PlaneStats, Prior
-from biaskit.signals import NEEDS, Keep, Signals
+from biaskit.prior.value import PlaneStats, Prior
+from biaskit.pruners.signals import NEEDS, Signals
+from biaskit.select.keep import Keep
 
 if TYPE_CHECKING:
     from biaskit.pruners.base import Pruner
@@ -117,7 +118,7 @@ def _check_select(pruner: Pruner, layout: Layout, budget: int, layer: int, dtype
 
 
 def _check_applied(pruner: Pruner, model_name: str, name: str) -> None:
-    from biaskit.testing import tiny_inputs, tiny_model
+    from biaskit.families.checkpoints.tiny import tiny_inputs, tiny_model
 
     model, processor, family = tiny_model(model_name, layers=max(stage.layer for stage in pruner.stages()) + 2)
     inputs = tiny_inputs(family, processor, model.config)
@@ -175,7 +176,7 @@ def check_family(model: Any, processor: Any, family: ModelFamily) -> None:
     Raises:
         AssertionError: something of this does not hold; the message says what.
     """
-    from biaskit.testing import tiny_inputs
+    from biaskit.families.checkpoints.tiny import tiny_inputs
 
     inputs = tiny_inputs(family, processor, model.config)
     canonical = family.canonical(model.config)

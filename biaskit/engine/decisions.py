@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from biaskit.attention import decoder
+from biaskit.device import Fetch, settle, upload
+from biaskit.engine.memory import View
+from biaskit.engine.repeats import alike, repeated
 from biaskit.errors import BiaskitError, ModelError
 from biaskit.families import families
+from biaskit.families.checkpoints.decoder import decoder
 from biaskit.grid import Layout
-from biaskit.prior import Prior
-from biaskit.prompt import View
-from biaskit.repeats import alike, repeated
-from biaskit.select.arguments import settle
-from biaskit.signals import Keep, Signals
-from biaskit.transfer import Fetch, upload
+from biaskit.prior.value import Prior
+from biaskit.pruners.signals import Signals
+from biaskit.select.keep import Keep
 
 if TYPE_CHECKING:
     from biaskit.pruners.base import Pruner

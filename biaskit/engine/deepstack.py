@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from biaskit.narrowing import Narrowing
+from biaskit.engine.narrowing import Narrowing
 
 
 class DeepStack:

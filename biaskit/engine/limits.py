@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from biaskit.attention import decoder
 from biaskit.errors import ModelError
+from biaskit.families.checkpoints.decoder import decoder
 
 
 def check_stages(model: PreTrainedModel, layers: Sequence[int]) -> tuple[int, ...]:

@@ -14,9 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from biaskit.device import expect, fetch, on_device, upload
 from biaskit.errors import ModelError
-from biaskit.select.arguments import expect
-from biaskit.transfer import fetch, on_device, upload
 
 Form = Literal["padding", "bool", "additive"]
 """[B, keys] padding (flash attention); [B, 1, queries, keys] bool, True = may attend (sdpa); the same, additive (eager)."""

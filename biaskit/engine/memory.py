@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from biaskit.narrowing import Narrowing
+from biaskit.engine.narrowing import Narrowing
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,16 +22,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from biaskit.attention import decoder, watch_attention
-from biaskit.deepstack import DeepStack
-from biaskit.encoded import EncodedImages
+from biaskit.device import deferred, fetch, upload
+from biaskit.engine.attention import watch_attention
+from biaskit.engine.deepstack import DeepStack
+from biaskit.engine.image_encoder import EncodedImages
+from biaskit.engine.limits import check_no_images, check_padding, check_stages, check_window
+from biaskit.engine.masks import Form, make_mask, mask_form, read_mask
+from biaskit.engine.memory import Decider, Pass, Prompt, View
+from biaskit.engine.narrowing import Narrowing, compact_positions, take
 from biaskit.errors import ModelError
-from biaskit.limits import check_no_images, check_padding, check_stages, check_window
-from biaskit.masks import Form, make_mask, mask_form, read_mask
-from biaskit.narrowing import Narrowing, compact_positions, take
-from biaskit.prompt import Decider, Pass, Prompt, View
-from biaskit.select.arguments import deferred
-from biaskit.transfer import fetch, upload
+from biaskit.families.checkpoints.decoder import decoder
 
 
 class Narrower:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from biaskit.transfer import fetch, upload
+from biaskit.device import fetch, upload
 
 Indices = NDArray[np.int64]
 Bools = NDArray[np.bool_]

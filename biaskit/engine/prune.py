@@ -15,12 +15,12 @@ from weakref import WeakSet
 
 from transformers import PreTrainedModel
 
-from biaskit.decisions import Decisions, Observe, Pruning
+from biaskit.engine.decisions import Decisions, Observe, Pruning
+from biaskit.engine.limits import multi_axis
+from biaskit.engine.narrower import Narrower
 from biaskit.errors import BiaskitError
-from biaskit.families.load import Loaded
-from biaskit.hooks import Narrower
-from biaskit.limits import multi_axis
-from biaskit.prior import Prior
+from biaskit.families.checkpoints.load import Loaded
+from biaskit.prior.value import Prior
 
 if TYPE_CHECKING:
     from biaskit.pruners.base import Pruner

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from biaskit.transfer import fetch
+from biaskit.device import fetch
 
 _EVERY = 16  # positions: of how many one tells, to begin with
 

@@ -21,11 +21,11 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 
-from biaskit.bias import BiasReport
-from biaskit.figure_file import FAINT, INK, STYLE, check_out, write_figure
-from biaskit.figure_layout import COMPACT, FULL, FULL_PANELS, LEFT, Page, Rect, Sizes, Slot, page, slot
-from biaskit.panels import Panel, caption, colour_limit, colour_ticks, multiple, panels, profile_reach, profile_ticks
-from biaskit.prior import Prior
+from biaskit.figures.layout import COMPACT, FULL, FULL_PANELS, LEFT, Page, Rect, Sizes, Slot, page, slot
+from biaskit.figures.panels import Panel, caption, colour_limit, colour_ticks, multiple, panels, profile_reach, profile_ticks
+from biaskit.figures.style import FAINT, INK, STYLE, check_out, write_figure
+from biaskit.prior.bias.report import BiasReport
+from biaskit.prior.value import Prior
 
 _MORE, _LESS = "#c2545a", "#3f6ea3"
 
@@ -54,7 +54,7 @@ def heatmap(
         out: file to write, .png, .pdf or .svg; the same input gives the same bytes.
         title: a heading.
         force: overwrite `out`.
-        reports: what `biaskit.bias.report` gave for the priors, where it is at hand; else it is computed.
+        reports: what `biaskit.prior.bias.report.report` gave for the priors, where it is at hand; else it is computed.
 
     Raises:
         BiaskitError: no prior, no panel, labels that do not match, an unknown suffix, a file that exists or cannot be written.

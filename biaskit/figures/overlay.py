@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from biaskit.errors import BiaskitError
-from biaskit.figure_file import FAINT, INK, STYLE, check_out, write_figure
+from biaskit.figures.style import FAINT, INK, STYLE, check_out, write_figure
 from biaskit.grid import Layout, Plane
 
 _DROPPED = (0.06, 0.07, 0.10, 0.78)

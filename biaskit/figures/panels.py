@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from biaskit.bias import BiasReport, report
 from biaskit.errors import BiaskitError
-from biaskit.prior import Prior
+from biaskit.prior.bias.report import BiasReport, report
+from biaskit.prior.value import Prior
 
 Maps = NDArray[np.float64]
 
@@ -61,7 +61,7 @@ def panels(
     labels: Sequence[str] | None = None,
     reports: Sequence[BiasReport] | None = None,
 ) -> list[Panel]:
-    """One panel per prior and layer, prior by prior; the arguments are those of `biaskit.plots.heatmap`.
+    """One panel per prior and layer, prior by prior; the arguments are those of `biaskit.figures.heatmap.heatmap`.
 
     Raises:
         BiaskitError: nothing to draw, or labels that do not match.

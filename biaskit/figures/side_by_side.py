@@ -1,7 +1,7 @@
 """`side_by_side` draws two priors beneath each other, layer by layer, with their ratio and their correlation.
 
-Each map is scaled to mean 1 on its plane, as `biaskit.bias.compare` does, so that colours are multiples of uniform; where the grids differ,
-both are taken to the smaller one.
+Each map is scaled to mean 1 on its plane, as `prior.bias.report.compare` does, so that colours are multiples of uniform; where the grids
+differ, both are taken to the smaller one.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from biaskit.bias import compare
 from biaskit.errors import PriorError
-from biaskit.figure_file import FAINT, STYLE, check_out, write_figure
+from biaskit.figures.panels import FAINTEST, HEADROOM, ROBUST, STRONGEST, colour_ticks, multiple
+from biaskit.figures.style import FAINT, STYLE, check_out, write_figure
 from biaskit.grid import resample
-from biaskit.panels import FAINTEST, HEADROOM, ROBUST, STRONGEST, colour_ticks, multiple
-from biaskit.prior import Prior
+from biaskit.prior.bias.report import compare
+from biaskit.prior.value import Prior
 
 Maps = NDArray[np.float64]
 

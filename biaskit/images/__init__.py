@@ -36,7 +36,7 @@ def _generated(options: _Options) -> ImageSource:
 
 
 def _scenes(options: _Options, placement: str) -> ImageSource:
-    from biaskit.demo.scene_source import SceneSource
+    from biaskit.images.scenes.source import SceneSource
 
     return SceneSource(1000 if options.n is None else options.n, options.seed, placement)
 
@@ -72,7 +72,7 @@ def open_source(
 
     Args:
         spec: `coco` (the local copy at `coco_root` or $BIASKIT_COCO, else streamed from the network), `generated`, `grey`, `noise` and
-            `colours` (pictures without content), `scenes` (with `scenes-photo`, `scenes-empty`: see `demo.scenes.PLACEMENTS`), a
+            `colours` (pictures without content), `scenes` (with `scenes-photo`, `scenes-empty`: see `images.scenes.draw.PLACEMENTS`), a
             directory (a COCO root or any folder of images), or a COCO annotation file (`*.json`; images beside it, else streamed). Names
             win over paths: write `./coco` for a directory called coco.
         coco_root: local copy of COCO; only goes with `coco`.

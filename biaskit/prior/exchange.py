@@ -20,10 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biaskit import __version__
-from biaskit.array_file import decode_array, read_array_file
 from biaskit.errors import PriorError
-from biaskit.prior import PlaneStats, Prior
-from biaskit.prior_format import SCHEMA, write_file
+from biaskit.files import write_file
+from biaskit.prior.array_file import decode_array, read_array_file
+from biaskit.prior.format import SCHEMA
+from biaskit.prior.value import PlaneStats, Prior
 
 
 def import_prior(

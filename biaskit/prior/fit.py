@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from biaskit.errors import BiaskitError
 from biaskit.grid import Layout, resample
-from biaskit.prior import Prior
+from biaskit.prior.value import Prior
 
 PriorLayout = Literal["grid2d", "flat1d", "repeat"]
 

@@ -6,9 +6,7 @@ This module knows tensors and strings; what they mean, and whether they make sen
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -111,45 +109,3 @@ def read_file(path: Path) -> bytes:
         raise PriorError(f"{path} does not exist", "`biaskit priors list` shows the priors that are here") from None
     except OSError as error:
         raise PriorError(f"{path} cannot be read: {error.strerror or error}", "check its permissions and the disk") from None
-
-
-def check_writable(path: Path) -> None:
-    """Find out before long work whether a file can be written at its end; makes its folder where needed.
-
-    Raises:
-        PriorError: it is a folder, or its folder cannot be made or written to.
-    """
-    if path.is_dir():
-        raise PriorError(f"{path} is a folder", f"name a file in it: {path / 'NAME.safetensors'}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise PriorError(f"{path} cannot be written: {error.strerror or error}", "choose a folder you may write to") from None
-
-
-def write_file(path: Path, data: bytes, force: bool) -> None:
-    """Write a file in one step (temporary file beside it, fsync, rename), making its folder where needed.
-
-    Raises:
-        PriorError: it exists and `force` is not set, or cannot be written.
-    """
-    if path.is_dir():
-        raise PriorError(f"{path} is a folder", f"name a file in it: {path}/NAME{path.suffix or '.safetensors'}")
-    if path.exists() and not force:
-        raise PriorError(f"{path} exists", "choose another name, or overwrite it with --force (in Python: force=True)")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        why = error.strerror or error
-        raise PriorError(f"{path} cannot be written: {why}", "choose a folder you may write to, on a disk with room") from None

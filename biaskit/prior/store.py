@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from biaskit.errors import PriorError
-from biaskit.prior import Prior
+from biaskit.prior.value import Prior
 
 SUFFIX = ".safetensors"
 HUB_FILE = "prior.safetensors"
@@ -36,7 +36,7 @@ def folders() -> list[Path]:
 
 def packaged() -> Path:
     """Return the folder of the priors that come with biaskit: `biaskit/_priors` in a wheel, the top-level `priors/` in a checkout."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     wheel = package / "_priors"
     # Beside an installed package `priors/` would be somebody else's folder: a checkout has the project file too.
     checkout = (package.parent / "pyproject.toml").is_file()

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biaskit.errors import PriorError
+from biaskit.files import write_file
 from biaskit.grid import Layout, resample
-from biaskit.prior_format import REBUILD, pack, read_file, unpack, write_file
+from biaskit.prior.format import REBUILD, pack, read_file, unpack
 
 KINDS = ("calibrated", "imported")
 

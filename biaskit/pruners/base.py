@@ -14,14 +14,15 @@ from torch import Tensor
 
 from biaskit.errors import BiaskitError
 from biaskit.grid import Layout
-from biaskit.prior import Prior
-from biaskit.prior_layout import PriorLayout, lay
+from biaskit.prior.fit import PriorLayout, lay
+from biaskit.prior.value import Prior
 from biaskit.pruners.parameters import Parameter, choices, simple_types
+from biaskit.pruners.signals import NEEDS, Signals
 from biaskit.registry import did_you_mean
 from biaskit.select import relative_attention_many
+from biaskit.select.keep import Keep
+from biaskit.select.keep import budget as budget_of
 from biaskit.select.scores import Mode
-from biaskit.signals import NEEDS, Keep, Signals
-from biaskit.signals import budget as budget_of
 
 Positions = Literal["original", "compact"]
 T = TypeVar("T")

@@ -10,17 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from biaskit.device import deferred, upload
 from biaskit.errors import BiaskitError
 from biaskit.grid import Layout
 from biaskit.pruners import pruners
 from biaskit.pruners.base import AttentionPruner, param
+from biaskit.pruners.signals import Signals
 from biaskit.select import cells, d2_select, d2_select_many, largest_remainder
-from biaskit.select.arguments import deferred
-from biaskit.select.d2 import Fill, PivotMode
-from biaskit.select.graph import Diagonal
-from biaskit.select.launches import few_launches
-from biaskit.signals import Keep, Signals
-from biaskit.transfer import upload
+from biaskit.select.gpu.when import few_launches
+from biaskit.select.graph import Diagonal, Fill, PivotMode
+from biaskit.select.keep import Keep
 
 
 @pruners.register("d2pruner")

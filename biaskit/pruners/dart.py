@@ -10,8 +10,9 @@ from torch import Tensor
 
 from biaskit.pruners import pruners
 from biaskit.pruners.base import Pruner, param
+from biaskit.pruners.signals import Signals
 from biaskit.select import dart_select
-from biaskit.signals import Keep, Signals
+from biaskit.select.keep import Keep
 
 
 @pruners.register("dart")

@@ -8,8 +8,9 @@ from typing import ClassVar
 
 from biaskit.pruners import pruners
 from biaskit.pruners.base import Positions, Pruner, param
+from biaskit.pruners.signals import Signals
 from biaskit.select import max_min_select, max_min_select_many
-from biaskit.signals import Keep, Signals
+from biaskit.select.keep import Keep
 
 
 @pruners.register("divprune")

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from biaskit.device import deferred
 from biaskit.pruners import pruners
 from biaskit.pruners.base import AttentionPruner
+from biaskit.pruners.signals import Signals
 from biaskit.select import top_k, top_k_many
-from biaskit.select.arguments import deferred
-from biaskit.signals import Keep, Signals
+from biaskit.select.keep import Keep
 
 
 @pruners.register("fastv")

@@ -11,15 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from biaskit.device import deferred
 from biaskit.errors import BiaskitError
-from biaskit.prior import Prior
+from biaskit.prior.value import Prior
 from biaskit.pruners import pruners
 from biaskit.pruners.base import AttentionPruner, param
+from biaskit.pruners.selector_weights import Selector, read_selector
+from biaskit.pruners.signals import Signals
 from biaskit.registry import did_you_mean
 from biaskit.select import feature_norm, mmr_select, mmr_select_many, selector_score, soft_top_k
-from biaskit.select.arguments import deferred
-from biaskit.selector_file import Selector, read_selector
-from biaskit.signals import Keep, Signals
+from biaskit.select.keep import Keep
 
 _SCORES = ("selector", "attention", "debiased", "norm")
 

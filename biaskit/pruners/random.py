@@ -8,8 +8,9 @@ from typing import ClassVar
 from biaskit.errors import BiaskitError
 from biaskit.pruners import pruners
 from biaskit.pruners.base import Pruner
+from biaskit.pruners.signals import Signals
 from biaskit.select import random_select
-from biaskit.signals import Keep, Signals
+from biaskit.select.keep import Keep
 
 
 @pruners.register("random")

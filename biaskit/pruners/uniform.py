@@ -7,8 +7,9 @@ from typing import ClassVar, Literal
 
 from biaskit.pruners import pruners
 from biaskit.pruners.base import Pruner, param
+from biaskit.pruners.signals import Signals
 from biaskit.select import cells, uniform_select
-from biaskit.signals import Keep, Signals
+from biaskit.select.keep import Keep
 
 
 @pruners.register("uniform")

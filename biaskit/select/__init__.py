@@ -17,15 +17,14 @@ Those that end in `_many` take a batch, [B, N, …]; on a GPU that is a few laun
 
 from __future__ import annotations
 
-from biaskit.select.batch import d2_select_many, max_min_select_many, mmr_select_many, top_k_many
 from biaskit.select.cells import cells, neighbours
-from biaskit.select.d2 import d2_select, graph_select
-from biaskit.select.graph import Graph, d2_graph
+from biaskit.select.d2 import d2_select
+from biaskit.select.graph import Graph, d2_graph, graph_select
 from biaskit.select.greedy import dart_select, max_min_select, mmr_select
-from biaskit.select.plain import largest_remainder, random_select, top_k, uniform_select
-from biaskit.select.relative import relative_attention_many
-from biaskit.select.scores import feature_norm, min_max, relative_attention, selector_score, soft_top_k
-from biaskit.signals import budget
+from biaskit.select.keep import budget
+from biaskit.select.many import d2_select_many, max_min_select_many, mmr_select_many, top_k_many
+from biaskit.select.scores import feature_norm, min_max, relative_attention, relative_attention_many, selector_score, soft_top_k
+from biaskit.select.simple import largest_remainder, random_select, top_k, uniform_select
 
 __all__ = [
     "Graph",

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from biaskit.device import _held, expect, on_device
 from biaskit.errors import BiaskitError
-from biaskit.transfer import fetch, on_device
 
 Order = Literal["sequence", "choice"]
-
-Look = Callable[[NDArray[Any]], None]
-"""Looks at numbers and raises an error if it does not like them."""
-
-_held: ContextVar[list[tuple[Tensor, Look]] | None] = ContextVar("held", default=None)  # checks to be made with the next results
 
 
 HALF = (torch.bfloat16, torch.float16)
@@ -88,45 +79,6 @@ def _look_again(name: str, values: Tensor) -> None:
 def not_finite(name: str) -> BiaskitError:
     """Return the error for values that are not finite."""
     return BiaskitError(f"{name} has values that are not finite", "look for overflow: was the model run in float16?")
-
-
-@contextmanager
-def deferred() -> Iterator[None]:
-    """Put off checks of numbers on a device until results are read by `settle`, in the same wait; what is left is read at the end."""
-    if _held.get() is not None:
-        yield
-        return
-    token = _held.set([])
-    try:
-        yield
-        if _held.get():
-            settle(())
-    finally:
-        _held.reset(token)
-
-
-def expect(numbers: Tensor, look: Look) -> None:
-    """Have numbers of a device looked at, now or with the next results: see `deferred`."""
-    held = _held.get()
-    if held is None:
-        look(fetch([numbers])[0])
-    else:
-        held.append((numbers, look))
-
-
-def settle(results: Sequence[Tensor]) -> list[NDArray[Any]]:
-    """Return results of a device, for one wait, and make the checks that were put off; they raise their errors."""
-    held = _held.get() or []
-    checks = list(held)
-    held.clear()
-    found = fetch([*results, *(numbers for numbers, _ in checks)])
-    token = _held.set(None)  # whoever looks may look closer, at once
-    try:
-        for (_, look), numbers in zip(checks, found[len(results) :], strict=True):
-            look(numbers)
-    finally:
-        _held.reset(token)
-    return found[: len(results)]
 
 
 def count(n: int, available: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -10,9 +11,10 @@ import torch
 from torch import Tensor
 
 from biaskit.errors import BiaskitError
-from biaskit.select.arguments import choice, fraction, matrix
 from biaskit.select.cells import check_cells, neighbours
+from biaskit.select.checks import choice, count, fraction, matrix, vector
 from biaskit.select.cosine import cosines, rounded, row_blocks, unit_rows
+from biaskit.select.keep import Keep
 
 Diagonal = Literal["included", "excluded"]
 
@@ -188,3 +190,86 @@ def _beside(unit: Tensor, links: Tensor) -> Tensor:
         beside[source, column] = value
         beside[target, 7 - column] = value
     return beside
+
+
+PivotMode = Literal["topk", "mis"]
+
+
+Fill = Literal["score", "layers", "raise_theta", "none"]
+
+
+_THETA_STEP = 0.05
+
+
+def graph_select(
+    scores: Tensor,
+    graph: Graph,
+    n: int,
+    *,
+    pivot_ratio: float = 0.7,
+    pivot_mode: PivotMode = "topk",
+    exclude_pivot_neighbours: bool = True,
+    fill: Fill = "score",
+) -> Keep:
+    """Keep n of N tokens on any graph: floor(pivot_ratio · n) pivots, then the best token with no neighbour among the chosen, until n.
+
+    Args:
+        scores: [N], higher is better; a tie goes to the lower index.
+        graph: of the same N tokens.
+        pivot_mode: `topk`, pivots are the highest scores; `mis`, pivots too must not be linked.
+        exclude_pivot_neighbours: whether pivots' neighbours are out of the expansion.
+        fill: when the graph leaves fewer than n. `score`: the highest scores that are left. `layers`: forget all exclusions and expand
+            again on what is left, as often as it takes. `raise_theta`: raise the threshold by 0.05 and expand on, until there are no
+            edges. `none`: keep fewer.
+
+    Returns:
+        The kept tokens, ascending. `info`: `pivots`, `independent` (kept before the fill), `filled`, `missing` (n minus kept).
+
+    Raises:
+        BiaskitError: n below 1, pivot_ratio outside 0 … 1, an unknown mode, or scores that are not [N] and finite.
+    """
+    scores = vector("scores", scores, len(graph))
+    check_switches(pivot_ratio, pivot_mode, fill)
+    n = count(n, len(scores))
+    order = scores.sort(descending=True, stable=True).indices
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order), device=order.device)
+    everyone = torch.ones(len(scores), dtype=torch.bool, device=scores.device)
+
+    wanted = pivots_of(n, pivot_ratio)
+    pivots = rank < wanted if pivot_mode == "topk" else graph.first_independent(rank, everyone, wanted)
+    alive = ~pivots & ~graph.touched(pivots) if exclude_pivot_neighbours else ~pivots
+    independent = pivots | graph.first_independent(rank, alive, n - pivots.sum())
+    blocking = independent if exclude_pivot_neighbours else independent & ~pivots
+    chosen = _filled(independent, blocking, graph, rank, n, fill)
+    n_pivots, n_independent, kept = torch.stack([pivots.sum(), independent.sum(), chosen.sum()]).tolist()
+    info = {"pivots": n_pivots, "independent": n_independent, "filled": kept - n_independent, "missing": n - kept}
+    return Keep(torch.nonzero(chosen)[:, 0], info)
+
+
+def check_switches(pivot_ratio: float, pivot_mode: str, fill: str) -> None:
+    """Raise BiaskitError for a ratio outside 0 … 1 or an unknown mode."""
+    fraction("pivot_ratio", pivot_ratio)
+    choice("pivot_mode", pivot_mode, ("topk", "mis"))
+    choice("fill", fill, ("score", "layers", "raise_theta", "none"))
+
+
+def pivots_of(n: int, pivot_ratio: float) -> int:
+    """Return floor(pivot_ratio · n) in decimal: 0.29 of 100 is 29, although the binary product is below."""
+    return math.floor(round(pivot_ratio * n, 9))
+
+
+def _filled(chosen: Tensor, blocking: Tensor, graph: Graph, rank: Tensor, n: int, fill: Fill) -> Tensor:
+    """Add to `chosen` until n, by the rule `fill`. `blocking` are those whose neighbours stay out while the threshold rises."""
+    threshold = graph.threshold
+    while fill in ("layers", "raise_theta") and int(chosen.sum()) < n:
+        alive = ~chosen
+        if fill == "raise_theta":
+            threshold = min(threshold + _THETA_STEP, 1.0)
+            graph = graph.at(threshold)
+            alive &= ~graph.touched(blocking)
+        more = graph.first_independent(rank, alive, n - chosen.sum())
+        chosen, blocking = chosen | more, blocking | more
+        if threshold >= 1:
+            break
+    return chosen if fill == "none" else chosen | best_of(~chosen, rank, n - chosen.sum())

@@ -6,15 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from biaskit.device import upload
 from biaskit.errors import BiaskitError
-from biaskit.select.arguments import Order, answer, count, fraction, matrix, vector
+from biaskit.select.checks import Order, answer, count, fraction, matrix, vector
 from biaskit.select.cosine import cosines, row_blocks, unit_rows
-from biaskit.select.isolated import most_isolated
-from biaskit.select.launches import few_launches
-from biaskit.select.lazy import lazy_greedy, least_similar
-from biaskit.select.product import Product, greedy_dtype
+from biaskit.select.cpu.cosines import Product, greedy_dtype
+from biaskit.select.cpu.farthest import most_isolated
+from biaskit.select.cpu.greedy import lazy_greedy, least_similar
+from biaskit.select.gpu.when import few_launches
 from biaskit.select.scores import min_max
-from biaskit.transfer import upload
 
 
 def _greedy_on_device(unit: Tensor, n: int, first: Tensor, worth: Tensor, weight: float) -> Tensor:
@@ -50,9 +50,9 @@ def mmr_select(importance: Tensor, features: Tensor, n: int, *, lam: float = 0.5
         BiaskitError: shapes, values that are not finite, n below 1, or λ outside 0 … 1.
     """
     if few_launches([features]):
-        from biaskit.select.batch import mmr_select_many
+        from biaskit.select.gpu.batch import mmr_on_device
 
-        kept = mmr_select_many([importance], [features], n, lam=lam, eps=eps, order=order)[0]
+        kept = mmr_on_device([importance], [features], n, lam, eps, order)[0]
         return upload(kept, features.device)
     features = matrix("features", features, finite=features.device.type != "cpu")
     worth = min_max(vector("importance", importance, len(features)).to(features.device), eps=eps)
@@ -82,9 +82,9 @@ def max_min_select(features: Tensor, n: int, *, order: Order = "sequence") -> Te
         BiaskitError: shapes, values that are not finite, or n below 1.
     """
     if few_launches([features]):
-        from biaskit.select.batch import max_min_select_many
+        from biaskit.select.gpu.batch import max_min_on_device
 
-        return upload(max_min_select_many([features], n, order=order)[0], features.device)
+        return upload(max_min_on_device([features], n, order)[0], features.device)
     features = matrix("features", features, finite=features.device.type != "cpu")
     n = count(n, len(features))
     if not n:

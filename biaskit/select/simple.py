@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from biaskit.errors import BiaskitError
-from biaskit.select.arguments import Order, answer, count, vector
 from biaskit.select.cells import check_cells
+from biaskit.select.checks import Order, answer, count, vector
 
 
 def top_k(scores: Tensor, n: int, *, order: Order = "sequence") -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from biaskit.demo.vocabulary import overlap
+from biaskit.grid import overlap
 from biaskit.tasks.base import Seen
 from biaskit.tasks.boxes import Box, read_box
 

@@ -17,8 +17,8 @@ import math
 import re
 from collections.abc import Iterator
 
-from biaskit.demo.vocabulary import BINS, LOCATIONS
 from biaskit.errors import TaskError
+from biaskit.images.scenes.vocabulary import BINS, LOCATIONS
 from biaskit.registry import did_you_mean
 from biaskit.tasks.base import Seen
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from biaskit.demo.held_out import NEW_TOKENS, SEED, question_about
-from biaskit.demo.questions import Question
-from biaskit.demo.scenes import COLOUR_NAMES, EDGE, PLACEMENTS, SHAPES, SIZES, draw_scene, things_of
 from biaskit.errors import TaskError
+from biaskit.images.scenes.draw import COLOUR_NAMES, EDGE, PLACEMENTS, SHAPES, SIZES, draw_scene, things_of
+from biaskit.images.scenes.held_out import NEW_TOKENS, SEED, question_about
+from biaskit.images.scenes.questions import Question
 from biaskit.registry import did_you_mean
 from biaskit.tasks import tasks
 from biaskit.tasks.base import Opening, Part, Seen, Task
@@ -23,7 +23,7 @@ _PLACES = tuple(place for place in PLACEMENTS if place != "empty")
 
 
 class Scenes(Task):
-    """One question about each held-out scene (`demo.held_out.question_about`), asked in the embedded model's words, whatever the model.
+    """One question about each held-out scene (`images.scenes.held_out.question_about`), in the embedded model's words, whatever the model.
 
     Args:
         placement: "uniform" or "photo". n: how many scenes. seed: of the scenes; seeds below 1,000 are trained on.

@@ -15,12 +15,12 @@ import pytest
 from PIL import Image
 
 from biaskit.images.generated import GeneratedSource
-from biaskit.prior import Prior
+from biaskit.prior.value import Prior
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    from biaskit.testing import save_tiny
+    from biaskit.families.checkpoints.tiny import save_tiny
 
     return save_tiny("llava-1.5", tmp_path_factory.mktemp("checkpoint") / "tiny-llava")
 
@@ -171,7 +171,7 @@ def test_models_list_and_inspect(tmp_path, checkpoint):
     assert facts["visual_tokens"] == 576 and facts["preset_layers"] == [1, 4]
     wrong = biaskit("models", "inspect", checkpoint, "--size", "huge")
     assert wrong.returncode == 2 and "WIDTHxHEIGHT" in wrong.stderr
-    from biaskit.testing import save_tiny
+    from biaskit.families.checkpoints.tiny import save_tiny
 
     thin = biaskit("models", "inspect", save_tiny("qwen2.5-vl", tmp_path / "qwen"), "--size", "9000x10")
     assert thin.returncode == 1 and thin.stderr.startswith("error: the processor refuses 9000×10 pixels")

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from biaskit.cli.heatmap import heatmap
 from biaskit.errors import BiaskitError, PriorError
-from biaskit.prior import PlaneStats, Prior
+from biaskit.prior.value import PlaneStats, Prior
 
 app = typer.Typer()
 app.command()(heatmap)

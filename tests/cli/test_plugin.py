@@ -12,8 +12,8 @@ import textwrap
 import pytest
 from test_calibrate_cli import biaskit
 
+from biaskit.families.checkpoints.tiny import save_tiny
 from biaskit.images.generated import GeneratedSource
-from biaskit.testing import save_tiny
 
 PYPROJECT = """
 [build-system]

@@ -15,10 +15,10 @@ import pytest
 from typer.testing import CliRunner
 
 import biaskit
-from biaskit import store
 from biaskit.cli.priors import app
 from biaskit.errors import BiaskitError, PriorError
-from biaskit.prior import PlaneStats, Prior
+from biaskit.prior import store
+from biaskit.prior.value import PlaneStats, Prior
 
 runner = CliRunner()
 
@@ -100,7 +100,7 @@ def test_show() -> None:
 
 
 def test_show_json_agrees_with_the_report() -> None:
-    from biaskit.bias import convergence, report
+    from biaskit.prior.bias.report import convergence, report
 
     prior().save("priors/a.safetensors")
     data = json.loads(run("show", "a", "--json").stdout)

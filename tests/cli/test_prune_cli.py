@@ -10,10 +10,10 @@ from PIL import Image
 from test_calibrate_cli import biaskit
 
 from biaskit.errors import BiaskitError
+from biaskit.families.checkpoints.tiny import save_tiny
+from biaskit.figures.overlay import Kept, overlay
 from biaskit.grid import Layout, Plane, Tokens, raster
 from biaskit.images.generated import GeneratedSource
-from biaskit.overlay import Kept, overlay
-from biaskit.testing import save_tiny
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 from biaskit.cli.app import app
 from biaskit.errors import BiaskitError
-from biaskit.prior import PlaneStats, Prior
-from biaskit.validation.directory import read_results
+from biaskit.prior.value import PlaneStats, Prior
+from biaskit.validation.results.directory import read_results
 
 WORDS = ["validate", "-m", "demo", "--device", "cpu", "-t", "scenes-where,scenes-presence:photo", "-p", "none,random", "-r", "1/4"]
 

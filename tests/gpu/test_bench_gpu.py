@@ -8,8 +8,8 @@ import torch
 from biaskit.bench.calibration_speed import Comparison, compare
 from biaskit.bench.clock import Clock, PeakMemory
 from biaskit.bench.prefill import Plan, measure
-from biaskit.bench.random_weights import random_model
 from biaskit.bench.workload import cells
+from biaskit.families.checkpoints.random_weights import random_model
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from biaskit.calibration import calibrate
-from biaskit.families.load import Loaded
+from biaskit.calibration.run import calibrate
+from biaskit.families.checkpoints.load import Loaded
+from biaskit.families.checkpoints.tiny import TINY, tiny_model
 from biaskit.images.generated import GeneratedSource
-from biaskit.testing import TINY, tiny_model
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 

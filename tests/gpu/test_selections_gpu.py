@@ -7,11 +7,13 @@ import importlib.util
 import pytest
 import torch
 
-from biaskit import get_pruner, prune, transfer
+from biaskit import device as transfer
+from biaskit import get_pruner, prune
 from biaskit.bench.features import made_up
-from biaskit.contracts import flat_prior, sample_layouts, sample_signals
+from biaskit.engine.contracts import flat_prior, sample_layouts, sample_signals
+from biaskit.engine.narrower import _Layer
 from biaskit.errors import BiaskitError
-from biaskit.hooks import _Layer
+from biaskit.families.checkpoints.tiny import tiny_inputs, tiny_model
 from biaskit.select import (
     cells,
     d2_select,
@@ -23,7 +25,6 @@ from biaskit.select import (
     top_k,
     top_k_many,
 )
-from biaskit.testing import tiny_inputs, tiny_model
 
 pytestmark = [
     pytest.mark.gpu,

@@ -73,7 +73,7 @@ class Local:
 
     def scores(self, kind: str, answers: Sequence[str]) -> dict[str, float]:
         """What our own task makes of answers."""
-        from biaskit.demo.scenes import EDGE
+        from biaskit.images.scenes.draw import EDGE
         from biaskit.tasks import Seen
 
         seen, task = Seen("llava", (EDGE, EDGE), (EDGE, EDGE), base="demo"), self.tasks[kind]
@@ -86,7 +86,7 @@ def local(tmp_path_factory):
     import datasets
 
     import biaskit
-    from biaskit.demo.scene_source import SceneSource
+    from biaskit.images.scenes.source import SceneSource
     from biaskit.tasks import open_task
 
     folder = tmp_path_factory.mktemp("benchmark")
@@ -161,7 +161,7 @@ def test_the_methods_answer_differently(local):
 
 def test_the_simple_form_answers_alike(local, theirs):
     result = theirs("scenes_where", CELLS["fastv+prior"], simple=True, limit=BATCH)
-    assert result["config"]["model_backend"] == "biaskit.lmms.adapter.Simple (simple)"
+    assert result["config"]["model_backend"] == "biaskit.validation.lmms.adapter.Simple (simple)"
     assert answered(result, "scenes_where") == local.answers("where", "fastv+prior")[:BATCH]
 
 

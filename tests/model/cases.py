@@ -9,9 +9,9 @@ from functools import cache
 import torch
 from reference import Anywhere, Ragged, Top, cast, model_of, picture, positions_left, reference_logits
 
-from biaskit.apply import prune
-from biaskit.signals import Keep
-from biaskit.testing import SPECIAL
+from biaskit.engine.prune import prune
+from biaskit.families.checkpoints.tiny import SPECIAL
+from biaskit.select.keep import Keep
 
 NEW = 8
 

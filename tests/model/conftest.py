@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from biaskit.testing import TINY, save_tiny, tiny_model
+from biaskit.families.checkpoints.tiny import TINY, save_tiny, tiny_model
 
 
 @cache

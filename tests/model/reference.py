@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from biaskit.attention import decoder
-from biaskit.signals import Keep
-from biaskit.testing import tiny_model
+from biaskit.families.checkpoints.decoder import decoder
+from biaskit.families.checkpoints.tiny import tiny_model
+from biaskit.select.keep import Keep
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from biaskit.attention import attention_row, attention_rows, record_attention
+from biaskit.engine.attention import attention_row, attention_rows, record_attention
 from biaskit.errors import ModelError
-from biaskit.testing import TINY, tiny_model
+from biaskit.families.checkpoints.tiny import TINY, tiny_model
 
 LAYERS = [0, 2, 5]
 

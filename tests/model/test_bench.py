@@ -6,18 +6,18 @@ import pytest
 import torch
 import transformers as hf
 
-from biaskit.attention import decoder
 from biaskit.bench.calibration_speed import Comparison, compare
 from biaskit.bench.calibration_speed import table as calibration_table
 from biaskit.bench.growth import draw, measure_growth
 from biaskit.bench.growth import table as growth_table
 from biaskit.bench.prefill import Plan, measure
-from biaskit.bench.random_weights import parts, random_model
 from biaskit.bench.table import table
 from biaskit.bench.workload import cells, dims, n_text, prompts
 from biaskit.errors import BiaskitError, ModelError
-from biaskit.families.catalog import CHECKPOINTS
-from biaskit.families.sizes import SIZES, sizes
+from biaskit.families.checkpoints.catalog import CHECKPOINTS
+from biaskit.families.checkpoints.decoder import decoder
+from biaskit.families.checkpoints.random_weights import parts, random_model
+from biaskit.families.checkpoints.sizes import SIZES, sizes
 
 PUBLISHED = {
     "llava-1.5": 7.06, "llava-1.5-13b": 13.35, "llava-next": 7.06, "llava-next-13b": 13.35, "llava-onevision": 8.03, "qwen2-vl": 8.29,

@@ -10,8 +10,8 @@ from cases import NEW, ONE_OF_EACH, First, batch, check, generate, pruner_of
 from reference import Ragged, Top, cast, model_of, picture, positions_left, reference_logits
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from biaskit.apply import prune
-from biaskit.testing import TINY
+from biaskit.engine.prune import prune
+from biaskit.families.checkpoints.tiny import TINY
 
 SEEN: list = []
 

@@ -15,14 +15,14 @@ import pytest
 import torch
 from PIL import Image
 
-from biaskit.calibration import PROMPT, calibrate
+from biaskit.calibration.run import PROMPT, calibrate
 from biaskit.errors import BiaskitError, CalibrationError, ImageSkipped, ModelError, SourceError
-from biaskit.families.load import Loaded, load_model
+from biaskit.families.checkpoints.load import Loaded, load_model
+from biaskit.families.checkpoints.tiny import TINY, tiny_model
 from biaskit.grid import resample
 from biaskit.images.base import ImageSource, order
 from biaskit.images.generated import GeneratedSource
-from biaskit.prior import Prior
-from biaskit.testing import TINY, tiny_model
+from biaskit.prior.value import Prior
 
 
 class Pictures(ImageSource):
@@ -330,7 +330,7 @@ def ctrl_c():
 @pytest.mark.parametrize("at", [1, 6, 7])
 @pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_in_the_middle_of_a_batch_counts_nothing_twice(tmp_path, monkeypatch, at):
-    from biaskit.moments import Moments
+    from biaskit.calibration.moments import Moments
 
     unit, out = loaded("llava-1.5"), tmp_path / "prior.safetensors"
     whole = calibrate(unit, Pictures(12), workers=0, batch_size=4).to_bytes()
@@ -349,7 +349,7 @@ def test_ctrl_c_in_the_middle_of_a_batch_counts_nothing_twice(tmp_path, monkeypa
 
 
 def test_an_error_in_the_middle_of_a_batch_does_not_spoil_the_state(tmp_path, monkeypatch):
-    from biaskit.moments import Moments
+    from biaskit.calibration.moments import Moments
 
     unit, out = loaded("llava-1.5"), tmp_path / "prior.safetensors"
     whole = calibrate(unit, Pictures(12), workers=0, batch_size=4).to_bytes()

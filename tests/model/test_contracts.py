@@ -8,9 +8,10 @@ import pytest
 import torch
 from reference import Anywhere, Top
 
+from biaskit.families.checkpoints.tiny import TINY, tiny_model
 from biaskit.grid import Plane, raster
-from biaskit.signals import Keep
-from biaskit.testing import TINY, check_family, check_pruner, tiny_model
+from biaskit.select.keep import Keep
+from biaskit.testing import check_family, check_pruner
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from biaskit.demo.architecture import NAMES, find
-from biaskit.demo.siblings import PLAIN, judged, main
+from biaskit.demo.training.architectures import NAMES, find
+from biaskit.demo.training.siblings import PLAIN, judged, main
 
 
 def test_judged_names_what_was_put_there() -> None:

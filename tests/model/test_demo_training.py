@@ -12,23 +12,23 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
-from biaskit.attention import attention_rows
-from biaskit.demo.architecture import NAMES, architecture_of, find
-from biaskit.demo.evaluate import answers_of
-from biaskit.demo.language_stage import LanguageStage, schedule
-from biaskit.demo.layers import preference, recall, shuffled, top
-from biaskit.demo.muon import Muon, orthogonal
-from biaskit.demo.packing import SLOT, pack, prompt_ids
-from biaskit.demo.pictures import draw_pictures
-from biaskit.demo.questions import ask
-from biaskit.demo.scenes import Scene, draw_scene
-from biaskit.demo.shared_prefix import SharedPrefix
-from biaskit.demo.train import main
-from biaskit.demo.vision_stage import _labels, to_pixel_values
-from biaskit.demo.vocabulary import ID, VISUAL, WORDS
+from biaskit.demo.training.architectures import NAMES, architecture_of, find
+from biaskit.demo.training.evaluate import answers_of
+from biaskit.demo.training.language_stage import LanguageStage, schedule
+from biaskit.demo.training.layers import preference, recall, shuffled, top
+from biaskit.demo.training.muon import Muon, orthogonal
+from biaskit.demo.training.packing import SLOT, pack, prompt_ids
+from biaskit.demo.training.pictures import draw_pictures
+from biaskit.demo.training.shared_prefix import SharedPrefix
+from biaskit.demo.training.train import main
+from biaskit.demo.training.vision_stage import _labels, to_pixel_values
+from biaskit.engine.attention import attention_rows
 from biaskit.errors import BiaskitError
 from biaskit.families import families
-from biaskit.families.processors import load_processor
+from biaskit.families.checkpoints.processors import load_processor
+from biaskit.images.scenes.draw import Scene, draw_scene
+from biaskit.images.scenes.questions import ask
+from biaskit.images.scenes.vocabulary import ID, VISUAL, WORDS
 
 
 @pytest.fixture(scope="module", params=NAMES)

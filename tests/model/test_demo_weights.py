@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from biaskit.demo.evaluate import answers_of, open_model
-from biaskit.demo.held_out import NEW_TOKENS, TASKS, question_about, summarise
-from biaskit.demo.scenes import draw_scene
+from biaskit.demo.training.evaluate import answers_of, open_model
 from biaskit.demo.weights import SHIPPED, SIBLING
-from biaskit.families.catalog import EMBEDDED, resolve
+from biaskit.families.checkpoints.catalog import EMBEDDED, resolve
+from biaskit.images.scenes.draw import draw_scene
+from biaskit.images.scenes.held_out import NEW_TOKENS, TASKS, question_about, summarise
 
 N = 60
 SEED = 9500  # neither trained on nor in the card

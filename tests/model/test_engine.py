@@ -12,11 +12,11 @@ import transformers
 from cases import NEW, ONE_OF_EACH, SPECIAL_IDS, batch, check, generate, pruner_of
 from reference import Anywhere, Steps, Top, cast, model_of, picture, reference_logits
 
-from biaskit.apply import prune
-from biaskit.attention import attention_row
+from biaskit.engine.attention import attention_row
+from biaskit.engine.prune import prune
 from biaskit.families.base import Prepared
-from biaskit.signals import Keep
-from biaskit.testing import TINY
+from biaskit.families.checkpoints.tiny import TINY
+from biaskit.select.keep import Keep
 
 PLAIN_ROPE = ["llava-1.5", "llava-onevision", "internvl-llama"]
 
@@ -163,7 +163,7 @@ def test_layers_offloaded_to_disk(name, tmp_path):
     """accelerate wraps forwards and moves inputs after our hooks."""
     from accelerate import dispatch_model
 
-    from biaskit.testing import tiny_model
+    from biaskit.families.checkpoints.tiny import tiny_model
 
     model, _, _ = tiny_model(name)
     inputs = batch(name, "padded")
@@ -180,7 +180,7 @@ def test_layers_offloaded_to_disk(name, tmp_path):
 
 def test_attention_is_read_at_prefill_only(monkeypatch):
     calls = []
-    monkeypatch.setattr("biaskit.attention.attention_row", lambda *args, **kwargs: calls.append(1) or attention_row(*args, **kwargs))
+    monkeypatch.setattr("biaskit.engine.attention.attention_row", lambda *args, **kwargs: calls.append(1) or attention_row(*args, **kwargs))
     with prune(model_of("llava-1.5")[0], Top()):
         generate(model_of("llava-1.5")[0], cast(batch("llava-1.5", "single"), torch.float64))
     assert len(calls) == 1

@@ -10,8 +10,8 @@ import torch
 from cases import NEW, SPECIAL_IDS, batch, generate, pruner_of
 from reference import Anywhere, cast, model_of, positions_left, reference_logits
 
-from biaskit.apply import prune
-from biaskit.testing import TINY
+from biaskit.engine.prune import prune
+from biaskit.families.checkpoints.tiny import TINY
 
 
 @cache

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
-from biaskit.attention import decoder
 from biaskit.errors import ModelError
 from biaskit.families import families
+from biaskit.families.checkpoints.decoder import decoder
+from biaskit.families.checkpoints.tiny import TINY, tiny_model
 from biaskit.families.internvl import arrangement
-from biaskit.testing import TINY, tiny_model
 
 SIZES = [(640, 480), (480, 640), (500, 200), (150, 420), (336, 336)]
 SPOTS = [(0.5, 0.5), (0.12, 0.2), (0.85, 0.3), (0.3, 0.9), (0.93, 0.93)]

@@ -12,15 +12,15 @@ from PIL import Image
 from reference import Anywhere, Top, model_of, picture, positions_left, reference_logits
 
 from biaskit import prune
-from biaskit.demo.held_out import question_about
-from biaskit.demo.scenes import draw_scene
 from biaskit.errors import BiaskitError, SourceError
-from biaskit.families.load import Loaded
-from biaskit.lmms.answers import Answers, Asked
-from biaskit.lmms.conversation import from_messages, from_visuals
-from biaskit.lmms.options import cut, read_options
-from biaskit.lmms.settings import Opened, open_model
-from biaskit.testing import TINY
+from biaskit.families.checkpoints.load import Loaded
+from biaskit.families.checkpoints.tiny import TINY
+from biaskit.images.scenes.draw import draw_scene
+from biaskit.images.scenes.held_out import question_about
+from biaskit.validation.lmms.answers import Answers, Asked
+from biaskit.validation.lmms.conversation import from_messages, from_visuals
+from biaskit.validation.lmms.options import cut, read_options
+from biaskit.validation.lmms.settings import Opened, open_model
 
 TEXTS = ("what is in these two?", "hi", "describe the picture, please", "say hello", "and this?")
 IMAGES = ([picture(224, 224, 1), picture(300, 150, 2)], [], [picture(150, 300, 3)], [], [picture(64, 64, 4)])
@@ -236,5 +236,5 @@ def test_settings_that_do_not_fit_together(words, message):
 
 def test_its_entry_point_costs_nothing():
     """lmms-eval imports it whenever it lists its models."""
-    code = "import sys, biaskit.lmms; assert not {'torch', 'transformers', 'lmms_eval'} & set(sys.modules)"
+    code = "import sys, biaskit.validation.lmms; assert not {'torch', 'transformers', 'lmms_eval'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,9 +10,9 @@ import pytest
 from huggingface_hub import errors as hub
 
 from biaskit.errors import ModelError
-from biaskit.families.catalog import CHECKPOINTS, resolve
-from biaskit.families.load import load_model, read_checkpoint, weights
-from biaskit.testing import TINY, tiny_model
+from biaskit.families.checkpoints.catalog import CHECKPOINTS, resolve
+from biaskit.families.checkpoints.load import load_model, read_checkpoint, weights
+from biaskit.families.checkpoints.tiny import TINY, tiny_model
 
 
 def answer(kind):

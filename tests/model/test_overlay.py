@@ -10,9 +10,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from PIL import Image
 
+from biaskit.families.checkpoints.tiny import tiny_model
+from biaskit.figures.overlay import Kept, overlay
 from biaskit.images import open_source
-from biaskit.overlay import Kept, overlay
-from biaskit.testing import tiny_model
 
 SIZES = {"portrait": (360, 480), "landscape": (520, 300)}
 FURTHER = {"llava_next": ["base"], "llava_onevision": ["base"], "internvl": ["thumbnail"]}  # drawn beneath the largest plane

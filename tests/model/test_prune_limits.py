@@ -16,11 +16,11 @@ from cases import batch, generate
 from reference import Anywhere, Steps, Top, cast, model_of, positions_left, reference_logits
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from biaskit.apply import prune
+from biaskit.engine.prune import prune
 from biaskit.errors import BiaskitError, ModelError, PriorError
-from biaskit.prior import PlaneStats, Prior
-from biaskit.signals import Keep
-from biaskit.testing import TINY, tiny_model
+from biaskit.families.checkpoints.tiny import TINY, tiny_model
+from biaskit.prior.value import PlaneStats, Prior
+from biaskit.select.keep import Keep
 
 NAME = "llava-1.5"
 

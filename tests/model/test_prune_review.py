@@ -7,9 +7,9 @@ import pytest
 import torch
 from reference import model_of, picture
 
-from biaskit.apply import prune
+from biaskit.engine.prune import prune
 from biaskit.errors import BiaskitError, ModelError
-from biaskit.prior import PlaneStats, Prior
+from biaskit.prior.value import PlaneStats, Prior
 from biaskit.pruners import get_pruner
 
 
@@ -77,7 +77,7 @@ def test_missing_prior_is_named_before_anything_runs():
 @pytest.mark.parametrize("n", [36, 2880])
 def test_a_prior_times_a_thousand_changes_nothing_in_idpruner(n):
     from biaskit.grid import Layout, Plane, raster
-    from biaskit.signals import Signals
+    from biaskit.pruners.signals import Signals
 
     generator = torch.Generator().manual_seed(0)
     tokens = raster(Plane("image", 6, n // 6))

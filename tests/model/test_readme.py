@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from biaskit.families.catalog import CHECKPOINTS
+from biaskit.families.checkpoints.catalog import CHECKPOINTS
 from biaskit.images.generated import GeneratedSource
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
@@ -19,7 +19,7 @@ def test_python_snippet(checkpoint, tmp_path, monkeypatch, capsys):
     assert len([line for line in code.splitlines() if line.strip()]) <= 8
     shutil.copytree(checkpoint("qwen2.5-vl"), tmp_path / "qwen2.5-vl")  # a directory of that name wins over the short name
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("biaskit.calibration.open_source", lambda name: GeneratedSource(4, 0))
+    monkeypatch.setattr("biaskit.calibration.run.open_source", lambda name: GeneratedSource(4, 0))
     made = {}
     exec(code.replace("samples=1000", "samples=4"), made)
     assert made["a_bias"].shape == (32, 32)

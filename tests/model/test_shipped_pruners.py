@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from biaskit import calibrate, get_pruner, prune
-from biaskit.families.load import Loaded
+from biaskit.families.checkpoints.load import Loaded
+from biaskit.families.checkpoints.tiny import SPECIAL, TINY, tiny_model
 from biaskit.images.generated import GeneratedSource
 from biaskit.pruners import pruners
-from biaskit.signals import budget
-from biaskit.testing import SPECIAL, TINY, check_pruner, tiny_model
+from biaskit.select.keep import budget
+from biaskit.testing import check_pruner
 
 SHARE = 0.15
 METHODS = {  # name → (pruner, parameters, whether it gets the prior)

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from biaskit import correlation
+from biaskit.calibration.prompts import PROMPT
 from biaskit.cli.study import app
 from biaskit.errors import BiaskitError
-from biaskit.families.load import load_model
-from biaskit.prior import PlaneStats, Prior
-from biaskit.prompts import PROMPT
-from biaskit.studies.conditions import Condition, adopt, conditions, prior_of
-from biaskit.studies.transfer import Asking, transfer
-from biaskit.studies.transfer_figure import draw_transfer
+from biaskit.families.checkpoints.load import load_model
+from biaskit.families.checkpoints.tiny import save_tiny
+from biaskit.prior.bias import correlation
+from biaskit.prior.value import PlaneStats, Prior
 from biaskit.tasks.base import Opening
-from biaskit.testing import save_tiny
+from biaskit.validation.studies.conditions import Condition, adopt, conditions, prior_of
+from biaskit.validation.studies.transfer import Asking, transfer
+from biaskit.validation.studies.transfer_figure import draw_transfer
 
 
 @pytest.fixture(scope="module")

@@ -15,16 +15,16 @@ import pytest
 import torch
 
 from biaskit import prune, validate
-from biaskit.demo.evaluate import answers_of
-from biaskit.demo.scenes import draw_scene
+from biaskit.demo.training.evaluate import answers_of
 from biaskit.errors import BiaskitError
-from biaskit.families.load import load_model
-from biaskit.prior import PlaneStats, Prior
+from biaskit.families.checkpoints.load import load_model
+from biaskit.images.scenes.draw import draw_scene
+from biaskit.prior.value import PlaneStats, Prior
 from biaskit.tasks import Seen, open_task
-from biaskit.validation import answers as asking
-from biaskit.validation.answers import seed_of
-from biaskit.validation.directory import read_results
-from biaskit.validation.plan import opened
+from biaskit.validation.ask import answers as asking
+from biaskit.validation.ask.answers import seed_of
+from biaskit.validation.ask.plan import opened
+from biaskit.validation.results.directory import read_results
 
 METHODS = ["none", "random@layer=3", "fastv@layer=3+prior"]
 QUESTIONS, BATCH = 24, 6
@@ -255,7 +255,7 @@ def test_a_directory_of_another_run_is_refused(demo, whole, change, message):
 
 
 def test_settings_of_a_label_must_be_the_same(demo, tmp_path):
-    from biaskit.validation.cells import Grid
+    from biaskit.validation.ask.methods import Grid
 
     validate(demo, "scenes-presence", Grid(["fastv"], [0.5], layer=2), out=tmp_path, limit=2)
     with pytest.raises(BiaskitError, match=r"fastv/r0.5 parameters layer was 2, is 3"):

@@ -11,15 +11,15 @@ from PIL import Image
 from reference import Top, model_of
 
 from biaskit import validate
-from biaskit.apply import prune
-from biaskit.encoded import encode_once
-from biaskit.families.load import load_model
-from biaskit.prior import PlaneStats, Prior
+from biaskit.engine.image_encoder import encode_once
+from biaskit.engine.prune import prune
+from biaskit.families.checkpoints.load import load_model
+from biaskit.families.checkpoints.tiny import TINY
+from biaskit.prior.value import PlaneStats, Prior
 from biaskit.tasks import open_task
-from biaskit.testing import TINY
-from biaskit.validation.cells import Grid
-from biaskit.validation.directory import read_results
-from biaskit.validation.questions import see
+from biaskit.validation.ask.methods import Grid
+from biaskit.validation.ask.questions import see
+from biaskit.validation.results.directory import read_results
 
 FAMILIES = ["llava-1.5", "llava-next", "qwen2.5-vl", "internvl-qwen2"]
 

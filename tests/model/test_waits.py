@@ -13,9 +13,10 @@ from reference import Top, model_of
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-from biaskit import get_pruner, prune, transfer
-from biaskit.contracts import flat_prior
-from biaskit.hooks import Narrower, _Layer
+from biaskit import device as transfer
+from biaskit import get_pruner, prune
+from biaskit.engine.contracts import flat_prior
+from biaskit.engine.narrower import Narrower, _Layer
 
 pytestmark = pytest.mark.usefixtures("interpreter")
 DEVICE = torch.device("cpu", 1)

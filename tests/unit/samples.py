@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from biaskit.grid import Layout, Plane, Tokens, join, raster
-from biaskit.signals import Signals
+from biaskit.pruners.signals import Signals
 
 
 def layout(*parts: Tokens, first: int = 5, between: int = 0) -> Layout:

@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from test_select_oracles import CLEAR, FRACTIONS, is_exact
 
-from biaskit import transfer
+from biaskit import device as transfer
 from biaskit.bench.features import made_up
+from biaskit.device import deferred
 from biaskit.errors import BiaskitError
 from biaskit.select import (
     cells,
@@ -28,8 +29,7 @@ from biaskit.select import (
     relative_attention_many,
     top_k_many,
 )
-from biaskit.select.arguments import deferred
-from biaskit.select.batch import codes
+from biaskit.select.gpu.batch import codes
 
 pytestmark = pytest.mark.usefixtures("interpreter")
 CASES = settings(
@@ -120,7 +120,7 @@ def test_tokens_like_a_model_s(dtype):
     for alpha in (1.0, 0.5):
         expected = [on_the_cpu(d2_select, s.scores, s.features, s.where, 40, alpha=alpha, theta=0.6) for s in samples]
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr("biaskit.select.table.PANEL", 128)
+            patched.setattr("biaskit.select.gpu.cosines.PANEL", 128)
             found = d2_select_many(scores, [part[7:277] for part in sequence], where, 40, alpha=alpha, theta=0.6)
         for keep, wanted in zip(found, expected, strict=True):
             assert keep.indices.tolist() == wanted.indices.tolist()
@@ -138,8 +138,8 @@ def test_alone_is_as_in_a_batch_and_memory_is_bounded(monkeypatch):
     whole = [keep.indices.tolist() for keep in d2_select_many(scores, features, samples[0].where, 12, alpha=0.5, theta=0.5)]
     relevant = mmr_select_many(scores, features, 12).tolist()
     sizes = []
-    monkeypatch.setattr("biaskit.select.table.ROOM", 2 * 4 * 60**2)
-    monkeypatch.setattr("biaskit.select.table.torch.bmm", lambda a, b, bmm=torch.bmm: sizes.append(len(a)) or bmm(a, b))
+    monkeypatch.setattr("biaskit.select.gpu.cosines.ROOM", 2 * 4 * 60**2)
+    monkeypatch.setattr("biaskit.select.gpu.cosines.torch.bmm", lambda a, b, bmm=torch.bmm: sizes.append(len(a)) or bmm(a, b))
     assert [k.indices.tolist() for k in d2_select_many(scores, features, samples[0].where, 12, alpha=0.5, theta=0.5)] == whole
     assert mmr_select_many(scores, features, 12).tolist() == relevant
     assert sizes == [2, 2, 1] * 2

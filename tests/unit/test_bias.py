@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from biaskit.bias import compare, convergence, report
-from biaskit.correlation import pearson, ranks, spearman, top_overlap
 from biaskit.errors import BiaskitError, PriorError
 from biaskit.grid import resample
-from biaskit.jackknife import Replicates, jackknife, t_quantile
-from biaskit.measures import MEASURES, band, estimate, estimates, handful, strip
-from biaskit.prior import PlaneStats, Prior
-from biaskit.verdict import VERDICTS
+from biaskit.prior.bias.correlation import pearson, ranks, spearman, top_overlap
+from biaskit.prior.bias.jackknife import Replicates, jackknife, t_quantile
+from biaskit.prior.bias.measures import MEASURES, band, estimate, estimates, handful, strip
+from biaskit.prior.bias.report import compare, convergence, report
+from biaskit.prior.bias.verdict import VERDICTS
+from biaskit.prior.value import PlaneStats, Prior
 
 GRIDS = [(24, 24), (12, 30), (40, 16), (7, 9)]
 

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from biaskit.correlation import spearman
 from biaskit.errors import PriorError
-from biaskit.exchange import import_prior
-from biaskit.prior import Prior
+from biaskit.prior.bias.correlation import spearman
+from biaskit.prior.exchange import import_prior
+from biaskit.prior.value import Prior
 
 BIAS = np.arange(1.0, 13.0).reshape(3, 4)
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from biaskit.errors import PriorError
-from biaskit.exchange import export_prior, import_prior, narrow
-from biaskit.prior import PlaneStats, Prior
+from biaskit.prior.exchange import export_prior, import_prior, narrow
+from biaskit.prior.value import PlaneStats, Prior
 
 
 def full() -> Prior:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from biaskit.errors import BiaskitError
-from biaskit.flops import Dims, cache_bytes, ceiling, decode_cost, layer_cost, mean_tokens, prefill_cost
+from biaskit.families.checkpoints.flops import Dims, cache_bytes, ceiling, decode_cost, layer_cost, mean_tokens, prefill_cost
 
 VICUNA = Dims(32, 4096, 11008, 32, 32, 128, 32064)
 QWEN = Dims(28, 3584, 18944, 28, 4, 128, 152064)

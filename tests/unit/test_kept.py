@@ -16,8 +16,9 @@ from strategies import grids
 
 from biaskit.errors import BiaskitError
 from biaskit.grid import Layout, Plane, raster
-from biaskit.kept import (
-    Analysis,
+from biaskit.select import cells, max_min_select, top_k
+from biaskit.select.keep import Keep
+from biaskit.select.kept import (
     box_tokens,
     box_weights,
     coverage,
@@ -27,11 +28,9 @@ from biaskit.kept import (
     jaccard_by_chance,
     nearest_cosine_distance,
     overlap_coefficient,
-    region_coverage,
     spacing,
 )
-from biaskit.select import cells, max_min_select, top_k
-from biaskit.signals import Keep
+from biaskit.validation.ask.observe import Analysis, region_coverage
 
 SQRT_HALF = 1 / math.sqrt(2)
 
@@ -133,7 +132,7 @@ def test_hopkins_is_the_mean_over_seeded_draws_and_says_so(reference):
 
 def test_the_box_spans_all_tokens_and_resampled_points_are_tokens():
     features = torch.tensor([[1.0, 1.0], [2.0, 1.0], [1.0, 2.0], [2.0, 2.0]])
-    from biaskit.kept.features import _draw
+    from biaskit.select.kept.features import _draw
 
     box = _draw(features, 4000, "box", torch.Generator().manual_seed(0))
     assert float(box.min()) >= 1

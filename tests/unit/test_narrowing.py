@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from biaskit.engine.masks import make_mask, mask_form, read_mask
+from biaskit.engine.narrowing import Narrowing, compact_positions, take
 from biaskit.errors import ModelError
 from biaskit.grid import Layout, Plane, raster
-from biaskit.masks import make_mask, mask_form, read_mask
-from biaskit.narrowing import Narrowing, compact_positions, take
 
 STAYS = arrays.arrays(bool, st.tuples(st.integers(1, 4), st.integers(1, 12))).map(
     lambda a: np.concatenate([a, np.ones((len(a), 1), bool)], 1)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from biaskit.bias import report
 from biaskit.errors import BiaskitError, PriorError
-from biaskit.figure_layout import COMPACT, FULL, LEFT, page, slot
-from biaskit.panels import caption, colour_limit, colour_ticks, multiple, panels, profile_reach, profile_ticks, shown_planes
-from biaskit.plots import heatmap
-from biaskit.prior import PlaneStats, Prior
+from biaskit.figures.heatmap import heatmap
+from biaskit.figures.layout import COMPACT, FULL, LEFT, page, slot
+from biaskit.figures.panels import caption, colour_limit, colour_ticks, multiple, panels, profile_reach, profile_ticks, shown_planes
+from biaskit.prior.bias.report import report
+from biaskit.prior.value import PlaneStats, Prior
 
 
 def ramp(rows, cols, low=0.4, high=1.6):
@@ -320,5 +320,7 @@ def test_global_state_is_left_alone(tmp_path, one):
     before = {key: value for key, value in mpl.rcParams.items() if key != "backend"}
     heatmap(one, out=tmp_path / "a.svg")
     assert {key: value for key, value in mpl.rcParams.items() if key != "backend"} == before
-    code = "import biaskit, matplotlib.pyplot as p; assert biaskit.heatmap.__module__ == 'biaskit.plots'; assert p.get_fignums() == []"
+    code = (
+        "import biaskit as b, matplotlib.pyplot as p; assert b.heatmap.__module__ == 'biaskit.figures.heatmap'; assert not p.get_fignums()"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 
 from biaskit.errors import PriorError
 from biaskit.grid import Layout, Plane, join, raster, resample
-from biaskit.prior import PlaneStats, Prior
+from biaskit.prior.value import PlaneStats, Prior
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "prior-schema1.safetensors"

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from biaskit.errors import PriorError
-from biaskit.prior import PlaneStats, Prior
+from biaskit.prior.value import PlaneStats, Prior
 
 BYTES = (Path(__file__).parents[1] / "golden" / "prior-schema1.safetensors").read_bytes()
 GOLDEN = Prior.from_bytes(BYTES)

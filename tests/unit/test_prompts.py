@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from biaskit.calibration.prompts import PROMPT, TASKS, read_prompts
 from biaskit.errors import BiaskitError
-from biaskit.prompts import PROMPT, TASKS, read_prompts
 
 
 def test_texts_files_and_tasks_are_joined_in_order(tmp_path):

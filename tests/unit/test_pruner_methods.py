@@ -12,10 +12,10 @@ from samples import signals, two_images, with_newlines
 from torch import Tensor
 
 from biaskit.errors import BiaskitError
-from biaskit.prior import PlaneStats, Prior
+from biaskit.prior.value import PlaneStats, Prior
 from biaskit.pruners import Pruner, get_pruner, pruners
 from biaskit.select import cells, d2_select, dart_select, feature_norm, max_min_select, mmr_select, relative_attention, top_k
-from biaskit.signals import Keep
+from biaskit.select.keep import Keep
 
 
 def test_each_method_is_its_selection() -> None:

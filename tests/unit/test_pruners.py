@@ -15,7 +15,8 @@ from samples import signals
 
 from biaskit.errors import BiaskitError
 from biaskit.pruners import Pruner, Stage, get_pruner, pruners
-from biaskit.signals import NEEDS, Keep, Signals
+from biaskit.pruners.signals import NEEDS, Signals
+from biaskit.select.keep import Keep
 
 NAMES = pruners.names()
 

@@ -8,13 +8,14 @@ import pytest
 import torch
 from samples import layout, signals, two_images, with_newlines
 
-from biaskit import get_pruner, transfer
+from biaskit import device as transfer
+from biaskit import get_pruner
 from biaskit.errors import BiaskitError
 from biaskit.grid import Plane, raster
 from biaskit.pruners.base import Pruner
 from biaskit.pruners.d2pruner import D2Pruner
 from biaskit.pruners.fastv import FastV
-from biaskit.signals import Keep
+from biaskit.select.keep import Keep
 
 METHODS = {
     "d2pruner": {},

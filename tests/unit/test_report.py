@@ -11,16 +11,16 @@ import pytest
 from runs import KEPT, make_run
 
 from biaskit.errors import BiaskitError
-from biaskit.report.average import averages, draws_of_tasks, mean_over_tasks
-from biaskit.report.bars import ablation
-from biaskit.report.cells import Cell, budgets, methods, plain_of, role, swept_methods
-from biaskit.report.contents import Report
-from biaskit.report.contrasts import conclude
-from biaskit.report.costs import costs
-from biaskit.report.results import Settings, analyse, ordered
-from biaskit.report.run_files import read_run
-from biaskit.report.sweeps import find_sweeps
-from biaskit.significance import mcnemar
+from biaskit.validation.report.analyse import Settings, analyse, ordered
+from biaskit.validation.report.average import averages, draws_of_tasks, mean_over_tasks
+from biaskit.validation.report.bars import ablation
+from biaskit.validation.report.contents import Report
+from biaskit.validation.report.contrasts import conclude
+from biaskit.validation.report.costs import costs
+from biaskit.validation.report.sweeps import find_sweeps
+from biaskit.validation.results.cells import Cell, budgets, methods, plain_of, role, swept_methods
+from biaskit.validation.results.read import read_run
+from biaskit.validation.statistics.significance import mcnemar
 
 QUICK = Settings(resamples=400, flips=400)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from biaskit.report.published import benchmark, model_key, published, recomputed_average, rows, same_method, sources, table_title
+from biaskit.validation.report.published import benchmark, model_key, published, recomputed_average, rows, same_method, sources, table_title
 
 
 def row(table, model, retention, method):

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from biaskit.resampling import Estimate, bootstrap, grouped, half_width, interval
+from biaskit.validation.statistics.resampling import Estimate, bootstrap, grouped, half_width, interval
 
 
 def enumerated(values, statistic):
@@ -131,7 +131,7 @@ def test_the_seed_decides_and_blocks_do_not(monkeypatch):
     whole = bootstrap(values, resamples=300, seed=9).draws
     np.testing.assert_array_equal(bootstrap(values, resamples=300, seed=9).draws, whole)
     assert not np.array_equal(bootstrap(values, resamples=300, seed=8).draws, whole)
-    monkeypatch.setattr("biaskit.resampling._BLOCK", 50 * 7)
+    monkeypatch.setattr("biaskit.validation.statistics.resampling._BLOCK", 50 * 7)
     np.testing.assert_allclose(bootstrap(values, resamples=300, seed=9).draws, whole)
 
 

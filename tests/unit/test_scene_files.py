@@ -11,12 +11,12 @@ import typer
 from typer.testing import CliRunner
 
 from biaskit.cli.scenes import scenes
-from biaskit.demo.scene_files import write_scenes
-from biaskit.demo.scene_source import SceneSource
-from biaskit.demo.scenes import COLOUR_NAMES, SHAPES, SIZES
 from biaskit.errors import SourceError
 from biaskit.images import open_source
 from biaskit.images.coco import CocoSource
+from biaskit.images.scenes.draw import COLOUR_NAMES, SHAPES, SIZES
+from biaskit.images.scenes.files import write_scenes
+from biaskit.images.scenes.source import SceneSource
 
 app = typer.Typer()
 app.command()(scenes)

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from biaskit.demo.held_out import interval, iou_of, question_about, summarise
-from biaskit.demo.packing import IGNORE, SLOT, pack, prompt_ids
-from biaskit.demo.questions import KINDS, Question, ask, presence
-from biaskit.demo.scenes import COLOUR_NAMES, EDGE, SHAPES, SIZES, Thing, draw_scene, things_of
-from biaskit.demo.vocabulary import ID, WORDS, box_text, ids_of, overlap, read_box
+from biaskit.demo.training.packing import IGNORE, SLOT, pack, prompt_ids
+from biaskit.grid import overlap
+from biaskit.images.scenes.draw import COLOUR_NAMES, EDGE, SHAPES, SIZES, Thing, draw_scene, things_of
+from biaskit.images.scenes.held_out import interval, iou_of, question_about, summarise
+from biaskit.images.scenes.questions import KINDS, Question, ask, presence
+from biaskit.images.scenes.vocabulary import ID, WORDS, box_text, ids_of, read_box
 
 
 def fitting(things: tuple[Thing, ...], phrase: str) -> list[int]:

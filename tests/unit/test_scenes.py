@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from biaskit.demo.scene_source import SceneSource
-from biaskit.demo.scenes import COLOUR_NAMES, COLOURS, EDGE, PATCH, PATCHES, PLACEMENTS, draw_scene, things_of
 from biaskit.errors import SourceError
 from biaskit.images import open_source
 from biaskit.images.decode import decode
+from biaskit.images.scenes.draw import COLOUR_NAMES, COLOURS, EDGE, PATCH, PATCHES, PLACEMENTS, draw_scene, things_of
+from biaskit.images.scenes.source import SceneSource
 
 scenes = st.tuples(st.integers(0, 50), st.integers(0, 5000), st.sampled_from(PLACEMENTS[:2]))
 

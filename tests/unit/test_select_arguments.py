@@ -24,7 +24,7 @@ from biaskit.select import (
     top_k,
     uniform_select,
 )
-from biaskit.signals import budget
+from biaskit.select.keep import budget
 
 
 def test_selector_score_is_the_mean_over_all_pairs() -> None:

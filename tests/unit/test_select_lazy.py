@@ -15,13 +15,13 @@ from torch import Tensor
 from biaskit.bench import naive
 from biaskit.bench.features import made_up
 from biaskit.select import cells, d2_graph, d2_select, dart_select, graph_select, max_min_select, mmr_select, neighbours, top_k
-from biaskit.select import isolated as isolated_module
-from biaskit.select import lazy as lazy_module
-from biaskit.select import linked as linked_module
-from biaskit.select import product as product_module
-from biaskit.select import range as range_module
-from biaskit.select.linked import independent
-from biaskit.select.product import Product
+from biaskit.select.cpu import cosines as product_module
+from biaskit.select.cpu import extremes as range_module
+from biaskit.select.cpu import farthest as isolated_module
+from biaskit.select.cpu import greedy as lazy_module
+from biaskit.select.cpu import links as linked_module
+from biaskit.select.cpu.cosines import Product
+from biaskit.select.cpu.links import independent
 
 CASES = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

@@ -12,12 +12,12 @@ from torch import Tensor
 from biaskit.bench import naive
 from biaskit.bench.features import MadeUp, made_up
 from biaskit.select import cells, d2_graph, d2_select, dart_select, max_min_select, min_max, mmr_select, uniform_select
-from biaskit.select import lazy as lazy_module
-from biaskit.select import linked as linked_module
-from biaskit.select import product as product_module
 from biaskit.select.cosine import cosines, unit_rows
-from biaskit.select.isolated import most_isolated
-from biaskit.select.product import Product, greedy_dtype
+from biaskit.select.cpu import cosines as product_module
+from biaskit.select.cpu import greedy as lazy_module
+from biaskit.select.cpu import links as linked_module
+from biaskit.select.cpu.cosines import Product, greedy_dtype
+from biaskit.select.cpu.farthest import most_isolated
 
 SELECT: dict[str, Callable[[MadeUp], Tensor]] = {
     "d2 by meaning": lambda s: d2_select(s.scores, s.features, s.where, 30).indices,

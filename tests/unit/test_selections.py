@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from biaskit.cli.validate_analyse import analyse
 from biaskit.errors import BiaskitError
-from biaskit.kept import jaccard_by_chance
-from biaskit.selections import overlap_matrix, pareto, read_selections
-from biaskit.selections.figures import frontier
+from biaskit.select.kept import jaccard_by_chance
+from biaskit.validation.selections import overlap_matrix, pareto, read_selections
+from biaskit.validation.selections.figures import frontier
 
 
 def record(task, number, method, retention, kept, **selection):

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from biaskit.errors import BiaskitError
 from biaskit.pruners import get_pruner
+from biaskit.pruners.selector_weights import read_selector
 from biaskit.select import mmr_select, selector_score, soft_top_k
-from biaskit.selector_file import read_selector
 
 
 def tensors(prefix: str = "", hidden: int = 5, width: int = 10) -> dict[str, Tensor]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from biaskit.bias import compare
 from biaskit.errors import BiaskitError, PriorError
-from biaskit.prior import PlaneStats, Prior
-from biaskit.side_by_side import side_by_side
+from biaskit.figures.side_by_side import side_by_side
+from biaskit.prior.bias.report import compare
+from biaskit.prior.value import PlaneStats, Prior
 
 
 def prior(seed, size=(6, 4), layers=(1, 4), plane="image"):

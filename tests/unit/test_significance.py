@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from biaskit.significance import EXACT, holm, mcnemar, sign_flip
+from biaskit.validation.statistics.significance import EXACT, holm, mcnemar, sign_flip
 
 
 def binomial_two_sided(b, c):

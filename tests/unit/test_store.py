@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from biaskit import store
 from biaskit.errors import PriorError
-from biaskit.prior import PlaneStats, Prior
+from biaskit.prior import store
+from biaskit.prior.value import PlaneStats, Prior
 
 
 def prior(model: str) -> Prior:

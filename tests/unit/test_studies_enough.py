@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from biaskit.errors import BiaskitError
-from biaskit.prior import PlaneStats, Prior
-from biaskit.studies.enough import images_for, needed, settle, step_up
-from biaskit.studies.enough_figure import draw_enough
+from biaskit.prior.value import PlaneStats, Prior
+from biaskit.validation.studies.enough import images_for, needed, settle, step_up
+from biaskit.validation.studies.enough_figure import draw_enough
 
 SIGNAL, NOISE, BLOCKS, SIZE = 0.1, 0.6, 100, 10
 

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from biaskit.demo.scenes import things_of
-from biaskit.demo.vocabulary import box_text, overlap
-from biaskit.demo.vocabulary import read_box as read_scene_box
 from biaskit.errors import TaskError
+from biaskit.grid import overlap
+from biaskit.images.scenes.draw import things_of
+from biaskit.images.scenes.vocabulary import box_text
+from biaskit.images.scenes.vocabulary import read_box as read_scene_box
 from biaskit.tasks import Seen
 from biaskit.tasks.box_scores import place_tags, score_box, size_tag
 from biaskit.tasks.boxes import CONVENTIONS, check_convention, convention_of, read_box, write_box

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from biaskit.demo.held_out import NEW_TOKENS, question_about, summarise
-from biaskit.demo.scenes import draw_scene
+from biaskit.calibration.prompts import TASKS, read_prompts
 from biaskit.errors import BiaskitError, TaskError
-from biaskit.prompts import TASKS, read_prompts
+from biaskit.images.scenes.draw import draw_scene
+from biaskit.images.scenes.held_out import NEW_TOKENS, question_about, summarise
 from biaskit.tasks import Seen, Task, TaskView, breakdown, open_task, task_class, tasks
 from biaskit.tasks.wording import ask_presence, ask_region, ask_short
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from biaskit.errors import BiaskitError, PriorError
-from biaskit.prior import PlaneStats, Prior
-from biaskit.validation.cells import ABLATION, Grid, Method, parse_method, read_retention
+from biaskit.prior.value import PlaneStats, Prior
+from biaskit.validation.ask.methods import ABLATION, Grid, Method, parse_method, read_retention
 
 CONFIG = SimpleNamespace(model_type="llava", get_text_config=lambda: SimpleNamespace(num_hidden_layers=9))
 

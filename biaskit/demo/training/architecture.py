@@ -10,8 +10,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from biaskit.demo.vocabulary import VISUAL
-from biaskit.errors import BiaskitError
+from biaskit.images.scenes.vocabulary import VISUAL
 
 LAYERS = 9
 HIDDEN = 160
@@ -101,26 +100,3 @@ class Architecture(ABC):
         for name, contents in files.items():
             (directory / name).write_text(json.dumps(contents, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         (directory / "chat_template.jinja").write_text(self.template, encoding="utf-8")
-
-
-NAMES = ("llava", "qwen")
-
-
-def find(name: str) -> Architecture:
-    """Return the architecture of that name, or of that model type.
-
-    Raises:
-        BiaskitError: there is none.
-    """
-    from biaskit.demo.llava import Llava
-    from biaskit.demo.qwen import Qwen
-
-    for each in (Llava(), Qwen()):
-        if name in (each.name, each.model_type):
-            return each
-    raise BiaskitError(f"no embedded model has the architecture {name!r}", f"choose one of {', '.join(NAMES)}")
-
-
-def architecture_of(model: Any) -> Architecture:
-    """Return the architecture of a stock model."""
-    return find(model.config.model_type)

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from biaskit.demo.architecture import HEADS, HIDDEN, INNER, find
-from biaskit.demo.language_stage import COARSE, FINE, IMAGES, LEAD, QUESTIONS, SCAFFOLD_END, WATCHED
-from biaskit.demo.vision_stage import BATCH
+from biaskit.demo.training.architecture import HEADS, HIDDEN, INNER
+from biaskit.demo.training.architectures import find
+from biaskit.demo.training.language_stage import COARSE, FINE, IMAGES, LEAD, QUESTIONS, SCAFFOLD_END, WATCHED
+from biaskit.demo.training.vision_stage import BATCH
 
 _CARD = """\
 ---
@@ -22,7 +23,7 @@ library_name: transformers
 A small multimodal language model that answers questions about drawn scenes. It exists so that positional bias and token pruning can be seen
 on any machine in minutes; it knows nothing but coloured shapes. Stock class `{class}`:
 no code of ours is needed to load it with `AutoProcessor` and `AutoModelForImageTextToText` (without torchvision, load the processor with
-`biaskit.families.processors.load_processor`).
+`biaskit.families.checkpoints.processors.load_processor`).
 
 | part | what it is |
 |---|---|
@@ -133,13 +134,13 @@ def write_card(record: Mapping[str, Any], directory: Path, parameters: int, laye
 
 def _command(recipe: Mapping[str, Any]) -> str:
     """Return the command with the options that differ from the defaults, and the short one where there is one."""
-    from biaskit.demo.recipe import Recipe
+    from biaskit.demo.training.recipe import Recipe
 
     defaults = vars(Recipe())
     names = {"scaffold": "--no-scaffold"}
     changed = [name for name, value in recipe.items() if value != defaults[name]]
     options = "".join(f" {names[name]}" if name in names else f" --{name.replace('_', '-')} {recipe[name]}" for name in changed)
-    command = f"`python -m biaskit.demo.train --out DIR{options}`"
+    command = f"`python -m biaskit.demo.training.train --out DIR{options}`"
     if set(changed) - {"architecture", "seed"}:
         return command
     return "`make demo-model" + "".join(f" {name.upper()}={recipe[name]}" for name in changed) + f"`, that is {command}"

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from PIL import Image
 
-from biaskit.demo.figures import draw_answers
-from biaskit.demo.held_out import NEW_TOKENS, SEED, TASKS, question_about, summarise
-from biaskit.demo.pictures import Say
-from biaskit.demo.questions import Question
-from biaskit.demo.scenes import Scene, draw_scene
+from biaskit.demo.training.figures import draw_answers
+from biaskit.demo.training.pictures import Say
 from biaskit.families import families
-from biaskit.families.processors import load_processor
+from biaskit.families.checkpoints.processors import load_processor
+from biaskit.images.scenes.draw import Scene, draw_scene
+from biaskit.images.scenes.held_out import NEW_TOKENS, SEED, TASKS, question_about, summarise
+from biaskit.images.scenes.questions import Question
 
 
 def open_model(directory: Path, device: str = "cpu") -> tuple[Any, Any]:

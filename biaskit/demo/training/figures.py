@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from biaskit.demo.questions import Question
-from biaskit.demo.scenes import PATCHES, Scene
-from biaskit.demo.vocabulary import overlap, read_box
+from biaskit.grid import overlap
+from biaskit.images.scenes.draw import PATCHES, Scene
+from biaskit.images.scenes.questions import Question
+from biaskit.images.scenes.vocabulary import read_box
 
 
 def _pyplot() -> Any:

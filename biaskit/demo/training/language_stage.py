@@ -26,14 +26,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from biaskit.demo.architecture import HEADS
-from biaskit.demo.muon import Muon
-from biaskit.demo.packing import IGNORE, SLOT, Packed, pack
-from biaskit.demo.pictures import Pictures, Say
-from biaskit.demo.questions import ask
-from biaskit.demo.scenes import COLOUR_NAMES, EDGE, SHAPES, SIZES
-from biaskit.demo.shared_prefix import SharedPrefix
-from biaskit.demo.vocabulary import BINS, FIRST_LOCATION, ID
+from biaskit.demo.training.architecture import HEADS
+from biaskit.demo.training.muon import Muon
+from biaskit.demo.training.packing import IGNORE, SLOT, Packed, pack
+from biaskit.demo.training.pictures import Pictures, Say
+from biaskit.demo.training.shared_prefix import SharedPrefix
+from biaskit.images.scenes.draw import COLOUR_NAMES, EDGE, SHAPES, SIZES
+from biaskit.images.scenes.questions import ask
+from biaskit.images.scenes.vocabulary import BINS, FIRST_LOCATION, ID
 
 IMAGES, QUESTIONS = 8, 24
 """Images a step, and questions about each."""

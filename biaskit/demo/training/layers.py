@@ -1,9 +1,9 @@
 """What happens in which layer of the embedded model: where text begins to steer attention, and where the image has been read.
 
-`python -m biaskit.demo.layers --model DIR --out DIR` writes layers.json and figures. Attention rows come from `biaskit.attention` on
-the stock model. Chance is 0.25, the share of tokens that is kept; attention that prefers things to background, whatever the question,
-reaches `any_thing`. So the report also says how often the target outranks the *other* things: `preference`, 0.5 where the question does
-not matter.
+`python -m biaskit.demo.training.layers --model DIR --out DIR` writes layers.json and figures. Attention rows come from
+`biaskit.engine.attention` on the stock model. Chance is 0.25, the share of tokens that is kept; attention that prefers things to
+background, whatever the question, reaches `any_thing`. So the report also says how often the target outranks the *other* things:
+`preference`, 0.5 where the question does not matter.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from biaskit.attention import attention_rows
-from biaskit.demo.architecture import architecture_of
-from biaskit.demo.evaluate import open_model
-from biaskit.demo.held_out import SEED, iou_of
-from biaskit.demo.packing import SLOT, pack
-from biaskit.demo.questions import DESCRIBE, Question, where
-from biaskit.demo.scenes import PATCHES, Scene, draw_scene
-from biaskit.demo.shared_prefix import SharedPrefix
-from biaskit.demo.vision_stage import to_pixel_values
-from biaskit.demo.vocabulary import VISUAL
+from biaskit.demo.training.architectures import architecture_of
+from biaskit.demo.training.evaluate import open_model
+from biaskit.demo.training.packing import SLOT, pack
+from biaskit.demo.training.shared_prefix import SharedPrefix
+from biaskit.demo.training.vision_stage import to_pixel_values
+from biaskit.engine.attention import attention_rows
 from biaskit.families import families
+from biaskit.images.scenes.draw import PATCHES, Scene, draw_scene
+from biaskit.images.scenes.held_out import SEED, iou_of
+from biaskit.images.scenes.questions import DESCRIBE, Question, where
+from biaskit.images.scenes.vocabulary import VISUAL
 
 CALIBRATION_SEED = 7000
 KEPT = 36
@@ -260,7 +260,7 @@ def _pruning(model: Any, processor: Any, test: Asked, priors: dict[str, Floats],
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the report and its figures."""
-    parser = argparse.ArgumentParser(prog="python -m biaskit.demo.layers", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m biaskit.demo.training.layers", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--n", type=int, default=300, help="scenes per measurement")
@@ -268,7 +268,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given.out.mkdir(parents=True, exist_ok=True)
     report, maps = study(given.model, given.n, lambda line: print(line, file=sys.stderr, flush=True))
     (given.out / "layers.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    from biaskit.demo.figures import draw_maps, draw_recall
+    from biaskit.demo.training.figures import draw_maps, draw_recall
 
     draw_maps(maps, given.out / "bias-maps.png")
     draw_recall(report, given.out / "recall-by-layer.png")

@@ -8,9 +8,20 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from biaskit.demo.architecture import HEADS, HIDDEN, INNER, LAYERS, MEAN, STD, VISION_HEADS, VISION_HIDDEN, VISION_LAYERS, Architecture
-from biaskit.demo.scenes import EDGE, PATCH
-from biaskit.demo.vocabulary import ID, VISUAL, WORDS, chat_template, make_tokenizer
+from biaskit.demo.training.architecture import (
+    HEADS,
+    HIDDEN,
+    INNER,
+    LAYERS,
+    MEAN,
+    STD,
+    VISION_HEADS,
+    VISION_HIDDEN,
+    VISION_LAYERS,
+    Architecture,
+)
+from biaskit.images.scenes.draw import EDGE, PATCH
+from biaskit.images.scenes.vocabulary import ID, VISUAL, WORDS, chat_template, make_tokenizer
 
 IMAGE = "<image>"
 

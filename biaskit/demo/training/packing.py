@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from biaskit.demo.questions import Question
-from biaskit.demo.vocabulary import ID, ids_of
+from biaskit.images.scenes.questions import Question
+from biaskit.images.scenes.vocabulary import ID, ids_of
 
 SLOT = 11
 """Tokens of the longest question with its answer, the last location word apart: only after shorter questions is the closing </s> learnt."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from biaskit.demo.scenes import EDGE, MOST_THINGS, PATCHES, VERSION, Thing, draw_scene, things_of
+from biaskit.images.scenes.draw import EDGE, MOST_THINGS, PATCHES, VERSION, Thing, draw_scene, things_of
 
 Say = Callable[[str], None]
 PHOTO_SHARE = 3

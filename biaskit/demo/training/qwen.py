@@ -14,9 +14,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from biaskit.demo.architecture import HEADS, HIDDEN, INNER, LAYERS, MEAN, STD, VISION_HEADS, VISION_HIDDEN, VISION_LAYERS, Architecture
-from biaskit.demo.scenes import EDGE, PATCH, PATCHES
-from biaskit.demo.vocabulary import ID, VISUAL, WORDS, chat_template, make_tokenizer
+from biaskit.demo.training.architecture import (
+    HEADS,
+    HIDDEN,
+    INNER,
+    LAYERS,
+    MEAN,
+    STD,
+    VISION_HEADS,
+    VISION_HIDDEN,
+    VISION_LAYERS,
+    Architecture,
+)
+from biaskit.images.scenes.draw import EDGE, PATCH, PATCHES
+from biaskit.images.scenes.vocabulary import ID, VISUAL, WORDS, chat_template, make_tokenizer
 
 SPECIAL = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 START, END, IMAGE, VIDEO = range(len(WORDS), len(WORDS) + len(SPECIAL))

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from biaskit.demo.architecture import architecture_of
-from biaskit.demo.vocabulary import VISUAL
+from biaskit.demo.training.architectures import architecture_of
+from biaskit.images.scenes.vocabulary import VISUAL
 
 Rows = tuple[Tensor, Tensor, Tensor]
 """(image, slot, position in the slot) of some tokens: three [r] int64."""

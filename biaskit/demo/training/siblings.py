@@ -1,8 +1,8 @@
 """Two embedded models side by side: whether absolute and relative position embeddings give different positional bias.
 
-`python -m biaskit.demo.siblings --models DIR DIR --out DIR` writes siblings.json and siblings.png. The models learnt the same scenes and
-questions by one recipe; LLaVA's tower has absolute position embeddings and its decoder numbers the visual tokens 0 … 143, Qwen's has
-relative positions alone. A picture of one colour is the purest case: nothing but position differs from token to token.
+`python -m biaskit.demo.training.siblings --models DIR DIR --out DIR` writes siblings.json and siblings.png. The models learnt the same
+scenes and questions by one recipe; LLaVA's tower has absolute position embeddings and its decoder numbers the visual tokens 0 … 143,
+Qwen's has relative positions alone. A picture of one colour is the purest case: nothing but position differs from token to token.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from biaskit.demo.evaluate import open_model
-from biaskit.demo.layers import CALIBRATION_SEED, GENERIC, asked, correlations, rows_of, shuffled
-from biaskit.demo.scenes import PATCHES, draw_scene
-from biaskit.jackknife import Replicates
-from biaskit.measures import estimates
-from biaskit.verdict import judge
+from biaskit.demo.training.evaluate import open_model
+from biaskit.demo.training.layers import CALIBRATION_SEED, GENERIC, asked, correlations, rows_of, shuffled
+from biaskit.images.scenes.draw import PATCHES, draw_scene
+from biaskit.prior.bias.jackknife import Replicates
+from biaskit.prior.bias.measures import estimates
+from biaskit.prior.bias.verdict import judge
 
 Floats = NDArray[np.float32]
 GROUPS = 10
@@ -102,7 +102,7 @@ def compare(models: Sequence[Path], n: int) -> tuple[dict[str, Any], dict[str, F
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the report and the figure."""
-    parser = argparse.ArgumentParser(prog="python -m biaskit.demo.siblings", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m biaskit.demo.training.siblings", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--models", type=Path, nargs=2, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--n", type=int, default=200, help="scenes per condition")
@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given.out.mkdir(parents=True, exist_ok=True)
     report, maps = compare(given.models, given.n)
     (given.out / "siblings.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    from biaskit.demo.figures import draw_maps
+    from biaskit.demo.training.figures import draw_maps
 
     draw_maps({name.replace(", ", "\n"): found for name, found in maps.items()}, given.out / "siblings.png")
     for name, conditions in report["models"].items():

@@ -1,4 +1,4 @@
-"""Train an embedded model from nothing: `make demo-model`, or `python -m biaskit.demo.train --out DIR`.
+"""Train an embedded model from nothing: `make demo-model`, or `python -m biaskit.demo.training.train --out DIR`.
 
 Scenes → vision tower → its features → projector and language model → stock checkpoint → held-out evaluation → curves and card. Stopped at
 any moment, the same command goes on where it was.
@@ -18,20 +18,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from biaskit.demo.architecture import NAMES, Architecture, architecture_of, find
-from biaskit.demo.card import write_card
-from biaskit.demo.evaluate import draw_examples, evaluate
-from biaskit.demo.figures import draw_curves
-from biaskit.demo.held_out import SEED, iou_of
-from biaskit.demo.language_stage import QUESTIONS, LanguageStage
-from biaskit.demo.packing import pack
-from biaskit.demo.pictures import Pictures, draw_pictures
-from biaskit.demo.questions import ask
-from biaskit.demo.recipe import Recipe
-from biaskit.demo.scenes import draw_scene
-from biaskit.demo.shared_prefix import SharedPrefix
-from biaskit.demo.vision_stage import cache_features, check_vision, to_pixel_values, train_vision
+from biaskit.demo.training.architecture import Architecture
+from biaskit.demo.training.architectures import NAMES, architecture_of, find
+from biaskit.demo.training.card import write_card
+from biaskit.demo.training.evaluate import draw_examples, evaluate
+from biaskit.demo.training.figures import draw_curves
+from biaskit.demo.training.language_stage import QUESTIONS, LanguageStage
+from biaskit.demo.training.packing import pack
+from biaskit.demo.training.pictures import Pictures, draw_pictures
+from biaskit.demo.training.recipe import Recipe
+from biaskit.demo.training.shared_prefix import SharedPrefix
+from biaskit.demo.training.vision_stage import cache_features, check_vision, to_pixel_values, train_vision
 from biaskit.errors import BiaskitError
+from biaskit.images.scenes.draw import draw_scene
+from biaskit.images.scenes.held_out import SEED, iou_of
+from biaskit.images.scenes.questions import ask
 
 DEVELOPMENT_SEED = 8000
 """Scenes of the held-out numbers in the learning curves; the final evaluation has its own."""
@@ -105,7 +106,7 @@ def write_model(model: Any, directory: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the whole training from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m biaskit.demo.train", description="Train an embedded model from nothing.")
+    parser = argparse.ArgumentParser(prog="python -m biaskit.demo.training.train", description="Train an embedded model from nothing.")
     defaults = Recipe()
     parser.add_argument("--out", type=Path, required=True, help="directory of the checkpoint")
     parser.add_argument("--work", type=Path, help="directory of scenes, features and states; default OUT.work")

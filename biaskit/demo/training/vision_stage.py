@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from biaskit.demo.architecture import MEAN, STD, VISION_HIDDEN, Architecture
-from biaskit.demo.muon import Muon
-from biaskit.demo.pictures import Pictures, Say
-from biaskit.demo.scenes import COLOURS, EDGE, PATCH, PATCHES, SHAPES, SIZES, draw_scene
-from biaskit.demo.vocabulary import BINS, VISUAL
+from biaskit.demo.training.architecture import MEAN, STD, VISION_HIDDEN, Architecture
+from biaskit.demo.training.muon import Muon
+from biaskit.demo.training.pictures import Pictures, Say
+from biaskit.images.scenes.draw import COLOURS, EDGE, PATCH, PATCHES, SHAPES, SIZES, draw_scene
+from biaskit.images.scenes.vocabulary import BINS, VISUAL
 
 BATCH = 64
 MUON_RATE, ADAM_RATE = 0.012, 2e-3

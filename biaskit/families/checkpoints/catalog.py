@@ -74,7 +74,7 @@ def resolve(name: str) -> Place:
     if Path(name).is_dir():
         return Place(name, local=True)
     if name in EMBEDDED:
-        directory = Path(__file__).parents[1] / "demo" / EMBEDDED[name]
+        directory = Path(__file__).parents[2] / "demo" / EMBEDDED[name]
         if not (directory / "config.json").is_file():
             make = "make demo-model" + (" ARCHITECTURE=qwen" if name == "demo-qwen" else "")
             raise ModelError(f"this installation has no embedded model {name!r}", f"train it with `{make}` in a checkout")

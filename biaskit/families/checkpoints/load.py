@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from biaskit.errors import ModelError
 from biaskit.families import ModelFamily, families
-from biaskit.families.catalog import Place, needs_code, resolve
-from biaskit.families.device import find_device
-from biaskit.families.processors import load_processor
+from biaskit.families.checkpoints.catalog import Place, needs_code, resolve
+from biaskit.families.checkpoints.device import find_device
+from biaskit.families.checkpoints.processors import load_processor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,7 +77,7 @@ def load_model(
     config = _config(place, revision)
     family.check(config)
     if layers is not None and not isinstance(layers, str):
-        from biaskit.attention import check_layers
+        from biaskit.families.checkpoints.decoder import check_layers
 
         check_layers(layers, config.get_text_config().num_hidden_layers)
     target, where = find_device(device), _dtype(dtype, settings, device)

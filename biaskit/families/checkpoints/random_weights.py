@@ -16,12 +16,12 @@ import transformers as hf
 
 from biaskit.errors import ModelError
 from biaskit.families import families
-from biaskit.families.device import find_device
-from biaskit.families.load import Loaded
-from biaskit.families.processors import build_processor
-from biaskit.families.sizes import Sizes, Tower, shrunk, sizes
-from biaskit.prior import PlaneStats, Prior
-from biaskit.testing import CHAT, QWEN_IDS, Parts, byte_tokenizer, special_id
+from biaskit.families.checkpoints.device import find_device
+from biaskit.families.checkpoints.load import Loaded
+from biaskit.families.checkpoints.processors import build_processor
+from biaskit.families.checkpoints.sizes import Sizes, Tower, shrunk, sizes
+from biaskit.families.checkpoints.tiny import CHAT, QWEN_IDS, Parts, byte_tokenizer, special_id
+from biaskit.prior.value import PlaneStats, Prior
 
 
 def random_model(

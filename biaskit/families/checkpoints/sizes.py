@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from biaskit.errors import ModelError
-from biaskit.families.catalog import CHECKPOINTS
-from biaskit.flops import Dims
+from biaskit.families.checkpoints.catalog import CHECKPOINTS
+from biaskit.families.checkpoints.flops import Dims
 from biaskit.registry import did_you_mean
 
 

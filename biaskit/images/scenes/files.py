@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from biaskit.demo.held_out import question_about
-from biaskit.demo.questions import USES, matching, phrase_of
-from biaskit.demo.scene_source import SceneSource
-from biaskit.demo.scenes import COLOUR_NAMES, EDGE, SHAPES, SIZES, Thing
 from biaskit.errors import SourceError
+from biaskit.images.scenes.draw import COLOUR_NAMES, EDGE, SHAPES, SIZES, Thing
+from biaskit.images.scenes.held_out import question_about
+from biaskit.images.scenes.questions import USES, matching, phrase_of
+from biaskit.images.scenes.source import SceneSource
 
 
 def write_scenes(

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from biaskit.demo.questions import Question, attribute, describe, presence, where
-from biaskit.demo.scenes import Thing
-from biaskit.demo.vocabulary import overlap, read_box
+from biaskit.grid import overlap
+from biaskit.images.scenes.draw import Thing
+from biaskit.images.scenes.questions import Question, attribute, describe, presence, where
+from biaskit.images.scenes.vocabulary import read_box
 
 SEED = 9000
 """Scenes of this seed are never trained on (training takes seeds below 1,000)."""

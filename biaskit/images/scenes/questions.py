@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from biaskit.demo.scenes import COLOUR_NAMES, COLOURS, SHAPES, SIZES, Box, Thing
-from biaskit.demo.vocabulary import box_text
+from biaskit.images.scenes.draw import COLOUR_NAMES, COLOURS, SHAPES, SIZES, Box, Thing
+from biaskit.images.scenes.vocabulary import box_text
 
 KINDS = ("where", "presence", "attribute", "describe")
 DESCRIBE = ("describe the image .", "please describe the provided image .")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from PIL import Image
 
-from biaskit.demo.scenes import VERSION, Thing, draw_scene, things_of
 from biaskit.images.drawn import DrawnSource
+from biaskit.images.scenes.draw import VERSION, Thing, draw_scene, things_of
 
 
 class SceneSource(DrawnSource):

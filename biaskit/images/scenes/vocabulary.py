@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from biaskit.demo.scenes import COLOUR_NAMES, EDGE, PATCHES, SHAPES, SIZES, Box
+from biaskit.images.scenes.draw import COLOUR_NAMES, EDGE, PATCHES, SHAPES, SIZES, Box
 
 BINS = 48
 """Location words along each side of a scene: 3.5 pixels each."""
@@ -72,12 +72,3 @@ def read_box(text: str) -> Box | None:
         return None
     x1, y1, x2, y2 = ((int(number) + 0.5) * EDGE / BINS for number in found.groups())
     return x1, y1, x2, y2
-
-
-def overlap(one: Box, other: Box) -> float:
-    """Return the intersection over union of two boxes; 0 where either is turned inside out."""
-    wide, high = min(one[2], other[2]) - max(one[0], other[0]), min(one[3], other[3]) - max(one[1], other[1])
-    if wide <= 0 or high <= 0:
-        return 0.0
-    inside = wide * high
-    return inside / ((one[2] - one[0]) * (one[3] - one[1]) + (other[2] - other[0]) * (other[3] - other[1]) - inside)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from biaskit.correlation import pearson
+from biaskit.prior.bias.correlation import pearson
 
 Array = NDArray[Any]
 Maps = NDArray[np.float64]

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from biaskit.correlation import pearson, spearman
-from biaskit.jackknife import Replicates
+from biaskit.prior.bias.correlation import pearson, spearman
+from biaskit.prior.bias.jackknife import Replicates
 
 Array = NDArray[Any]
 Maps = NDArray[np.float64]
@@ -30,8 +30,8 @@ class Estimate:
 
     Attributes:
         value: the measure of the prior's mean map.
-        low, high: 95% interval over images (`biaskit.jackknife`), clipped to the measure's range and stretched to hold `value`; None
-            where the prior has fewer than two groups of images.
+        low, high: 95% interval over images (`biaskit.prior.bias.jackknife`), clipped to the measure's range and stretched to hold
+            `value`; None where the prior has fewer than two groups of images.
         uniform: what a uniform map gives; None where that is not defined.
     """
 

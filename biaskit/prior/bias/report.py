@@ -1,10 +1,10 @@
 """How a model's attention is biased towards places: metrics with confidence intervals and a verdict, convergence, comparison of priors.
 
-    report(prior)      → BiasReport: per layer and plane the measures of `biaskit.measures` and the pattern of `biaskit.verdict`
+    report(prior)      → BiasReport: per layer and plane the measures of `prior.bias.measures` and the pattern of `prior.bias.verdict`
     convergence(prior) → how close the prior already was after the first n images
     compare(a, b)      → how far two priors agree
 
-Intervals are over images (`biaskit.jackknife`); they need a prior that kept its groups of images, as calibrated priors do.
+Intervals are over images (`biaskit.prior.bias.jackknife`); they need a prior that kept its groups of images, as calibrated priors do.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from biaskit.correlation import pearson, spearman, top_overlap
 from biaskit.errors import BiaskitError
 from biaskit.grid import resample
-from biaskit.jackknife import Replicates
-from biaskit.measures import Estimate, estimates
-from biaskit.prior import PlaneStats, Prior
-from biaskit.verdict import judge
+from biaskit.prior.bias.correlation import pearson, spearman, top_overlap
+from biaskit.prior.bias.jackknife import Replicates
+from biaskit.prior.bias.measures import Estimate, estimates
+from biaskit.prior.bias.verdict import judge
+from biaskit.prior.value import PlaneStats, Prior
 
 __all__ = ["BiasReport", "Estimate", "LayerBias", "bias_report", "compare", "convergence", "report"]
 
@@ -37,8 +37,8 @@ class LayerBias:
         layer: 0-based decoder layer whose attention was read.
         plane: `image`, `canvas`, …
         rows, cols: the plane's size in visual tokens.
-        metrics: the names of `biaskit.measures.MEASURES`, and `split_half` where there are groups of images.
-        verdict: one of `biaskit.verdict.VERDICTS`.
+        metrics: the names of `biaskit.prior.bias.measures.MEASURES`, and `split_half` where there are groups of images.
+        verdict: one of `biaskit.prior.bias.verdict.VERDICTS`.
         why: one sentence with the numbers behind it.
     """
 

@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from biaskit.jackknife import Replicates
-from biaskit.measures import RING, Estimate, estimate, handful, strip
+from biaskit.prior.bias.jackknife import Replicates
+from biaskit.prior.bias.measures import RING, Estimate, estimate, handful, strip
 
 Array = NDArray[Any]
 Maps = NDArray[np.float64]
@@ -69,7 +69,7 @@ def judge(replicates: Replicates, metrics: dict[str, Estimate]) -> tuple[str, st
 
     Args:
         replicates: the map with its groups of images.
-        metrics: its `biaskit.measures.estimates`.
+        metrics: its `biaskit.prior.bias.measures.estimates`.
     """
     mean = replicates.mean
     top = metrics["top_share"]

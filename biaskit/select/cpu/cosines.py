@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from biaskit.select.cosine import STEPS, cosines, cpu_multiplies_float32, unit_rows
-from biaskit.select.prepared import chunk, prepared
+from biaskit.select.cpu.rows import chunk, prepared
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from biaskit.select.product import Floats, Indices, Product
+from biaskit.select.cpu.cosines import Floats, Indices, Product
 
 _DOUBTFUL = 2**16  # pairs: more than this that may be the extreme are not looked at one by one
 _COUNTED = 512  # tokens: up to here the sample of pairs is all of them

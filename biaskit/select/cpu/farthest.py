@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from biaskit.select.product import Floats, Indices, Product
+from biaskit.select.cpu.cosines import Floats, Indices, Product
 
 _FEW = 32  # rows computed at a time
 _WINDOW = 64  # tokens in sequence among which neighbours are looked for first

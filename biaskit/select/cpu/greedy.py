@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from biaskit.select.isolated import Bounds
-from biaskit.select.product import Floats, Indices, Product
+from biaskit.select.cpu.cosines import Floats, Indices, Product
+from biaskit.select.cpu.farthest import Bounds
 
 AMONG = 256
 """Tokens the loop runs among."""

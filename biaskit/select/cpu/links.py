@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from biaskit.select.cosine import STEPS
+from biaskit.select.cpu.cosines import Floats, Indices, Product
+from biaskit.select.cpu.extremes import Seen, look_at_all
 from biaskit.select.graph import Graph, fuse
-from biaskit.select.product import Floats, Indices, Product
-from biaskit.select.range import Seen, look_at_all
 
 Bools = NDArray[np.bool_]
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from biaskit.select.arguments import check_finite
+from biaskit.select.checks import check_finite
 
 _CACHED = 2**18  # numbers of rows that are worked on at a time, so that they stay in the processor's cache (1 MiB)
 

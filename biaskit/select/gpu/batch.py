@@ -14,60 +14,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from biaskit.device import active, fetch, settle, upload
 from biaskit.errors import BiaskitError
-from biaskit.select.arguments import Order, check_matrix, check_vector, choice, count, fraction, not_finite, settle, wide
 from biaskit.select.cells import check_cells
-from biaskit.select.d2 import Fill, PivotMode, check_switches, d2_select, pivots_of
-from biaskit.select.graph import Diagonal, check_rule
-from biaskit.select.greedy import max_min_select, mmr_select
-from biaskit.select.launches import few_launches, plain
-from biaskit.select.plain import top_k
-from biaskit.signals import Keep
-from biaskit.transfer import active, fetch, on_device, upload
+from biaskit.select.checks import Order, check_matrix, check_vector, choice, count, fraction, not_finite, wide
+from biaskit.select.graph import Diagonal, Fill, check_rule, check_switches, pivots_of
+from biaskit.select.keep import Keep
 
 if TYPE_CHECKING:
-    from biaskit.select.table import Table
+    from biaskit.select.gpu.cosines import Table
 
 Batch = Tensor | Sequence[Tensor]
 """[B, N, …], or B tensors [N, …], which saves putting them together."""
-
-
-def d2_select_many(
-    scores: Batch,
-    features: Batch,
-    where: Tensor | None,
-    n: int,
-    *,
-    alpha: float = 1.0,
-    theta: float = 0.8,
-    pivot_ratio: float = 0.7,
-    pivot_mode: PivotMode = "topk",
-    exclude_pivot_neighbours: bool = True,
-    fill: Fill = "score",
-    diagonal: Diagonal = "included",
-) -> list[Keep]:
-    """Keep n of N tokens of every sample as `d2_select` does; see there for the arguments.
-
-    On a device `pivot_mode="mis"` and the fills `layers` and `raise_theta` go through the graph's matrix, sample by sample, with waits.
-
-    Args:
-        scores: [B, N]. features: [B, N, d]. where: [N, 3], or [B, N, 3], best on the CPU: a device is waited for once
-            more, to fetch them.
-
-    Returns:
-        B answers, their indices on the CPU. Beyond 512 tokens `edge_density` is counted on an even sample of rows.
-
-    Raises:
-        BiaskitError: as `d2_select`.
-    """
-    if few_launches(features) and plain(pivot_mode, fill):
-        kinds = (pivot_ratio, exclude_pivot_neighbours, fill)
-        return d2_on_device(scores, features, where, n, *kinds, alpha=alpha, theta=theta, diagonal=diagonal)
-    places = [None] * len(features) if where is None else list(where) if where.ndim == 3 else [where] * len(features)
-    switches: dict[str, Any] = {"pivot_ratio": pivot_ratio, "pivot_mode": pivot_mode, "fill": fill}
-    switches |= {"exclude_pivot_neighbours": exclude_pivot_neighbours, "alpha": alpha, "theta": theta, "diagonal": diagonal}
-    kept = [d2_select(s, f, w, n, **switches) for s, f, w in zip(scores, features, places, strict=True)]
-    return [Keep(keep.indices.cpu(), keep.info) for keep in kept]
 
 
 def d2_on_device(
@@ -84,8 +42,8 @@ def d2_on_device(
     diagonal: Diagonal,
 ) -> list[Keep]:
     """Do what `d2_select_many` does in a few launches. The host waits at the end."""
-    from biaskit.select.table import chunks, multiply
-    from biaskit.select.walk import counted, walk
+    from biaskit.select.gpu.cosines import chunks, multiply
+    from biaskit.select.gpu.graph import counted, walk
 
     rows, values = _rows(features), _values("scores", scores, features)
     check_rule(where, alpha, theta, diagonal)
@@ -139,53 +97,6 @@ def codes(where: Tensor, n_tokens: int, *, alone: bool) -> tuple[NDArray[np.int3
     return code.astype(np.int32), width
 
 
-def mmr_select_many(
-    importance: Batch, features: Batch, n: int, *, lam: float = 0.5, eps: float = 1e-6, order: Order = "sequence"
-) -> Tensor:
-    """Keep n of N tokens of every sample by maximal marginal relevance, as `mmr_select` does; see there.
-
-    Args:
-        importance: [B, N]. features: [B, N, d].
-
-    Returns:
-        [B, min(n, N)] int64, on the CPU.
-
-    Raises:
-        BiaskitError: as `mmr_select`.
-    """
-    choice("order", order, ("sequence", "choice"))
-    if not few_launches(features):
-        kept = [mmr_select(w, f, n, lam=lam, eps=eps, order=order).cpu() for w, f in zip(importance, features, strict=True)]
-        return _stacked(kept)
-    from biaskit.select.fused import weighed
-
-    fraction("lam", lam)
-    rows, values = _rows(features), _values("importance", importance, features)
-    return _greedily(rows, n, 1 - lam, order, lambda part, table: weighed(values[part], eps, lam), ("features", "importance"))
-
-
-def max_min_select_many(features: Batch, n: int, *, order: Order = "sequence") -> Tensor:
-    """Keep n of N tokens of every sample by max–min distance, as `max_min_select` does; see there.
-
-    Args:
-        features: [B, N, d].
-
-    Returns:
-        [B, min(n, N)] int64, on the CPU.
-
-    Raises:
-        BiaskitError: as `max_min_select`.
-    """
-    choice("order", order, ("sequence", "choice"))
-    if not few_launches(features):
-        return _stacked([max_min_select(f, n, order=order).cpu() for f in features])
-    from biaskit.select.fused import most_isolated
-
-    return _greedily(
-        _rows(features), n, 1.0, order, lambda part, table: (torch.zeros_like(table.inverse), most_isolated(table)), ("features",)
-    )
-
-
 def _greedily(
     rows: list[Tensor], n: int, weight: float, order: Order, begin: Callable[[slice, Table], tuple[Tensor, ...]], names: Sequence[str]
 ) -> Tensor:
@@ -195,8 +106,8 @@ def _greedily(
         begin: answers for some samples what `greedy_in_one_launch` takes as worth and first, and then where the inputs that `names` has
             after "features" are not finite.
     """
-    from biaskit.select.fused import greedy_in_one_launch
-    from biaskit.select.table import chunks, multiply
+    from biaskit.select.gpu.cosines import chunks, multiply
+    from biaskit.select.gpu.greedy import greedy_in_one_launch
 
     n = count(n, len(rows[0]))
     found: list[Tensor] = []
@@ -208,22 +119,6 @@ def _greedily(
         answers = settle(found)
     picked, *bad = (np.concatenate(answers[k :: 1 + len(names)]) for k in range(1 + len(names)))
     _complain(*zip(names, bad, strict=True))
-    return _in_order(picked, order)
-
-
-def top_k_many(scores: Tensor, n: int, *, order: Order = "sequence") -> Tensor:
-    """Keep the n highest of the scores [B, N] of every sample, as `top_k` does: [B, min(n, N)] int64, on the CPU.
-
-    Raises:
-        BiaskitError: as `top_k`.
-    """
-    choice("order", order, ("sequence", "choice"))
-    if not on_device(scores):
-        return _stacked([top_k(values, n, order=order) for values in scores])
-    n = count(n, scores.shape[1])
-    scores = scores.detach().to(torch.float32)
-    picked, ends = settle([scores.sort(dim=1, descending=True, stable=True).indices[:, :n], torch.stack(scores.aminmax(dim=1))])
-    _complain(("scores", ~np.isfinite(ends)))
     return _in_order(picked, order)
 
 
@@ -252,9 +147,25 @@ def _complain(*checks: tuple[str, NDArray[Any]]) -> None:
             raise not_finite(name)
 
 
-def _stacked(kept: Sequence[Tensor]) -> Tensor:
-    return torch.stack(list(kept)) if kept else torch.zeros(0, 0, dtype=torch.int64, device="cpu")
-
-
 def _in_order(picked: NDArray[np.int64], order: Order) -> Tensor:
     return torch.from_numpy(np.sort(picked, 1) if order == "sequence" else picked)
+
+
+def mmr_on_device(importance: Batch, features: Batch, n: int, lam: float, eps: float, order: Order) -> Tensor:
+    """Do what `mmr_select_many` does in a few launches."""
+    from biaskit.select.gpu.greedy import weighed
+
+    choice("order", order, ("sequence", "choice"))
+    fraction("lam", lam)
+    rows, values = _rows(features), _values("importance", importance, features)
+    return _greedily(rows, n, 1 - lam, order, lambda part, table: weighed(values[part], eps, lam), ("features", "importance"))
+
+
+def max_min_on_device(features: Batch, n: int, order: Order) -> Tensor:
+    """Do what `max_min_select_many` does in a few launches."""
+    from biaskit.select.gpu.greedy import most_isolated
+
+    choice("order", order, ("sequence", "choice"))
+    return _greedily(
+        _rows(features), n, 1.0, order, lambda part, table: (torch.zeros_like(table.inverse), most_isolated(table)), ("features",)
+    )

@@ -14,8 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from biaskit.select.fused import rounded_steps
-from biaskit.select.table import Table
+from biaskit.select.gpu.cosines import Table
+from biaskit.select.gpu.greedy import rounded_steps
 
 FACTS = 8
 """Numbers reported a sample: s_min, s_max, the largest cosine in steps that makes no edge, the same for neighbours, whether features or

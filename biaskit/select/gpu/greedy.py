@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from biaskit.select.table import Table
+from biaskit.select.gpu.cosines import Table
 
 
 @triton.jit

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 from torch import Tensor
 
-from biaskit.transfer import on_device
+from biaskit.device import on_device
 
 MOST = 8192
 """Tokens that one program can hold; the table of a sample is 256 MiB there."""

@@ -11,14 +11,12 @@ Public, on plain tensors, for any code base: no model, no engine. `kept` is alwa
 
 from __future__ import annotations
 
-from biaskit.kept.analysis import Analysis, region_coverage
-from biaskit.kept.features import REFERENCES, Hopkins, Reference, hopkins, importance_retention, nearest_cosine_distance
-from biaskit.kept.overlap import jaccard, jaccard_by_chance, overlap_coefficient
-from biaskit.kept.places import box_tokens, box_weights, coverage, spacing
+from biaskit.select.kept.features import REFERENCES, Hopkins, Reference, hopkins, importance_retention, nearest_cosine_distance
+from biaskit.select.kept.overlap import jaccard, jaccard_by_chance, overlap_coefficient
+from biaskit.select.kept.places import box_tokens, box_weights, coverage, spacing
 
 __all__ = [
     "REFERENCES",
-    "Analysis",
     "Hopkins",
     "Reference",
     "box_tokens",
@@ -30,6 +28,5 @@ __all__ = [
     "jaccard_by_chance",
     "nearest_cosine_distance",
     "overlap_coefficient",
-    "region_coverage",
     "spacing",
 ]

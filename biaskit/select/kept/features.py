@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from biaskit.errors import BiaskitError
-from biaskit.kept.indices import check_kept
-from biaskit.select.arguments import choice, matrix, vector
+from biaskit.select.checks import choice, matrix, vector
 from biaskit.select.cosine import cosines, unit_rows
+from biaskit.select.kept.indices import check_kept
 
 Reference = Literal["box", "resample", "sphere"]
 REFERENCES: tuple[str, ...] = get_args(Reference)

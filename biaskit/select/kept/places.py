@@ -9,8 +9,8 @@ from torch import Tensor
 
 from biaskit.errors import BiaskitError
 from biaskit.grid import Box, Layout
-from biaskit.kept.indices import check_kept
 from biaskit.select.cells import check_cells
+from biaskit.select.kept.indices import check_kept
 
 _BLOCK = 2048
 

@@ -10,16 +10,16 @@ from typing import Any
 
 import torch
 
-from biaskit.apply import prune
-from biaskit.decisions import Observe, SampleReport
+from biaskit.engine.decisions import Observe, SampleReport
+from biaskit.engine.prune import prune
 from biaskit.errors import BiaskitError
 from biaskit.families import Prepared
-from biaskit.families.load import Loaded
+from biaskit.families.checkpoints.load import Loaded
 from biaskit.grid import Layout
-from biaskit.kept import region_coverage
 from biaskit.tasks.base import Task
-from biaskit.validation.cells import Cell
-from biaskit.validation.questions import Asked, Questions
+from biaskit.validation.ask.methods import Cell
+from biaskit.validation.ask.observe import region_coverage
+from biaskit.validation.ask.questions import Asked, Questions
 
 
 @dataclass(frozen=True)

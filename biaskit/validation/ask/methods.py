@@ -14,7 +14,7 @@ from fractions import Fraction
 from typing import Any
 
 from biaskit.errors import BiaskitError
-from biaskit.prior import Prior
+from biaskit.prior.value import Prior
 from biaskit.pruners import Pruner, get_pruner, pruners
 from biaskit.registry import did_you_mean
 

@@ -10,10 +10,11 @@ from typing import Any, Literal
 from torch import Tensor
 
 from biaskit.grid import Layout
-from biaskit.kept.features import Reference, hopkins, importance_retention
-from biaskit.kept.places import box_weights, coverage, spacing
+from biaskit.pruners.signals import Signals
 from biaskit.select import cells, relative_attention
-from biaskit.signals import Keep, Signals
+from biaskit.select.keep import Keep
+from biaskit.select.kept.features import Reference, hopkins, importance_retention
+from biaskit.select.kept.places import box_weights, coverage, spacing
 
 Features = Literal["embeds", "hidden"]
 

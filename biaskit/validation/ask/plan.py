@@ -10,8 +10,8 @@ import numpy as np
 
 from biaskit.errors import BiaskitError
 from biaskit.tasks import Task, open_task
-from biaskit.validation.cells import Cell
-from biaskit.validation.directory import Key, Line
+from biaskit.validation.ask.methods import Cell
+from biaskit.validation.results.directory import Key, Line
 
 
 def opened(name: str, limit: int | None, data: str | None = None, images: str | None = None) -> Task:

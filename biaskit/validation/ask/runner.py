@@ -13,22 +13,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from biaskit.decisions import Observe
-from biaskit.encoded import encode_once
+from biaskit.engine.decisions import Observe
+from biaskit.engine.image_encoder import encode_once
 from biaskit.errors import BiaskitError
-from biaskit.families.catalog import short_name
-from biaskit.families.load import Loaded, load_model
-from biaskit.feed import ahead, default_workers
-from biaskit.prior import Prior
-from biaskit.store import load_prior
+from biaskit.families.checkpoints.ahead import ahead, default_workers
+from biaskit.families.checkpoints.catalog import short_name
+from biaskit.families.checkpoints.load import Loaded, load_model
+from biaskit.prior.store import load_prior
+from biaskit.prior.value import Prior
 from biaskit.tasks import Task
 from biaskit.tasks.base import TaskView
-from biaskit.validation.answers import Asker, Wanted
-from biaskit.validation.cells import Cell, Grid
-from biaskit.validation.directory import Directory, summaries
-from biaskit.validation.manifest import describe_prior, make_manifest, merge
-from biaskit.validation.plan import Batch, arranged, make_plan, opened, order
-from biaskit.validation.questions import Questions
+from biaskit.validation.ask.answers import Asker, Wanted
+from biaskit.validation.ask.methods import Cell, Grid
+from biaskit.validation.ask.plan import Batch, arranged, make_plan, opened, order
+from biaskit.validation.ask.questions import Questions
+from biaskit.validation.results.directory import Directory, summaries
+from biaskit.validation.results.manifest import describe_prior, make_manifest, merge
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,8 @@ def validate(
             depend on it; in half precision the padding that comes with it may change a few, as it does without pruning.
         workers: preprocessing processes; by default none beside a model on the CPU.
         keep_indices: list the kept tokens in every record.
-        observe: measures of every selection, such as `biaskit.kept.Analysis()`; see `biaskit.prune`. The share of the question's region
-            that is kept (`coverage`) is added where a task knows one.
+        observe: measures of every selection, such as `validation.ask.observe.Analysis()`; see `biaskit.prune`. The share of the question's
+            region that is kept (`coverage`) is added where a task knows one.
         force: throw away what the directory has. command: what the user typed, for the manifest.
 
     Returns:

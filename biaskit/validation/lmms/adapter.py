@@ -16,10 +16,10 @@ from loguru import logger
 from tqdm import tqdm
 
 from biaskit.errors import BiaskitError
-from biaskit.lmms.answers import Answers, Asked
-from biaskit.lmms.conversation import Conversation, from_messages, from_visuals
-from biaskit.lmms.options import Options, read_options
-from biaskit.lmms.settings import open_model
+from biaskit.validation.lmms.answers import Answers, Asked
+from biaskit.validation.lmms.conversation import Conversation, from_messages, from_visuals
+from biaskit.validation.lmms.options import Options, read_options
+from biaskit.validation.lmms.settings import open_model
 
 
 class Adapter(lmms):  # type: ignore[misc]
@@ -39,9 +39,9 @@ class Adapter(lmms):  # type: ignore[misc]
         """Load what `--model_args` says.
 
         Args:
-            pretrained: short name, hub id or directory. settings: see `biaskit.lmms.settings.open_model`.
+            pretrained: short name, hub id or directory. settings: see `biaskit.validation.lmms.settings.open_model`.
             batch_size: requests per batch. max_batch_size: of automatic batch sizes, which there are none of.
-            max_new_tokens, blank_line_stops: see `biaskit.lmms.options.read_options`.
+            max_new_tokens, blank_line_stops: see `biaskit.validation.lmms.options.read_options`.
             seed: of pruners that draw random numbers.
 
         Raises:

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
-from biaskit.apply import prune
-from biaskit.decisions import Pruning
+from biaskit.engine.decisions import Pruning
+from biaskit.engine.prune import prune
 from biaskit.errors import BiaskitError
-from biaskit.lmms.conversation import Conversation
-from biaskit.lmms.options import Options, Until, cut
-from biaskit.lmms.settings import Opened
+from biaskit.validation.lmms.conversation import Conversation
+from biaskit.validation.lmms.options import Options, Until, cut
+from biaskit.validation.lmms.settings import Opened
 
 
 @dataclass(frozen=True, eq=False)

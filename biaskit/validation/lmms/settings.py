@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from biaskit.apply import prune
+from biaskit.engine.prune import prune
 from biaskit.errors import BiaskitError
-from biaskit.families.load import Loaded, load_model, read_checkpoint
+from biaskit.families.checkpoints.load import Loaded, load_model, read_checkpoint
+from biaskit.prior.store import load_prior
 from biaskit.pruners import get_pruner
-from biaskit.store import load_prior
 
 if TYPE_CHECKING:
-    from biaskit.prior import Prior
+    from biaskit.prior.value import Prior
     from biaskit.pruners import Pruner
 
 EXAMPLE = "write pretrained=llava-1.5,pruner=d2pruner,retention=0.1,prior=FILE"

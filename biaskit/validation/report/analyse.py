@@ -11,12 +11,12 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from biaskit.report.cells import budgets, find, methods, plain_of, swept_methods
-from biaskit.report.costs import Cost, costs
-from biaskit.report.measures import Measure, primary_measure, secondary_measures
-from biaskit.report.run_files import Run, TaskRun
-from biaskit.resampling import Estimate, Kind, Resampled, bootstrap
-from biaskit.significance import holm, mcnemar, sign_flip
+from biaskit.validation.report.costs import Cost, costs
+from biaskit.validation.report.scores import Measure, primary_measure, secondary_measures
+from biaskit.validation.results.cells import budgets, find, methods, plain_of, swept_methods
+from biaskit.validation.results.read import Run, TaskRun
+from biaskit.validation.statistics.resampling import Estimate, Kind, Resampled, bootstrap
+from biaskit.validation.statistics.significance import holm, mcnemar, sign_flip
 
 Floats = NDArray[np.float64]
 

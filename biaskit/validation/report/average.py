@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from biaskit.report.results import TaskResults
-from biaskit.resampling import Estimate, Floats, Statistic, bootstrap, interval
+from biaskit.validation.report.analyse import TaskResults
+from biaskit.validation.statistics.resampling import Estimate, Floats, Statistic, bootstrap, interval
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from biaskit.figure_file import INK
-from biaskit.report.cells import find, role
-from biaskit.report.figure_style import house_style, set_gaps, settled
-from biaskit.report.results import TaskResults
-from biaskit.resampling import Estimate
+from biaskit.figures.style import INK
+from biaskit.validation.report.analyse import TaskResults
+from biaskit.validation.report.figure_style import house_style, set_gaps, settled
+from biaskit.validation.results.cells import find, role
+from biaskit.validation.statistics.resampling import Estimate
 
 STEPS = {
     "fastv": "FastV (neither)",

@@ -11,20 +11,20 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from biaskit.figure_file import METADATA
-from biaskit.report import tables as build
-from biaskit.report import tidy
-from biaskit.report.average import Average, averages
-from biaskit.report.bars import draw_ablation
-from biaskit.report.contrasts import Conclusion, conclude
-from biaskit.report.curves import average_curves, draw_curves, task_curves
-from biaskit.report.figure_style import house_style
-from biaskit.report.gate import Against, against_papers, incomparable, warnings
-from biaskit.report.part_maps import draw_parts
-from biaskit.report.results import Settings, TaskResults, analyse
-from biaskit.report.run_files import Run
-from biaskit.report.sweeps import SYMBOLS, Sweep, draw_sweep, find_sweeps
-from biaskit.report.tables import Table, file_name
+from biaskit.figures.style import METADATA
+from biaskit.validation.report import tables as build
+from biaskit.validation.report import tidy
+from biaskit.validation.report.analyse import Settings, TaskResults, analyse
+from biaskit.validation.report.average import Average, averages
+from biaskit.validation.report.bars import draw_ablation
+from biaskit.validation.report.contrasts import Conclusion, conclude
+from biaskit.validation.report.curves import average_curves, draw_curves, task_curves
+from biaskit.validation.report.figure_style import house_style
+from biaskit.validation.report.gate import Against, against_papers, incomparable, warnings
+from biaskit.validation.report.part_maps import draw_parts
+from biaskit.validation.report.sweeps import SYMBOLS, Sweep, draw_sweep, find_sweeps
+from biaskit.validation.report.tables import Table, file_name
+from biaskit.validation.results.read import Run
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from biaskit.errors import BiaskitError
-from biaskit.report.average import draws_of_tasks, mean_over_tasks
-from biaskit.report.cells import find, role
-from biaskit.report.results import Comparison, TaskResults, compare
-from biaskit.resampling import Estimate, Floats, bootstrap
-from biaskit.significance import holm
+from biaskit.validation.report.analyse import Comparison, TaskResults, compare
+from biaskit.validation.report.average import draws_of_tasks, mean_over_tasks
+from biaskit.validation.results.cells import find, role
+from biaskit.validation.statistics.resampling import Estimate, Floats, bootstrap
+from biaskit.validation.statistics.significance import holm
 
 _SUBJECTS = {
     "fastv": "FastV with the prior against FastV without it",

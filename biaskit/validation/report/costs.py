@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from biaskit.flops import Dims, prefill_cost
-from biaskit.report.run_files import Run, TaskRun
+from biaskit.families.checkpoints.flops import Dims, prefill_cost
+from biaskit.validation.results.read import Run, TaskRun
 
 FORMULA = "exact"
 _DIMS = ("layers", "hidden", "inner", "heads", "kv_heads", "head_dim", "vocab")

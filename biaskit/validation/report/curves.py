@@ -10,12 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from biaskit.figure_file import FAINT, INK
-from biaskit.report.average import Average
-from biaskit.report.cells import UNPRUNED
-from biaskit.report.figure_style import Look, house_style, looks, retention_axis, set_gaps, settled
-from biaskit.report.results import TaskResults
-from biaskit.resampling import Estimate
+from biaskit.figures.style import FAINT, INK
+from biaskit.validation.report.analyse import TaskResults
+from biaskit.validation.report.average import Average
+from biaskit.validation.report.figure_style import Look, house_style, looks, retention_axis, set_gaps, settled
+from biaskit.validation.results.cells import UNPRUNED
+from biaskit.validation.statistics.resampling import Estimate
 
 
 @dataclass(frozen=True)

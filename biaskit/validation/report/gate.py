@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from biaskit.report.published import Row, benchmark, model_key, published, same_method, sources, table_title
-from biaskit.report.results import TaskResults
-from biaskit.resampling import Estimate
+from biaskit.validation.report.analyse import TaskResults
+from biaskit.validation.report.published import Row, benchmark, model_key, published, same_method, sources, table_title
+from biaskit.validation.statistics.resampling import Estimate
 
 LIMIT = 1.0  # points that the unpruned score may be off
 _POPE = ("pope:random", "pope:popular", "pope:adversarial")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-from biaskit.report.tables import Entry, Table
+from biaskit.validation.report.tables import Entry, Table
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1e23; --faint: #626a75; --page: #ffffff; --card: #f5f6f8; --line: #d8dce2; --warn: #fff3d6;

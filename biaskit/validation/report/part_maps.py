@@ -12,10 +12,10 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from biaskit.figure_file import INK
-from biaskit.report.cells import UNPRUNED
-from biaskit.report.figure_style import house_style, settled
-from biaskit.report.results import Part, TaskResults
+from biaskit.figures.style import INK
+from biaskit.validation.report.analyse import Part, TaskResults
+from biaskit.validation.report.figure_style import house_style, settled
+from biaskit.validation.results.cells import UNPRUNED
 
 
 def draw_parts(result: TaskResults, kind: str) -> Figure | None:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from biaskit.report.run_files import TaskRun
-from biaskit.resampling import Estimate, Kind, Resampled, Statistic
+from biaskit.validation.results.read import TaskRun
+from biaskit.validation.statistics.resampling import Estimate, Kind, Resampled, Statistic
 
 Floats = NDArray[np.float64]
 

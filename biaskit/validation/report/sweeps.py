@@ -12,11 +12,11 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from biaskit.figure_file import FAINT, INK
-from biaskit.report.cells import Cell, plain_of
-from biaskit.report.figure_style import house_style, set_gaps, settled
-from biaskit.report.results import TaskResults
-from biaskit.resampling import Estimate
+from biaskit.figures.style import FAINT, INK
+from biaskit.validation.report.analyse import TaskResults
+from biaskit.validation.report.figure_style import house_style, set_gaps, settled
+from biaskit.validation.results.cells import Cell, plain_of
+from biaskit.validation.statistics.resampling import Estimate
 
 SYMBOLS = {"alpha": "α", "theta": "θ", "strength": "τ, debias strength", "layer": "K, layer", "pivot_ratio": "pivot ratio", "lam": "λ"}
 _NOT_SWEPT = {"retention", "budget"}

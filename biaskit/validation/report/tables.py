@@ -6,13 +6,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from biaskit.report.average import Average
-from biaskit.report.cells import UNPRUNED
-from biaskit.report.contrasts import Conclusion, p_text
-from biaskit.report.costs import FORMULA, Cost
-from biaskit.report.gate import Against
-from biaskit.report.results import Comparison, TaskResults
-from biaskit.resampling import Estimate
+from biaskit.validation.report.analyse import Comparison, TaskResults
+from biaskit.validation.report.average import Average
+from biaskit.validation.report.contrasts import Conclusion, p_text
+from biaskit.validation.report.costs import FORMULA, Cost
+from biaskit.validation.report.gate import Against
+from biaskit.validation.results.cells import UNPRUNED
+from biaskit.validation.statistics.resampling import Estimate
 
 
 @dataclass(frozen=True)

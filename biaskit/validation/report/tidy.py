@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from biaskit.report.average import Average
-from biaskit.report.contrasts import Conclusion
-from biaskit.report.gate import Against
-from biaskit.report.results import Comparison, TaskResults
-from biaskit.resampling import Estimate
+from biaskit.validation.report.analyse import Comparison, TaskResults
+from biaskit.validation.report.average import Average
+from biaskit.validation.report.contrasts import Conclusion
+from biaskit.validation.report.gate import Against
+from biaskit.validation.statistics.resampling import Estimate
 
 Rows = list[dict[str, Any]]
 

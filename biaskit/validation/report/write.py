@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import get_args
 
 from biaskit.errors import BiaskitError
-from biaskit.figure_file import write_figure
-from biaskit.report.contents import Report
-from biaskit.report.figure_style import house_style
-from biaskit.report.html import Code, Picture, Section, page
-from biaskit.report.text_formats import comma_separated, latex, markdown
-from biaskit.resampling import Kind
+from biaskit.figures.style import write_figure
+from biaskit.validation.report.contents import Report
+from biaskit.validation.report.figure_style import house_style
+from biaskit.validation.report.html import Code, Picture, Section, page
+from biaskit.validation.report.text_formats import comma_separated, latex, markdown
+from biaskit.validation.statistics.resampling import Kind
 
 FORMATS = ("html", "md", "csv", "tex", "png", "svg", "json")
 

@@ -16,10 +16,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
 
-from biaskit.answer_lines import answer_lines
 from biaskit.errors import BiaskitError, PriorError
-from biaskit.prior_format import write_file
-from biaskit.resume import uninterrupted
+from biaskit.files import uninterrupted, write_file
+from biaskit.validation.results.lines import answer_lines
 
 RESULTS, MANIFEST, TIMING = "results.jsonl", "run.json", "timing.jsonl"
 

@@ -11,13 +11,13 @@ import torch
 import transformers
 
 from biaskit import __version__
-from biaskit.attention import decoder, decoder_config
 from biaskit.errors import BiaskitError
-from biaskit.families.catalog import short_name
-from biaskit.families.load import Loaded
-from biaskit.prior import Prior
+from biaskit.families.checkpoints.catalog import short_name
+from biaskit.families.checkpoints.decoder import decoder, decoder_config
+from biaskit.families.checkpoints.load import Loaded
+from biaskit.prior.value import Prior
 from biaskit.tasks.base import Task
-from biaskit.validation.cells import Cell
+from biaskit.validation.ask.methods import Cell
 
 SCHEMA = 1
 _MAY_GROW = ("commands", "tasks", "cells", "priors")

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from biaskit.answer_lines import answer_lines, is_cut
 from biaskit.errors import BiaskitError
-from biaskit.report.cells import Cell
+from biaskit.validation.results.cells import Cell
+from biaskit.validation.results.lines import answer_lines, is_cut
 
 Floats = NDArray[np.float64]
 

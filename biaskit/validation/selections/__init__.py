@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from biaskit.selections.figures import overlap_matrix, pareto
-from biaskit.selections.run import Point, Selections, read_selections
+from biaskit.validation.selections.figures import overlap_matrix, pareto
+from biaskit.validation.selections.read import Point, Selections, read_selections
 
 __all__ = ["Point", "Selections", "overlap_matrix", "pareto", "read_selections"]

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from biaskit.errors import BiaskitError
-from biaskit.figure_file import FAINT, INK, STYLE, check_out, write_figure
-from biaskit.selections.run import Point, Selections, read_selections
+from biaskit.figures.style import FAINT, INK, STYLE, check_out, write_figure
+from biaskit.validation.selections.read import Point, Selections, read_selections
 
 Out = str | os.PathLike[str] | None
 

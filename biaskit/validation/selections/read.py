@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from biaskit.answer_lines import answer_lines
 from biaskit.errors import BiaskitError
-from biaskit.kept.overlap import jaccard, jaccard_by_chance, overlap_coefficient
-from biaskit.resampling import half_width
+from biaskit.select.kept.overlap import jaccard, jaccard_by_chance, overlap_coefficient
+from biaskit.validation.results.lines import answer_lines
+from biaskit.validation.statistics.resampling import half_width
 
 _HINT = "run `biaskit validate … --analyse --out DIR` for this model and task"
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from biaskit.resampling import grouped
+from biaskit.validation.statistics.resampling import grouped
 
 Floats = NDArray[np.float64]
 

@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from biaskit.calibration import Progress, calibrate
+from biaskit.calibration.prompts import PROMPT, read_prompts
+from biaskit.calibration.run import Progress, calibrate
 from biaskit.errors import BiaskitError
-from biaskit.families.load import Loaded
+from biaskit.families.checkpoints.load import Loaded
 from biaskit.images import ImageSource, open_source
 from biaskit.images.blank import BlankSource, mean_colour
 from biaskit.images.resized import Resized
-from biaskit.prior import PlaneStats, Prior
-from biaskit.prompts import PROMPT, read_prompts
-from biaskit.studies.enough import BLOCKS
+from biaskit.prior.value import PlaneStats, Prior
+from biaskit.validation.studies.enough import BLOCKS
 
 AXES = ("prompt", "data", "size", "model")
 MEAN = "mean:"

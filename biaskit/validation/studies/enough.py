@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from biaskit.correlation import pearson
 from biaskit.errors import BiaskitError
-from biaskit.prior import PlaneStats, Prior
+from biaskit.prior.bias.correlation import pearson
+from biaskit.prior.value import PlaneStats, Prior
 
 Floats = NDArray[np.float64]
 

@@ -1,4 +1,4 @@
-"""The figure of `biaskit.studies.enough`: correlation against the number of images, a line per layer."""
+"""The figure of `biaskit.validation.studies.enough`: correlation against the number of images, a line per layer."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from biaskit.figure_file import FAINT, STYLE, check_out, write_figure
-from biaskit.studies.enough import Settled
+from biaskit.figures.style import FAINT, STYLE, check_out, write_figure
+from biaskit.validation.studies.enough import Settled
 
 _MOST = 12  # layers with a colour and a name of their own
 

@@ -15,21 +15,21 @@ from typing import Any
 
 import numpy as np
 
-from biaskit.bias import compare
-from biaskit.calibration import Progress
+from biaskit.calibration.run import Progress
 from biaskit.errors import BiaskitError
-from biaskit.families.load import Loaded, load_model
+from biaskit.families.checkpoints.load import Loaded, load_model
 from biaskit.images import open_source
-from biaskit.prior import Prior
+from biaskit.prior.bias.report import compare
+from biaskit.prior.value import Prior
 from biaskit.pruners import get_pruner, pruners
-from biaskit.resampling import half_width
-from biaskit.studies.conditions import MEAN, Condition, adopt, described, prior_of
-from biaskit.studies.enough import settle
 from biaskit.tasks.base import Task
-from biaskit.validation.cells import Grid
-from biaskit.validation.directory import read_results
-from biaskit.validation.plan import opened
-from biaskit.validation.runner import validate
+from biaskit.validation.ask.methods import Grid
+from biaskit.validation.ask.plan import opened
+from biaskit.validation.ask.runner import validate
+from biaskit.validation.results.directory import read_results
+from biaskit.validation.statistics.resampling import half_width
+from biaskit.validation.studies.conditions import MEAN, Condition, adopt, described, prior_of
+from biaskit.validation.studies.enough import settle
 
 
 @dataclass(frozen=True)

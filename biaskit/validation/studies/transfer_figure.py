@@ -1,4 +1,4 @@
-"""The figure of `biaskit.studies.transfer`: correlation of the priors by layer, and the scores with each prior."""
+"""The figure of `biaskit.validation.studies.transfer`: correlation of the priors by layer, and the scores with each prior."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from biaskit.figure_file import FAINT, INK, STYLE, check_out, write_figure
-from biaskit.studies.transfer import Study
+from biaskit.figures.style import FAINT, INK, STYLE, check_out, write_figure
+from biaskit.validation.studies.transfer import Study
 
 _LEFT, _CELL, _ROW, _HEAD, _SCORES = 2.1, 0.36, 0.24, 0.85, 2.3  # inches
 _MOST = 32  # layers shown; of more, every other one or fewer

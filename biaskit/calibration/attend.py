@@ -1,0 +1,48 @@
+"""Run the model up to the last wanted layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from biaskit.calibration.feed import Batch, _Leaving
+from biaskit.engine.attention import prefill, record_attention
+from biaskit.errors import CalibrationError
+
+
+def attended(
+    model: PreTrainedModel, batches: Iterable[Batch], layers: Sequence[int], *, per_head: bool
+) -> Iterator[tuple[Batch, NDArray[Any] | None]]:
+    """Yield each batch with its attention rows [L, B, (heads,) S], or None if none of its images is usable.
+
+    The model runs one batch ahead of whoever counts the rows, and rows leave a GPU as soon as they are there, so that it does not wait for
+    the host.
+
+    Raises:
+        CalibrationError: the GPU ran out of memory.
+    """
+    waiting: tuple[Batch, _Leaving | None] | None = None
+    for batch in batches:
+        rows = None if batch.prepared is None else _Leaving(_attend(model, batch.prepared.inputs, layers, per_head=per_head))
+        if waiting is not None:
+            yield waiting[0], None if waiting[1] is None else waiting[1].numpy()
+        waiting = (batch, rows)
+    if waiting is not None:
+        yield waiting[0], None if waiting[1] is None else waiting[1].numpy()
+
+
+@torch.inference_mode()
+def _attend(model: PreTrainedModel, inputs: Mapping[str, Tensor], layers: Sequence[int], *, per_head: bool) -> Tensor:
+    device = model.get_input_embeddings().weight.device
+    moved = {name: value.to(device, non_blocking=True) for name, value in inputs.items()}
+    try:
+        with record_attention(model, layers, per_head=per_head, stop=True) as found:
+            prefill(model, moved)
+    except torch.OutOfMemoryError as error:
+        raise CalibrationError("the GPU ran out of memory", "the state is kept; go on with a smaller --batch-size") from error
+    return torch.stack([found[layer].to(found[layers[-1]].device) for layer in layers])

@@ -1,0 +1,1 @@
+"""Checkpoints: find, load, imitate."""

@@ -1,0 +1,87 @@
+"""Batches prepared ahead of the model, in workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol, TypeVar
+
+from torch.utils.data import DataLoader, Dataset
+
+from biaskit.errors import BiaskitError
+
+
+def default_workers(local_processes: int, gpu: bool) -> int:
+    """Return how many cores to spend on preprocessing: half of them beside a GPU, one beside a model on the CPU."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(16, cores // (2 * local_processes))) if gpu else 1
+
+
+def _depend(worker: int) -> None:
+    """Leave Ctrl-C to the main process, and die with it: a worker that waits to hand over a batch would outlive a killed one for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _unchanged(batch: Any) -> Any:
+    return batch
+
+
+class Ready(Protocol):
+    """What a dataset for `ahead` holds: `error` is what stops everything, for exceptions do not cross processes whole."""
+
+    @property
+    def error(self) -> BiaskitError | None:
+        """What went wrong, if anything."""
+
+
+R = TypeVar("R", bound=Ready)
+
+
+def ahead(dataset: Dataset[R], *, workers: int, pin: bool, error: type[BiaskitError] = BiaskitError) -> Iterator[R]:
+    """Yield the items of a dataset in order. At most two items a worker wait in memory.
+
+    Args:
+        workers: processes that run ahead of the model; 0 prepares in this process.
+        pin: put the tensors into pinned memory. error: raised when the workers die.
+
+    Raises:
+        BiaskitError: an item has an error.
+        error: the workers were killed, or ran out of shared memory.
+    """
+    more: dict[str, Any] = {"prefetch_factor": 2, "multiprocessing_context": "fork" if sys.platform == "linux" else "spawn"}
+    with warnings.catch_warnings():  # how many workers is the user's choice
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        loader: Iterable[R] = DataLoader(
+            dataset,
+            batch_size=None,
+            num_workers=workers,
+            collate_fn=_unchanged,
+            pin_memory=pin,
+            worker_init_fn=_depend,
+            **(more if workers else {}),
+        )
+    try:
+        for item in loader:
+            if item.error is not None:
+                raise item.error
+            yield item
+    except RuntimeError as found:
+        if "DataLoader worker" not in str(found):
+            raise
+        raise error(
+            f"the preprocessing workers died: {str(found).splitlines()[0]}",
+            "the state is kept; go on with fewer --workers or a smaller --batch-size (0 workers use no shared memory)",
+        ) from found

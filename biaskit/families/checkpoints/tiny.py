@@ -1,0 +1,254 @@
+"""Random checkpoints of the real classes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers as hf
+from PIL import Image
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from biaskit.families import ModelFamily, families
+from biaskit.families.checkpoints.processors import build_processor
+
+SPECIAL = [
+    *("<pad>", "<s>", "</s>", "<unk>", "<image>", "<video>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"),
+    *("<|image_pad|>", "<|video_pad|>", "<img>", "</img>", "<IMG_CONTEXT>"),
+]
+
+
+_PARTS = "{% for c in m['content'] %}{% if c['type'] == 'image' %}IMAGE{% else %}{{ c['text'] }}{% endif %}{% endfor %}"
+
+
+_LLAVA_CHAT = (
+    "{% for m in messages %}{{ m['role'].upper() }}: " + _PARTS.replace("IMAGE", "<image>\n") + " {% endfor %}"
+    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+
+
+_CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n" + _PARTS + "<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+_QWEN_CHAT = _CHATML.replace("IMAGE", "<|vision_start|><|image_pad|><|vision_end|>")
+
+
+_INTERN_CHAT = _CHATML.replace("IMAGE", "<IMG_CONTEXT>\n")
+
+
+CHAT = {"llava": _LLAVA_CHAT, "qwen": _QWEN_CHAT, "internvl": _INTERN_CHAT}
+"""Chat templates that stand in for those of the checkpoints."""
+
+
+def special_id(token: str) -> int:
+    """Return a special token's id in `byte_tokenizer`."""
+    return SPECIAL.index(token)
+
+
+def byte_tokenizer(**named: str) -> Any:
+    """Return a fast tokenizer of bytes and the special tokens of every family; `named` become its extra special tokens."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    core = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate([*SPECIAL, *alphabet])}, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    core.add_special_tokens(SPECIAL)
+    extra = {"extra_special_tokens": named} if named else {}
+    return hf.PreTrainedTokenizerFast(
+        tokenizer_object=core, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>", padding_side="left",
+        model_input_names=["input_ids", "attention_mask"], **extra,
+    )  # fmt: skip
+
+
+def _text(layers: int, **more: Any) -> dict[str, Any]:
+    return {
+        "vocab_size": 320, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": layers, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "max_position_embeddings": 16384, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, **more,
+    }  # fmt: skip
+
+
+_VIT = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
+
+
+QWEN_IDS = {
+    "image_token_id": special_id("<|image_pad|>"), "video_token_id": special_id("<|video_pad|>"),
+    "vision_start_token_id": special_id("<|vision_start|>"), "vision_end_token_id": special_id("<|vision_end|>"),
+}  # fmt: skip
+
+
+_PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
+
+
+def _clip() -> Any:
+    return hf.CLIPVisionConfig(**_VIT, num_hidden_layers=3, image_size=336, patch_size=14, projection_dim=32)
+
+
+def _rope(**more: Any) -> dict[str, Any]:
+    return {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3], **more}}
+
+
+Parts = tuple[Any, Any, Any, dict[str, Any]]
+"""(config, image processor, tokenizer, processor settings)."""
+
+
+_LLAVA_SETTINGS = {
+    "patch_size": 14,
+    "vision_feature_select_strategy": "default",
+    "num_additional_image_tokens": 1,
+    "chat_template": _LLAVA_CHAT,
+}
+
+
+_SQUARE = {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}}
+
+
+def _llava(layers: int) -> Parts:
+    ids = {"image_token_id": special_id("<image>"), "image_token_index": special_id("<image>")}
+    tower = {"vision_feature_layer": -2, "vision_feature_select_strategy": "default"}
+    config = hf.LlavaConfig(vision_config=_clip(), text_config=hf.LlamaConfig(**_text(layers)), **ids, **tower)
+    return config, hf.CLIPImageProcessorPil(**_SQUARE), byte_tokenizer(image_token="<image>"), dict(_LLAVA_SETTINGS)
+
+
+def _llava_next(layers: int) -> Parts:
+    tower = {"vision_feature_layer": -2, "vision_feature_select_strategy": "default", "image_grid_pinpoints": _PINPOINTS}
+    text = hf.LlamaConfig(**_text(layers))
+    config = hf.LlavaNextConfig(vision_config=_clip(), text_config=text, image_token_index=special_id("<image>"), **tower)
+    pixels = hf.LlavaNextImageProcessorPil(**_SQUARE, image_grid_pinpoints=_PINPOINTS)
+    return config, pixels, byte_tokenizer(image_token="<image>"), dict(_LLAVA_SETTINGS)
+
+
+def _llava_onevision(layers: int) -> Parts:
+    vision = hf.SiglipVisionConfig(**_VIT, num_hidden_layers=2, image_size=126, patch_size=14)
+    pinpoints = [[126 * rows, 126 * cols] for rows in range(1, 7) for cols in range(1, 7)]
+    shared = {"vision_feature_select_strategy": "full", "vision_aspect_ratio": "anyres_max_9"}
+    image, video = special_id("<image>"), special_id("<video>")
+    config = hf.LlavaOnevisionConfig(
+        vision_config=vision,
+        text_config=hf.Qwen2Config(**_text(layers)),
+        image_token_index=image,
+        image_token_id=image,
+        video_token_index=video,
+        video_token_id=video,
+        image_grid_pinpoints=pinpoints,
+        vision_feature_layer=-1,
+        **shared,
+    )
+    pixels = hf.LlavaOnevisionImageProcessorPil(size={"height": 126, "width": 126}, image_grid_pinpoints=pinpoints)
+    settings = {**shared, "num_image_tokens": 81, "chat_template": _LLAVA_CHAT}
+    return config, pixels, byte_tokenizer(image_token="<image>", video_token="<video>"), settings
+
+
+def _qwen(config: type, patch: int, tower: dict[str, Any], text: dict[str, Any]) -> Callable[[int], Parts]:
+    def make(layers: int) -> Parts:
+        vision = {"num_heads": 2, "patch_size": patch, "spatial_merge_size": 2, "temporal_patch_size": 2, **tower}
+        whole = config(text_config=_text(layers, **text), vision_config=vision, **QWEN_IDS)
+        pixels = hf.Qwen2VLImageProcessorPil(
+            patch_size=patch, merge_size=2, temporal_patch_size=2, min_pixels=56 * 56, max_pixels=28 * 28 * 400
+        )
+        return whole, pixels, byte_tokenizer(), {"chat_template": _QWEN_CHAT}
+
+    return make
+
+
+_TOWER_25 = {
+    "depth": 2,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "out_hidden_size": 64,
+    "window_size": 112,
+    "fullatt_block_indexes": [1],
+}
+
+
+_TOWER_3 = _TOWER_25 | {"depth": 4, "num_position_embeddings": 256, "deepstack_visual_indexes": [0, 1, 2]}
+
+
+del _TOWER_3["window_size"], _TOWER_3["fullatt_block_indexes"]
+
+
+def _internvl(text: Callable[..., Any]) -> Callable[[int], Parts]:
+    def make(layers: int) -> Parts:
+        vision = {**_VIT, "num_hidden_layers": 2, "image_size": [224, 224], "patch_size": [14, 14]}
+        ids = {"image_token_id": special_id("<IMG_CONTEXT>"), "image_seq_length": 64, "downsample_ratio": 0.5}
+        config = hf.InternVLConfig(vision_config=vision, text_config=text(**_text(layers)), **ids)
+        pixels = hf.GotOcr2ImageProcessorPil(size={"height": 224, "width": 224}, crop_to_patches=True, min_patches=1, max_patches=12)
+        tokens = byte_tokenizer(
+            start_image_token="<img>", end_image_token="</img>", context_image_token="<IMG_CONTEXT>", video_token="<video>"
+        )
+        return config, pixels, tokens, {"image_seq_length": 64, "chat_template": _INTERN_CHAT}
+
+    return make
+
+
+_TINY: dict[str, Callable[[int], Parts]] = {
+    "llava-1.5": _llava,
+    "llava-next": _llava_next,
+    "llava-onevision": _llava_onevision,
+    "qwen2-vl": _qwen(hf.Qwen2VLConfig, 14, {"depth": 2, "embed_dim": 32, "hidden_size": 64, "mlp_ratio": 2}, _rope()),
+    "qwen2.5-vl": _qwen(hf.Qwen2_5_VLConfig, 14, _TOWER_25, _rope()),
+    "qwen3-vl": _qwen(hf.Qwen3VLConfig, 16, _TOWER_3, {"head_dim": 16, **_rope(mrope_interleaved=True)}),
+    "internvl-llama": _internvl(hf.LlamaConfig),
+    "internvl-qwen2": _internvl(hf.Qwen2Config),
+}
+
+
+TINY = tuple(_TINY)
+
+
+def tiny_model(
+    name: str, *, layers: int = 6, seed: int = 0, attention: str = "sdpa", dtype: torch.dtype = torch.float32
+) -> tuple[Any, Any, ModelFamily]:
+    """Build a random checkpoint of a real class: about 0.3 M parameters.
+
+    Weights are scaled so that logits are of order one and attention is far from uniform, as in a trained model.
+
+    Args:
+        name: one of `TINY`.
+        layers: decoder layers. seed: of the weights. attention: implementation. dtype: of the weights.
+
+    Returns:
+        (model, processor, family).
+    """
+    config, image_processor, tokenizer, settings = _TINY[name](layers)
+    family = families.get(config.model_type)
+    model = hf.AutoModelForImageTextToText.from_config(config, attn_implementation=attention)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter_name, weight in sorted(model.named_parameters()):
+            noise = torch.randn(weight.shape, generator=generator)
+            if weight.ndim >= 2:
+                fan_in = weight.shape[-1] if "embed" in parameter_name else weight.shape[1:].numel()
+                weight.copy_(noise * 1.5 / math.sqrt(fan_in))
+            else:
+                weight.copy_(noise * 0.1 + (0 if parameter_name.endswith("bias") else 1))
+    model.generation_config.eos_token_id = None
+    return model.to(dtype).eval(), build_processor(family, image_processor, tokenizer, settings), family
+
+
+def tiny_inputs(family: ModelFamily, processor: Any, config: Any) -> dict[str, Any]:
+    """A batch of two samples with different images and prompts; the first is left-padded."""
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)
+    pictures = [[Image.fromarray(pixels).resize(size)] for size in ((224, 224), (300, 150))]
+    return family.prepare(processor, config, pictures, ["hi", "what is in this picture?"]).inputs
+
+
+def save_tiny(name: str, directory: Path, **options: Any) -> Path:
+    """Write a tiny checkpoint the way hub repositories look: config, safetensors, preprocessor, tokenizer, processor settings, template."""
+    import json
+
+    model, processor, family = tiny_model(name, **options)
+    settings = _TINY[name](1)[3]
+    model.save_pretrained(directory)
+    processor.image_processor.save_pretrained(directory)
+    processor.tokenizer.save_pretrained(directory)
+    template = settings.pop("chat_template")
+    (directory / "chat_template.jinja").write_text(template, encoding="utf-8")
+    settings["processor_class"] = family.processor
+    (directory / "processor_config.json").write_text(json.dumps(settings, indent=2, sort_keys=True), encoding="utf-8")
+    return directory

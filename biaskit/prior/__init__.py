@@ -1,0 +1,1 @@
+"""A prior: what it holds, its file, where it is found, what it says."""

@@ -1,0 +1,1 @@
+"""What a prior says about a model: measures with intervals, a verdict."""

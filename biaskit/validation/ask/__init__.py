@@ -1,0 +1,1 @@
+"""Ask a model the questions of tasks, in every cell."""

@@ -1,0 +1,1 @@
+"""The results folder: lines, manifest, reading it back."""
