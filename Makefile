@@ -35,9 +35,11 @@ demo-model: setup
 test: setup
 	$(RUN) $(BIN)/python -m pytest -n $(JOBS) $(TESTS)
 
-# The other end of the range of transformers versions.
+# The other end of the range of transformers versions: the tests that run models.
+MODEL_TESTS := tests/bench tests/calibration tests/demo tests/documents tests/engine tests/families tests/figures/test_overlay.py \
+	tests/pruners/test_shipped_pruners.py tests/validation
 test-oldest:
-	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt TESTS="$(or $(TESTS),tests/model)"
+	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt TESTS="$(or $(TESTS),$(MODEL_TESTS))"
 
 # Benchmarks of lmms-eval, in an environment of their own. The whole of them run where torchvision can be installed: `pip install biaskit[lmms-eval]`.
 test-lmms:

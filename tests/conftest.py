@@ -1,12 +1,14 @@
-"""No network, one thread a process, the real images where they are, and kernels through Triton's interpreter where there is no GPU."""
+"""No network, one thread a process, real images where they are, tiny checkpoints of every family, kernels in Triton's interpreter."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -27,6 +29,40 @@ def coco_sample() -> Path:
     if not root:
         pytest.skip("BIASKIT_COCO_SAMPLE is not set: no real COCO images here")
     return Path(root)
+
+
+@cache
+def built(name: str, **options: Any) -> tuple[Any, Any, Any]:
+    from biaskit.families.checkpoints.tiny import tiny_model
+
+    return tiny_model(name, **options)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """`tiny` runs through the families; transformers is imported by tests that need it alone."""
+    if "tiny" in metafunc.fixturenames:
+        from biaskit.families.checkpoints.tiny import TINY
+
+        metafunc.parametrize("tiny", TINY, indirect=True)
+
+
+@pytest.fixture
+def tiny(request: pytest.FixtureRequest) -> tuple[Any, Any, Any]:
+    """(model, processor, family) of each family in turn, under sdpa."""
+    return built(request.param)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Name → directory of a tiny checkpoint, saved as hub repositories are."""
+
+    @cache
+    def make(name: str) -> Path:
+        from biaskit.families.checkpoints.tiny import save_tiny
+
+        return save_tiny(name, tmp_path_factory.mktemp("checkpoints") / name)
+
+    return make
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,11 @@
-"""Who may import whom, and what importing costs."""
+"""The house: which folder stands on which, how much a folder and a file may hold, and what importing costs."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,92 +14,127 @@ import biaskit
 
 PACKAGE = Path(biaskit.__file__).parent
 
-LEVELS = {
-    "0": ["__init__", "errors", "registry", "grid", "correlation", "prior_format", "array_file", "answer_lines", "transfer"],
-    "1": [
-        *("prior", "jackknife", "measures", "signals", "select", "prior_layout", "selector_file", "kept"),
-        *("resampling", "significance", "flops"),
-    ],
-    "2a": ["images", "store", "exchange", "pruners", "tasks"],
-    "2b": [
-        *("families", "attention", "moments", "ranks"),
-        *("hooks", "masks", "narrowing", "prompt", "deepstack", "encoded", "limits", "repeats"),
-    ],
-    "3": ["feed", "resume", "calibration", "prompts", "bias", "verdict", "apply", "decisions"],
-    "4": [
-        *("plots", "panels", "figure_layout", "figure_file", "overlay", "side_by_side"),
-        *("selections", "studies", "demo", "testing", "contracts", "validation", "report", "lmms", "bench"),
-    ],
-    "5": ["cli", "__main__"],
-}
-LEVEL = {name: level for level, names in LEVELS.items() for name in names}
-# the embedded model's scenes and questions are data, its training is an application
-LEVEL |= {f"demo.{name}": "2a" for name in ("scenes", "questions", "vocabulary", "scene_source", "scene_files", "held_out", "pictures")}
+# From the ground up. A module imports from storeys below its own; within a storey only what BESIDE allows.
+STOREYS = [
+    ["errors", "registry", "grid", "files", "device"],
+    ["prior", "select"],
+    ["images", "tasks", "families", "pruners"],
+    ["calibration", "engine", "figures"],
+    ["validation", "bench", "demo"],
+    ["cli"],
+]
+BESIDE = {"registry": {"errors"}, "files": {"errors"}, "tasks": {"images"}, "calibration": {"engine"}}
+FACES = {"__init__", "__main__", "signals", "testing"}  # hold no code: they name what stands elsewhere
+PLUGINS = ["families", "images", "pruners", "tasks"]
+WITHOUT_TRANSFORMERS = {"errors", "registry", "grid", "files", "device", "prior", "select", "images", "tasks", "pruners", "figures"}
+STOREY = {name: height for height, names in enumerate(STOREYS) for name in names}
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+FOLDERS, FILES = 14, 8
+LINES, LINES_OF_A_FUNCTION = 300, 60
 
 
-def modules():
-    return sorted(PACKAGE.rglob("*.py"))
+def dotted(path):
+    return ".".join(["biaskit", *path.relative_to(PACKAGE).with_suffix("").parts]).removesuffix(".__init__")
 
 
-def unit(path):
-    return place([part.removesuffix(".py") for part in path.relative_to(PACKAGE).parts])
+NAMES = {dotted(path) for path in MODULES}
 
 
-def place(parts):
-    """The unit with a level that a module (its names below biaskit) belongs to."""
-    return ".".join(parts[:2]) if ".".join(parts[:2]) in LEVEL else parts[0]
+def room(name):
+    """The folder or ground file of a module."""
+    return name.split(".")[1] if "." in name else "__init__"
 
 
+@cache
 def imports(path):
     """Every module that a file names, wherever the import stands."""
+    found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found |= {alias.name for alias in node.names}
+    return found
 
 
-def test_every_module_has_a_level():
-    assert {unit(path) for path in modules()} == set(LEVEL)
+def ours(path):
+    """The modules of the package that a file imports, without its own."""
+    return {name for name in imports(path) & NAMES if name not in ("biaskit", dotted(path))}
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_no_module_imports_a_higher_level(path):
-    mine = LEVEL[unit(path)]
-    for name in imports(path):
-        parts = name.split(".")
-        if parts[0] == "biaskit" and len(parts) > 1 and place(parts[1:]) in LEVEL:
-            theirs = LEVEL[place(parts[1:])]
-            assert theirs[0] <= mine[0], f"{path.name} (level {mine}) imports {name} (level {theirs})"
-            assert {mine, theirs} != {"2a", "2b"}, f"{path.name} imports {name}: 2a and 2b stay apart"
+def named(paths):
+    return pytest.mark.parametrize("path", paths, ids=lambda path: str(path.relative_to(PACKAGE)))
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_mathematics_and_data_do_without_transformers(path):
-    if LEVEL[unit(path)] in ("0", "1", "2a") and unit(path) != "demo.vocabulary":  # it builds the tokenizer
-        assert not [name for name in imports(path) if name.split(".")[0] == "transformers"]
+def test_the_root_stays_small():
+    inside = [path for path in PACKAGE.iterdir() if path.name != "__pycache__"]
+    assert len([path for path in inside if path.is_dir() and not path.name.startswith("_")]) <= FOLDERS
+    assert len([path for path in inside if path.suffix == ".py" and path.stem not in ("__init__", "__main__")]) <= FILES
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "families").glob("*.py")), ids=lambda path: path.name)
-def test_families_do_not_import_their_siblings(path):
-    plugins = {"llava", "llava_next", "llava_onevision", "qwen_vl", "internvl"}
-    if path.stem in plugins:
-        siblings = {f"biaskit.families.{name}" for name in plugins - {path.stem}}
-        assert not siblings & set(imports(path))
+def test_every_folder_has_a_storey():
+    assert {room(name) for name in NAMES} == set(STOREY) | FACES
 
 
-def test_tasks_do_not_import_their_siblings():
-    plugins = {"grounding", "pope", "vqa", "scenes"}
-    for name in plugins:
-        siblings = {f"biaskit.tasks.{other}" for other in plugins - {name}}
-        assert not siblings & set(imports(PACKAGE / "tasks" / f"{name}.py"))
+@named(MODULES)
+def test_imports_run_downwards(path):
+    mine = room(dotted(path))
+    for name in ours(path) if mine not in FACES else ():
+        theirs = room(name)
+        fine = theirs == mine or theirs in BESIDE.get(mine, ()) or STOREY.get(theirs, 99) < STOREY[mine]
+        assert fine, f"{dotted(path)} ({mine}) imports {name} ({theirs})"
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_there_are_no_circles():
+    arrows = {dotted(path): ours(path) for path in MODULES if dotted(path) != "biaskit"}
+    while free := {name for name, targets in arrows.items() if not targets & set(arrows)}:
+        for name in free:
+            del arrows[name]
+    assert not arrows, f"modules that import one another in a circle, or lead to one: {sorted(arrows)}"
+
+
+@named([path for path in MODULES if room(dotted(path)) in WITHOUT_TRANSFORMERS])
+def test_data_and_mathematics_do_without_transformers(path):
+    drawn = dotted(path) == "biaskit.images.scenes.vocabulary"  # it builds the embedded models' tokenizer
+    assert drawn or not [name for name in imports(path) if name.split(".")[0] == "transformers"]
+
+
+@pytest.mark.parametrize("kind", PLUGINS)
+def test_plug_ins_do_not_import_their_siblings(kind):
+    """A module that registers something is a plug-in; its base may be shared, another plug-in not."""
+    made = [path for path in (PACKAGE / kind).glob("*.py") if ".register(" in path.read_text(encoding="utf-8")]
+    siblings = {dotted(path) for path in made}
+    for path in made:
+        assert not (siblings - {dotted(path)}) & imports(path), path.name
+
+
+@named(MODULES)
 def test_a_file_is_one_thought(path):
-    assert path.read_text(encoding="utf-8").count("\n") <= 300
+    assert path.read_text(encoding="utf-8").count("\n") <= LINES
     assert path.stem not in {"utils", "common", "helpers", "core", "misc"}
+
+
+@named(MODULES)
+def test_a_function_fits_a_screen(path):
+    """A command's signature apart: it is the documentation of its options."""
+    command = room(dotted(path)) == "cli"
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef):
+            start = node.body[0].lineno if command else node.lineno
+            assert node.end_lineno - start < LINES_OF_A_FUNCTION, f"{path.name}: {node.name}"
+
+
+@named([path for path in MODULES if path.name == "__init__.py"])
+def test_every_folder_says_what_lives_there(path):
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def test_the_tests_stand_where_the_package_s_folders_do():
+    tests = {path.name for path in Path(__file__).parent.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    folders = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    assert folders <= tests
+    assert tests - folders == {"ground", "support", "golden", "documents", "gpu", "lmms"}
 
 
 def loaded_by(code):

@@ -1,1 +1,1 @@
-"""Images × model → prior."""
+"""Calibration: images × model → prior, resumable. No pruning and no figures."""

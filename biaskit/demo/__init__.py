@@ -1,1 +1,1 @@
-"""The embedded model: scenes it is trained on, the training itself, its evaluation, and its weights."""
+"""The embedded models: `biaskit demo`, the weights, and how they were trained (`training/`). Their scenes are in `images/scenes`."""

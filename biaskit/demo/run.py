@@ -14,7 +14,7 @@ import torch
 
 from biaskit.calibration.prompts import PROMPT, read_prompts
 from biaskit.calibration.run import Progress, calibrate
-from biaskit.demo.training.evaluate import answers_of
+from biaskit.demo.evaluate import answers_of
 from biaskit.engine.prune import prune
 from biaskit.families.checkpoints.load import Loaded
 from biaskit.figures.heatmap import heatmap

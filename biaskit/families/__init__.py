@@ -1,4 +1,4 @@
-"""Model families: one module per architecture, looked up by the checkpoint's `model_type`."""
+"""Model families: one module per architecture, looked up by `model_type`. The only folder that tells architectures apart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image sources: COCO, a folder, generated pictures, the embedded model's scenes."""
+"""Image sources: COCO, a folder, generated pictures, the embedded models' scenes. They hand out pictures and names; no model, no prompt."""
 
 from __future__ import annotations
 

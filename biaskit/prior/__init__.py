@@ -1,1 +1,1 @@
-"""A prior: what it holds, its file, where it is found, what it says."""
+"""A prior: its value, file, store, exchange with other formats, and what it says (`bias/`). NumPy only; no model, no image, no torch."""

@@ -1,4 +1,4 @@
-"""Tasks: questions with known answers, looked up by name. A task asks and scores; running a model over it is `biaskit validate`'s job."""
+"""Tasks: questions with known answers, looked up by name. A task asks and scores; running a model is `validation`'s job."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Ask a model the questions of tasks, with and without pruning, and keep every answer: `biaskit validate`."""
+"""Ask a model the questions of tasks, with and without pruning, keep every answer, and report. Speed and memory are measured in `bench`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from test_calibrate_cli import biaskit
+from command import biaskit
 
 
 def test_prefill_on_the_embedded_model(tmp_path):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from command import biaskit
 from PIL import Image
 
 from biaskit.images.generated import GeneratedSource
@@ -23,14 +24,6 @@ def checkpoint(tmp_path_factory):
     from biaskit.families.checkpoints.tiny import save_tiny
 
     return save_tiny("llava-1.5", tmp_path_factory.mktemp("checkpoint") / "tiny-llava")
-
-
-def biaskit(*words, cwd=None, **environment):
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("BIASKIT_COCO")}
-    root = str(Path(__file__).parents[2])
-    clean["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "biaskit", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env={**clean, **environment}, timeout=300, check=False)
 
 
 def test_from_images_to_prior_figure_and_metrics(tmp_path, checkpoint):

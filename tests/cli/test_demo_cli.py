@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from test_calibrate_cli import biaskit
+from command import biaskit
 
 
 def test_demo_runs_the_whole_chain(tmp_path):

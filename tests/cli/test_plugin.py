@@ -10,7 +10,7 @@ import sys
 import textwrap
 
 import pytest
-from test_calibrate_cli import biaskit
+from command import biaskit
 
 from biaskit.families.checkpoints.tiny import save_tiny
 from biaskit.images.generated import GeneratedSource

@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 import pytest
+from command import biaskit
 from PIL import Image
-from test_calibrate_cli import biaskit
 
 from biaskit.errors import BiaskitError
 from biaskit.families.checkpoints.tiny import save_tiny

@@ -5,15 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import re
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 from runs import KEPT, make_run
+from typer.testing import CliRunner
 
 from biaskit.cli.app import app
 from biaskit.errors import BiaskitError

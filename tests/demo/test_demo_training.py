@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
+from biaskit.demo.evaluate import answers_of
 from biaskit.demo.training.architectures import NAMES, architecture_of, find
-from biaskit.demo.training.evaluate import answers_of
 from biaskit.demo.training.language_stage import LanguageStage, schedule
 from biaskit.demo.training.layers import preference, recall, shuffled, top
 from biaskit.demo.training.muon import Muon, orthogonal

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from biaskit.demo.training.evaluate import answers_of, open_model
+from biaskit.demo.evaluate import answers_of, open_model
 from biaskit.demo.weights import SHIPPED, SIBLING
 from biaskit.families.checkpoints.catalog import EMBEDDED, resolve
 from biaskit.images.scenes.draw import draw_scene

@@ -7,9 +7,9 @@ import oracles
 import pytest
 import strategies
 import torch
+from decisions import CLEAR, FRACTIONS, is_exact
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from test_select_oracles import CLEAR, FRACTIONS, is_exact
 
 from biaskit import device as transfer
 from biaskit.bench.features import made_up

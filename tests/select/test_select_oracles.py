@@ -7,6 +7,7 @@ import oracles
 import pytest
 import strategies
 import torch
+from decisions import CLEAR, FRACTIONS, is_exact
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -26,15 +27,6 @@ from biaskit.select import (
 )
 
 CASES = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
-CLEAR = 2e-5  # decisions closer than this may fall either way in float32
-
-
-def is_exact(features: np.ndarray) -> bool:
-    """Whether the cosines have no rounding, so that nothing is too close to call."""
-    return features.shape[1] == 4 and bool(np.isin(np.abs(features), [0, 0.125, 0.25, 0.5, 1, 4, 8]).all())
-
-
-FRACTIONS = [0.0, 0.25, 0.5, 0.75, 0.8, 0.9, 1.0]
 
 
 @pytest.mark.parametrize("fill", ["score", "layers", "raise_theta", "none"])

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from biaskit import prune, validate
-from biaskit.demo.training.evaluate import answers_of
+from biaskit.demo.evaluate import answers_of
 from biaskit.errors import BiaskitError
 from biaskit.families.checkpoints.load import load_model
 from biaskit.images.scenes.draw import draw_scene

@@ -1,1 +1,1 @@
-"""How the embedded models were made."""
+"""How the embedded models were made. Nothing else in the package imports from here."""

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from biaskit.demo.evaluate import open_model
 from biaskit.demo.training.architectures import architecture_of
-from biaskit.demo.training.evaluate import open_model
 from biaskit.demo.training.packing import SLOT, pack
 from biaskit.demo.training.shared_prefix import SharedPrefix
 from biaskit.demo.training.vision_stage import to_pixel_values
@@ -268,7 +268,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given.out.mkdir(parents=True, exist_ok=True)
     report, maps = study(given.model, given.n, lambda line: print(line, file=sys.stderr, flush=True))
     (given.out / "layers.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    from biaskit.demo.training.figures import draw_maps, draw_recall
+    from biaskit.demo.figures import draw_maps, draw_recall
 
     draw_maps(maps, given.out / "bias-maps.png")
     draw_recall(report, given.out / "recall-by-layer.png")

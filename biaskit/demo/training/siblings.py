@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from biaskit.demo.training.evaluate import open_model
+from biaskit.demo.evaluate import open_model
 from biaskit.demo.training.layers import CALIBRATION_SEED, GENERIC, asked, correlations, rows_of, shuffled
 from biaskit.images.scenes.draw import PATCHES, draw_scene
 from biaskit.prior.bias.jackknife import Replicates
@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given.out.mkdir(parents=True, exist_ok=True)
     report, maps = compare(given.models, given.n)
     (given.out / "siblings.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    from biaskit.demo.training.figures import draw_maps
+    from biaskit.demo.figures import draw_maps
 
     draw_maps({name.replace(", ", "\n"): found for name, found in maps.items()}, given.out / "siblings.png")
     for name, conditions in report["models"].items():

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from biaskit.demo.evaluate import draw_examples, evaluate
+from biaskit.demo.figures import draw_curves
 from biaskit.demo.training.architecture import Architecture
 from biaskit.demo.training.architectures import NAMES, architecture_of, find
 from biaskit.demo.training.card import write_card
-from biaskit.demo.training.evaluate import draw_examples, evaluate
-from biaskit.demo.training.figures import draw_curves
 from biaskit.demo.training.language_stage import QUESTIONS, LanguageStage
 from biaskit.demo.training.packing import pack
 from biaskit.demo.training.pictures import Pictures, draw_pictures

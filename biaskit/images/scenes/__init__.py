@@ -1,1 +1,1 @@
-"""Drawn scenes with known content, and questions about them."""
+"""Drawn scenes with known content, and questions about them. Data only: the models that learn them are in `demo`."""

@@ -1,1 +1,1 @@
-"""The selections on a CPU: fast cosines with a proven bound, exact ones where a decision hangs on them."""
+"""The selections on a CPU. Plain tensors; called by `select` alone, never by a pruner or the engine."""

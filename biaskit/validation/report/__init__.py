@@ -1,1 +1,1 @@
-"""Turn the answers of a validation run into statistics, tables, figures and one page."""
+"""Turn the answers of a results folder into statistics, tables, figures and one page. Runs no model."""

@@ -1,1 +1,1 @@
-"""The results folder: lines, manifest, reading it back."""
+"""The results folder: cells, lines, manifest, written and read back. Loads neither torch nor transformers."""

@@ -1,1 +1,1 @@
-"""Bootstrap and paired tests."""
+"""Bootstrap and paired tests on arrays of scores. Knows no file, task or method."""

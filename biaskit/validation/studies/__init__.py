@@ -1,1 +1,1 @@
-"""Studies of priors: how many images are enough, and how far a prior carries over to other prompts, images, resolutions and models."""
+"""Studies of priors: how many images are enough, how far one carries over to other prompts, images, sizes, models. No answers."""

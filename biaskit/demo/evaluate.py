@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 
-from biaskit.demo.training.figures import draw_answers
-from biaskit.demo.training.pictures import Say
+from biaskit.demo.figures import draw_answers
 from biaskit.families import families
 from biaskit.families.checkpoints.processors import load_processor
 from biaskit.images.scenes.draw import Scene, draw_scene
@@ -43,7 +42,7 @@ def answers_of(
     return found
 
 
-def evaluate(directory: Path, n: int, seed: int, say: Say, device: str = "cpu") -> dict[str, dict[str, dict[str, float]]]:
+def evaluate(directory: Path, n: int, seed: int, say: Callable[[str], None], device: str = "cpu") -> dict[str, dict[str, dict[str, float]]]:
     """Return placement → task → scores on `n` questions each, one per scene."""
     model, processor = open_model(directory, device)
     report: dict[str, dict[str, dict[str, float]]] = {}
