@@ -5,3 +5,8 @@ A pruner names what it reads in `needs`; the engine records that and leaves the 
 """
 
 from __future__ import annotations
+
+from biaskit.pruners.signals import NEEDS, Signals
+from biaskit.select.keep import Keep, budget
+
+__all__ = ["NEEDS", "Keep", "Signals", "budget"]

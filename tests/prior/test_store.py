@@ -109,7 +109,7 @@ def test_checkout_listed_once(places: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_packaged_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "biaskit"
     package.mkdir()
-    monkeypatch.setattr(store, "__file__", str(package / "store.py"))
+    monkeypatch.setattr(store, "__file__", str(package / "prior" / "store.py"))
     assert store.packaged() == package / "_priors"  # site-packages/priors would be somebody else's
     (tmp_path / "pyproject.toml").write_text("")
     assert store.packaged() == tmp_path / "priors"
