@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
@@ -10,11 +9,11 @@ import typer
 from biaskit import __version__
 from biaskit.cli import bench, models, priors, pruners, study, tasks, validate
 from biaskit.cli.calibrate import calibrate
+from biaskit.cli.console import run
 from biaskit.cli.demo import demo
 from biaskit.cli.heatmap import heatmap
 from biaskit.cli.prune import prune
 from biaskit.cli.scenes import scenes
-from biaskit.errors import BiaskitError
 
 app = typer.Typer(
     name="biaskit",
@@ -51,12 +50,8 @@ def options(
 
 
 def main() -> None:
-    """Run the command; exit 0 fine, 1 our error, 2 usage, 130 interrupted."""
-    try:
-        app()
-    except BiaskitError as error:
-        print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
-        sys.exit(1)
+    """Run the command; exit 0 fine, 1 our error or the system's, 2 usage, 130 interrupted."""
+    run(app)
 
 
 if __name__ == "__main__":
