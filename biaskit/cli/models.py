@@ -7,7 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
+from biaskit.cli.models_check import check
+
 app = typer.Typer(help="Model families and checkpoints.", no_args_is_help=True)
+
+app.command("check")(check)
 
 
 @app.command("list")

@@ -1,0 +1,68 @@
+"""`biaskit models check`: whether a checkpoint can be trusted to us, and we to it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from biaskit.errors import SourceError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from biaskit.engine.check import Finding
+
+_MARKS = {True: "ok  ", False: "FAIL", None: "–   "}
+
+
+def check(
+    model: Annotated[str, typer.Argument(help="Short name, hub id, or checkpoint directory.")],
+    image: Annotated[Path | None, typer.Option(help="The picture for attention and pruning; by default a drawn one.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16, float32, float64.")] = "auto",
+    attention: Annotated[str, typer.Option(help="sdpa, flash_attention_2, eager.")] = "sdpa",
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub checkpoint.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Report as JSON on stdout.")] = False,
+) -> None:
+    """Try a checkpoint out with its own weights: token layout, attention row, and exactness of pruning. Exits with 1 if a probe fails.
+
+    The first answer to "does it work with my model?": a lit spot must be seen by the cell that the layout names, the recorded attention row
+    must be eager attention's, keeping everything must change no bit, and a quarter kept must equal a slow reference without a cache.
+    """
+    from biaskit.engine.check import check_checkpoint
+    from biaskit.families.checkpoints.load import load_model
+
+    picture = None if image is None else _opened(image)
+    loaded = load_model(model, device=device, dtype=dtype, attention=attention, revision=revision, say=_say)
+    found = check_checkpoint(loaded, image=picture, report=None if as_json else _told)
+    passed = all(one.passed is not False for one in found)
+    if as_json:
+        facts = {"model": loaded.name, "revision": loaded.revision, "family": loaded.family.title, "passed": passed}
+        print(json.dumps({**facts, "findings": [asdict(one) for one in found]}, indent=2))
+    else:
+        seconds = sum(one.seconds for one in found)
+        print(f"{loaded.name}: {'everything that was probed holds' if passed else 'do not use it before this is mended'} ({seconds:.1f} s)")
+    if not passed:
+        raise typer.Exit(1)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _told(one: Finding) -> None:
+    print(f"{_MARKS[one.passed]}  {one.probe}: {one.said} ({one.seconds:.1f} s)", flush=True)
+
+
+def _opened(path: Path) -> Image:
+    from biaskit.images.decode import decode
+
+    try:
+        return decode(path.read_bytes(), path.name)
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror or error}", "give an image file") from error

@@ -1,0 +1,155 @@
+"""Where a checkpoint's visual tokens really look: one spot of a grey picture is lit, and the cell that changes most must cover it.
+
+The vision tower's attention is silenced for the time of a probe, so that the answer is exact for any weights: a visual token then sees the
+patches it is made of, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from biaskit.engine.reference import entering
+from biaskit.families.base import Prepared
+from biaskit.families.checkpoints.decoder import decoder
+from biaskit.families.checkpoints.load import Loaded
+from biaskit.grid import Layout, Plane
+
+SIZES = ((640, 480), (480, 640), (1000, 300), (336, 336))
+"""(width, height) in pixels of the pictures that are probed."""
+SPOTS = ((0.5, 0.5), (0.12, 0.2), (0.85, 0.3), (0.3, 0.9), (0.93, 0.93))
+"""(x, y) of the lit spots, in fractions of the picture."""
+PROMPT = "Please describe the provided image."
+NEAR = 0.5
+"""Cells between the lit square and the cell that changes most; resampling spreads a spot by up to half a cell."""
+
+
+@dataclass(frozen=True)
+class Spots:
+    """What was found.
+
+    Attributes:
+        tried: spots that some plane shows. missed: those that another cell sees, in words. cells: the largest distance, in cells.
+    """
+
+    tried: int
+    missed: tuple[str, ...]
+    cells: float
+
+
+def lit_spots(loaded: Loaded) -> Spots:
+    """Probe every spot of every size on every plane that shows it."""
+    tried, missed, worst = 0, [], 0.0
+    with implementation(loaded.model, "sdpa"), _local_tower(loaded.model), torch.inference_mode():
+        for size in SIZES:
+            layout, dark = _visual(loaded, size, None)
+            for spot in SPOTS:
+                change = layout.fold((_visual(loaded, size, spot)[1] - dark).norm(dim=-1).numpy())
+                for plane, cells in zip(layout.planes, change, strict=True):
+                    off = _cells_off(plane, cells, size, spot)
+                    if off is not None:
+                        tried, worst = tried + 1, max(worst, off)
+                        missed += [f"{plane.name} of {size[0]}x{size[1]} at {spot}"] if off > NEAR else []
+    return Spots(tried, tuple(missed), worst)
+
+
+def spotted(size: tuple[int, int], spot: tuple[float, float] | None = None) -> Image.Image:
+    """A grey picture of (width, height) pixels, with a white square centred at the fraction `spot` of it."""
+    width, height = size
+    pixels = np.full((height, width, 3), 90, dtype=np.uint8)
+    if spot is not None:
+        radius, x, y = _radius(size), round(spot[0] * width), round(spot[1] * height)
+        pixels[max(0, y - radius) : y + radius, max(0, x - radius) : x + radius] = 255
+    return Image.fromarray(pixels)
+
+
+def _radius(size: tuple[int, int]) -> int:
+    return max(3, min(size) // 48)
+
+
+def prepared(loaded: Loaded, picture: Image.Image, prompt: str = PROMPT) -> Prepared:
+    """One sample, on the model's device and in its dtype."""
+    model = loaded.model
+    ready = loaded.family.prepare(loaded.processor, model.config, [[picture]], [prompt])
+    device = model.get_input_embeddings().weight.device
+    inputs = {name: value.to(device, model.dtype if value.is_floating_point() else None) for name, value in ready.inputs.items()}
+    return Prepared(inputs, ready.layouts)
+
+
+@contextmanager
+def _local_tower(model: PreTrainedModel) -> Iterator[None]:
+    """Have the vision tower's attention answer with zeros."""
+    language = set(decoder(model).modules())
+    tower = {module for module in model.base_model.modules() if module not in language}
+    names = {getattr(getattr(module, "config", None), "_attn_implementation", None) for module in tower}
+    local = dict(ALL_ATTENTION_FUNCTIONS._local_mapping)
+
+    def silenced(stock: Callable[..., Any]) -> Callable[..., Any]:
+        def attention(module: Any, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
+            if module not in tower:
+                return stock(module, query, key, value, *args, **kwargs)
+            return torch.zeros_like(query.transpose(1, 2)), None
+
+        return attention
+
+    wrapped = [name for name in names if name in ALL_ATTENTION_FUNCTIONS]
+    for name in wrapped:
+        ALL_ATTENTION_FUNCTIONS[name] = silenced(ALL_ATTENTION_FUNCTIONS[name])
+    try:
+        yield
+    finally:
+        for name in wrapped:
+            if name in local:
+                ALL_ATTENTION_FUNCTIONS[name] = local[name]
+            else:
+                del ALL_ATTENTION_FUNCTIONS[name]
+
+
+def _visual(loaded: Loaded, size: tuple[int, int], spot: tuple[float, float] | None) -> tuple[Layout, Tensor]:
+    """Layout, and [N, d] what the language model receives for the visual tokens."""
+    ready = prepared(loaded, spotted(size, spot))
+    received = entering(loaded.model, ready.inputs)["inputs_embeds"][0]
+    return ready.layouts[0], received[torch.from_numpy(ready.layouts[0].positions).to(received.device)].float().cpu()
+
+
+def _cells_off(plane: Plane, change: NDArray[Any], size: tuple[int, int], spot: tuple[float, float]) -> float | None:
+    """How many cells lie between the one that changed most and the lit square; None where the plane does not show the spot."""
+    if plane.box is None:
+        return None
+    left, top, right, bottom = plane.box
+    col, row = (spot[0] - left) / (right - left) * plane.cols, (spot[1] - top) / (bottom - top) * plane.rows
+    if not (0 <= row < plane.rows and 0 <= col < plane.cols):
+        return None
+    seen_row, seen_col = np.unravel_index(np.nanargmax(change), change.shape)
+    reach = [_radius(size) / pixels * cells / span for pixels, cells, span in _scales(plane, size)]
+    off = [abs(int(at) + 0.5 - want) - 0.5 - r for at, want, r in zip((seen_row, seen_col), (row, col), reach, strict=True)]
+    return max(0.0, *off)
+
+
+def _scales(plane: Plane, size: tuple[int, int]) -> tuple[tuple[int, int, float], tuple[int, int, float]]:
+    """For rows and cols: pixels of the picture, cells of the plane, and the fraction of the picture that they span."""
+    assert plane.box is not None
+    left, top, right, bottom = plane.box
+    return (size[1], plane.rows, bottom - top), (size[0], plane.cols, right - left)
+
+
+@contextmanager
+def implementation(model: PreTrainedModel, name: str) -> Iterator[None]:
+    """Have the model use another attention implementation for the time of the block."""
+    before = {part: part.config._attn_implementation for part in model.modules() if isinstance(part, PreTrainedModel)}
+    model.set_attn_implementation(name)
+    try:
+        yield
+    finally:
+        for part, own in before.items():
+            part.config._attn_implementation = own

@@ -1,0 +1,129 @@
+"""The slow way to prune: no cache, no batch, no padding, no hooks; everything is computed anew and rows are dropped by hand.
+
+What pruned `generate()` must equal. Our tests compare against it in float64 on tiny models, `biaskit models check` on a person's own
+checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from biaskit.errors import ModelError
+from biaskit.families.checkpoints.decoder import decoder
+
+Kept = Sequence[tuple[int, NDArray[np.int64]]]
+"""Of one sample, stage by stage: (layer, positions of the prompt that are left from it on, ascending)."""
+
+
+class _Stop(Exception):
+    """Ends the forward pass where the language model begins."""
+
+
+def entering(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the keyword arguments with which the base model calls its language model: embeddings with the images in place, positions."""
+    received: dict[str, Any] = {}
+
+    def stop(_module: Any, _args: Any, kwargs: dict[str, Any]) -> None:
+        received.update(kwargs)
+        raise _Stop
+
+    handle = decoder(model).register_forward_pre_hook(stop, with_kwargs=True)
+    try:
+        model.base_model(**inputs, use_cache=False)
+    except _Stop:
+        pass
+    finally:
+        handle.remove()
+    return received
+
+
+def _causal(rows: int, implementation: str, like: Tensor) -> Tensor | None:
+    """The mask of one unpadded sequence, as the attention implementation takes it."""
+    if "flash" in implementation:
+        return None
+    allowed = torch.ones(rows, rows, dtype=torch.bool, device=like.device).tril()[None, None]
+    if implementation == "eager":
+        return torch.zeros_like(allowed, dtype=like.dtype).masked_fill(~allowed, torch.finfo(like.dtype).min)
+    return allowed
+
+
+@torch.no_grad()
+def reference_logits(
+    model: PreTrainedModel,
+    inputs: Mapping[str, Tensor],
+    generated: Tensor,
+    kept: Sequence[Kept],
+    *,
+    compact: bool = False,
+    real: Tensor | None = None,
+) -> Tensor:
+    """Compute the logits before each generated token with rows dropped by hand, in the model's dtype.
+
+    Args:
+        model: a stock model under sdpa, eager or flash attention.
+        inputs: the processor's output for B samples, left-padded.
+        generated: [B, T] tokens that were generated.
+        kept: of each sample.
+        compact: rows that are left are numbered anew, 0, 1, …
+        real: [B, T] 1 for tokens, 0 for padding among the generated; logits of a sample are then right from its last padding on.
+
+    Returns:
+        [B, T, vocabulary].
+
+    Raises:
+        ModelError: the language model was not reached.
+    """
+    stack, steps, prompt = decoder(model), generated.shape[1], inputs["input_ids"].shape[1]
+    received = entering(model, _lengthened(inputs, generated, real, model.dtype))
+    if "inputs_embeds" not in received:
+        raise ModelError(
+            f"{type(model).__name__} does not hand embeddings to its language model", "biaskit models list names what is supported"
+        )
+    embeds, valid = received["inputs_embeds"], _valid(inputs, generated, real)
+    position_ids = received.get("position_ids")
+    if position_ids is None or position_ids.ndim == 2:
+        position_ids = (valid.cumsum(1) - 1).clamp(min=0)
+    elif len(position_ids) == 4:
+        position_ids = position_ids[1:]
+    rotary = [part.expand(len(embeds), -1, -1) for part in stack.rotary_emb(embeds, position_ids)]
+    deep = embeds.new_zeros(len(stack.layers), *embeds.shape)
+    for layer, features in enumerate(received.get("deepstack_visual_embeds") or []):
+        deep[layer][received["visual_pos_masks"]] = features.to(deep)
+    logits = []
+    for b, stages in enumerate(kept):
+        rows = valid[b].nonzero()[:, 0]
+        state, begins = embeds[b, rows], dict(stages)
+        cos, sin = (part[b, rows] for part in rotary)
+        for number, layer in enumerate(stack.layers):
+            if number in begins:
+                stay = torch.from_numpy(np.isin(rows.cpu().numpy(), [*begins[number], *range(prompt, prompt + steps)])).to(rows.device)
+                rows, state = rows[stay], state[stay]
+                cos, sin = (part[: len(rows)] if compact else part[stay] for part in (cos, sin))
+            mask = _causal(len(rows), stack.config._attn_implementation, state)
+            out = layer(state[None], attention_mask=mask, position_embeddings=(cos[None], sin[None]), position_ids=None)
+            state = (out if isinstance(out, Tensor) else out[0])[0] + deep[number, b, rows]
+        head: Any = model.get_output_embeddings()
+        logits.append(head(stack.norm(state[-steps - 1 : -1])))
+    return torch.stack(logits)
+
+
+def _valid(inputs: Mapping[str, Tensor], generated: Tensor, real: Tensor | None) -> Tensor:
+    return torch.cat([inputs["attention_mask"], torch.ones_like(generated) if real is None else real], 1)
+
+
+def _lengthened(inputs: Mapping[str, Tensor], generated: Tensor, real: Tensor | None, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The inputs with the generated tokens behind the prompt."""
+    whole = {key: value.to(dtype) if value.is_floating_point() else value for key, value in inputs.items()}
+    whole["input_ids"] = torch.cat([inputs["input_ids"], generated], 1)
+    whole["attention_mask"] = _valid(inputs, generated, real)
+    for kind in ("mm_token_type_ids", "token_type_ids"):
+        if kind in whole:
+            whole[kind] = torch.cat([whole[kind], torch.zeros_like(generated)], 1)
+    return whole
