@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from biaskit.errors import BiaskitError
+from biaskit.figures.glyphs import show_all_text
 from biaskit.figures.style import FAINT, INK, STYLE, check_out, write_figure
 from biaskit.grid import Layout, Plane
 
@@ -75,6 +76,7 @@ def overlay(
     newline = next((i for i, plane in enumerate(layout.planes) if plane.image == number and plane.name == "newline"), None)
     with rc_context(STYLE):  # type: ignore[arg-type, unused-ignore]
         figure = _draw(image, layout, kept, main, further, newline, title)
+        show_all_text(figure)
         if path is not None:
             write_figure(figure, path)
     return figure

@@ -10,6 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from biaskit.errors import BiaskitError
+from biaskit.figures.glyphs import show_all_text
 
 METADATA: dict[str, dict[str, Any]] = {  # by suffix; no dates, so that the same input gives the same bytes
     ".png": {"Software": "biaskit"},
@@ -56,6 +57,7 @@ def write_figure(figure: Figure, path: Path) -> None:
         handle, name = tempfile.mkstemp(suffix=suffix, prefix=f".{path.stem}-", dir=path.parent)
         os.close(handle)
         part = Path(name)
+        show_all_text(figure)
         figure.savefig(part, dpi=200, metadata=METADATA[suffix], format=suffix[1:])
         part.chmod(0o644)  # mkstemp's files are private; figures are not
         part.replace(path)
