@@ -238,12 +238,37 @@ ALLOWED = {
     ("images/download.py", "truncate"): "a download that begins again, inside `replacing`",
 }
 WRITING = set(
-    """
-    write_text write_bytes savefig save_file tofile savez savez_compressed savetxt
-    to_csv save_pretrained touch unlink rename symlink_to hardlink_to rmdir
-    rmtree truncate copyfile copy2 copytree move mkstemp mkdtemp
-    NamedTemporaryFile TemporaryFile TemporaryDirectory memmap open_memmap
-    """.split()
+    [
+        "write_text",
+        "write_bytes",
+        "savefig",
+        "save_file",
+        "tofile",
+        "savez",
+        "savez_compressed",
+        "savetxt",
+        "to_csv",
+        "save_pretrained",
+        "touch",
+        "unlink",
+        "rename",
+        "symlink_to",
+        "hardlink_to",
+        "rmdir",
+        "rmtree",
+        "truncate",
+        "copyfile",
+        "copy2",
+        "copytree",
+        "move",
+        "mkstemp",
+        "mkdtemp",
+        "NamedTemporaryFile",
+        "TemporaryFile",
+        "TemporaryDirectory",
+        "memmap",
+        "open_memmap",
+    ]
 )
 
 
