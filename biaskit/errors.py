@@ -20,6 +20,10 @@ class PriorError(BiaskitError):
     """A prior file that is broken, hostile, too new, or of another model."""
 
 
+class FileError(BiaskitError):
+    """A file or folder that cannot be written: it exists, is no regular file, or the disk is full."""
+
+
 class ModelError(BiaskitError):
     """A checkpoint that cannot be found, loaded or supported."""
 

@@ -1,58 +1,287 @@
-"""Files that are whole or not there."""
+"""Everything that is written to disk goes through here: files are whole or not there, whenever a process is killed or a disk is full.
+
+A file is written beside its target under a temporary name, forced to disk (fsync) and renamed over the target. A symbolic link is followed:
+what it points to is replaced, the link stays. Targets that are no regular files (folders, devices, pipes, sockets) are refused. Temporaries
+of processes that were killed are removed when a file is next written beside them.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import secrets
+import shutil
 import signal
+import stat
 import tempfile
 import threading
+import time
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
-from biaskit.errors import PriorError
+from biaskit.errors import FileError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import DTypeLike
+
+_OVERWRITE = "choose another name, or overwrite it with --force (in Python: force=True)"
+_ROOM = "choose a folder you may write to, on a disk with room"
+_TEMPORARY = re.compile(r"\..*\.(\d{1,10})\.([0-9a-f]{8})[0-9a-f]{8}\.tmp", re.DOTALL)
+_DAY, _PAUSE = 86_400.0, 60.0  # seconds: after one, another machine's temporary is a leftover; between two looks for leftovers in a folder
+_KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"),
+          (stat.S_ISBLK, "a device"))  # fmt: skip
+_open_now: set[str] = set()
+_looked: dict[str, float] = {}
+
+
+def check_target(path: Path, force: bool = False) -> Path:
+    """Return the file that writing to `path` replaces: itself, or what a symbolic link points to.
+
+    Raises:
+        FileError: it is no regular file, it exists and `force` is not set, or the path cannot be followed.
+
+    Example:
+        >>> check_target(Path("/no/such/folder/file.json")).name
+        'file.json'
+    """
+    try:
+        target = path.resolve() if path.is_symlink() else path
+        mode = target.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return target
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a circle of links; ValueError: a NUL in the name
+        raise _unwritable(path, error) from None
+    kind = next((words for test, words in _KINDS if test(mode)), "")
+    if kind:
+        hint = f"name a file in it: {path}/NAME{path.suffix or '.safetensors'}" if stat.S_ISDIR(mode) else "name a regular file"
+        raise FileError(f"{path} is {kind}", hint)
+    if not force:
+        raise FileError(f"{path} exists", _OVERWRITE)
+    return target
 
 
 def check_writable(path: Path) -> None:
     """Find out before long work whether a file can be written at its end; makes its folder where needed.
 
     Raises:
-        PriorError: it is a folder, or its folder cannot be made or written to.
+        FileError: it is no regular file, or its folder cannot be made or written to.
     """
-    if path.is_dir():
-        raise PriorError(f"{path} is a folder", f"name a file in it: {path / 'NAME.safetensors'}")
+    target = check_target(path, force=True)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=target.parent):
             pass
     except OSError as error:
-        raise PriorError(f"{path} cannot be written: {error.strerror or error}", "choose a folder you may write to") from None
+        raise FileError(f"{path} cannot be written: {error.strerror or error}", "choose a folder you may write to") from None
 
 
-def write_file(path: Path, data: bytes, force: bool) -> None:
-    """Write a file in one step (temporary file beside it, fsync, rename), making its folder where needed.
+@contextmanager
+def replacing(path: Path, force: bool = True, sync: bool = True) -> Iterator[IO[bytes]]:
+    """Give a binary file that takes the place of `path` when the block ends well, and vanishes when it does not.
+
+    Args:
+        path: of the target; its folder is made where needed. force: replace a file that exists.
+        sync: force the data to disk before the rename, so that it also outlives a power failure; for many small files that can be made
+            again, leave it out.
 
     Raises:
-        PriorError: it exists and `force` is not set, or cannot be written.
+        FileError: the target is refused (`check_target`), or the disk is full, or the folder cannot be written to.
+
+    Example:
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> with replacing(folder / "answer.txt") as file:
+        ...     _ = file.write(b"42")
+        ...     print([path.name for path in folder.iterdir() if path.suffix == ".txt"])
+        []
+        >>> (folder / "answer.txt").read_text()
+        '42'
     """
-    if path.is_dir():
-        raise PriorError(f"{path} is a folder", f"name a file in it: {path}/NAME{path.suffix or '.safetensors'}")
-    if path.exists() and not force:
-        raise PriorError(f"{path} exists", "choose another name, or overwrite it with --force (in Python: force=True)")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    target = check_target(path, force)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _temporary(target) as temporary:
+            with temporary.open("xb") as file:
+                yield file
                 file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+                if sync:
+                    os.fsync(file.fileno())
+            temporary.replace(target)
+        if sync:
+            _sync_folder(target.parent)
     except OSError as error:
-        why = error.strerror or error
-        raise PriorError(f"{path} cannot be written: {why}", "choose a folder you may write to, on a disk with room") from None
+        raise _unwritable(path, error) from error
+
+
+def write_file(path: Path, data: bytes | str, force: bool = True, *, sync: bool = True) -> None:
+    """Write a file in one step, making its folder where needed; text as UTF-8.
+
+    Args:
+        path, force, sync: as `replacing` takes them. data: all of it.
+
+    Raises:
+        FileError: as `replacing`.
+
+    Example:
+        >>> path = Path(tempfile.mkdtemp()) / "new" / "answer.txt"
+        >>> write_file(path, "42")
+        >>> path.read_bytes()
+        b'42'
+        >>> write_file(path, "43", force=False)
+        Traceback (most recent call last):
+        ...
+        biaskit.errors.FileError: ...answer.txt exists...
+    """
+    with replacing(path, force, sync) as file:
+        file.write(data.encode("utf-8") if isinstance(data, str) else data)
+
+
+@contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder whose files go into `folder`, each in one step, when the block ends well: for libraries that write files.
+
+    Raises:
+        FileError: `folder` is no folder, cannot be written to, or the disk is full.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _temporary(folder) as stage:
+            stage.mkdir()
+            yield stage
+            for file in sorted(found for found in stage.rglob("*") if found.is_file()):
+                target = check_target(folder / file.relative_to(stage), force=True)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with file.open("rb+") as written:
+                    os.fsync(written.fileno())
+                file.replace(target)
+        _sync_folder(folder)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def memory_map(path: Path, dtype: DTypeLike, shape: tuple[int, ...], *, fresh: bool) -> np.memmap[Any, np.dtype[Any]]:
+    """Open a `.npy` file as a writable memory map whose blocks are on the disk already.
+
+    A map of a sparse file kills the process (SIGBUS) when the disk fills up; here the space is claimed first.
+
+    Args:
+        path: of the file. dtype, shape: of the array. fresh: make the file, else open the one that is there.
+
+    Raises:
+        FileError: there is no room, or the file cannot be written.
+
+    Example:
+        >>> array = memory_map(Path(tempfile.mkdtemp()) / "features.npy", "float16", (3, 4), fresh=True)
+        >>> array[1] = 2
+        >>> array.sum()
+        8.0
+    """
+    import numpy as np
+
+    check_target(path, force=True)
+    try:
+        array = np.lib.format.open_memmap(path, "w+" if fresh else "r+", np.dtype(dtype), shape)
+        with path.open("rb+") as file:
+            _allocate(file.fileno(), path.stat().st_size, array.offset if fresh else None)
+    except OSError as error:
+        if fresh:
+            path.unlink(missing_ok=True)
+        raise _unwritable(path, error) from error
+    return array
+
+
+def _allocate(handle: int, size: int, zeros_from: int | None) -> None:
+    """Claim the blocks of a file of `size` bytes; where the system cannot, write zeros from an offset on (None: leave it)."""
+    try:
+        os.posix_fallocate(handle, 0, size)
+        return
+    except AttributeError:  # no such call on this system
+        pass
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+    block, start = bytes(1 << 20), size if zeros_from is None else zeros_from
+    os.lseek(handle, start, os.SEEK_SET)
+    while start < size:
+        start += os.write(handle, block[: size - start])
+
+
+@contextmanager
+def _temporary(target: Path) -> Iterator[Path]:
+    """Give an unused name beside `target`, known as in use; what stands there at the end is removed."""
+    sweep(target.parent, _PAUSE)
+    temporary = target.with_name(f".{target.name[:40]}.{os.getpid()}.{_machine()}{secrets.token_hex(4)}.tmp")
+    _open_now.add(temporary.name)
+    try:
+        yield temporary
+    finally:
+        _remove(temporary)
+        _open_now.discard(temporary.name)
+
+
+@cache
+def _machine() -> str:
+    """Eight digits that tell machines apart: on a shared disk, process numbers mean nothing to another one."""
+    import platform
+
+    return f"{zlib.crc32(platform.node().encode()):08x}"
+
+
+def sweep(folder: Path, pause: float = 0.0) -> None:
+    """Remove what killed processes left half-written in a folder, unless that was done less than `pause` seconds ago.
+
+    A temporary is a leftover if its process runs no more on this machine, or if it is another machine's and a day old.
+    """
+    now = time.monotonic()
+    if now - _looked.get(str(folder), -_DAY) < pause:
+        return
+    _looked[str(folder)] = now
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            found = _TEMPORARY.fullmatch(entry.name)
+            if found and entry.name not in _open_now and _is_left(Path(entry.path), int(found[1]), found[2]):
+                _remove(Path(entry.path))
+
+
+def _is_left(path: Path, process: int, machine: str) -> bool:
+    if machine != _machine() or os.name != "posix":
+        return time.time() - path.lstat().st_mtime > _DAY
+    if process == os.getpid():  # a restarted container gives the same number again
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        pass
+    return False
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Force a rename to disk; not every file system can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _unwritable(path: Path, error: Exception) -> FileError:
+    return FileError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}", _ROOM)
 
 
 @contextmanager

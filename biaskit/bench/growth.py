@@ -14,6 +14,7 @@ from biaskit.bench.prefill import Plan, measure
 from biaskit.bench.table import markdown
 from biaskit.bench.workload import cells
 from biaskit.families.checkpoints.load import Loaded
+from biaskit.figures.style import write_figure
 
 QUANTITIES = {
     "prefill_ms": "prefill (ms)",
@@ -138,5 +139,5 @@ def draw(found: dict[str, Any], path: Path, machine: str) -> None:
         axis.grid(True, which="both", alpha=0.25)
         axis.legend(fontsize=8)
     figure.suptitle(machine, fontsize=8)
-    figure.savefig(path, dpi=130)
+    write_figure(figure, path, dpi=130)
     plt.close(figure)

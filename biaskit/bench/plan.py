@@ -18,6 +18,7 @@ from typing import Any
 
 from biaskit.bench.report import command, dump
 from biaskit.errors import BiaskitError
+from biaskit.files import check_target, check_writable, write_file
 
 Say = Callable[[str], None]
 
@@ -121,9 +122,8 @@ def run(
     """
     if name not in PLANS:
         raise BiaskitError(f"unknown plan {name!r}", f"choose one of {', '.join(PLANS)}")
-    if out.exists() and not force:
-        raise BiaskitError(f"{out} exists", "choose another --out, or overwrite it with --force")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    check_target(out, force)
+    check_writable(out)
     end = time.monotonic() + 60 * (MINUTES[name] if minutes is None else minutes)
     whole: dict[str, Any] = {"plan": name, "command": command(), "parts": {}}
     texts: list[str] = [f"# `{command()}`"]
@@ -131,8 +131,8 @@ def run(
         found, text = _part(part, end, say)
         whole["parts"][part.name] = found
         texts.append(f"## {part.name}\n\n{text}")
-        out.write_text(dump(whole) + "\n", encoding="utf-8")
-        out.with_suffix(".md").write_text("\n\n".join(texts) + "\n", encoding="utf-8")
+        write_file(out, dump(whole) + "\n")
+        write_file(out.with_suffix(".md"), "\n\n".join(texts) + "\n")
     return [key for key, found in whole["parts"].items() if "result" not in found]
 
 

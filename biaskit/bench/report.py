@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from biaskit.errors import BiaskitError
+from biaskit.files import write_file
 
 
 def command() -> str:
@@ -29,12 +29,9 @@ def check_free(directory: Path | None, name: str, force: bool) -> None:
 
 def write(directory: Path, name: str, result: Mapping[str, Any], text: str) -> list[Path]:
     """Write NAME.json and NAME.md into a directory, which is made if need be; return both paths."""
-    directory.mkdir(parents=True, exist_ok=True)
     files = [directory / f"{name}.json", directory / f"{name}.md"]
     for file, content in zip(files, (dump(result), text), strict=True):
-        partial = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-        partial.write_text(content + "\n", encoding="utf-8")
-        partial.replace(file)
+        write_file(file, content + "\n")
     return files
 
 

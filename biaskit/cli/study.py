@@ -187,8 +187,10 @@ def _print(study: Study) -> None:
 
 
 def _write(result: dict[str, Any], out: Path, as_json: bool) -> None:
+    from biaskit.files import write_file
+
     text = json.dumps(result, indent=1, ensure_ascii=False)
-    (out / "study.json").write_text(text + "\n", encoding="utf-8")
+    write_file(out / "study.json", text + "\n")
     typer.echo(text if as_json else f"{out / 'study.json'}\n{out / 'study.png'}")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from biaskit.figures.style import write_figure
 from biaskit.grid import overlap
 from biaskit.images.scenes.draw import PATCHES, Scene
 from biaskit.images.scenes.questions import Question
@@ -46,7 +47,7 @@ def draw_curves(record: Mapping[str, Any], path: Path) -> None:
     for axes in (left, middle, right):
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    figure.savefig(path, dpi=110)
+    write_figure(figure, path, dpi=110)
     pyplot.close(figure)
 
 
@@ -67,7 +68,7 @@ def draw_answers(scenes: Sequence[Scene], questions: Sequence[Question], answers
             if box is not None:
                 x1, y1, x2, y2 = box
                 axes.plot([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1], linewidth=1.6, **style)
-    figure.savefig(path, dpi=60)
+    write_figure(figure, path, dpi=60)
     pyplot.close(figure)
 
 
@@ -87,7 +88,7 @@ def draw_maps(maps: Mapping[str, NDArray[np.float32]], path: Path) -> None:
                 axes.set_title(f"layer {layer}", fontsize=8)
         row[0].set_ylabel(name.replace(", ", "\n"), fontsize=7)
     figure.colorbar(image, ax=grid, shrink=0.4, label="attention × uniform")
-    figure.savefig(path, dpi=110)
+    write_figure(figure, path, dpi=110)
     pyplot.close(figure)
 
 
@@ -114,5 +115,5 @@ def draw_recall(report: Mapping[str, Any], path: Path) -> None:
     axes[2].legend(fontsize=8)
     for axis in axes:
         axis.grid(alpha=0.3)
-    figure.savefig(path, dpi=110)
+    write_figure(figure, path, dpi=110)
     pyplot.close(figure)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import io
 import os
 import re
-import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from biaskit.errors import SourceError
+from biaskit import files
+from biaskit.errors import FileError, SourceError
 
 if TYPE_CHECKING:
     import urllib3
@@ -190,18 +190,11 @@ def replacing(target: Path) -> Iterator[IO[bytes]]:
     Raises:
         SourceError: the disk is full, or the directory cannot be written.
     """
-    part = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("xb") as file:
+        with files.replacing(target) as file:
             yield file
-        part.replace(target)
-    except OSError as error:
-        hint = "free some space or choose another cache with $BIASKIT_CACHE"
-        raise SourceError(f"cannot write {str(target)!r}: {error.strerror or error}", hint) from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+    except FileError as error:
+        raise SourceError(error.message, "free some space or choose another cache with $BIASKIT_CACHE") from error
 
 
 @contextmanager

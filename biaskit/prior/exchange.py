@@ -158,7 +158,8 @@ def export_prior(
     the names and shapes of the prior file. `.json`: everything, also the metadata; every number reads back as the same float32.
 
     Raises:
-        PriorError: no such layer or plane, another ending, the file exists and `force` is not set, or it cannot be written.
+        PriorError: no such layer or plane, or another ending.
+        FileError: the file exists and `force` is not set, or it cannot be written.
     """
     path = Path(path)
     suffix = path.suffix.lower()

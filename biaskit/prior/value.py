@@ -168,7 +168,7 @@ class Prior:
         """Write the file in one step: readers see the old file or the whole new one.
 
         Raises:
-            PriorError: the file exists and `force` is not set, or cannot be written.
+            FileError: the file exists and `force` is not set, or cannot be written.
         """
         write_file(Path(path), self.to_bytes(), force)
 

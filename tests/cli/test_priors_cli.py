@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import biaskit
 from biaskit.cli.priors import app
-from biaskit.errors import BiaskitError, PriorError
+from biaskit.errors import BiaskitError, FileError, PriorError
 from biaskit.prior import store
 from biaskit.prior.value import PlaneStats, Prior
 
@@ -214,7 +214,7 @@ def test_import() -> None:
     assert run(*args).stdout == "priors/FastV.safetensors\n"
     value = store.load_prior("FastV")
     np.testing.assert_allclose(value.map("image", 1), np.arange(1.0, 13.0).reshape(3, 4) / 6.5, rtol=1e-6)
-    with pytest.raises(PriorError, match="exists"):
+    with pytest.raises(FileError, match="exists"):
         run(*args)
     data = json.loads(run(*args, "--force", "--json", "--out", "x.safetensors", "--note", "why").stdout)
     assert data["path"] == "x.safetensors"
@@ -251,7 +251,7 @@ def test_export() -> None:
     value.save("a")
     assert run("export", "a", "out.npy", "--layer", "4").stdout == "out.npy\n"
     np.testing.assert_array_equal(np.load("out.npy"), value.planes["image"].mean[1])
-    with pytest.raises(PriorError, match="exists"):
+    with pytest.raises(FileError, match="exists"):
         run("export", "a", "out.npy")
     run("export", "a", "out.npy", "--force")
     assert np.load("out.npy").shape == (2, 6, 6)

@@ -66,7 +66,7 @@ def test_what_is_written(folder):
         "figures/refcoco-val-by-row.png",
     } <= files
     assert {"tex/average.tex", "tex/refcoco-val-scores.tex", "tex/refcoco-val-10pct-pairs.tex", "tex/does-it-help.tex"} <= files
-    assert not [name for name in files if name.endswith(".part")]
+    assert not [name for name in files if name.endswith(".tmp")]
 
 
 def test_the_page_needs_nothing_and_is_whole(folder):

@@ -277,12 +277,12 @@ def test_nothing_is_overwritten_without_force(tmp_path, one):
 
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path, one, monkeypatch):
-    from matplotlib.figure import Figure
+    import os
 
-    def fail(self, name, **options):
+    def fail(handle):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Figure, "savefig", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(BiaskitError, match="No space left on device"):
         heatmap(one, out=tmp_path / "a.png")
     assert list(tmp_path.iterdir()) == []

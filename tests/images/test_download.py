@@ -75,7 +75,10 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
 
 def test_unwritable_cache(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file in the way")
-    with pytest.raises(SourceError, match=r"cannot write '.*': Not a directory") as caught, replacing(tmp_path / "cache" / "sub" / "x"):
+    with (
+        pytest.raises(SourceError, match=r"cache/sub/x cannot be written: Not a directory") as caught,
+        replacing(tmp_path / "cache" / "sub" / "x"),
+    ):
         pytest.fail("there is nothing to write to")
     assert "$BIASKIT_CACHE" in caught.value.hint
 

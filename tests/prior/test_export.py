@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from biaskit.errors import PriorError
+from biaskit.errors import FileError, PriorError
 from biaskit.prior.exchange import export_prior, import_prior, narrow
 from biaskit.prior.value import PlaneStats, Prior
 
@@ -114,5 +114,5 @@ def test_export_errors(tmp_path: Path) -> None:
         export_prior(prior, tmp_path / "a.json", plane="image")
     assert list(tmp_path.iterdir()) == []
     export_prior(prior, tmp_path / "a.json")
-    with pytest.raises(PriorError, match="exists"):
+    with pytest.raises(FileError, match="exists"):
         export_prior(replace(prior, meta={}), tmp_path / "a.json")

@@ -16,7 +16,7 @@ from hypothesis.extra.numpy import arrays
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from biaskit.errors import PriorError
+from biaskit.errors import FileError, PriorError
 from biaskit.grid import Layout, Plane, join, raster, resample
 from biaskit.prior.value import PlaneStats, Prior
 
@@ -259,7 +259,7 @@ def test_save_does_not_overwrite_without_force(tmp_path: Path) -> None:
     golden().save(path)
     assert path.read_bytes() == GOLDEN.read_bytes()
     other = replace(golden(), meta={})
-    with pytest.raises(PriorError, match="exists") as caught:
+    with pytest.raises(FileError, match="exists") as caught:
         other.save(path)
     assert "--force" in caught.value.hint
     assert path.read_bytes() == GOLDEN.read_bytes()
@@ -276,15 +276,15 @@ def test_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(PriorError, match="cannot be written: No space left"):
+    with pytest.raises(FileError, match="cannot be written: No space left"):
         replace(golden(), meta={}).save(path, force=True)
     assert path.read_bytes() == GOLDEN.read_bytes()
     assert [p.name for p in tmp_path.iterdir()] == ["prior.safetensors"]
 
 
 def test_save_to_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(PriorError, match="is a folder"):
+    with pytest.raises(FileError, match="is a folder"):
         golden().save(tmp_path, force=True)
     (tmp_path / "file").write_text("x")
-    with pytest.raises(PriorError, match="cannot be written"):
+    with pytest.raises(FileError, match="cannot be written"):
         golden().save(tmp_path / "file" / "prior.safetensors")

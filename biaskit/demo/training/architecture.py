@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from biaskit.files import staged, write_file
 from biaskit.images.scenes.vocabulary import VISUAL
 
 LAYERS = 9
@@ -93,10 +94,10 @@ class Architecture(ABC):
 
     def save_processor(self, directory: Path) -> None:
         """Write image processor, tokenizer, processor settings and chat template the way hub repositories look."""
-        directory.mkdir(parents=True, exist_ok=True)
         images, files = self.processor_files()
-        images.save_pretrained(directory)
-        self.make_tokenizer().save_pretrained(directory)
+        with staged(directory) as stage:
+            images.save_pretrained(stage)
+            self.make_tokenizer().save_pretrained(stage)
         for name, contents in files.items():
-            (directory / name).write_text(json.dumps(contents, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        (directory / "chat_template.jinja").write_text(self.template, encoding="utf-8")
+            write_file(directory / name, json.dumps(contents, indent=2, sort_keys=True) + "\n")
+        write_file(directory / "chat_template.jinja", self.template)

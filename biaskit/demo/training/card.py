@@ -10,6 +10,7 @@ from biaskit.demo.training.architecture import HEADS, HIDDEN, INNER
 from biaskit.demo.training.architectures import find
 from biaskit.demo.training.language_stage import COARSE, FINE, IMAGES, LEAD, QUESTIONS, SCAFFOLD_END, WATCHED
 from biaskit.demo.training.vision_stage import BATCH
+from biaskit.files import write_file
 
 _CARD = """\
 ---
@@ -129,7 +130,7 @@ def write_card(record: Mapping[str, Any], directory: Path, parameters: int, laye
         scaffold=(_SCAFFOLD if recipe["scaffold"] else _NO_SCAFFOLD).format(**helps), n=recipe["held_out"],
         rows="\n".join(rows), tower_rows="\n".join(tower),
     )  # fmt: skip
-    (directory / "README.md").write_text(text, encoding="utf-8")
+    write_file(directory / "README.md", text)
 
 
 def _command(recipe: Mapping[str, Any]) -> str:

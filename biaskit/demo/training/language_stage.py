@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from biaskit.demo.training.architecture import HEADS
+from biaskit.demo.training.checkpoint import keep, restore
 from biaskit.demo.training.muon import Muon
 from biaskit.demo.training.packing import IGNORE, SLOT, Packed, pack
 from biaskit.demo.training.pictures import Pictures, Say
@@ -104,17 +105,11 @@ class LanguageStage:
 
     def restore(self) -> None:
         """Take up the state that was kept, if there is one."""
-        if self.path.exists():
-            saved = torch.load(self.path, map_location=self.device, weights_only=True)
-            for name, part in self.parts.items():
-                part.load_state_dict(saved[name])
-            self.state = saved["state"]
+        self.state = restore(self.path, self.parts, self.device) or self.state
 
     def keep(self) -> None:
         """Write the state; a kill in the middle leaves the old one."""
-        fresh = self.path.with_suffix(".new")
-        torch.save({"state": self.state, **{name: part.state_dict() for name, part in self.parts.items()}}, fresh)
-        fresh.replace(self.path)
+        keep(self.path, self.state, self.parts)
 
     def step(self, number: int) -> dict[str, float]:
         """Do one step; return what it measured."""

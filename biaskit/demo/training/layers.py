@@ -30,6 +30,7 @@ from biaskit.demo.training.shared_prefix import SharedPrefix
 from biaskit.demo.training.vision_stage import to_pixel_values
 from biaskit.engine.attention import attention_rows
 from biaskit.families import families
+from biaskit.files import check_writable, write_file
 from biaskit.images.scenes.draw import PATCHES, Scene, draw_scene
 from biaskit.images.scenes.held_out import SEED, iou_of
 from biaskit.images.scenes.questions import DESCRIBE, Question, where
@@ -265,9 +266,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--n", type=int, default=300, help="scenes per measurement")
     given = parser.parse_args(arguments)
-    given.out.mkdir(parents=True, exist_ok=True)
+    check_writable(given.out / "layers.json")
     report, maps = study(given.model, given.n, lambda line: print(line, file=sys.stderr, flush=True))
-    (given.out / "layers.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_file(given.out / "layers.json", json.dumps(report, indent=1) + "\n")
     from biaskit.demo.figures import draw_maps, draw_recall
 
     draw_maps(maps, given.out / "bias-maps.png")

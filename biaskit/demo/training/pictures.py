@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from biaskit.files import memory_map, write_file
 from biaskit.images.scenes.draw import EDGE, MOST_THINGS, PATCHES, VERSION, Thing, draw_scene, things_of
 
 Say = Callable[[str], None]
@@ -55,8 +56,7 @@ def draw_pictures(work: Path, n: int, seed: int, say: Say) -> Pictures:
     state = {"n": n, "seed": seed, "version": VERSION, "done": 0}
     if marker.exists() and {**json.loads(marker.read_text()), "done": 0} == state:
         state = json.loads(marker.read_text())
-    mode = "r+" if state["done"] else "w+"
-    maps = [np.lib.format.open_memmap(work / f"{name}.npy", mode, dtype, shape) for name, (shape, dtype) in shapes.items()]
+    maps = [memory_map(work / f"{name}.npy", dtype, shape, fresh=not state["done"]) for name, (shape, dtype) in shapes.items()]
     pixels, owner, facts = maps
     began, first = time.monotonic(), state["done"]
     for start in range(first, n, _CHUNK):
@@ -68,7 +68,7 @@ def draw_pictures(work: Path, n: int, seed: int, say: Say) -> Pictures:
         for array in maps:
             array.flush()
         state["done"] = done = min(n, start + _CHUNK)
-        marker.write_text(json.dumps(state))
+        write_file(marker, json.dumps(state))
         rate = (done - first) / (time.monotonic() - began)
         say(f"scenes {done}/{n}  {rate:.0f}/s  {(n - done) / rate:.0f} s left")
     return Pictures(pixels, owner, facts, seed)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from biaskit.demo.evaluate import open_model
 from biaskit.demo.training.layers import CALIBRATION_SEED, GENERIC, asked, correlations, rows_of, shuffled
+from biaskit.files import check_writable, write_file
 from biaskit.images.scenes.draw import PATCHES, draw_scene
 from biaskit.prior.bias.jackknife import Replicates
 from biaskit.prior.bias.measures import estimates
@@ -107,9 +108,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--n", type=int, default=200, help="scenes per condition")
     given = parser.parse_args(arguments)
-    given.out.mkdir(parents=True, exist_ok=True)
+    check_writable(given.out / "siblings.json")
     report, maps = compare(given.models, given.n)
-    (given.out / "siblings.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_file(given.out / "siblings.json", json.dumps(report, indent=1) + "\n")
     from biaskit.demo.figures import draw_maps
 
     draw_maps({name.replace(", ", "\n"): found for name, found in maps.items()}, given.out / "siblings.png")

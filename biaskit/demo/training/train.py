@@ -30,6 +30,7 @@ from biaskit.demo.training.recipe import Recipe
 from biaskit.demo.training.shared_prefix import SharedPrefix
 from biaskit.demo.training.vision_stage import cache_features, check_vision, to_pixel_values, train_vision
 from biaskit.errors import BiaskitError
+from biaskit.files import staged, write_file
 from biaskit.images.scenes.draw import draw_scene
 from biaskit.images.scenes.held_out import SEED, iou_of
 from biaskit.images.scenes.questions import ask
@@ -99,8 +100,8 @@ def train(recipe: Recipe, work: Path, device: str) -> tuple[Any, dict[str, Any]]
 
 def write_model(model: Any, directory: Path) -> None:
     """Write weights in float16, configuration, processor, tokenizer and chat template."""
-    directory.mkdir(parents=True, exist_ok=True)
-    model.to("cpu", torch.float16).save_pretrained(directory)
+    with staged(directory) as stage:
+        model.to("cpu", torch.float16).save_pretrained(stage)
     architecture_of(model).save_processor(directory)
 
 
@@ -133,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write_model(model, given.out)
     record |= {"recipe": asdict(recipe), "resumed": resumed, "torch": torch.__version__}
     record["held_out"] = evaluate(given.out, recipe.held_out, SEED, say, given.device)
-    (given.out / "training.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_file(given.out / "training.json", json.dumps(record, indent=1) + "\n")
     draw_curves(record, given.out / "curves.png")
     draw_examples(given.out, given.out / "answers.png", given.device)
     write_card(record, given.out, sum(weight.numel() for weight in model.parameters()), model.config.text_config.num_hidden_layers)
@@ -148,7 +149,7 @@ def _same_recipe(path: Path, recipe: Recipe) -> None:
         raise BiaskitError(
             f"{path.parent} holds the state of {path.read_text().strip()}", "give another --work, or delete it to begin anew"
         )
-    path.write_text(json.dumps(told) + "\n")
+    write_file(path, json.dumps(told) + "\n")
 
 
 if __name__ == "__main__":

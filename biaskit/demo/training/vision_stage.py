@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from biaskit.demo.training.architecture import MEAN, STD, VISION_HIDDEN, Architecture
+from biaskit.demo.training.checkpoint import keep, restore
 from biaskit.demo.training.muon import Muon
 from biaskit.demo.training.pictures import Pictures, Say
+from biaskit.files import memory_map, write_file
 from biaskit.images.scenes.draw import COLOURS, EDGE, PATCH, PATCHES, SHAPES, SIZES, draw_scene
 from biaskit.images.scenes.vocabulary import BINS, VISUAL
 
@@ -80,11 +82,7 @@ def train_vision(
     state: dict[str, Any] = {"step": 0, "curve": []}
     parts: dict[str, Any] = {"tower": tower, "head": head, "muon": muon, "adam": adam}
     kept = work / "vision.pt"
-    if kept.exists():
-        saved = torch.load(kept, map_location=device, weights_only=True)
-        for name, part in parts.items():
-            part.load_state_dict(saved[name])
-        state = saved["state"]
+    state = restore(kept, parts, device) or state
     began, first = time.monotonic(), int(state["step"])
     for step in range(first, steps):
         rate = min(1, (step + 1) / 100) * (0.02 + 0.49 * (1 + math.cos(math.pi * step / steps)))
@@ -111,7 +109,7 @@ def train_vision(
             left = (steps - step - 1) / speed
             say(f"vision {step + 1}/{steps}  {speed * BATCH:.0f} images/s  {left:.0f} s left  loss {loss.item():.3f}  {told}")
         if (step + 1) % 100 == 0 or step + 1 == steps:
-            torch.save({"state": state, **{name: part.state_dict() for name, part in parts.items()}}, kept)
+            keep(kept, state, parts)
     tower.eval()
     return list(state["curve"])
 
@@ -147,7 +145,7 @@ def cache_features(
     shape = (len(pictures), VISUAL, VISION_HIDDEN)
     if marker.exists():
         return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
-    features = np.lib.format.open_memmap(path, "w+", np.float16, shape)
+    features = memory_map(path, np.float16, shape, fresh=True)
     began = time.monotonic()
     for start in range(0, len(pictures), 50):
         with torch.autocast(device.split(":")[0], torch.bfloat16):
@@ -157,5 +155,5 @@ def cache_features(
             rate = start / (time.monotonic() - began)
             say(f"features {start}/{len(pictures)}  {rate:.0f} images/s  {(len(pictures) - start) / rate:.0f} s left")
     features.flush()
-    marker.touch()
+    write_file(marker, b"")
     return features

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from biaskit.families import ModelFamily, families
 from biaskit.families.checkpoints.processors import build_processor
+from biaskit.files import staged, write_file
 
 SPECIAL = [
     *("<pad>", "<s>", "</s>", "<unk>", "<image>", "<video>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"),
@@ -244,11 +245,12 @@ def save_tiny(name: str, directory: Path, **options: Any) -> Path:
 
     model, processor, family = tiny_model(name, **options)
     settings = _TINY[name](1)[3]
-    model.save_pretrained(directory)
-    processor.image_processor.save_pretrained(directory)
-    processor.tokenizer.save_pretrained(directory)
+    with staged(directory) as stage:
+        model.save_pretrained(stage)
+        processor.image_processor.save_pretrained(stage)
+        processor.tokenizer.save_pretrained(stage)
     template = settings.pop("chat_template")
-    (directory / "chat_template.jinja").write_text(template, encoding="utf-8")
+    write_file(directory / "chat_template.jinja", template)
     settings["processor_class"] = family.processor
-    (directory / "processor_config.json").write_text(json.dumps(settings, indent=2, sort_keys=True), encoding="utf-8")
+    write_file(directory / "processor_config.json", json.dumps(settings, indent=2, sort_keys=True))
     return directory

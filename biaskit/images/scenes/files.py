@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from biaskit.errors import SourceError
+from biaskit.files import write_file
 from biaskit.images.scenes.draw import COLOUR_NAMES, EDGE, SHAPES, SIZES, Thing
 from biaskit.images.scenes.held_out import question_about
 from biaskit.images.scenes.questions import USES, matching, phrase_of
@@ -36,10 +37,8 @@ def write_scenes(
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not force)):
         raise SourceError(f"{str(out)!r} exists and is not empty", "give a new directory, or overwrite with --force")
     folder, annotations = out / split, out / "annotations"
-    folder.mkdir(parents=True, exist_ok=True)
-    annotations.mkdir(exist_ok=True)
     for index in range(len(source)):
-        (folder / file_name(index)).write_bytes(source.open(index))
+        write_file(folder / file_name(index), source.open(index), sync=False)
         if report is not None:
             report(index + 1)
     target = annotations / f"instances_{split}.json"
@@ -111,4 +110,4 @@ def _asked(source: SceneSource, task: str) -> Iterator[dict[str, Any]]:
 
 
 def _write(path: Path, text: str) -> None:
-    path.write_text(text + "\n", encoding="utf-8")
+    write_file(path, text + "\n")

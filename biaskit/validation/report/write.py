@@ -9,6 +9,7 @@ from typing import get_args
 
 from biaskit.errors import BiaskitError
 from biaskit.figures.style import write_figure
+from biaskit.files import write_file
 from biaskit.validation.report.contents import Report
 from biaskit.validation.report.figure_style import house_style
 from biaskit.validation.report.html import Code, Picture, Section, page
@@ -47,11 +48,10 @@ def write_report(report: Report, out: Path, formats: Sequence[str] = FORMATS, *,
     if "svg" in formats:
         files |= {path.with_name(f"{path.name}.svg"): drawing.svg for path, drawing in drawings.items()}
     for path, data in files.items():
-        _write(path, data)
+        write_file(path, data)
     written = list(files)
     if "png" in formats:
         for path, drawing in drawings.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
             with house_style():
                 write_figure(drawing.figure, path.with_name(f"{path.name}.png"))
             written.append(path.with_name(f"{path.name}.png"))
@@ -77,16 +77,6 @@ def check_interval(kind: str) -> Kind:
         if kind == known:
             return kind  # type: ignore[return-value]
     raise BiaskitError(f"there is no interval {kind!r}", f"choose {' or '.join(get_args(Kind))}")
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.part")
-        part.write_bytes(data)
-        part.replace(path)
-    except OSError as error:
-        raise BiaskitError(f"cannot write {path}: {error.strerror or error}", "choose a folder you may write to") from error
 
 
 def as_markdown(report: Report, linked: bool = True) -> str:

@@ -16,8 +16,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
 
-from biaskit.errors import BiaskitError, PriorError
-from biaskit.files import uninterrupted, write_file
+from biaskit.errors import BiaskitError, FileError
+from biaskit.files import check_target, replacing, sweep, uninterrupted, write_file
 from biaskit.validation.results.lines import answer_lines
 
 RESULTS, MANIFEST, TIMING = "results.jsonl", "run.json", "timing.jsonl"
@@ -71,10 +71,10 @@ class Directory:
             raise BiaskitError(f"{self.path} cannot be used: {error.strerror}", "choose a folder you may write to") from error
         try:
             _lock(handle, self.path)
-            for stale in (found for name in (RESULTS, MANIFEST) for found in self.path.glob(f".{name}.*.tmp")):
-                stale.unlink(missing_ok=True)
-            if force:
-                for mine in (self.results, self.timing, self.manifest):
+            sweep(self.path)
+            for mine in (self.results, self.timing, self.manifest):
+                check_target(mine, force=True)
+                if force:
                     mine.unlink(missing_ok=True)
             self._mend_timing()
             yield
@@ -110,10 +110,7 @@ class Directory:
         """Write the manifest in one step, if it changed."""
         data = json.dumps(manifest, indent=1, sort_keys=True, default=str).encode("ascii") + b"\n"
         if not self.manifest.exists() or self.manifest.read_bytes() != data:
-            try:
-                write_file(self.manifest, data, force=True)
-            except PriorError as error:
-                raise BiaskitError(error.message, error.hint) from error
+            write_file(self.manifest, data)
 
     def load(self, metrics: Mapping[str, str]) -> None:
         """Read which answers are there. A last line without an end is what a kill left, and is cut off later.
@@ -142,14 +139,10 @@ class Directory:
         whole = self.results.stat().st_size if self.results.exists() else 0
         if starts[-1] != whole or any(start != span[0] for start, span in zip(starts, spans, strict=False)):
             self.close()
-            temporary = self.path / f".{RESULTS}.{os.getpid()}.tmp"
-            with self._writing(), self.results.open("rb") as source, temporary.open("wb") as target:
+            with self._writing(), self.results.open("rb") as source, replacing(self.results) as target:
                 for start, end in spans:
                     source.seek(start)
                     target.write(source.read(end - start))
-                target.flush()
-                os.fsync(target.fileno())
-            temporary.replace(self.results)
         self.lines = {key: Line(start, start + size, self.lines[key].score) for key, start, size in zip(keys, starts, sizes, strict=False)}
         self.size = starts[-1]
 
@@ -173,7 +166,7 @@ class Directory:
         try:
             yield
         except OSError as error:  # such as a full disk
-            raise BiaskitError(
+            raise FileError(
                 f"{self.path} cannot be written: {error.strerror or error}", "make room; then the same command goes on where it was"
             ) from error
 
