@@ -38,7 +38,7 @@ def write_file(path: Path, data: bytes, force: bool) -> None:
     if path.is_dir():
         raise PriorError(f"{path} is a folder", f"name a file in it: {path}/NAME{path.suffix or '.safetensors'}")
     if path.exists() and not force:
-        raise PriorError(f"{path} exists", "choose another name, or overwrite it with --force (in Python: force=True)")
+        raise PriorError(f"{path} exists", "choose another name, or overwrite it with --force")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
