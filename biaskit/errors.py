@@ -33,7 +33,7 @@ _FLAGS = frozenset({"force", "restart", "hub", "keep-indices", "ablation"})
 _RENAMED = {"heads": "per_head"}
 """Options whose keyword in Python has another name."""
 _VALUE = r"[0-9]+(?:[.,x-][0-9]+)*|[A-Z]+(?:=[A-Z]+)?|float32|bfloat16|cpu|auto|all"
-_OPTION = re.compile(rf"--(?P<name>[a-z]+(?:-[a-z]+)*)(?![\w-])(?: (?P<value>{_VALUE})(?![\w-]))?")
+_OPTION = re.compile(rf"(?<![\w-])--(?P<name>[a-z]+(?:-[a-z]+)*)(?![\w-])(?: (?P<value>{_VALUE})(?![\w-]))?")
 _CODE = re.compile(r"(`[^`]*`)")
 
 

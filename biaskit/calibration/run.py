@@ -104,7 +104,9 @@ def calibrate(
         force,
         restart,
     )
-    images = source if isinstance(source, ImageSource) else open_source(source)
+    images = open_source(source)
+    if options.samples is not None and 0 < len(images) < options.samples:
+        images = open_source(source, n=options.samples)  # pictures that are generated are made in any number
     return _Calibration(as_loaded(model), images, options, None if out is None else Path(out), report or (lambda progress: None)).run()
 
 
@@ -235,7 +237,7 @@ class _Calibration:
                 self.moments.add(slot, layout, values)
             else:
                 bad = [str(layer) for layer, row_of in zip(self.layers, values, strict=True) if not np.isfinite(row_of).all()]
-                reason = f"its attention is not finite at layer {', '.join(bad)} in {self.settings['dtype']}"
+                reason = f"its attention is not finite at layer{'s' * (len(bad) > 1)} {', '.join(bad)} in {self.settings['dtype']}"
                 skipped.append(Skip(slot, indices[slot], self.source.identify(indices[slot]), reason))
         return skipped
 

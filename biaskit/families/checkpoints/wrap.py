@@ -39,7 +39,7 @@ def wrap_model(model: PreTrainedModel, processor: Any, *, name: str | None = Non
     config = getattr(model, "config", None)
     model_type = str(getattr(config, "model_type", ""))
     if not model_type or not hasattr(model, "get_decoder"):
-        raise ModelError(f"a {type(model).__name__} is no model that biaskit can run", "give a stock model of transformers, or a name")
+        raise ModelError(f"{type(model).__name__} is no model that biaskit can run", "give a stock model of transformers, or a name")
     if model_type not in families:
         raise ModelError(f"a {model_type!r} model is covered by no family", did_you_mean(model_type, families.names()))
     if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
@@ -74,5 +74,5 @@ def as_loaded(model: AnyModel) -> Loaded:
             "give both, as (model, processor), or load the checkpoint with biaskit.load_model(…)",
         )
     raise BiaskitError(
-        f"a {type(model).__name__} is no model", "give a name, a directory, (model, processor), or what biaskit.load_model gave"
+        f"{type(model).__name__} {model!r:.60} is no model", "give a name, a directory, (model, processor), or what biaskit.load_model gave"
     )
