@@ -1,19 +1,24 @@
-"""One registry class for every kind of plug-in: built-ins and third-party entry points come in by the same door."""
+"""Names that people type: plug-ins, which all come in by one registry class, keywords of public functions, and the nearest known name."""
 
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
+import inspect
+import numbers
 import pkgutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import entry_points
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from biaskit.errors import BiaskitError
 
 T = TypeVar("T")
 C = TypeVar("C", bound=type)
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Registry(Generic[T]):
@@ -96,3 +101,66 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+
+
+_PLAIN: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "int": (numbers.Integral, "a whole number"),
+    "float": (numbers.Real, "a number"),
+    "bool": (bool, "True or False"),
+    "str": (str, "a text"),
+    "None": (type(None), "None"),
+}
+"""Annotation → what a value of it may be, and what it is called."""
+
+
+def named_arguments(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorator of public functions: a call that does not fit the signature raises our error instead of a TypeError.
+
+    Type checkers see the signature as it is written. Parameters that are declared with numbers, texts, truth values and None alone are
+    checked, too.
+
+    Raises:
+        BiaskitError: an unknown keyword (the hint offers the nearest), a missing argument, or a plain value of another type.
+
+    >>> @named_arguments
+    ... def draw(path: str, *, width: int = 3) -> str:
+    ...     return path * width
+    >>> try:
+    ...     draw("a", widht=2)
+    ... except BiaskitError as error:
+    ...     print(error, error.hint, sep="; ")
+    draw has no keyword 'widht'; did you mean width?
+    """
+    signature = inspect.signature(function)
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
+    plain = {name: words for name, parameter in signature.parameters.items() if (words := _plain_words(parameter.annotation))}
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        name = function.__name__
+        for given in kwargs if not open_ended else ():
+            if given not in signature.parameters:
+                raise BiaskitError(f"{name} has no keyword {given!r}", did_you_mean(given, signature.parameters))
+        try:
+            values = signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise BiaskitError(f"{name}: {error}", f"its arguments are {', '.join(signature.parameters)}") from None
+        for given, words in plain.items():
+            if given in values and not any(_is_plain(values[given], word) for word in words):
+                wanted = " or ".join(_PLAIN[word][1] for word in words)
+                raise BiaskitError(f"{given} is {values[given]!r}, not {wanted}", f"see help(biaskit.{name})")
+        return function(*args, **kwargs)
+
+    return checked
+
+
+def _plain_words(annotation: object) -> list[str]:
+    """Split an annotation such as `int | None` into its words; empty where it names anything but plain types."""
+    words = [word.strip() for word in annotation.split("|")] if isinstance(annotation, str) else []
+    return words if all(word in _PLAIN for word in words) else []
+
+
+def _is_plain(value: object, word: str) -> bool:
+    if isinstance(value, bool):
+        return word == "bool"
+    return isinstance(value, _PLAIN[word][0])

@@ -5,6 +5,7 @@ A prior holds for the prompts it was calibrated with: the last prompt token look
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,6 +15,13 @@ from biaskit.tasks.wording import ask_presence, ask_region
 
 PROMPT = "Please describe the provided image."
 """D2Pruner's neutral prompt."""
+
+
+class Prompts(tuple[str, ...]):
+    """Texts that were read already: none of them is taken for the name of a file or a task again."""
+
+    __slots__ = ()
+
 
 _THINGS = (
     "person", "bicycle", "car", "motorcycle", "bus", "train", "truck", "boat", "bench", "bird", "cat", "dog", "horse", "sheep", "cow",
@@ -54,29 +62,46 @@ TASKS: dict[str, Callable[[], list[str]]] = {
 """Task → its questions. Those of `refcoco` and `pope` have the published wording and name COCO's categories, not what is in the image."""
 
 
-def read_prompts(words: Sequence[str]) -> tuple[str, ...]:
+def read_prompts(words: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> tuple[str, ...]:
     """Read what a user gave as prompts; none means the neutral prompt.
 
     Args:
-        words: each a text, `task:NAME`, or an existing file with one prompt a line (empty lines are left out).
+        words: one or several; each a text, `task:NAME`, or an existing file with one prompt a line (empty lines are left out).
 
     Raises:
-        BiaskitError: an unknown task, an empty text, or a file that has no prompt or cannot be read.
+        BiaskitError: an unknown task, an empty text, something that is no text, or a file that has no prompt or cannot be read.
+
+    >>> read_prompts("What is it?"), read_prompts(["What?", "Where?"]), len(read_prompts("task:pope"))
+    (('What is it?',), ('What?', 'Where?'), 56)
     """
+    if isinstance(words, Prompts):
+        return words
     found: list[str] = []
-    for word in words:
-        if word.startswith("task:"):
+    for word in [words] if isinstance(words, str | os.PathLike) else words:
+        if isinstance(word, os.PathLike):
+            found.extend(_lines(Path(word)))
+        elif not isinstance(word, str):
+            raise BiaskitError(f"a prompt is {word!r}, not a text", "write a text, a file name, or task:NAME")
+        elif word.startswith("task:"):
             task = word.removeprefix("task:")
             if task not in TASKS:
                 raise BiaskitError(f"unknown task {task!r}", did_you_mean(task, TASKS))
             found.extend(TASKS[task]())
-        elif "\n" not in word and len(word) < 1000 and Path(word).is_file():
+        elif _is_file(word):
             found.extend(_lines(Path(word)))
         elif word.strip():
             found.append(word)
         else:
             raise BiaskitError("a prompt is empty", "write a text, a file name, or task:NAME")
-    return tuple(found) or (PROMPT,)
+    return Prompts(found or (PROMPT,))
+
+
+def _is_file(word: str) -> bool:
+    """Tell whether a text names a file; most texts cannot be names at all."""
+    try:
+        return "\n" not in word and Path(word).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _lines(path: Path) -> list[str]:

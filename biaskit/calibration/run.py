@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import torch
-import transformers
+import numpy as np
 
-from biaskit import __version__
 from biaskit.calibration.attend import attended
-from biaskit.calibration.feed import Preprocessor, Skip, Task, feed
-from biaskit.calibration.moments import GROUPS, Moments
-from biaskit.calibration.prompts import PROMPT
+from biaskit.calibration.feed import Batch, Preprocessor, Skip, Task, feed
+from biaskit.calibration.moments import GROUPS, Floats, Moments
+from biaskit.calibration.options import Options
+from biaskit.calibration.prompts import PROMPT, read_prompts
 from biaskit.calibration.ranks import Ranks
+from biaskit.calibration.settings import all_settings, provenance
 from biaskit.calibration.state import Ledger, load_state, save_state
 from biaskit.errors import CalibrationError
 from biaskit.families.checkpoints.ahead import default_workers
-from biaskit.families.checkpoints.decoder import check_layers, decoder_config
-from biaskit.families.checkpoints.load import Loaded, load_model
+from biaskit.families.checkpoints.decoder import decoder_config
+from biaskit.families.checkpoints.load import Loaded
+from biaskit.families.checkpoints.wrap import as_loaded
 from biaskit.files import uninterrupted
 from biaskit.images import ImageSource, open_source
 from biaskit.images.base import order
+from biaskit.prior.layers import Layers, read_layers
 from biaskit.prior.value import Prior
+from biaskit.registry import named_arguments
 
-SAMPLES = 1000
+if TYPE_CHECKING:
+    from biaskit.families.checkpoints.wrap import AnyModel
 
 
 @dataclass(frozen=True)
@@ -42,50 +46,43 @@ class Progress:
     skipped: tuple[Skip, ...] = ()
 
 
-@dataclass(frozen=True)
-class Options:
-    """How to calibrate; see `calibrate`."""
-
-    samples: int | None = None
-    prompts: tuple[str, ...] = (PROMPT,)
-    layers: tuple[int, ...] | str | None = None
-    per_head: bool = False
-    groups: int = GROUPS
-    seed: int = 0
-    batch_size: int | None = None
-    workers: int | None = None
-    max_skips: int | None = None
-    save_every: float = 10.0
-    force: bool = False
-    restart: bool = False
-
-
+@named_arguments
 def calibrate(
-    model: Loaded | str,
-    source: ImageSource | str = "coco",
+    model: AnyModel,
+    source: ImageSource | str | os.PathLike[str] = "coco",
     *,
-    out: Path | str | None = None,
+    out: str | os.PathLike[str] | None = None,
     report: Callable[[Progress], None] | None = None,
-    **options: Any,
+    samples: int | None = None,
+    prompts: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = PROMPT,
+    layers: Layers | None = None,
+    per_head: bool = False,
+    groups: int = GROUPS,
+    seed: int = 0,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    max_skips: int | None = None,
+    save_every: float = 10.0,
+    force: bool = False,
+    restart: bool = False,
 ) -> Prior:
     """Average the last prompt token's attention over many images: the prior A_bias (D2Pruner, section 3).
 
     Args:
-        model: a loaded checkpoint, or a name for `load_model`.
-        source: images, or a name for `open_source`.
+        model: a loaded checkpoint, a name for `load_model`, or a stock model and its processor as (model, processor).
+        source: images, or what `open_source` opens: a name or a path.
         out: where the prior goes. The state of an unfinished run is kept beside it as `OUT.partial`, and the same call goes on from it.
             Without `out` nothing is written.
         report: called after every batch.
         samples: n; by default 1,000, or all images of a smaller source.
-        prompts: texts, cycled over the images, each wrapped in the model's chat template.
-        layers: 0-based decoder layers, "all", or None for those the presets need.
+        prompts: a text or several, `task:NAME`, files with a prompt a line; cycled over the images, each in the model's chat template.
+        layers: 0-based decoder layers (1, (1, 4), "0-7", "all"), or None for those the presets need.
         per_head: also keep each head's mean. groups: blocks of images whose means are kept, at most one an image.
         seed: of the choice of images.
         batch_size: images a forward pass; by default 8 on a GPU, 2 on a CPU. Results agree to about 1e-6 relative between sizes.
         workers: preprocessing processes; by default as the machine has cores to spare.
-        save_every: seconds between two writes of the state.
         max_skips: give up after so many unusable images; by default a quarter of n, at least 10.
-        force: overwrite `out`. restart: throw an unfinished state away.
+        save_every: seconds between two writes of the state. force: overwrite `out`. restart: throw an unfinished state away.
 
     Returns:
         The prior, the same bytes for the same inputs on the same stack, however often it was interrupted.
@@ -93,10 +90,24 @@ def calibrate(
     Raises:
         BiaskitError: settings that cannot work, a source that runs dry, too many unusable images. The state is kept.
     """
-    chosen = Options(**options)
-    loaded = load_model(model) if isinstance(model, str) else model
-    images = open_source(source) if isinstance(source, str) else source
-    return _Calibration(loaded, images, chosen, None if out is None else Path(out), report or (lambda progress: None)).run()
+    options = Options(
+        samples,
+        read_prompts(prompts),
+        read_layers(layers),
+        per_head,
+        groups,
+        seed,
+        batch_size,
+        workers,
+        max_skips,
+        save_every,
+        force,
+        restart,
+    )
+    images = open_source(source)
+    if options.samples is not None and 0 < len(images) < options.samples:
+        images = open_source(source, n=options.samples)  # pictures that are generated are made in any number
+    return _Calibration(as_loaded(model), images, options, None if out is None else Path(out), report or (lambda progress: None)).run()
 
 
 class _Calibration:
@@ -108,8 +119,8 @@ class _Calibration:
         self.config = loaded.model.config
         self.device = loaded.model.get_input_embeddings().weight.device
         stack = decoder_config(loaded.model)
-        self.layers = _layers(options.layers, stack.num_hidden_layers, loaded)
-        self.samples = _samples(options.samples, source)
+        self.layers = options.layers_of(loaded)
+        self.samples = options.samples_of(source)
         self.order = order(source, options.seed)
         self.max_skips = max(10, self.samples // 4) if options.max_skips is None else options.max_skips
         canonical = loaded.family.canonical(self.config)
@@ -118,33 +129,8 @@ class _Calibration:
         self.moments = Moments(*self.shape)
         self.ledger = Ledger()
         self.counting = False  # a batch is half counted
-        self.settings = self._settings()
+        self.settings = all_settings(loaded, source, options, samples=self.samples, layers=self.layers)
         self.state = None if out is None else out.with_name(f"{out.name}.partial{self.ranks.suffix}")
-
-    def _settings(self) -> dict[str, Any]:
-        """Everything the result depends on."""
-        processor = self.loaded.processor
-        template = json.dumps(getattr(processor, "chat_template", None), sort_keys=True)
-        return {
-            "version": __version__,
-            "model": self.loaded.name,
-            "revision": self.loaded.revision,
-            "model_type": self.config.model_type,
-            "prompt": list(self.options.prompts),
-            "chat_template_sha256": hashlib.sha256(template.encode()).hexdigest(),
-            "image_processor": type(processor.image_processor).__name__,
-            "source": self.source.name,
-            "source_fingerprint": self.source.fingerprint(),
-            "n_images": self.samples,
-            "seed": self.options.seed,
-            "layers": list(self.layers),
-            "per_head": self.options.per_head,
-            "groups": self.options.groups,
-            "dtype": str(self.loaded.model.dtype).removeprefix("torch."),
-            "attention": decoder_config(self.loaded.model)._attn_implementation,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        }
 
     def run(self) -> Prior:
         """Fill every slot, then write the prior and delete the state."""
@@ -170,7 +156,7 @@ class _Calibration:
         if self.state is not None and self.state.exists():
             load_state(self.state, self.settings, self.moments)
             prior = Prior.load(out)
-            if prior.layers == self.layers and {**prior.meta, **self._provenance()} == dict(prior.meta):
+            if prior.layers == self.layers and {**prior.meta, **provenance(self.settings)} == dict(prior.meta):
                 self.state.unlink()
                 return prior
         raise CalibrationError(f"{out} exists", "choose another --out, or overwrite it with --force")
@@ -230,17 +216,30 @@ class _Calibration:
         for batch, attention in attended(self.loaded.model, batches, self.layers, per_head=self.options.per_head):
             with uninterrupted():
                 self.counting = True
-                if batch.prepared is not None and attention is not None:
-                    for row, (slot, layout) in enumerate(zip(batch.slots, batch.prepared.layouts, strict=True)):
-                        self.moments.add(slot, layout, attention[:, row][..., layout.positions])
-                self.ledger.failed.extend(batch.skipped)
+                skipped = (*batch.skipped, *self._count(batch, attention))
+                self.ledger.failed.extend(skipped)
                 del todo[: len(batch.tasks)]
                 self.counting = False
-            self.report(self._progress(batch.skipped))
+            self.report(self._progress(skipped))
             self._check_skips()
             if time.monotonic() - saved > self.options.save_every:
                 self._save()
                 saved = time.monotonic()
+
+    def _count(self, batch: Batch, attention: Floats | None) -> list[Skip]:
+        """Count the images of a batch, given its attention [L, B, (heads,) S]; return those whose attention is not finite, uncounted."""
+        if batch.prepared is None or attention is None:
+            return []
+        indices, skipped = dict(batch.tasks), []
+        for row, (slot, layout) in enumerate(zip(batch.slots, batch.prepared.layouts, strict=True)):
+            values = attention[:, row][..., layout.positions]
+            if np.isfinite(values).all():
+                self.moments.add(slot, layout, values)
+            else:
+                bad = [str(layer) for layer, row_of in zip(self.layers, values, strict=True) if not np.isfinite(row_of).all()]
+                reason = f"its attention is not finite at layer{'s' * (len(bad) > 1)} {', '.join(bad)} in {self.settings['dtype']}"
+                skipped.append(Skip(slot, indices[slot], self.source.identify(indices[slot]), reason))
+        return skipped
 
     def _progress(self, skipped: tuple[Skip, ...]) -> Progress:
         return Progress(min(self.samples, self.moments.count * self.ranks.count), self.samples, skipped)
@@ -250,15 +249,11 @@ class _Calibration:
         if count > self.max_skips:
             recent = self.ledger.failed[-1]
             self.ledger.aborted = True
+            overflow = "use --dtype bfloat16 or float32, whose range is wider, or " if "is not finite" in recent.reason else ""
             raise CalibrationError(
                 f"{count} images could not be used, the last one {recent.name}: {recent.reason}",
-                "mend the source and run the same command again (they are tried once more), or allow more with --max-skips",
+                f"{overflow}mend the source and run the same command again (they are tried once more), or allow more with --max-skips",
             )
-
-    def _provenance(self) -> dict[str, str]:
-        """The settings as a prior's metadata has them."""
-        names = ("layers", "per_head", "groups", "n_images")
-        return {name: value if isinstance(value, str) else json.dumps(value) for name, value in self.settings.items() if name not in names}
 
     def _prior(self) -> Prior:
         """Put the counts of all processes together."""
@@ -272,7 +267,7 @@ class _Calibration:
         if not moments.count:
             raise CalibrationError(f"none of the {len(self.source)} images of {self.source.name} is usable", "check the source")
         planes, mass = moments.stats()
-        meta = self._provenance() | {
+        meta = provenance(self.settings) | {
             "kind": "calibrated",
             "reduction": "mean",
             "n_images": str(moments.count),
@@ -280,22 +275,3 @@ class _Calibration:
             "skipped": json.dumps([[skip.name, skip.reason] for skip in skipped]),
         }
         return Prior(planes, self.layers, mass, meta)
-
-
-def _layers(wanted: tuple[int, ...] | str | None, depth: int, loaded: Loaded) -> tuple[int, ...]:
-    if wanted is None:
-        wanted = loaded.family.default_layers(loaded.model.config)
-    elif isinstance(wanted, str):
-        if wanted != "all":
-            raise CalibrationError(f"layers {wanted!r}", 'give numbers from 0, or "all"')
-        wanted = tuple(range(depth))
-    return check_layers(wanted, depth)
-
-
-def _samples(wanted: int | None, source: ImageSource) -> int:
-    """Return n: as wanted, or 1,000 at most of a source."""
-    if wanted is None:
-        return min(SAMPLES, len(source))
-    if not 1 <= wanted <= len(source):
-        raise CalibrationError(f"{wanted} samples of a source with {len(source)} images", f"use --samples between 1 and {len(source)}")
-    return wanted

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from biaskit.calibration.feed import Skip, Task
 from biaskit.calibration.moments import Moments
+from biaskit.calibration.settings import differences
 from biaskit.errors import CalibrationError
 from biaskit.files import write_file
 
@@ -98,17 +99,10 @@ def load_state(path: Path, settings: Mapping[str, Any], moments: Moments) -> Led
         stored, ledger = head["settings"], Ledger.restored(head["ledger"], tensors.pop("todo", None))
     except Exception as error:
         raise CalibrationError(f"{path} is no state of a calibration: {error}", "delete it, or use --restart to begin anew") from error
-    differing = [name for name in {**stored, **settings} if stored.get(name) != settings.get(name)]
-    if differing:
-        was = "; ".join(f"{name} was {_short(stored.get(name))}, is {_short(settings.get(name))}" for name in differing)
+    if differing := differences(stored, settings):
         raise CalibrationError(
-            f"{path} was left by a calibration with other settings: {was}",
+            f"{path} was left by a calibration with other settings: {'; '.join(differing)}",
             "run the old command to finish it, or use --restart to begin anew",
         )
     moments.restore(tensors)
     return ledger
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "…"

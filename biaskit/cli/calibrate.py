@@ -67,11 +67,11 @@ def calibrate(
     partial = target.with_name(f"{target.name}.partial")
     if target.exists() and not force and not list(target.parent.glob(f"{partial.name}*")):
         raise CalibrationError(f"{target} exists", "choose another --out, or overwrite it with --force")
-    wanted = _layers(layers)
+    wanted = chosen_layers(layers)
 
     from biaskit.calibration.prompts import read_prompts
 
-    prompts = read_prompts(prompt or [])
+    read_prompts(prompt or [])  # refuses what cannot be read before anything is loaded
 
     from biaskit.images import open_source
 
@@ -87,7 +87,7 @@ def calibrate(
     bar = Bar(str(target))
     try:
         prior = run(
-            loaded, source, out=target, report=bar, samples=samples, prompts=prompts, layers=wanted, per_head=heads,
+            loaded, source, out=target, report=bar, samples=samples, prompts=prompt or [], layers=wanted, per_head=heads,
             seed=seed, batch_size=batch_size, workers=workers, max_skips=max_skips, save_every=save_every, force=force, restart=restart,
         )  # fmt: skip
     except KeyboardInterrupt:
@@ -104,17 +104,15 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _layers(text: str | None) -> tuple[int, ...] | str | None:
+def chosen_layers(text: str | None) -> tuple[int, ...] | str | None:
     """Read `1,4`, `0-7`, `all`."""
-    if text is None or text == "all":
-        return text
-    chosen: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise typer.BadParameter(f"{text!r}: write numbers and ranges, such as 1,4 or 0-7, or all", param_hint="--layers")
-        chosen.extend(range(int(first), int(last or first) + 1))
-    return tuple(chosen)
+    from biaskit.errors import BiaskitError
+    from biaskit.prior.layers import read_layers
+
+    try:
+        return read_layers(text)
+    except BiaskitError as error:
+        raise typer.BadParameter(f"{text!r}: {error.hint}", param_hint="--layers") from None
 
 
 class Bar:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from biaskit.prior.bias.report import BiasReport
-    from biaskit.prior.store import Found
+    from biaskit.prior.store import PriorFile
     from biaskit.prior.value import Prior
 
 PIPE_WIDTH = 160  # columns where stdout is not a terminal, so that rows stay whole lines for grep
@@ -59,7 +59,7 @@ def plane_sizes(prior: Prior) -> str:
     return ", ".join(f"{name} {s.mean.shape[1]}x{s.mean.shape[2]}" for name, s in prior.planes.items())
 
 
-def print_list(found: Sequence[Found]) -> None:
+def print_list(found: Sequence[PriorFile]) -> None:
     """Print one line per prior; unreadable ones say why."""
     rows: list[tuple[object, ...]] = []
     for item in found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,6 +72,12 @@ def prune(
     for name, method, used in runs:
         _check(name, method, used, config)
     loaded = load_model(model, device=device, dtype=dtype, attention=attention, revision=revision, say=say)
+    if bias is not None:
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            bias.check_model(config.model_type, loaded.revision, loaded.name, loaded.processor_settings)
+        for one in found:
+            say(f"note: {one.message}")
     prepared = loaded.family.prepare(loaded.processor, loaded.model.config, [[picture]], [prompt])
     whole = get_pruner("random", retention=1.0, layer=0)
     rows = [_answer(loaded, prepared, whole, None, max_new_tokens, seed) | {"name": "none", "method": "none", "parameters": {}}]

@@ -102,7 +102,7 @@ def enough(
     as_json: AsJson = False,
 ) -> None:
     """Find how many calibration images are enough, from one pass over them."""
-    from biaskit.cli.calibrate import _layers, say
+    from biaskit.cli.calibrate import chosen_layers, say
     from biaskit.cli.folder import made
     from biaskit.families.checkpoints.load import load_model
     from biaskit.validation.studies.conditions import Condition, described, prior_of
@@ -111,7 +111,7 @@ def enough(
 
     made(out)
     condition = Condition("prior", model, data, prompt)
-    wanted = _layers(layers) or "all"
+    wanted = chosen_layers(layers) or "all"
     with _Bars() as bars:
         prior = prior_of(
             condition, load_model(model, say=say, layers=wanted), out, samples=samples, seed=seed, layers=wanted, batch_size=batch_size,
@@ -150,12 +150,12 @@ def _run(
     *, samples: int, seed: int, layers: str, batch_size: int | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Do a study of transfer, write it down and print it."""
-    from biaskit.cli.calibrate import _layers
+    from biaskit.cli.calibrate import chosen_layers
     from biaskit.cli.folder import made
     from biaskit.validation.studies.transfer import transfer as run
     from biaskit.validation.studies.transfer_figure import draw_transfer
 
-    wanted = _layers(layers) or "all"
+    wanted = chosen_layers(layers) or "all"
     with _Bars() as bars:
         study = run(
             axis, group, made(out), samples=samples, seed=seed, layers=wanted, batch_size=batch_size, asking=asking, reference=reference,

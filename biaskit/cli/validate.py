@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import sys
 from pathlib import Path
@@ -85,11 +84,12 @@ def validate(
 
     from biaskit.cli.calibrate import say
     from biaskit.families.checkpoints.load import load_model, read_checkpoint
+    from biaskit.validation.ask.arguments import words
 
-    grid = _grid(_words(pruner), retention, layer, preset, prior or [], sweep or [], ablation)
+    grid = _grid(words(",".join(pruner or [])), retention, layer, preset, prior or [], sweep or [], ablation)
     _, _, config, _ = read_checkpoint(model, revision)
     grid.cells(config)  # refuses what cannot work before anything large is touched
-    tasks = _tasks(_words(task), data or [], images or [], limit)
+    tasks = _tasks(words(",".join(task or [])), data or [], images or [], limit)
 
     from biaskit.validation.ask.observe import Analysis
     from biaskit.validation.ask.runner import validate as run
@@ -112,19 +112,16 @@ def validate(
     _show(found, {name: one.metric for name, one in tasks.items()}, as_json)
 
 
-def _words(given: list[str] | None) -> list[str]:
-    return [word.strip() for text in given or [] for word in text.split(",") if word.strip()]
-
-
 def _grid(
     methods: list[str], retention: str, layer: int | None, preset: str | None, priors: list[str], sweeps: list[str], ablation: bool
 ) -> Grid:
     from biaskit.prior.store import load_prior
+    from biaskit.validation.ask.arguments import named
     from biaskit.validation.ask.methods import Grid, read_retention, read_value
 
     found: dict[str, Prior] = {}
     for text in priors:
-        name, path = _named(text, "prior")
+        name, path = named(text, "prior")
         if name in found:
             raise typer.BadParameter(f"two priors called {name}: write NAME=FILE", param_hint="--prior")
         found[name] = load_prior(path)
@@ -138,19 +135,14 @@ def _grid(
     return Grid(methods, shares, layer, preset, swept, ablation, found)
 
 
-def _named(text: str, default: str) -> tuple[str, str]:
-    """Read NAME=PATH, or PATH, which gets the default name."""
-    found = re.fullmatch(r"([\w+.:-]+)=(.+)", text)
-    return (found.group(1), found.group(2)) if found and not Path(text).exists() else (default, text)
-
-
 def _tasks(words: list[str], data: list[str], images: list[str], limit: int | None) -> dict[str, Task]:
     """Open the tasks."""
+    from biaskit.validation.ask.arguments import named
     from biaskit.validation.ask.plan import opened
 
     places: list[dict[str, str]] = []
     for given, option in ((data, "--data"), (images, "--images")):
-        places.append(dict(_named(text, "") for text in given))
+        places.append(dict(named(text, "") for text in given))
         for name in places[-1]:
             if name and not any(name in (word, word.split(":")[0]) for word in words):
                 raise typer.BadParameter(f"{name} is none of the tasks {', '.join(words)}", param_hint=option)

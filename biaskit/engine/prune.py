@@ -7,20 +7,24 @@ pruning.samples[0].indices
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from transformers import PreTrainedModel
 
+from biaskit.engine.arguments import method, stock_model
 from biaskit.engine.decisions import Decisions, Observe, Pruning
 from biaskit.engine.limits import multi_axis
 from biaskit.engine.narrower import Narrower
 from biaskit.errors import BiaskitError
 from biaskit.families.checkpoints.load import Loaded
+from biaskit.prior.store import load_prior
 from biaskit.prior.value import Prior
+from biaskit.registry import named_arguments
 
 if TYPE_CHECKING:
     from biaskit.pruners.base import Pruner
@@ -28,12 +32,13 @@ if TYPE_CHECKING:
 _busy: WeakSet[PreTrainedModel] = WeakSet()
 
 
+@named_arguments
 @contextmanager
 def prune(
-    model: PreTrainedModel | Loaded,
-    pruner: Pruner,
+    model: PreTrainedModel | Loaded | tuple[PreTrainedModel, Any],
+    pruner: Pruner | str,
     *,
-    prior: Prior | None = None,
+    prior: Prior | str | os.PathLike[str] | None = None,
     seed: int | Sequence[int] = 0,
     say: Callable[[str], None] | None = None,
     observe: Observe | None = None,
@@ -51,8 +56,9 @@ def prune(
     pruned cache must not be used any more.
 
     Args:
-        model: a stock model, or a checkpoint from `load_model`. pruner: the method and its settings.
-        prior: A_bias of this model, for pruners that read attention.
+        model: a stock model, or a checkpoint from `load_model`.
+        pruner: the method and its settings, as `get_pruner` makes it; a name means the method with its defaults at a retention of 0.1.
+        prior: A_bias of this model, for pruners that read attention; or what `load_prior` finds.
         seed: of pruners that draw random numbers; sample i of the block always draws the same. Several seeds: one for each sample of the
             block, which then draws the same in whatever batch it comes.
         say: called with each warning; by default they go to `warnings`.
@@ -65,7 +71,9 @@ def prune(
         BiaskitError: settings, model, prior and pruner do not fit together.
         ModelError: while the model runs: something that narrowing cannot do right.
     """
-    stock = model.model if isinstance(model, Loaded) else model
+    stock = stock_model(model)
+    pruner = method(pruner, stock.config.model_type)
+    prior = None if prior is None else load_prior(prior)
     tell = say or (lambda line: warnings.warn(line, stacklevel=3))
     stages = pruner.stages()
     decisions = Decisions(stock, pruner, prior, seed, tell, observe)
@@ -96,12 +104,12 @@ def _check_needs(pruner: Pruner, first: int) -> None:
         raise BiaskitError(f"{name} reads {', '.join(inner)}, which does not exist before layer 0", f"use {name} at layer 1 or later")
 
 
-def _check_prior(prior: Prior, model: PreTrainedModel | Loaded, pruner: Pruner, say: Callable[[str], None]) -> None:
+def _check_prior(prior: Prior, model: object, pruner: Pruner, say: Callable[[str], None]) -> None:
     """Refuse a prior of another model or without the layers that are read; say so when nothing reads it."""
     if isinstance(model, Loaded):
-        prior.check_model(model.model.config.model_type, model.revision, model.name)
+        prior.check_model(model.model.config.model_type, model.revision, model.name, model.processor_settings)
     else:
-        prior.check_model(model.config.model_type)
+        prior.check_model(stock_model(model).config.model_type)
     if not pruner.debiases:
         say(f"the prior is not used: {type(pruner).__name__} with these parameters does not debias attention")
     pruner.check_prior(prior)

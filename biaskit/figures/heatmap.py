@@ -25,17 +25,22 @@ from biaskit.figures.layout import COMPACT, FULL, FULL_PANELS, LEFT, Page, Rect,
 from biaskit.figures.panels import Panel, caption, colour_limit, colour_ticks, multiple, panels, profile_reach, profile_ticks
 from biaskit.figures.style import FAINT, INK, STYLE, check_out, write_figure
 from biaskit.prior.bias.report import BiasReport
+from biaskit.prior.layers import Layers, read_layers
+from biaskit.prior.store import load_prior
 from biaskit.prior.value import Prior
+from biaskit.registry import named_arguments
 
+AnyPrior = Prior | str | os.PathLike[str]
 _MORE, _LESS = "#c2545a", "#3f6ea3"
 
 
+@named_arguments
 def heatmap(
-    priors: Sequence[Prior] | Prior,
+    priors: AnyPrior | Sequence[AnyPrior],
     *,
-    layers: Sequence[int] | None = None,
-    planes: Sequence[str] | None = None,
-    labels: Sequence[str] | None = None,
+    layers: Layers | None = None,
+    planes: str | Sequence[str] | None = None,
+    labels: str | Sequence[str] | None = None,
     out: str | os.PathLike[str] | None = None,
     title: str | None = None,
     force: bool = False,
@@ -47,9 +52,10 @@ def heatmap(
     on 1 for all panels. Profiles are means over cols and rows of the main plane, in the same units, from 1.
 
     Args:
-        priors: one prior, or several side by side.
-        layers: 0-based decoder layers, by default all of every prior. More than six panels shrink to a grid without profiles.
-        planes: planes to show, by default all. The first of image, canvas, base among them is the main one.
+        priors: one prior, or several side by side; each a `Prior`, or what `load_prior` finds.
+        layers: 0-based decoder layers (1, (1, 4), "0-7"), by default all of every prior. More than six panels shrink to a grid without
+            profiles.
+        planes: a plane to show or several, by default all. The first of image, canvas, base among them is the main one.
         labels: names to use instead of the models', one per prior.
         out: file to write, .png, .pdf or .svg; the same input gives the same bytes.
         title: a heading.
@@ -60,10 +66,12 @@ def heatmap(
         BiaskitError: no prior, no panel, labels that do not match, an unknown suffix, a file that exists or cannot be written.
         PriorError: a prior lacks a layer or plane that was asked for.
     """
-    group = [priors] if isinstance(priors, Prior) else list(priors)
+    group = [load_prior(one) for one in ([priors] if isinstance(priors, Prior | str | os.PathLike) else priors)]
     if out is not None:
         check_out(Path(out), force)
-    found = panels(group, layers, planes, labels, reports)
+    chosen = read_layers(layers)
+    names, titles = ([one] if isinstance(one, str) else one for one in (planes, labels))
+    found = panels(group, None if isinstance(chosen, str) else chosen, names, titles, reports)
     style: Any = {**sns.axes_style("ticks"), **STYLE}
     with rc_context(style):
         figure = _draw(found, _columns(len(found), len(group)), title)

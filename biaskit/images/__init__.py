@@ -11,6 +11,7 @@ from pathlib import Path
 
 from biaskit.errors import BiaskitError
 from biaskit.images.base import ImageSource, View, order
+from biaskit.registry import named_arguments
 
 __all__ = ["ImageSource", "View", "open_source", "order"]
 
@@ -60,8 +61,9 @@ _NAMED: dict[str, Callable[[_Options], ImageSource]] = {
 }
 
 
+@named_arguments
 def open_source(
-    spec: str | os.PathLike[str],
+    spec: ImageSource | str | os.PathLike[str],
     *,
     coco_root: str | os.PathLike[str] | None = None,
     split: str = "val2017",
@@ -71,7 +73,8 @@ def open_source(
     """Open an image source from what the user wrote.
 
     Args:
-        spec: `coco` (the local copy at `coco_root` or $BIASKIT_COCO, else streamed from the network), `generated`, `grey`, `noise` and
+        spec: an image source, which is returned as it is;
+            `coco` (the local copy at `coco_root` or $BIASKIT_COCO, else streamed from the network), `generated`, `grey`, `noise` and
             `colours` (pictures without content), `scenes` (with `scenes-photo`, `scenes-empty`: see `images.scenes.draw.PLACEMENTS`), a
             directory (a COCO root or any folder of images), or a COCO annotation file (`*.json`; images beside it, else streamed). Names
             win over paths: write `./coco` for a directory called coco.
@@ -84,6 +87,10 @@ def open_source(
         SourceError: the source exists but cannot be used.
         BiaskitError: nothing is called `spec`, or `coco_root` was given for another source.
     """
+    if isinstance(spec, ImageSource):
+        return spec
+    if not isinstance(spec, str | os.PathLike):
+        raise BiaskitError(f"{spec!r} is no image source", f"give {', '.join(_NAMED)}, or the path of a directory or annotation file")
     text = os.fspath(spec)
     if coco_root is not None and text != "coco":
         raise BiaskitError(f"a COCO root ({os.fspath(coco_root)!r}) does not go with the image source {text!r}", "use the source 'coco'")

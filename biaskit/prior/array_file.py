@@ -48,9 +48,9 @@ def decode_array(path: Path, data: bytes, key: str | None) -> NDArray[np.float64
         if key is None and len(held) == 1:
             (key,) = held
         if key is None:
-            raise PriorError(f"{path} holds several arrays: {names}", "say which with --key (in Python: key=…)")
+            raise PriorError(f"{path} holds several arrays: {names}", "say which with --key")
         if key not in held:
-            raise PriorError(f"{path} holds no {key!r}, only {names}", "say which with --key (in Python: key=…)")
+            raise PriorError(f"{path} holds no {key!r}, only {names}", "say which with --key")
         held = held[key]
     elif key is not None:
         raise PriorError(f"{path} holds a single array, there is no {key!r} in it", "leave the key out")

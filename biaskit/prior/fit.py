@@ -14,7 +14,7 @@ from biaskit.prior.value import Prior
 PriorLayout = Literal["grid2d", "flat1d", "repeat"]
 
 
-def lay(prior: Prior, layout: Layout, layer: int, how: PriorLayout = "grid2d") -> NDArray[np.float64]:
+def fit_prior(prior: Prior, layout: Layout, layer: int, how: PriorLayout = "grid2d") -> NDArray[np.float64]:
     """Return a_bias for every visual token of one sample: [N] float64, in attention × N.
 
     Args:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from biaskit.errors import PriorError
 from biaskit.prior.value import Prior
+from biaskit.registry import named_arguments
 
 SUFFIX = ".safetensors"
 HUB_FILE = "prior.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class PriorFile:
     """One prior file in a folder that biaskit searches: either readable (`prior`) or not (`error`).
 
     Attributes:
@@ -43,18 +45,24 @@ def packaged() -> Path:
     return package.parent / "priors" if checkout and not wheel.is_dir() else wheel
 
 
-def load_prior(name: str | Path, *, hub: bool = False) -> Prior:
+@named_arguments
+def load_prior(name: Prior | str | os.PathLike[str], *, hub: bool = False) -> Prior:
     """Find and load a prior.
 
     Args:
-        name: a path, the name of a file in `./priors` or among the priors that come with biaskit (with or without `.safetensors`), or,
+        name: a prior, which is returned as it is;
+            a path, the name of a file in `./priors` or among the priors that come with biaskit (with or without `.safetensors`), or,
             with `hub`, `org/repo` (its `prior.safetensors`) or `org/repo/file.safetensors` on the Hugging Face hub.
         hub: look on the hub when nothing local has that name. Nothing is ever fetched without it.
 
     Raises:
         PriorError: nothing has that name (the message says where was looked, the hint offers near names), or the file is not a valid prior.
     """
-    text = str(name)
+    if isinstance(name, Prior):
+        return name
+    if not isinstance(name, str | os.PathLike):
+        raise PriorError(f"{name!r} is no prior", "give a prior, a path, or the name of one (biaskit priors list)")
+    text = os.fspath(name)
     if Path(text).is_file():
         return Prior.load(text)
     on_hub = isinstance(name, str) and len(text.split("/")) > 1 and not text.startswith((".", "/", "~"))
@@ -78,7 +86,7 @@ def _hint(text: str, hub: bool, on_hub: bool) -> str:
     if near:
         return f"did you mean {' or '.join(n for n in names if n.lower() in near)}?"
     if on_hub and not hub:
-        return "to look for it on the Hugging Face hub, add --hub (in Python: hub=True)"
+        return "to look for it on the Hugging Face hub, add --hub"
     known = f"there are {', '.join(names)}" if names else "there are none yet"
     wrong = "; on the hub, priors are named org/repo or org/repo/file.safetensors" if hub else ""
     return f"{known}: make one with `biaskit calibrate --model …`{wrong}"
@@ -89,14 +97,14 @@ def _files() -> list[Path]:
     return [path for folder in folders() for path in sorted(folder.glob(f"*{SUFFIX}")) if path.is_file()]
 
 
-def list_priors() -> list[Found]:
+def list_priors() -> list[PriorFile]:
     """List the prior files in `./priors` and among those that come with biaskit; an unreadable file is listed with its error."""
     result = []
     for path in _files():
         try:
-            result.append(Found(path.stem, path, Prior.load(path), None))
+            result.append(PriorFile(path.stem, path, Prior.load(path), None))
         except PriorError as error:
-            result.append(Found(path.stem, path, None, error))
+            result.append(PriorFile(path.stem, path, None, error))
     return result
 
 

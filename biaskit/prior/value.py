@@ -21,34 +21,15 @@ from biaskit.errors import PriorError
 from biaskit.files import write_file
 from biaskit.grid import Layout, resample
 from biaskit.prior.format import REBUILD, pack, read_file, unpack
+from biaskit.prior.picture import SHOWN, html, png
+from biaskit.prior.planes import Floats, PlaneStats, check_plane, check_values
+from biaskit.prior.revision import revision_warning, settings_warning
+
+__all__ = ["KINDS", "PlaneStats", "Prior"]
 
 KINDS = ("calibrated", "imported")
 
-Floats = NDArray[np.float32]
-
 _PARTS = ("mean", "var", "group_mean", "group_count", "head_mean")
-
-
-@dataclass(frozen=True, eq=False)
-class PlaneStats:
-    """What calibration saw on one plane. Values are attention × N: uniform attention over all N visual tokens at full mass is 1.0.
-
-    Attributes:
-        mean: [L, rows, cols] float32, averaged over images: A_bias.
-        var: [L, rows, cols] float32, sample variance over images (ddof=1; 0 where there was one image).
-        group_mean: [G, L, rows, cols] float32, means over G consecutive blocks of the randomly ordered images: the raw material of
-            jackknife intervals and of split-half and convergence checks.
-        group_count: [G] int32, images behind each block; where it is 0, `group_mean` is 0.
-        head_mean: [L, heads, rows, cols] float32, as `mean`, for every head.
-        count: images that had this plane; 0 means unknown (imported priors).
-    """
-
-    mean: Floats
-    var: Floats | None = None
-    group_mean: Floats | None = None
-    group_count: NDArray[np.int32] | None = None
-    head_mean: Floats | None = None
-    count: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,8 +120,14 @@ class Prior:
         values: NDArray[np.float64] = layout.unfold([resample(self.map(p.name, layer), p.rows, p.cols) for p in layout.planes])
         return values
 
-    def check_model(self, model_type: str, revision: str | None = None, model: str | None = None) -> None:
-        """Refuse a prior of another architecture; warn when the model id or revision is another one.
+    def check_model(
+        self, model_type: str, revision: str | None = None, model: str | None = None, processor: Mapping[str, Any] | None = None
+    ) -> None:
+        """Refuse a prior of another architecture; warn when the model id, the revision or a setting of the processor is another one.
+
+        Args:
+            model_type, revision, model: of the checkpoint it is used with.
+            processor: what its processor is set to (`Loaded.processor_settings`), where it is known.
 
         Raises:
             PriorError: the prior belongs to another `model_type`, or does not say which.
@@ -150,9 +137,30 @@ class Prior:
                 f"this prior is for model type {self.model_type or 'unknown'!r}, not {model_type!r}",
                 "a prior holds for the model it was calibrated on: run `biaskit calibrate --model …` for this one",
             )
-        for what, mine, theirs in (("model", self.model, model), ("revision", self.revision, revision)):
-            if mine and theirs and mine != theirs:
-                warnings.warn(f"this prior was calibrated on {what} {mine!r}, and is used with {theirs!r}", stacklevel=2)
+        if self.model and model and self.model != model:
+            warnings.warn(f"this prior was calibrated on model {self.model!r}, and is used with {model!r}", stacklevel=2)
+        if text := revision_warning(self.revision, revision or ""):
+            warnings.warn(text, stacklevel=2)
+        if text := settings_warning(self.meta.get("processor", ""), processor or {}):
+            warnings.warn(text, stacklevel=2)
+
+    def __repr__(self) -> str:
+        """One line: model, images, layers and planes."""
+        return f"Prior({self._words()})"
+
+    def _words(self) -> str:
+        images = f"{self.n_images} images of {self.meta.get('source') or 'unknown source'}" if self.n_images else "imported"
+        layers = f"layer{'s' * (len(self.layers) > 1)} {', '.join(map(str, self.layers))}"
+        planes = ", ".join(f"{name} {stats.mean.shape[1]}×{stats.mean.shape[2]}" for name, stats in self.planes.items())
+        return f"{self.model or self.model_type or 'unknown model'}, {images}, {layers}; {planes}"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the line, and the primary plane of the first layers as a small picture."""
+        return html(self._words(), {layer: self.map(self.primary, layer) for layer in self.layers[:SHOWN]}, len(self.layers))
+
+    def _repr_png_(self) -> bytes:
+        """The primary plane at the first layer as a small picture."""
+        return png(self.map(self.primary, self.layers[0]))
 
     def to_bytes(self) -> bytes:
         """Return the file: safetensors with a canonical header (sorted keys, no dates), so that equal priors are equal bytes."""
@@ -232,7 +240,7 @@ def _check(prior: Prior) -> None:
     layers = prior.layers
     if not layers or min(layers) < 0 or any(b <= a for a, b in pairwise(layers)):
         raise PriorError(f"layers {list(layers)} are not ascending, unique and from 0", REBUILD)
-    _check_values("visual_mass", prior.visual_mass, (len(layers),))
+    check_values("visual_mass", prior.visual_mass, (len(layers),))
     if prior.visual_mass.max() > 1.01:  # room for the rounding of half-precision softmax rows
         raise PriorError(f"visual_mass reaches {prior.visual_mass.max():.4g}, but attention sums to 1", REBUILD)
     if not prior.planes:
@@ -240,7 +248,7 @@ def _check(prior: Prior) -> None:
     for name, stats in prior.planes.items():
         if not re.fullmatch("[A-Za-z0-9_-]+", name):
             raise PriorError(f"plane name {name!r} is not made of letters, digits, - and _", "planes are called image, base, canvas, …")
-        _check_plane(name, stats, len(layers))
+        check_plane(name, stats, len(layers))
     for key, text in prior.meta.items():
         if not isinstance(key, str) or not isinstance(text, str):
             raise PriorError(f"metadata {key!r}: {text!r} is not text", "write every value as a string, lists as JSON")
@@ -253,42 +261,3 @@ def _check(prior: Prior) -> None:
     _whole("n_images", prior.meta.get("n_images", "0"))
     if prior.meta.get("kind", KINDS[0]) not in KINDS:
         raise PriorError(f"kind is {prior.meta['kind']!r}, not {' or '.join(KINDS)}", REBUILD)
-
-
-def _check_plane(name: str, stats: PlaneStats, n_layers: int) -> None:
-    if stats.mean.ndim != 3 or 0 in stats.mean.shape:
-        raise PriorError(f"{name}.mean has shape {list(stats.mean.shape)}, not [layers, rows, cols]", REBUILD)
-    rows, cols = stats.mean.shape[1:]
-    _check_values(f"{name}.mean", stats.mean, (n_layers, rows, cols))
-    if not stats.mean.any(axis=(1, 2)).all():
-        raise PriorError(f"{name}.mean is all zero at a layer", REBUILD)
-    if stats.count < 0:
-        raise PriorError(f"count of plane {name} is {stats.count}", REBUILD)
-    if stats.var is not None:
-        _check_values(f"{name}.var", stats.var, (n_layers, rows, cols))
-    if stats.head_mean is not None:
-        _check_values(f"{name}.head_mean", stats.head_mean, (n_layers, max(stats.head_mean.shape[1:2], default=0), rows, cols))
-    if (stats.group_mean is None) != (stats.group_count is None):
-        raise PriorError(f"{name}.group_mean and {name}.group_count come together, one is missing", REBUILD)
-    if stats.group_mean is None or stats.group_count is None:
-        return
-    groups = len(stats.group_mean) if stats.group_mean.ndim else 0
-    _check_values(f"{name}.group_mean", stats.group_mean, (groups, n_layers, rows, cols))
-    _check_values(f"{name}.group_count", stats.group_count, (groups,), np.int32)
-    total = int(stats.group_count.sum(dtype=np.int64))
-    if total != stats.count:
-        raise PriorError(f"{name}.group_count adds up to {total}, not to the {stats.count} images of the plane", REBUILD)
-    if stats.group_mean[stats.group_count == 0].any():
-        raise PriorError(f"{name}.group_mean is not 0 for a block without images", REBUILD)
-
-
-def _check_values(name: str, values: NDArray[Any], shape: tuple[int, ...], dtype: type[np.generic] = np.float32) -> None:
-    """One tensor: dtype, shape without empty axes, finite, not negative."""
-    if values.dtype != dtype:
-        raise PriorError(f"{name} is {values.dtype}, not {np.dtype(dtype)}", REBUILD)
-    if values.shape != shape or 0 in shape:
-        raise PriorError(f"{name} has shape {list(values.shape)}, not {list(shape)}", REBUILD)
-    if not np.isfinite(values).all():
-        raise PriorError(f"{name} has values that are not finite", REBUILD)
-    if values.min() < 0:
-        raise PriorError(f"{name} has negative values, down to {values.min():.4g}", REBUILD)

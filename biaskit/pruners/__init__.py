@@ -6,7 +6,7 @@ from typing import Any
 
 from biaskit.errors import BiaskitError
 from biaskit.pruners.base import AttentionPruner, Pruner, Stage, param
-from biaskit.registry import Registry, did_you_mean
+from biaskit.registry import Registry, did_you_mean, named_arguments
 
 
 def _keep_class(cls: type[Pruner]) -> type[Pruner]:
@@ -18,6 +18,7 @@ pruners: Registry[type[Pruner]] = Registry("pruner", __name__, _keep_class)
 __all__ = ["AttentionPruner", "Pruner", "Stage", "get_pruner", "param", "pruners"]
 
 
+@named_arguments
 def get_pruner(name: str, *, preset: str | None = None, model_type: str | None = None, **parameters: Any) -> Pruner:
     """Build a pruner from its name and parameters, such as `get_pruner("d2pruner", retention=0.1, preset="localization")`.
 
@@ -40,5 +41,5 @@ def get_pruner(name: str, *, preset: str | None = None, model_type: str | None =
     known = [parameter.name for parameter in cls.parameters()]
     for given in parameters:
         if given not in known:
-            raise BiaskitError(f"{name} has no parameter {given!r}", did_you_mean(given, known))
+            raise BiaskitError(f"{name} has no parameter {given!r}", did_you_mean(given, [*known, "preset", "model_type"]))
     return cls(**parameters)

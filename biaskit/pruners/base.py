@@ -14,7 +14,7 @@ from torch import Tensor
 
 from biaskit.errors import BiaskitError
 from biaskit.grid import Layout
-from biaskit.prior.fit import PriorLayout, lay
+from biaskit.prior.fit import PriorLayout, fit_prior
 from biaskit.prior.value import Prior
 from biaskit.pruners.parameters import Parameter, choices, simple_types
 from biaskit.pruners.signals import NEEDS, Signals
@@ -119,7 +119,7 @@ class Pruner(ABC):
         if prior is None and self.prior == "required" and self.debiases:
             raise BiaskitError(
                 f"{self.name} needs a prior",
-                "make one with `biaskit calibrate` and give it: --prior FILE, in Python prior=…; strength=0 does without",
+                "make one with `biaskit calibrate` and give it: --prior FILE; strength=0 does without",
             )
         if prior is not None and self.debiases:
             for stage in self.stages():
@@ -257,7 +257,7 @@ class AttentionPruner(Pruner):
 
     def fit_prior(self, prior: Prior, layout: Layout, layer: int) -> NDArray[np.float64]:
         """Return a_bias at a sample's visual tokens, [N], by `prior_layout`."""
-        return lay(prior, layout, layer, self.prior_layout)
+        return fit_prior(prior, layout, layer, self.prior_layout)
 
     def score(self, signals: Signals) -> Tensor:
         """Return the debiased score of every visual token, [N]; the raw attention if there is no prior.

@@ -12,7 +12,7 @@ from biaskit.errors import BiaskitError, PriorError
 from biaskit.grid import resample
 from biaskit.prior.bias.correlation import pearson, ranks, spearman, top_overlap
 from biaskit.prior.bias.jackknife import Replicates, jackknife, t_quantile
-from biaskit.prior.bias.measures import MEASURES, band, estimate, estimates, handful, strip
+from biaskit.prior.bias.measures import MEASURES, band, estimate, estimates, strip, top_percent
 from biaskit.prior.bias.report import compare, convergence, report
 from biaskit.prior.bias.verdict import VERDICTS
 from biaskit.prior.value import PlaneStats, Prior
@@ -275,8 +275,8 @@ def test_rank_correlation_with_token_order_has_its_sign():
     assert estimate("recency", Replicates.of(-ramp + 2, None, None)).value == pytest.approx(-1)
 
 
-def test_a_handful_is_one_percent_rounded_up():
-    assert [handful(n) for n in (1, 4, 100, 101, 576, 2304)] == [1, 1, 1, 2, 6, 24]
+def test_the_top_percent_is_one_percent_rounded_up():
+    assert [top_percent(n) for n in (1, 4, 100, 101, 576, 2304)] == [1, 1, 1, 2, 6, 24]
 
 
 def test_zero_cells_are_fine():

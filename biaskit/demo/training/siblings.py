@@ -24,7 +24,7 @@ from biaskit.files import check_writable, write_file
 from biaskit.images.scenes.draw import PATCHES, draw_scene
 from biaskit.prior.bias.jackknife import Replicates
 from biaskit.prior.bias.measures import estimates
-from biaskit.prior.bias.verdict import judge
+from biaskit.prior.bias.verdict import classify
 
 Floats = NDArray[np.float32]
 GROUPS = 10
@@ -68,7 +68,7 @@ def judged(rows: Floats) -> list[dict[str, Any]]:
         mean = layer.mean(0).reshape(PATCHES, PATCHES)
         replicates = Replicates.of(mean, groups, np.array([len(part) for part in parts], np.int32))
         metrics = estimates(replicates)
-        verdict, why = judge(replicates, metrics)
+        verdict, why = classify(replicates, metrics)
         entry: dict[str, Any] = {"verdict": verdict, "why": why, "visual_mass": float(layer.sum(-1).mean())}
         entry |= {name: {k: _short(v) for k, v in metrics[name].to_json().items()} for name in SHOWN}
         entry["peak"] = _short(metrics["peak"].value)

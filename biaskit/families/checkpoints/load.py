@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +14,16 @@ from biaskit.errors import ModelError
 from biaskit.families import ModelFamily, families
 from biaskit.families.checkpoints.catalog import Place, needs_code, resolve
 from biaskit.families.checkpoints.device import find_device
+from biaskit.families.checkpoints.fingerprint import fingerprint
+from biaskit.families.checkpoints.processor_settings import processor_settings
 from biaskit.families.checkpoints.processors import load_processor
+from biaskit.prior.layers import Layers, read_layers
+from biaskit.registry import named_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import torch
     from transformers import PreTrainedModel
 
 Say = Callable[[str], None]
@@ -34,7 +39,7 @@ class Loaded:
     Attributes:
         model: the stock model in eval mode. processor: its processor. family: its family.
         name: hub id, or the directory's name.
-        revision: the hub's commit, or a fingerprint of the local files.
+        revision: the hub's commit, or a fingerprint of the local files: their config and every byte of the weights.
     """
 
     model: PreTrainedModel
@@ -43,15 +48,27 @@ class Loaded:
     name: str
     revision: str
 
+    def __repr__(self) -> str:
+        """One line: name, revision, class, precision and device."""
+        device = self.model.get_input_embeddings().weight.device
+        dtype = str(self.model.dtype).removeprefix("torch.")
+        return f"Loaded({self.name!r}, revision {self.revision!r}: {type(self.model).__name__}, {dtype} on {device})"
 
+    @property
+    def processor_settings(self) -> dict[str, Any]:
+        """What the processor is set to, flat: it decides what the model gets to see."""
+        return processor_settings(self.processor)
+
+
+@named_arguments
 def load_model(
-    name: str,
+    name: str | os.PathLike[str],
     *,
-    device: str = "auto",
-    dtype: str = "auto",
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
     attention: str = "sdpa",
     revision: str | None = None,
-    layers: Sequence[int] | str | None = None,
+    layers: Layers | None = None,
     say: Say | None = None,
 ) -> Loaded:
     """Load a checkpoint by short name, hub id or directory.
@@ -69,6 +86,9 @@ def load_model(
         ModelError: unknown name, missing or gated repository, no network, remote code, unsupported class, not enough memory.
     """
     say = say or (lambda line: None)
+    if not isinstance(name, str | os.PathLike):
+        raise ModelError(f"{name!r} is no name of a checkpoint", "give a short name, a hub id or a directory")
+    name, device, dtype = os.fspath(name), str(device), str(dtype).removeprefix("torch.")
     place = resolve(name)
     if place.note:
         say(f"note: {name} is {place.target}: {place.note}")
@@ -76,10 +96,11 @@ def load_model(
     config_file, settings, family = _identify(place, revision)
     config = _config(place, revision)
     family.check(config)
-    if layers is not None and not isinstance(layers, str):
+    chosen = read_layers(layers)
+    if chosen is not None and not isinstance(chosen, str):
         from biaskit.families.checkpoints.decoder import check_layers
 
-        check_layers(layers, config.get_text_config().num_hidden_layers)
+        check_layers(chosen, config.get_text_config().num_hidden_layers)
     target, where = find_device(device), _dtype(dtype, settings, device)
     size, shards = weights(place, revision)
     stored = _DTYPE_BYTES.get(str(settings.get("dtype", settings.get("torch_dtype", "float16"))), 2)
@@ -89,7 +110,7 @@ def load_model(
     say(f"{family.title}: {size / 1e9:.2f} GB of weights in {files} → {where} on {spread}, {attention} attention")
     model = _load(place, revision, where, attention, target, device_map)
     processor = load_processor(family, place.target, None if place.local else revision)
-    found = _fingerprint(Path(place.target)) if place.local else config_file.parent.name
+    found = fingerprint(Path(place.target)) if place.local else config_file.parent.name
     return Loaded(model, processor, family, place.name, found)
 
 
@@ -268,16 +289,3 @@ def _load(place: Place, revision: str | None, dtype: str, attention: str, device
             f"{place.target} does not load: {str(error).strip().splitlines()[0]}", "check its files, --attention, --dtype and --device"
         ) from error
     return model.eval().requires_grad_(False)
-
-
-def _fingerprint(directory: Path) -> str:
-    """Tell local checkpoints apart: sha256 of the config, and of size, head and tail of each weight file."""
-    digest = hashlib.sha256((directory / "config.json").read_bytes())
-    for path in sorted(directory.glob("*.safetensors")):
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}".encode())
-        with path.open("rb") as file:
-            for start in (0, max(0, size - (1 << 20))):
-                file.seek(start)
-                digest.update(file.read(1 << 20))
-    return f"local-{digest.hexdigest()[:16]}"

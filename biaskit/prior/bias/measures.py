@@ -21,7 +21,7 @@ Array = NDArray[Any]
 Maps = NDArray[np.float64]
 
 RING = 1 / 8  # width of the outer ring on each side, as a fraction of that side
-HANDFUL = 0.01  # the strongest cells that may be sinks: 1% of them, at least one
+TOP_PERCENT = 0.01  # the strongest cells that may be sinks: 1% of them, at least one
 
 
 @dataclass(frozen=True)
@@ -112,15 +112,19 @@ def _peak(maps: Maps) -> Maps:
     return result
 
 
-def handful(cells: int) -> int:
-    """How many cells a handful is: 1% of them, rounded up."""
-    return max(1, -(-cells // round(1 / HANDFUL)))
+def top_percent(cells: int) -> int:
+    """How many cells are 1% of them, rounded up.
+
+    >>> top_percent(100), top_percent(576)
+    (1, 6)
+    """
+    return max(1, -(-cells // round(1 / TOP_PERCENT)))
 
 
 def _top_share(maps: Maps) -> Maps:
     flat = _flat(maps)
     total = flat.sum(axis=-1)
-    top = np.sort(flat, axis=-1)[..., -handful(flat.shape[-1]) :].sum(axis=-1)
+    top = np.sort(flat, axis=-1)[..., -top_percent(flat.shape[-1]) :].sum(axis=-1)
     result: Maps = np.where(total > 0, top / np.where(total > 0, total, 1.0), 0.0)
     return result
 
@@ -159,7 +163,7 @@ MEASURES: dict[str, Measure] = {
     "ramp_fit": Measure(_ramp_fit, None, 0, 1, "R² of a straight line through the row means"),
     "peak": Measure(_peak, 1.0, 1, np.inf, "strongest cell over the mean", smooth=False),
     "top_share": Measure(
-        _top_share, lambda cells: handful(cells) / cells, 0, 1, "share of mass in the strongest 1% of the cells", smooth=False
+        _top_share, lambda cells: top_percent(cells) / cells, 0, 1, "share of mass in the strongest 1% of the cells", smooth=False
     ),
 }
 

@@ -9,6 +9,7 @@ Intervals are over images (`biaskit.prior.bias.jackknife`); they need a prior th
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +22,11 @@ from biaskit.grid import resample
 from biaskit.prior.bias.correlation import pearson, spearman, top_overlap
 from biaskit.prior.bias.jackknife import Replicates
 from biaskit.prior.bias.measures import Estimate, estimates
-from biaskit.prior.bias.verdict import judge
+from biaskit.prior.bias.verdict import classify
+from biaskit.prior.layers import Layers, read_layers
+from biaskit.prior.store import load_prior
 from biaskit.prior.value import PlaneStats, Prior
+from biaskit.registry import named_arguments
 
 __all__ = ["BiasReport", "Estimate", "LayerBias", "bias_report", "compare", "convergence", "report"]
 
@@ -86,18 +90,24 @@ class BiasReport:
         return {"model": self.model, "n_images": self.n_images, "layers": rows}
 
 
-def report(prior: Prior, *, layers: Sequence[int] | None = None, planes: Sequence[str] | None = None) -> BiasReport:
+@named_arguments
+def bias_report(
+    prior: Prior | str | os.PathLike[str], *, layers: Layers | None = None, planes: str | Sequence[str] | None = None
+) -> BiasReport:
     """Measure and name the positional bias of a prior.
 
     Args:
-        prior: the prior.
-        layers: 0-based decoder layers, all by default.
-        planes: planes, all by default. Planes below 2 × 2 cells (a newline column) have no pattern and are left out.
+        prior: the prior, or what `load_prior` finds.
+        layers: 0-based decoder layers (1, (1, 4), "0-7", "all"), all by default.
+        planes: a plane or several, all by default. Planes below 2 × 2 cells (a newline column) have no pattern and are left out.
 
     Raises:
         PriorError: the prior lacks a layer or plane that was asked for.
     """
-    wanted = prior.layers if layers is None else tuple(sorted(set(layers)))
+    prior = load_prior(prior)
+    chosen = read_layers(layers)
+    wanted = prior.layers if chosen is None or isinstance(chosen, str) else tuple(sorted(set(chosen)))
+    planes = [planes] if isinstance(planes, str) else planes
     names = _ordered(prior) if planes is None else [name for name in _ordered(prior) if name in planes]
     for name in planes or ():
         prior.map(name, prior.layers[0])  # raises for a plane that is not there
@@ -105,7 +115,7 @@ def report(prior: Prior, *, layers: Sequence[int] | None = None, planes: Sequenc
     return BiasReport(prior.model, prior.n_images, found)
 
 
-bias_report = report
+report = bias_report
 
 
 def _ordered(prior: Prior) -> list[str]:
@@ -118,7 +128,7 @@ def _bias(prior: Prior, plane: str, layer: int) -> LayerBias:
     groups = None if stats.group_mean is None else stats.group_mean[:, index]
     replicates = Replicates.of(stats.mean[index], groups, stats.group_count)
     metrics = estimates(replicates)
-    verdict, why = judge(replicates, metrics)
+    verdict, why = classify(replicates, metrics)
     rows, cols = stats.mean.shape[1:]
     return LayerBias(layer, plane, rows, cols, metrics, verdict, why)
 

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biaskit.prior.bias.jackknife import Replicates
-from biaskit.prior.bias.measures import RING, Estimate, estimate, handful, strip
+from biaskit.prior.bias.measures import RING, Estimate, estimate, strip, top_percent
 
 Array = NDArray[Any]
 Maps = NDArray[np.float64]
@@ -64,7 +64,7 @@ class _Evidence:
     cols: int
 
 
-def judge(replicates: Replicates, metrics: dict[str, Estimate]) -> tuple[str, str]:
+def classify(replicates: Replicates, metrics: dict[str, Estimate]) -> tuple[str, str]:
     """Return the verdict on a map [rows, cols] and one sentence that gives the numbers.
 
     Args:
@@ -93,9 +93,9 @@ def judge(replicates: Replicates, metrics: dict[str, Estimate]) -> tuple[str, st
 
 
 def _sinks(mean: Maps, dominated: bool) -> Array:
-    """Flat indices of the sinks of a map [rows, cols]: the whole handful where it dominates, else its cells that stand alone."""
+    """Flat indices of the sinks of a map [rows, cols]: all of the strongest 1% where they dominate, else those of them that stand alone."""
     order = np.argsort(-mean, axis=None, kind="stable")
-    top, others = order[: handful(mean.size)], order[handful(mean.size) :]
+    top, others = order[: top_percent(mean.size)], order[top_percent(mean.size) :]
     if dominated:
         return top
     alone = (mean.flat[top] > SINK_GAP * mean.flat[others[0]]) & (mean.flat[top] >= SINK_RATIO * mean.mean())

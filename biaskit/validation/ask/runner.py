@@ -7,28 +7,33 @@ limit only adds to it.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from biaskit.engine.decisions import Observe
 from biaskit.engine.image_encoder import encode_once
 from biaskit.errors import BiaskitError
 from biaskit.families.checkpoints.ahead import ahead, default_workers
 from biaskit.families.checkpoints.catalog import short_name
-from biaskit.families.checkpoints.load import Loaded, load_model
-from biaskit.prior.store import load_prior
-from biaskit.prior.value import Prior
+from biaskit.families.checkpoints.load import Loaded
+from biaskit.families.checkpoints.wrap import as_loaded
+from biaskit.registry import named_arguments
 from biaskit.tasks import Task
 from biaskit.tasks.base import TaskView
 from biaskit.validation.ask.answers import Asker, Wanted
+from biaskit.validation.ask.arguments import AnyPrior, read_priors, read_shares, words
 from biaskit.validation.ask.methods import Cell, Grid
 from biaskit.validation.ask.plan import Batch, arranged, make_plan, opened, order
 from biaskit.validation.ask.questions import Questions
 from biaskit.validation.results.directory import Directory, summaries
 from biaskit.validation.results.manifest import describe_prior, make_manifest, merge
+
+if TYPE_CHECKING:
+    from biaskit.families.checkpoints.wrap import AnyModel
 
 
 @dataclass(frozen=True)
@@ -72,28 +77,37 @@ class Validation:
     scores: dict[tuple[str, str], dict[str, float]]
 
 
+@named_arguments
 def validate(
-    model: Loaded | str,
+    model: AnyModel,
     task: Task | str | Sequence[Task | str],
-    pruners: Sequence[str] | Grid,
-    retention: float | Sequence[float] = (0.5, 0.25, 0.1),
+    pruners: str | Sequence[str] | Grid,
+    retention: float | str | Sequence[float | str] = (0.5, 0.25, 0.1),
     *,
-    out: Path | str,
-    prior: Prior | str | Path | Mapping[str, Prior] | None = None,
+    out: str | os.PathLike[str],
+    prior: AnyPrior | Sequence[AnyPrior] | Mapping[str, AnyPrior] | None = None,
     report: Callable[[Progress], None] | None = None,
     say: Callable[[str], None] | None = None,
-    **options: Any,
+    limit: int | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    keep_indices: bool = False,
+    observe: Observe | None = None,
+    force: bool = False,
+    command: str = "",
 ) -> Validation:
     """Ask a model the questions of tasks with every method at every retention, and keep every answer.
 
     Args:
-        model: a loaded checkpoint, or a name for `load_model`.
+        model: a loaded checkpoint, a name for `load_model`, or a stock model and its processor as (model, processor).
         task: tasks, or names for `open_task`.
-        pruners: methods as `biaskit validate --pruner` writes them, such as ["none", "fastv+prior", "d2pruner@alpha=0.5+prior"]; or a
-            whole `Grid`, which has retentions and priors of its own.
-        retention: shares of the visual tokens kept.
+        pruners: methods as `biaskit validate --pruner` writes them, such as "none,fastv+prior" or ["none", "d2pruner@alpha=0.5+prior"]; or
+            a whole `Grid`, which has retentions and priors of its own.
+        retention: shares of the visual tokens kept: 0.25, [0.5, 0.25], "0.5,1/9".
         out: the results directory. A directory of the same run is gone on with, or added to; of another run it is refused.
-        prior: of the methods with `+prior`; several by name: {"neutral": …, "task": …} for `+neutral` and `+task`.
+        prior: of the methods with `+prior`, a `Prior` or what `load_prior` finds; several by name: {"neutral": …, "task": …}, or
+            ["neutral=FILE", "task=FILE"], for `+neutral` and `+task`.
         report: called after every batch and cell. say: called with each warning.
         limit: questions of each task, by default all. The questions of a smaller limit are among those of a larger one.
         seed: of the choice of questions, and of methods that draw random numbers: each question has numbers of its own.
@@ -111,13 +125,10 @@ def validate(
     Raises:
         BiaskitError: settings that cannot work, a directory of another run, a broken image, no memory. What was answered is kept.
     """
-    chosen = Options(**options)
-    loaded = load_model(model) if isinstance(model, str) else model
-    tasks = _opened([task] if isinstance(task, Task | str) else task, chosen.limit)
-    grid = pruners
-    if not isinstance(grid, Grid):
-        shares = [retention] if isinstance(retention, int | float) else list(retention)
-        grid = Grid(methods=list(grid), retentions=[float(share) for share in shares], priors=_priors(prior))
+    chosen = Options(limit, seed, batch_size, workers, keep_indices, observe, force, command)
+    grid = pruners if isinstance(pruners, Grid) else Grid(words(pruners), read_shares(retention), priors=read_priors(prior))
+    loaded = as_loaded(model)
+    tasks = _opened([task] if isinstance(task, Task) else words(task) if isinstance(task, str) else task, limit)
     cells = grid.cells(loaded.model.config)
     return _Run(loaded, tasks, cells, Directory(Path(out)), chosen, report or (lambda progress: None), _once(say)).run()
 
@@ -142,20 +153,14 @@ def _settings(observe: Observe | None) -> dict[str, Any] | None:
     return {"measures": type(observe).__name__, **settings()}
 
 
-def _priors(prior: Prior | str | Path | Mapping[str, Prior] | None) -> dict[str, Prior]:
-    if prior is None:
-        return {}
-    if isinstance(prior, Mapping):
-        return dict(prior)
-    return {"prior": prior if isinstance(prior, Prior) else load_prior(prior)}
-
-
 def _opened(wanted: Sequence[Task | str], limit: int | None) -> dict[str, Task]:
     if limit is not None and limit < 1:
         raise BiaskitError(f"limit is {limit}", "ask at least 1 question of each task")
     tasks: dict[str, Task] = {}
     for one in wanted:
         task = opened(one, limit) if isinstance(one, str) else one
+        if not isinstance(task, Task):
+            raise BiaskitError(f"{one!r} is no task", "give a task, or the name of one (biaskit tasks list)")
         if not len(task):
             raise BiaskitError(f"task {task.name} has no questions", "check its data")
         tasks[task.name] = task
@@ -189,7 +194,7 @@ class _Run:
         self.done = self.asked = 0
         self.running: dict[tuple[str, str], list[float]] = {}
         for prior in {id(cell.prior): cell.prior for cell in cells if cell.prior is not None}.values():
-            prior.check_model(loaded.model.config.model_type, loaded.revision, loaded.name)
+            prior.check_model(loaded.model.config.model_type, loaded.revision, loaded.name, loaded.processor_settings)
 
     def run(self) -> Validation:
         """Ask what is not answered yet; then put the answers in order."""

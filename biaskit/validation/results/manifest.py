@@ -68,6 +68,7 @@ def make_manifest(
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "chat_template_sha256": hashlib.sha256(template.encode()).hexdigest(),
         "image_processor": type(processor.image_processor).__name__,
+        "processor": loaded.processor_settings,
         "generation": {key: value for key, value in generation.items() if key != "transformers_version"},
         "seed": seed,
         **more,

@@ -113,7 +113,8 @@ def prior_of(
     if path.exists() and not list(folder.glob(f"{path.name}.partial*")):
         prior = Prior.load(path)
         facts = {"source_fingerprint": source.fingerprint(), "prompt": json.dumps(list(prompts)), "seed": str(seed)}
-        wanted = {**facts, "n_images": str(count), "revision": loaded.revision}
+        made_by = {"revision": loaded.revision, "processor": json.dumps(loaded.processor_settings)}
+        wanted = {**facts, **made_by, "n_images": str(count)}
         differing = [name for name, value in wanted.items() if prior.meta.get(name) != value]
         if differing:
             raise BiaskitError(f"{path} was calibrated with another {' and '.join(differing)}", "choose another --out, or delete it")

@@ -1,0 +1,73 @@
+"""How a calibration was asked for, brought to what one model and one source make of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from biaskit.calibration.moments import GROUPS
+from biaskit.calibration.prompts import PROMPT
+from biaskit.errors import CalibrationError
+from biaskit.families.checkpoints.decoder import check_layers, decoder_config
+from biaskit.families.checkpoints.load import Loaded
+from biaskit.images import ImageSource
+
+SAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to calibrate; see `biaskit.calibrate`."""
+
+    samples: int | None = None
+    prompts: tuple[str, ...] = (PROMPT,)
+    layers: tuple[int, ...] | str | None = None
+    per_head: bool = False
+    groups: int = GROUPS
+    seed: int = 0
+    batch_size: int | None = None
+    workers: int | None = None
+    max_skips: int | None = None
+    save_every: float = 10.0
+    force: bool = False
+    restart: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no sense.
+
+        Raises:
+            CalibrationError: one is too small.
+        """
+        least = {"groups": 1, "batch_size": 1, "seed": 0, "workers": 0, "max_skips": 0, "save_every": 0}
+        for name, low in least.items():
+            value = getattr(self, name)
+            if value is not None and value < low:
+                raise CalibrationError(f"{name} is {value}", f"give a number from {low}")
+
+    def layers_of(self, loaded: Loaded) -> tuple[int, ...]:
+        """Return the decoder layers to read: those wanted, all, or those the family's presets need.
+
+        Raises:
+            CalibrationError, ModelError: the model has no such layers.
+        """
+        depth, wanted = decoder_config(loaded.model).num_hidden_layers, self.layers
+        if wanted is None:
+            wanted = loaded.family.default_layers(loaded.model.config)
+        elif isinstance(wanted, str):
+            if wanted != "all":
+                raise CalibrationError(f"layers {wanted!r}", 'give numbers from 0, or "all"')
+            wanted = tuple(range(depth))
+        return check_layers(wanted, depth)
+
+    def samples_of(self, source: ImageSource) -> int:
+        """Return n: as wanted, or 1,000 at most of a source.
+
+        Raises:
+            CalibrationError: the source has fewer images.
+        """
+        if self.samples is None:
+            return min(SAMPLES, len(source))
+        if not 1 <= self.samples <= len(source):
+            raise CalibrationError(
+                f"{self.samples} samples of a source with {len(source)} images", f"use --samples between 1 and {len(source)}"
+            )
+        return self.samples

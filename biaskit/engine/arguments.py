@@ -1,0 +1,40 @@
+"""What `prune` is given, in the spellings that people use: a checkpoint or a stock model, a pruner or the name of one."""
+
+from __future__ import annotations
+
+from transformers import PreTrainedModel
+
+from biaskit.errors import BiaskitError
+from biaskit.families.checkpoints.load import Loaded
+from biaskit.pruners import Pruner, get_pruner
+
+RETENTION = 0.1
+"""Share of the visual tokens that a method keeps which was given by its name alone, as in `biaskit prune`."""
+
+
+def stock_model(model: object) -> PreTrainedModel:
+    """Return the stock model of a checkpoint, of (model, processor), or the model itself.
+
+    Raises:
+        BiaskitError: it is no model in memory.
+    """
+    stock = model.model if isinstance(model, Loaded) else model[0] if isinstance(model, tuple) and len(model) == 2 else model
+    if not hasattr(stock, "get_decoder"):
+        raise BiaskitError(f"{stock!r} is no model in memory", "load it first: model = biaskit.load_model(…)")
+    return stock
+
+
+def method(pruner: Pruner | str, model_type: str) -> Pruner:
+    """Return the pruner that is meant; a name alone is the method with its defaults at a retention of 0.1.
+
+    Raises:
+        BiaskitError: it is no pruner, or nothing has that name.
+
+    >>> method("fastv", "llava").retention
+    0.1
+    """
+    if isinstance(pruner, str):
+        return get_pruner(pruner, model_type=model_type, retention=RETENTION)
+    if not hasattr(pruner, "stages") or isinstance(pruner, type):
+        raise BiaskitError(f"{pruner!r} is no pruner", 'give biaskit.get_pruner("fastv", retention=0.25), or a name (biaskit pruners list)')
+    return pruner

@@ -1,0 +1,84 @@
+"""What calibration keeps of one plane, `PlaneStats`, and the checks of its tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biaskit.errors import PriorError
+from biaskit.prior.format import REBUILD
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class PlaneStats:
+    """What calibration saw on one plane. Values are attention × N: uniform attention over all N visual tokens at full mass is 1.0.
+
+    Attributes:
+        mean: [L, rows, cols] float32, averaged over images: A_bias.
+        var: [L, rows, cols] float32, sample variance over images (ddof=1; 0 where there was one image).
+        group_mean: [G, L, rows, cols] float32, means over G consecutive blocks of the randomly ordered images: the raw material of
+            jackknife intervals and of split-half and convergence checks.
+        group_count: [G] int32, images behind each block; where it is 0, `group_mean` is 0.
+        head_mean: [L, heads, rows, cols] float32, as `mean`, for every head.
+        count: images that had this plane; 0 means unknown (imported priors).
+    """
+
+    mean: Floats
+    var: Floats | None = None
+    group_mean: Floats | None = None
+    group_count: NDArray[np.int32] | None = None
+    head_mean: Floats | None = None
+    count: int = 0
+
+
+def check_plane(name: str, stats: PlaneStats, n_layers: int) -> None:
+    """Refuse statistics of a plane that contradict each other, or that no calibration of `n_layers` layers can give.
+
+    Raises:
+        PriorError: the message names the tensor and what is wrong with it.
+    """
+    if stats.mean.ndim != 3 or 0 in stats.mean.shape:
+        raise PriorError(f"{name}.mean has shape {list(stats.mean.shape)}, not [layers, rows, cols]", REBUILD)
+    rows, cols = stats.mean.shape[1:]
+    check_values(f"{name}.mean", stats.mean, (n_layers, rows, cols))
+    if not stats.mean.any(axis=(1, 2)).all():
+        raise PriorError(f"{name}.mean is all zero at a layer", REBUILD)
+    if stats.count < 0:
+        raise PriorError(f"count of plane {name} is {stats.count}", REBUILD)
+    if stats.var is not None:
+        check_values(f"{name}.var", stats.var, (n_layers, rows, cols))
+    if stats.head_mean is not None:
+        check_values(f"{name}.head_mean", stats.head_mean, (n_layers, max(stats.head_mean.shape[1:2], default=0), rows, cols))
+    if (stats.group_mean is None) != (stats.group_count is None):
+        raise PriorError(f"{name}.group_mean and {name}.group_count come together, one is missing", REBUILD)
+    if stats.group_mean is None or stats.group_count is None:
+        return
+    groups = len(stats.group_mean) if stats.group_mean.ndim else 0
+    check_values(f"{name}.group_mean", stats.group_mean, (groups, n_layers, rows, cols))
+    check_values(f"{name}.group_count", stats.group_count, (groups,), np.int32)
+    total = int(stats.group_count.sum(dtype=np.int64))
+    if total != stats.count:
+        raise PriorError(f"{name}.group_count adds up to {total}, not to the {stats.count} images of the plane", REBUILD)
+    if stats.group_mean[stats.group_count == 0].any():
+        raise PriorError(f"{name}.group_mean is not 0 for a block without images", REBUILD)
+
+
+def check_values(name: str, values: NDArray[Any], shape: tuple[int, ...], dtype: type[np.generic] = np.float32) -> None:
+    """Refuse a tensor of another dtype or shape, with an empty axis, or with values that are not finite or negative.
+
+    Raises:
+        PriorError: the message names the tensor and what is wrong with it.
+    """
+    if values.dtype != dtype:
+        raise PriorError(f"{name} is {values.dtype}, not {np.dtype(dtype)}", REBUILD)
+    if values.shape != shape or 0 in shape:
+        raise PriorError(f"{name} has shape {list(values.shape)}, not {list(shape)}", REBUILD)
+    if not np.isfinite(values).all():
+        raise PriorError(f"{name} has values that are not finite", REBUILD)
+    if values.min() < 0:
+        raise PriorError(f"{name} has negative values, down to {values.min():.4g}", REBUILD)

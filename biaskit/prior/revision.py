@@ -1,0 +1,53 @@
+"""Whether a prior is used with the checkpoint it was calibrated on: its revision, and what its processor is set to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+# A revision is a commit of the hub, or a fingerprint of local files or of a model in memory.
+FILES = "files-"
+"""Begins fingerprints of local checkpoints: every byte of the weights counts."""
+ENDS = "local-"
+"""Began those made before: of each file of weights they saw the size and the first and last MiB."""
+
+
+def revision_warning(mine: str, theirs: str) -> str:
+    """Say in what a prior's revision differs from a checkpoint's; "" where it does not, or where either is unknown.
+
+    >>> revision_warning("files-01", "files-02")
+    "this prior was calibrated on revision 'files-01', and is used with 'files-02'"
+    >>> revision_warning("files-01", "files-01")
+    ''
+    """
+    if not mine or not theirs or mine == theirs:
+        return ""
+    if mine.startswith(ENDS) and theirs.startswith(FILES):
+        return (
+            f"this prior names its checkpoint by an older kind of fingerprint ({mine}), which saw only the ends of the weight files: "
+            f"whether it is the checkpoint at hand ({theirs}) cannot be said; calibrate again to be sure"
+        )
+    return f"this prior was calibrated on revision {mine!r}, and is used with {theirs!r}"
+
+
+def settings_warning(mine: str, theirs: Mapping[str, Any]) -> str:
+    """Say which settings of the processor differ between a prior's calibration and a checkpoint; "" where none does or none is known.
+
+    Args:
+        mine: the prior's metadata `processor`, JSON. theirs: the checkpoint's `processor_settings`.
+
+    >>> settings_warning('{"size": 336, "pad": true}', {"size": 224, "pad": True})
+    'this prior was calibrated with another setting of the processor: size = 336, and is used with 224'
+    """
+    try:
+        known = json.loads(mine) if mine else {}
+    except ValueError:
+        return ""
+    if not isinstance(known, dict):
+        return ""
+    differing = [name for name in known if name in theirs and known[name] != theirs[name]]
+    if not differing:
+        return ""
+    parts = [f"{name} = {json.dumps(known[name])}, and is used with {json.dumps(theirs[name])}" for name in differing]
+    return f"this prior was calibrated with another setting of the processor: {'; '.join(parts)}"

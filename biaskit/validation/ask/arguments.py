@@ -1,0 +1,75 @@
+"""Methods, shares and priors in the spellings that the command line takes, for Python and the command line alike."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from biaskit.errors import BiaskitError
+from biaskit.prior.store import load_prior
+from biaskit.prior.value import Prior
+from biaskit.validation.ask.methods import read_retention
+
+AnyPrior = Prior | str | os.PathLike[str]
+"""A prior, or what `load_prior` finds."""
+
+
+def words(given: str | Sequence[str]) -> list[str]:
+    """Return names: the parts of a comma-separated text, or a sequence as it is.
+
+    Raises:
+        BiaskitError: one is no text.
+
+    >>> words("none,fastv+prior"), words(["none", "fastv"])
+    (['none', 'fastv+prior'], ['none', 'fastv'])
+    """
+    found = [word.strip() for word in given.split(",")] if isinstance(given, str) else list(given)
+    for word in found:
+        if not isinstance(word, str):
+            raise BiaskitError(f"{word!r} is no name", 'write texts, such as "none,fastv+prior"')
+    return [word for word in found if word]
+
+
+def read_shares(given: float | str | Sequence[float | str]) -> list[float]:
+    """Return the shares of the visual tokens that are kept.
+
+    Raises:
+        BiaskitError: one is no number in (0, 1].
+
+    >>> read_shares(0.25), read_shares("0.5,1/4"), read_shares([0.5, "1/8"])
+    ([0.25], [0.5, 0.25], [0.5, 0.125])
+    """
+    parts = [given] if isinstance(given, int | float | str) else list(given)
+    texts = [text for part in parts for text in (part.split(",") if isinstance(part, str) else [str(float(part))])]
+    return [read_retention(text) for text in texts]
+
+
+def named(text: str, default: str) -> tuple[str, str]:
+    """Read NAME=PATH, or PATH, which gets the default name.
+
+    >>> named("task=priors/task.safetensors", "prior"), named("llava-1.5", "prior")
+    (('task', 'priors/task.safetensors'), ('prior', 'llava-1.5'))
+    """
+    found = re.fullmatch(r"([\w+.:-]+)=(.+)", text)
+    return (found.group(1), found.group(2)) if found and not Path(text).exists() else (default, text)
+
+
+def read_priors(given: AnyPrior | Sequence[AnyPrior] | Mapping[str, AnyPrior] | None) -> dict[str, Prior]:
+    """Return priors by the names that methods call them: `+prior` means the one that has none.
+
+    Raises:
+        BiaskitError: two have one name. PriorError: one cannot be found or read.
+    """
+    if given is None:
+        return {}
+    if isinstance(given, Mapping):
+        return {name: load_prior(one) for name, one in given.items()}
+    found: dict[str, Prior] = {}
+    for one in [given] if isinstance(given, Prior | str | os.PathLike) else given:
+        name, place = named(one, "prior") if isinstance(one, str) else ("prior", one)
+        if name in found:
+            raise BiaskitError(f"two priors called {name}", "write NAME=FILE, in Python {NAME: FILE}")
+        found[name] = load_prior(place)
+    return found
