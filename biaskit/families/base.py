@@ -64,6 +64,10 @@ class ModelFamily(ABC):
             sizes: (rows, cols) in pixels of the images, or None if nobody knows them any more.
         """
 
+    def framed(self, config: Any, image_processor: Any, tokens: list[Tokens], sizes: Sequence[Size]) -> list[Tokens]:
+        """Add to the tokens of every image what only the image processor tells: which part of the image a plane covers."""
+        return tokens
+
     @abstractmethod
     def canonical(self, config: Any) -> dict[str, tuple[int, int]]:
         """Return the (rows, cols) of each plane of a prior; images of other sizes are resampled to it before averaging."""
@@ -126,18 +130,22 @@ class ModelFamily(ABC):
             ) from error
         inputs = dict(batch)
         sizes = [(image.height, image.width) for mine in images for image in mine]
-        return Prepared(inputs, self.layout(config, inputs, sizes))
+        return Prepared(inputs, self.layout(config, inputs, sizes, processor.image_processor))
 
-    def layout(self, config: Any, inputs: Mapping[str, Tensor], sizes: Sequence[Size] | None = None) -> list[Layout]:
+    def layout(
+        self, config: Any, inputs: Mapping[str, Tensor], sizes: Sequence[Size] | None = None, image_processor: Any = None
+    ) -> list[Layout]:
         """Return where the visual tokens of each sample sit.
 
-        Works on any output of the stock processor. `sizes` (rows, cols in pixels, all images in prompt order) is needed only where the
-        inputs do not tell: the part of the image that LLaVA-1.5's crop covers.
+        Works on any output of the stock processor. `sizes` (rows, cols in pixels, all images in prompt order) and the image processor are
+        needed only where the inputs do not tell: the part of the image that LLaVA-1.5's crop or padding covers.
 
         Raises:
             ModelError: the placeholders in `input_ids` do not match the images.
         """
         pending = self.tokens(config, inputs, sizes) if "pixel_values" in inputs else []
+        if sizes is not None and image_processor is not None and pending:
+            pending = self.framed(config, image_processor, pending, sizes)
         pending.reverse()
         layouts = []
         for ids in inputs["input_ids"].cpu().numpy():

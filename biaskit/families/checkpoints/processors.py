@@ -50,6 +50,31 @@ def build_processor(family: ModelFamily, image_processor: Any, tokenizer: Any, s
     return images_only(stock)(**parts, **extra)
 
 
+def _image_processor(family: ModelFamily, target: str, where: dict[str, str]) -> Any:
+    """Load the image processor that the checkpoint names, on PIL.
+
+    Raises:
+        ModelError: it names one that this installation does not have.
+    """
+    import transformers
+
+    settings, _ = transformers.image_processing_base.ImageProcessingMixin.get_image_processor_dict(target, **where)
+    named = str(settings.get("image_processor_type") or settings.get("feature_extractor_type") or family.image_processor)
+    kind = named.removesuffix("Fast").removesuffix("Pil").replace("FeatureExtractor", "ImageProcessor")
+    kind = _RENAMED.get(kind, kind)
+    stock = getattr(transformers, kind + "Pil", None)
+    if stock is None:
+        raise ModelError(
+            f'preprocessor_config.json of {target}: image_processor_type is "{named}", which does not run without torchvision here',
+            f"the family's own is {family.image_processor}; install torchvision, or mend the key",
+        )
+    return stock.from_pretrained(target, **where)
+
+
+_RENAMED = {"Qwen2_5_VLImageProcessor": "Qwen2VLImageProcessor"}
+"""Image processors that the stock library has merged with another."""
+
+
 def load_processor(family: ModelFamily, target: str, revision: str | None = None) -> Any:
     """Load the processor of a checkpoint directory or hub repository.
 
@@ -64,7 +89,7 @@ def load_processor(family: ModelFamily, target: str, revision: str | None = None
             return transformers.AutoProcessor.from_pretrained(target, **where)
         stock = getattr(transformers, family.processor)
         settings, _ = stock.get_processor_dict(target, **where)
-        image_processor = getattr(transformers, family.image_processor + "Pil").from_pretrained(target, **where)
+        image_processor = _image_processor(family, target, where)
         tokenizer = transformers.AutoTokenizer.from_pretrained(target, **where)
     except (OSError, ValueError, ImportError) as error:
         missing = "" if Path(target).is_dir() else " (or the network)"
