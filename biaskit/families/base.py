@@ -20,6 +20,10 @@ Size = tuple[int, int]
 """(rows, cols) of an image in pixels."""
 
 
+PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
+"""Files of a checkpoint with the settings of its image processor, and of the whole processor."""
+
+
 @dataclass(frozen=True, eq=False)
 class Prepared:
     """A batch ready for the model.
@@ -91,6 +95,10 @@ class ModelFamily(ABC):
         step = self.token_pixels(config)
         return round(plane.rows * step), round(plane.cols * step)
 
+    def processor_settings(self, config: Any) -> dict[tuple[str, str], Any]:
+        """Return what the model needs of its processor: (file, key) → value. It explains why they do not fit together."""
+        return {}
+
     def check(self, config: Any) -> None:
         """Raise ModelError if a checkpoint of this class has a form that is not supported."""
 
@@ -105,8 +113,14 @@ class ModelFamily(ABC):
 
         Raises:
             ImageSkipped: the processor refuses an image, or nothing is left of it.
-            ModelError: the checkpoint has no chat template, or placeholders and visual tokens do not match.
+            ModelError: the checkpoint has no chat template, a prompt holds an image placeholder, or placeholders and visual tokens do not
+                match.
         """
+        marker = getattr(processor, "image_token", None)
+        if isinstance(marker, str) and marker and (found := next((prompt for prompt in prompts if marker in prompt), None)) is not None:
+            raise ModelError(
+                f"the prompt {found!r} holds the image placeholder {marker!r}", "take it out: the chat template puts the images in itself"
+            )
         texts = [chat_text(processor, prompt, n_images=len(mine)) for mine, prompt in zip(images, prompts, strict=True)]
         return self.encode(processor, config, images, texts)
 

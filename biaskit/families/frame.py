@@ -5,9 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from biaskit.families.base import PREPROCESSOR, PROCESSOR, Size
 from biaskit.grid import Box
 
-Size = tuple[int, int]
+
+def llava_settings(config: Any) -> dict[tuple[str, str], Any]:
+    """Return what LLaVA and LLaVA-NeXT need of their processor; see `ModelFamily.processor_settings`."""
+    vision = config.vision_config
+    clip = vision.model_type == "clip_vision_model"
+    square = {"height": vision.image_size, "width": vision.image_size}
+    return {
+        (PROCESSOR, "patch_size"): vision.patch_size,
+        (PROCESSOR, "vision_feature_select_strategy"): config.vision_feature_select_strategy,
+        (PROCESSOR, "num_additional_image_tokens"): int(clip),
+        (PREPROCESSOR, "crop_size" if clip else "size"): square,
+    }
 
 
 @dataclass(frozen=True)

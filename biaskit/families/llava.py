@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from biaskit.errors import ModelError
 from biaskit.families import families
 from biaskit.families.base import ModelFamily, Size
-from biaskit.families.frame import frame
+from biaskit.families.frame import frame, llava_settings
 from biaskit.grid import Plane, Tokens, join, raster
 
 if TYPE_CHECKING:
@@ -51,6 +51,10 @@ class Llava(ModelFamily):
             replace(mine, planes=tuple(plane if plane.name == "cls" else replace(plane, box=box) for plane in mine.planes))
             for mine, box in zip(tokens, boxes, strict=True)
         ]
+
+    def processor_settings(self, config: Any) -> dict[tuple[str, str], Any]:
+        """The processor counts patches by itself."""
+        return llava_settings(config)
 
     def canonical(self, config: Any) -> dict[str, tuple[int, int]]:
         """The grid never changes, so nothing is resampled."""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from biaskit.families import families
 from biaskit.families.anyres import anyres_tokens, canvas, view
-from biaskit.families.base import ModelFamily, Size
+from biaskit.families.base import PREPROCESSOR, ModelFamily, Size
+from biaskit.families.frame import llava_settings
 from biaskit.grid import Plane, Tokens
 
 if TYPE_CHECKING:
@@ -30,6 +31,10 @@ class LlavaNext(ModelFamily):
         sizes = [tuple(size) for size in inputs["image_sizes"].tolist()]
         found = {size: anyres_tokens(base, canvas(size, config.image_grid_pinpoints, tile, patch)) for size in set(sizes)}
         return [found[size] for size in sizes]
+
+    def processor_settings(self, config: Any) -> dict[tuple[str, str], Any]:
+        """The processor counts patches by itself."""
+        return llava_settings(config) | {(PREPROCESSOR, "image_grid_pinpoints"): config.image_grid_pinpoints}
 
     def canonical(self, config: Any) -> dict[str, tuple[int, int]]:
         """Base as it is; canvas two tiles high and wide (672 × 672 in the papers)."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from biaskit.families import families
 from biaskit.families.anyres import Canvas, anyres_tokens, canvas, view
-from biaskit.families.base import ModelFamily, Size
+from biaskit.families.base import PREPROCESSOR, PROCESSOR, ModelFamily, Size
 from biaskit.families.frame import padded_square
 from biaskit.grid import Plane, Tokens, join, raster
 
@@ -41,6 +41,17 @@ class LlavaOnevision(ModelFamily):
                 box = (left, top, left + (right - left) * covered[2], top + (bottom - top) * covered[3])
                 result.append(join([raster(Plane("base", side, side, box)), raster(Plane("newline", 1, 1, None))]))
         return result
+
+    def processor_settings(self, config: Any) -> dict[tuple[str, str], Any]:
+        """The processor counts patches by itself."""
+        vision = config.vision_config
+        return {
+            (PROCESSOR, "num_image_tokens"): (vision.image_size // vision.patch_size) ** 2,
+            (PROCESSOR, "vision_feature_select_strategy"): config.vision_feature_select_strategy,
+            (PROCESSOR, "vision_aspect_ratio"): config.vision_aspect_ratio,
+            (PREPROCESSOR, "image_grid_pinpoints"): config.image_grid_pinpoints,
+            (PREPROCESSOR, "size"): {"height": vision.image_size, "width": vision.image_size},
+        }
 
     def canonical(self, config: Any) -> dict[str, tuple[int, int]]:
         """Base as it is; canvas two tiles high and wide."""
