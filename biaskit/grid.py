@@ -32,6 +32,8 @@ class Plane:
             reaches into padding goes below 0 or above 1. None where it covers no part of the image (newline), or where the inputs do
             not tell (LLaVA-1.5's crop without the image's size).
         image: which image of the prompt, from 0.
+        ys, xs: centres of the rows and of the cols, as fractions of the image, where they are not evenly spread over the box: tiles whose
+            last pixels fill no whole patch leave gaps.
     """
 
     name: str
@@ -39,6 +41,42 @@ class Plane:
     cols: int
     box: Box | None = WHOLE
     image: int = 0
+    ys: tuple[float, ...] | None = None
+    xs: tuple[float, ...] | None = None
+
+    def centres(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the centres of the rows and of the cols, [rows] and [cols], as fractions of the image.
+
+        Raises:
+            ValueError: the plane covers no known part of the image.
+
+        Example:
+            >>> Plane("image", 1, 2).centres()
+            (array([0.5]), array([0.25, 0.75]))
+        """
+        if self.box is None:
+            raise ValueError(f"plane {self.name!r} covers no known part of the image")
+        left, top, right, bottom = self.box
+        return _centres(self.ys, self.rows, top, bottom), _centres(self.xs, self.cols, left, right)
+
+    def edges(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the borders of the rows and of the cols, [rows + 1] and [cols + 1]: halfway between centres, and the box's at the ends.
+
+        Raises:
+            ValueError: as `centres`.
+        """
+        ys, xs = self.centres()
+        assert self.box is not None
+        left, top, right, bottom = self.box
+        return _edges(ys, top, bottom), _edges(xs, left, right)
+
+
+def _centres(given: tuple[float, ...] | None, cells: int, low: float, high: float) -> NDArray[np.float64]:
+    return np.array(given) if given is not None else low + (high - low) * (np.arange(cells) + 0.5) / cells
+
+
+def _edges(centres: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
+    return np.concatenate([[low], (centres[1:] + centres[:-1]) / 2, [high]])
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -29,6 +30,58 @@ def coco_sample() -> Path:
     if not root:
         pytest.skip("BIASKIT_COCO_SAMPLE is not set: no real COCO images here")
     return Path(root)
+
+
+@pytest.fixture(scope="session")
+def real_checkpoints() -> Path:
+    """The directory of the real checkpoints' small files, or a skip."""
+    root = os.environ.get("BIASKIT_REAL_CHECKPOINTS")
+    if not root:
+        pytest.skip("BIASKIT_REAL_CHECKPOINTS is not set: no files of real checkpoints here")
+    return Path(root)
+
+
+DWARFS = {
+    "llava-1.5-7b-hf": "llava",
+    "llava-v1.6-vicuna-7b-hf": "next-vicuna",
+    "llava-v1.6-mistral-7b-hf": "next-mistral",
+    "llava-onevision-qwen2-7b-ov-hf": "ov",
+    "Qwen2-VL-7B-Instruct": "qwen2",
+    "Qwen2.5-VL-7B-Instruct": "qwen25-7b",
+    "Qwen2.5-VL-3B-Instruct": "qwen25-3b",
+    "Qwen3-VL-8B-Instruct": "qwen3",
+    "InternVL2_5-8B-MPO-hf": "ivl25-8b",
+    "InternVL2_5-2B-MPO-hf": "ivl25-2b",
+    "InternVL3-8B-hf": "ivl3",
+}
+
+
+@pytest.fixture(scope="session")
+def dwarf(real_checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Name → directory of a checkpoint with the real small files and geometry, and small random weights; built once a session.
+
+    Processes of one session share the directory, so each checkpoint is built under a lock. What is in it must not be changed: copy it.
+    """
+    from filelock import FileLock
+
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "dwarfs"
+    root.mkdir(exist_ok=True)
+
+    @cache
+    def make(name: str) -> Path:
+        if name == "llava-v1.6-mistral-7b-hf":
+            make("llava-v1.6-vicuna-7b-hf")  # whose processor's files it takes
+        with FileLock(root / f"{name}.lock"):
+            done = root / f"{name}.done"
+            if not done.exists():
+                command = [sys.executable, str(real_checkpoints / "build.py"), DWARFS[name]]
+                found = subprocess.run(command, env={**os.environ, "DWARFS": str(root)}, capture_output=True, text=True)
+                assert found.returncode == 0, found.stderr[-2000:]
+                done.touch()
+        return root / name
+
+    return make
 
 
 @cache

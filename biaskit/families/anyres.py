@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from biaskit.errors import ImageSkipped
 from biaskit.grid import Box, Plane, Tokens, join, raster
@@ -14,25 +15,50 @@ from biaskit.grid import Box, Plane, Tokens, join, raster
 
 @dataclass(frozen=True)
 class Canvas:
-    """The un-padded canvas of one image: rows × cols visual tokens that cover `box` of it."""
+    """The un-padded canvas of one image: rows × cols visual tokens that cover `box` of it, with their centres where these are uneven."""
 
     rows: int
     cols: int
     box: Box
+    ys: tuple[float, ...] | None = None
+    xs: tuple[float, ...] | None = None
+
+    def shrunk(self, rows: int, cols: int) -> Canvas:
+        """Return the canvas after its tokens were interpolated to rows × cols (bilinear, `align_corners=False`)."""
+        return Canvas(rows, cols, self.box, _thinned(self.ys, rows), _thinned(self.xs, cols))
 
 
-def canvas(size: tuple[int, int], pinpoints: Sequence[Sequence[int]], image_size: int, patches: int) -> Canvas:
+def _thinned(centres: tuple[float, ...] | None, cells: int) -> tuple[float, ...] | None:
+    if centres is None:
+        return None
+    at = (np.arange(cells) + 0.5) * len(centres) / cells - 0.5
+    return tuple(np.interp(at, np.arange(len(centres)), centres).tolist())
+
+
+def view(image_size: int, patch: int) -> tuple[int, Box]:
+    """Return the visual tokens along the side of a square view, and the part of it they cover: what fills no whole patch is not read.
+
+    Example:
+        >>> view(336, 14), view(384, 14)
+        ((24, (0.0, 0.0, 1.0, 1.0)), (27, (0.0, 0.0, 0.984375, 0.984375)))
+    """
+    side = image_size // patch
+    read = side * patch / image_size
+    return side, (0.0, 0.0, read, read)
+
+
+def canvas(size: tuple[int, int], pinpoints: Sequence[Sequence[int]], image_size: int, patch: int) -> Canvas:
     """Work out the canvas of an image.
 
-    The image is scaled to fit the best of the `pinpoints` resolutions, padded to it, cut into tiles of `image_size` pixels with
-    `patches` × `patches` visual tokens each, and the tokens of the padding are cut off again. The model's own functions choose the
-    resolution and cut, so the count cannot drift from the model's.
+    The image is scaled to fit the best of the `pinpoints` resolutions, padded to it, cut into tiles of `image_size` pixels with a visual
+    token for each whole patch, and the tokens of the padding are cut off again. The model's own functions choose the resolution and cut,
+    so the count cannot drift from the model's.
 
     Args:
         size: (rows, cols) of the image in pixels.
         pinpoints: the resolutions the checkpoint knows, (rows, cols) in pixels.
         image_size: side of a tile in pixels.
-        patches: visual tokens along the side of a tile.
+        patch: side of a patch in pixels.
 
     Raises:
         ImageSkipped: the image is so thin that nothing is left of it.
@@ -40,6 +66,7 @@ def canvas(size: tuple[int, int], pinpoints: Sequence[Sequence[int]], image_size
     import torch
     from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
 
+    patches = image_size // patch
     tile_rows, tile_cols = get_anyres_image_grid_shape(tuple(size), [list(p) for p in pinpoints], image_size)
     full_cols = tile_cols * patches
     index = torch.arange(tile_rows * patches * full_cols).view(1, tile_rows * patches, full_cols)
@@ -51,13 +78,20 @@ def canvas(size: tuple[int, int], pinpoints: Sequence[Sequence[int]], image_size
     scale = min(width / size[1], height / size[0])
     resized = (min(math.ceil(size[0] * scale), height), min(math.ceil(size[1] * scale), width))
     pad = ((height - resized[0]) // 2, (width - resized[1]) // 2)
-    unit = image_size / patches
-
-    def fraction(cell: int, axis: int) -> float:
-        return float((cell * unit - pad[axis]) / resized[axis])
-
     rows, cols = kept.shape
-    return Canvas(rows, cols, (fraction(left, 1), fraction(top, 0), fraction(left + cols, 1), fraction(top + rows, 0)))
+
+    def fractions(first: int, cells: int, axis: int) -> NDArray[np.float64]:
+        """The first and last pixels that each cell reads, as fractions of the image: [2, cells]."""
+        tile, inside = np.divmod(first + np.arange(cells), patches)
+        start = tile * image_size + inside * patch
+        found: NDArray[np.float64] = (np.stack([start, start + patch]) - pad[axis]) / resized[axis]
+        return found
+
+    across, down = fractions(left, cols, 1), fractions(top, rows, 0)
+    box = (float(across[0, 0]), float(down[0, 0]), float(across[1, -1]), float(down[1, -1]))
+    if patches * patch == image_size:
+        return Canvas(rows, cols, box)
+    return Canvas(rows, cols, box, tuple(down.mean(0).tolist()), tuple(across.mean(0).tolist()))
 
 
 def anyres_tokens(base: Plane, picture: Canvas) -> Tokens:
@@ -65,6 +99,6 @@ def anyres_tokens(base: Plane, picture: Canvas) -> Tokens:
     cell = np.arange(picture.rows * (picture.cols + 1), dtype=np.int64)
     row, col = np.divmod(cell, picture.cols + 1)
     newline = col == picture.cols
-    planes = (Plane("canvas", picture.rows, picture.cols, picture.box), Plane("newline", picture.rows, 1, None))
+    planes = (Plane("canvas", picture.rows, picture.cols, picture.box, 0, picture.ys, picture.xs), Plane("newline", picture.rows, 1, None))
     body = Tokens(planes, newline.astype(np.int64), row, np.where(newline, 0, col))
     return join([raster(base), body])

@@ -20,6 +20,10 @@ Size = tuple[int, int]
 """(rows, cols) of an image in pixels."""
 
 
+PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
+"""Files of a checkpoint with the settings of its image processor, and of the whole processor."""
+
+
 @dataclass(frozen=True, eq=False)
 class Prepared:
     """A batch ready for the model.
@@ -64,6 +68,10 @@ class ModelFamily(ABC):
             sizes: (rows, cols) in pixels of the images, or None if nobody knows them any more.
         """
 
+    def framed(self, config: Any, image_processor: Any, tokens: list[Tokens], sizes: Sequence[Size]) -> list[Tokens]:
+        """Add to the tokens of every image what only the image processor tells: which part of the image a plane covers."""
+        return tokens
+
     @abstractmethod
     def canonical(self, config: Any) -> dict[str, tuple[int, int]]:
         """Return the (rows, cols) of each plane of a prior; images of other sizes are resampled to it before averaging."""
@@ -87,6 +95,10 @@ class ModelFamily(ABC):
         step = self.token_pixels(config)
         return round(plane.rows * step), round(plane.cols * step)
 
+    def processor_settings(self, config: Any) -> dict[tuple[str, str], Any]:
+        """Return what the model needs of its processor: (file, key) → value. It explains why they do not fit together."""
+        return {}
+
     def check(self, config: Any) -> None:
         """Raise ModelError if a checkpoint of this class has a form that is not supported."""
 
@@ -101,8 +113,14 @@ class ModelFamily(ABC):
 
         Raises:
             ImageSkipped: the processor refuses an image, or nothing is left of it.
-            ModelError: the checkpoint has no chat template, or placeholders and visual tokens do not match.
+            ModelError: the checkpoint has no chat template, a prompt holds an image placeholder, or placeholders and visual tokens do not
+                match.
         """
+        marker = getattr(processor, "image_token", None)
+        if isinstance(marker, str) and marker and (found := next((prompt for prompt in prompts if marker in prompt), None)) is not None:
+            raise ModelError(
+                f"the prompt {found!r} holds the image placeholder {marker!r}", "take it out: the chat template puts the images in itself"
+            )
         texts = [chat_text(processor, prompt, n_images=len(mine)) for mine, prompt in zip(images, prompts, strict=True)]
         return self.encode(processor, config, images, texts)
 
@@ -126,18 +144,22 @@ class ModelFamily(ABC):
             ) from error
         inputs = dict(batch)
         sizes = [(image.height, image.width) for mine in images for image in mine]
-        return Prepared(inputs, self.layout(config, inputs, sizes))
+        return Prepared(inputs, self.layout(config, inputs, sizes, processor.image_processor))
 
-    def layout(self, config: Any, inputs: Mapping[str, Tensor], sizes: Sequence[Size] | None = None) -> list[Layout]:
+    def layout(
+        self, config: Any, inputs: Mapping[str, Tensor], sizes: Sequence[Size] | None = None, image_processor: Any = None
+    ) -> list[Layout]:
         """Return where the visual tokens of each sample sit.
 
-        Works on any output of the stock processor. `sizes` (rows, cols in pixels, all images in prompt order) is needed only where the
-        inputs do not tell: the part of the image that LLaVA-1.5's crop covers.
+        Works on any output of the stock processor. `sizes` (rows, cols in pixels, all images in prompt order) and the image processor are
+        needed only where the inputs do not tell: the part of the image that LLaVA-1.5's crop or padding covers.
 
         Raises:
             ModelError: the placeholders in `input_ids` do not match the images.
         """
         pending = self.tokens(config, inputs, sizes) if "pixel_values" in inputs else []
+        if sizes is not None and image_processor is not None and pending:
+            pending = self.framed(config, image_processor, pending, sizes)
         pending.reverse()
         layouts = []
         for ids in inputs["input_ids"].cpu().numpy():

@@ -9,7 +9,7 @@ import numpy as np
 
 from biaskit.errors import ModelError
 from biaskit.families import families
-from biaskit.families.base import ModelFamily, Size
+from biaskit.families.base import PREPROCESSOR, PROCESSOR, ModelFamily, Size
 from biaskit.grid import Plane, Tokens, join, raster
 
 if TYPE_CHECKING:
@@ -29,7 +29,13 @@ class InternVL(ModelFamily):
         side = _side(config)
         result = []
         first = 0
-        for image, views in enumerate(_views(config, inputs["input_ids"].cpu().numpy(), side * side)):
+        counts = _views(config, inputs["input_ids"].cpu().numpy(), side * side)
+        if sum(counts) != len(inputs["pixel_values"]):
+            raise ModelError(
+                f"the placeholders are those of {sum(counts)} views, but the images have {len(inputs['pixel_values'])}",
+                "pass the processor's whole output, and images and prompts of the same batch",
+            )
+        for image, views in enumerate(counts):
             tiles = views - 1 if views > 1 else 1
             if views == 2:
                 raise ModelError(
@@ -45,6 +51,11 @@ class InternVL(ModelFamily):
             result.append(join([canvas, raster(Plane("thumbnail", side, side))]) if views > 1 else canvas)
             first += views
         return result
+
+    def processor_settings(self, config: Any) -> dict[tuple[str, str], Any]:
+        """The processor writes a fixed number of placeholders for each tile."""
+        pixels = round(_side(config) * self.token_pixels(config))
+        return {(PROCESSOR, "image_seq_length"): _side(config) ** 2, (PREPROCESSOR, "size"): {"height": pixels, "width": pixels}}
 
     def canonical(self, config: Any) -> dict[str, tuple[int, int]]:
         """Canvas of two tiles by two; the thumbnail as it is."""

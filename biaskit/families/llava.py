@@ -1,14 +1,16 @@
-"""LLaVA-1.5: one square grid over the centre of the image."""
+"""LLaVA-1.5: one square grid over the centre of the image, or over the image padded to a square, as the image processor has it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from biaskit.errors import ModelError
 from biaskit.families import families
 from biaskit.families.base import ModelFamily, Size
-from biaskit.grid import Box, Plane, Tokens, join, raster
+from biaskit.families.frame import frame, llava_settings
+from biaskit.grid import Plane, Tokens, join, raster
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,30 +18,43 @@ if TYPE_CHECKING:
 
 @families.register("llava")
 class Llava(ModelFamily):
-    """LLaVA-1.5 (CLIP tower, one view): the image's shorter side is scaled to the tower's size and the centre cropped."""
+    """LLaVA-1.5 and other LLaVA of one view: a CLIP or SigLIP tower sees what the image processor makes of the image."""
 
     title = "LLaVA-1.5"
     processor = "LlavaProcessor"
     image_processor = "CLIPImageProcessor"
 
     def check(self, config: Any) -> None:
-        """Refuse towers with a grid that varies (Pixtral)."""
-        if config.vision_config.model_type not in ("clip_vision_model", "siglip_vision_model"):
+        """Refuse towers with a grid that varies (Pixtral), and a selection of features that drops a patch."""
+        tower = config.vision_config.model_type
+        if tower not in ("clip_vision_model", "siglip_vision_model"):
+            raise ModelError(f"LLaVA with a {tower} tower is not supported", "use a checkpoint with a CLIP or SigLIP tower")
+        if tower == "siglip_vision_model" and config.vision_feature_select_strategy != "full":
             raise ModelError(
-                f"LLaVA with a {config.vision_config.model_type} tower is not supported", "use a checkpoint with a CLIP or SigLIP tower"
+                f"vision_feature_select_strategy is {config.vision_feature_select_strategy!r}, but a SigLIP tower has no CLS token to drop",
+                'write "full" into config.json and processor_config.json if the checkpoint was trained so',
             )
 
     def tokens(self, config: Any, inputs: Mapping[str, Tensor], sizes: Sequence[Size] | None) -> list[Tokens]:
         """One raster per image; with the `full` feature selection of a CLIP tower the CLS token comes first."""
         side = _side(config)
         cls = config.vision_feature_select_strategy == "full" and config.vision_config.model_type == "clip_vision_model"
-        pixels = inputs["pixel_values"]
-        result = []
-        for image in range(len(pixels)):
-            box = None if sizes is None else centre_crop(sizes[image])
-            grid = raster(Plane("image", side, side, box))
-            result.append(join([raster(Plane("cls", 1, 1, None)), grid]) if cls else grid)
-        return result
+        grid = raster(Plane("image", side, side, None))
+        whole = join([raster(Plane("cls", 1, 1, None)), grid]) if cls else grid
+        return [whole] * len(inputs["pixel_values"])
+
+    def framed(self, config: Any, image_processor: Any, tokens: list[Tokens], sizes: Sequence[Size]) -> list[Tokens]:
+        """The whole patches of what the processor's padding, resizing and crop leave of the image."""
+        read = _side(config) * config.vision_config.patch_size
+        boxes = [frame(image_processor, size).part(read, read) for size in sizes]
+        return [
+            replace(mine, planes=tuple(plane if plane.name == "cls" else replace(plane, box=box) for plane in mine.planes))
+            for mine, box in zip(tokens, boxes, strict=True)
+        ]
+
+    def processor_settings(self, config: Any) -> dict[tuple[str, str], Any]:
+        """The processor counts patches by itself."""
+        return llava_settings(config)
 
     def canonical(self, config: Any) -> dict[str, tuple[int, int]]:
         """The grid never changes, so nothing is resampled."""
@@ -53,11 +68,3 @@ class Llava(ModelFamily):
 
 def _side(config: Any) -> int:
     return int(config.vision_config.image_size // config.vision_config.patch_size)
-
-
-def centre_crop(size: Size) -> Box:
-    """Return the square about the centre that is left after the shorter side was scaled and the longer one cropped."""
-    rows, cols = size
-    side = min(rows, cols)
-    x, y = (cols - side) / 2 / cols, (rows - side) / 2 / rows
-    return (x, y, 1 - x, 1 - y)

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from biaskit.families import families
-from biaskit.families.anyres import anyres_tokens, canvas
-from biaskit.families.base import ModelFamily, Size
+from biaskit.families.anyres import anyres_tokens, canvas, view
+from biaskit.families.base import PREPROCESSOR, ModelFamily, Size
+from biaskit.families.frame import llava_settings
 from biaskit.grid import Plane, Tokens
 
 if TYPE_CHECKING:
@@ -24,12 +25,16 @@ class LlavaNext(ModelFamily):
 
     def tokens(self, config: Any, inputs: Mapping[str, Tensor], sizes: Sequence[Size] | None) -> list[Tokens]:
         """Read the sizes from the processor's `image_sizes` (rows, cols in pixels)."""
-        side = config.vision_config.image_size // config.vision_config.patch_size
-        base = Plane("base", side, side)
+        tile, patch = config.vision_config.image_size, config.vision_config.patch_size
+        side, covered = view(tile, patch)
+        base = Plane("base", side, side, covered)
         sizes = [tuple(size) for size in inputs["image_sizes"].tolist()]
-        pinpoints, tile = config.image_grid_pinpoints, config.vision_config.image_size
-        found = {size: anyres_tokens(base, canvas(size, pinpoints, tile, side)) for size in set(sizes)}
+        found = {size: anyres_tokens(base, canvas(size, config.image_grid_pinpoints, tile, patch)) for size in set(sizes)}
         return [found[size] for size in sizes]
+
+    def processor_settings(self, config: Any) -> dict[tuple[str, str], Any]:
+        """The processor counts patches by itself."""
+        return llava_settings(config) | {(PREPROCESSOR, "image_grid_pinpoints"): config.image_grid_pinpoints}
 
     def canonical(self, config: Any) -> dict[str, tuple[int, int]]:
         """Base as it is; canvas two tiles high and wide (672 × 672 in the papers)."""

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from biaskit.families import families
-from biaskit.families.anyres import Canvas, anyres_tokens, canvas
-from biaskit.families.base import ModelFamily, Size
+from biaskit.families.anyres import Canvas, anyres_tokens, canvas, view
+from biaskit.families.base import PREPROCESSOR, PROCESSOR, ModelFamily, Size
+from biaskit.families.frame import padded_square
 from biaskit.grid import Plane, Tokens, join, raster
 
 if TYPE_CHECKING:
@@ -24,20 +25,33 @@ class LlavaOnevision(ModelFamily):
     image_processor = "LlavaOnevisionImageProcessor"
 
     def tokens(self, config: Any, inputs: Mapping[str, Tensor], sizes: Sequence[Size] | None) -> list[Tokens]:
-        """Read the sizes from `image_sizes`; in prompts with several images each has its base view and one newline token."""
+        """Read the sizes from `image_sizes`; of several images, each is padded to a square: one view, one newline."""
         vision = config.vision_config
-        side = vision.image_size // vision.patch_size
-        base = Plane("base", side, side)
+        side, covered = view(vision.image_size, vision.patch_size)
+        base = Plane("base", side, side, covered)
         counts = inputs["batch_num_images"].tolist() if "batch_num_images" in inputs else [1] * len(inputs["image_sizes"])
         alone = [count == 1 for count in counts for _ in range(count)]
         result = []
         for size, single in zip(inputs["image_sizes"].tolist(), alone, strict=True):
             if single:
-                picture = canvas(tuple(size), config.image_grid_pinpoints, vision.image_size, side)
+                picture = canvas(tuple(size), config.image_grid_pinpoints, vision.image_size, vision.patch_size)
                 result.append(anyres_tokens(base, _shrunk(picture, side, config.vision_aspect_ratio)))
             else:
-                result.append(join([raster(base), raster(Plane("newline", 1, 1, None))]))
+                left, top, right, bottom = padded_square(tuple(size))
+                box = (left, top, left + (right - left) * covered[2], top + (bottom - top) * covered[3])
+                result.append(join([raster(Plane("base", side, side, box)), raster(Plane("newline", 1, 1, None))]))
         return result
+
+    def processor_settings(self, config: Any) -> dict[tuple[str, str], Any]:
+        """The processor counts patches by itself."""
+        vision = config.vision_config
+        return {
+            (PROCESSOR, "num_image_tokens"): (vision.image_size // vision.patch_size) ** 2,
+            (PROCESSOR, "vision_feature_select_strategy"): config.vision_feature_select_strategy,
+            (PROCESSOR, "vision_aspect_ratio"): config.vision_aspect_ratio,
+            (PREPROCESSOR, "image_grid_pinpoints"): config.image_grid_pinpoints,
+            (PREPROCESSOR, "size"): {"height": vision.image_size, "width": vision.image_size},
+        }
 
     def canonical(self, config: Any) -> dict[str, tuple[int, int]]:
         """Base as it is; canvas two tiles high and wide."""
@@ -51,4 +65,4 @@ def _shrunk(picture: Canvas, side: int, aspect_ratio: str) -> Canvas:
     ratio = math.sqrt(picture.rows * picture.cols / (limit * side**2))
     if ratio <= 1.1:
         return picture
-    return Canvas(int(picture.rows // ratio), int(picture.cols // ratio), picture.box)
+    return picture.shrunk(int(picture.rows // ratio), int(picture.cols // ratio))

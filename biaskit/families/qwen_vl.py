@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from biaskit.families import families
-from biaskit.families.base import ModelFamily, Size
+from biaskit.families.base import PREPROCESSOR, ModelFamily, Size
 from biaskit.grid import Plane, Tokens, join, raster
 
 if TYPE_CHECKING:
@@ -25,6 +25,11 @@ class QwenVL(ModelFamily):
             join([raster(Plane("image", rows // merge, cols // merge)) for _ in range(frames)])
             for frames, rows, cols in inputs["image_grid_thw"].tolist()
         ]
+
+    def processor_settings(self, config: Any) -> dict[tuple[str, str], Any]:
+        """The processor cuts the image into the tower's patches."""
+        vision = config.vision_config
+        return {(PREPROCESSOR, "patch_size"): vision.patch_size, (PREPROCESSOR, "merge_size"): vision.spatial_merge_size}
 
     def canonical(self, config: Any) -> dict[str, tuple[int, int]]:
         """32 × 32, about the size of a COCO image's grid squared."""

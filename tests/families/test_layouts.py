@@ -107,10 +107,10 @@ def test_planes_cover_the_image(tiny):
         layout = family.prepare(processor, model.config, [[lit(size, (0.5, 0.5))]], ["?"]).layouts[0]
         boxes = [plane.box for plane in layout.planes if plane.box is not None]
         left, top, right, bottom = (min(b[0] for b in boxes), min(b[1] for b in boxes), max(b[2] for b in boxes), max(b[3] for b in boxes))
-        if family.title == "LLaVA-1.5":
-            side = min(size)
-            assert (right - left) * size[0] == pytest.approx(side) and (bottom - top) * size[1] == pytest.approx(side)
-            assert left + right == pytest.approx(1) and top + bottom == pytest.approx(1)
+        if family.title == "LLaVA-1.5":  # the longer side is scaled to a whole number of pixels
+            scaled = [336 if pixels == min(size) else 336 * pixels // min(size) for pixels in size]
+            assert right - left == pytest.approx(336 / scaled[0]) and bottom - top == pytest.approx(336 / scaled[1])
+            assert left * scaled[0] == pytest.approx((scaled[0] - 336) // 2) and top * scaled[1] == pytest.approx((scaled[1] - 336) // 2)
         else:
             assert left <= 1e-9 and top <= 1e-9 and right >= 1 - 1e-9 and bottom >= 1 - 1e-9
 

@@ -15,6 +15,7 @@ from biaskit.families import ModelFamily, families
 from biaskit.families.checkpoints.catalog import Place, needs_code, resolve
 from biaskit.families.checkpoints.device import find_device
 from biaskit.families.checkpoints.fingerprint import fingerprint
+from biaskit.families.checkpoints.probe import probe
 from biaskit.families.checkpoints.processor_settings import processor_settings
 from biaskit.families.checkpoints.processors import load_processor
 from biaskit.prior.layers import Layers, read_layers
@@ -108,8 +109,9 @@ def load_model(
     spread = target if device_map is None else f"all {device_map} GPUs"
     files = f"{shards} {'shard' if shards == 1 else 'shards'}"
     say(f"{family.title}: {size / 1e9:.2f} GB of weights in {files} → {where} on {spread}, {attention} attention")
-    model = _load(place, revision, where, attention, target, device_map)
     processor = load_processor(family, place.target, None if place.local else revision)
+    probe(family, processor, config, place.target)
+    model = _load(place, revision, where, attention, target, device_map)
     found = fingerprint(Path(place.target)) if place.local else config_file.parent.name
     return Loaded(model, processor, family, place.name, found)
 
@@ -134,7 +136,9 @@ def read_checkpoint(name: str, revision: str | None = None) -> tuple[Place, Mode
     _, _, family = _identify(place, revision)
     config = _config(place, revision)
     family.check(config)
-    return place, family, config, load_processor(family, place.target, None if place.local else revision)
+    processor = load_processor(family, place.target, None if place.local else revision)
+    probe(family, processor, config, place.target)
+    return place, family, config, processor
 
 
 def _config(place: Place, revision: str | None) -> Any:

@@ -8,6 +8,7 @@ video processor.
 from __future__ import annotations
 
 import inspect
+import re
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -50,6 +51,31 @@ def build_processor(family: ModelFamily, image_processor: Any, tokenizer: Any, s
     return images_only(stock)(**parts, **extra)
 
 
+def _image_processor(family: ModelFamily, target: str, where: dict[str, str]) -> Any:
+    """Load the image processor that the checkpoint names, on PIL.
+
+    Raises:
+        ModelError: it names one that this installation does not have.
+    """
+    import transformers
+
+    settings, _ = transformers.image_processing_base.ImageProcessingMixin.get_image_processor_dict(target, **where)
+    named = str(settings.get("image_processor_type") or settings.get("feature_extractor_type") or family.image_processor)
+    kind = named.removesuffix("Fast").removesuffix("Pil").replace("FeatureExtractor", "ImageProcessor")
+    kind = _RENAMED.get(kind, kind)
+    stock = getattr(transformers, kind + "Pil", None)
+    if stock is None:
+        raise ModelError(
+            f'preprocessor_config.json of {target}: image_processor_type is "{named}", which does not run without torchvision here',
+            f"the family's own is {family.image_processor}; install torchvision, or mend the key",
+        )
+    return stock.from_pretrained(target, **where)
+
+
+_RENAMED = {"Qwen2_5_VLImageProcessor": "Qwen2VLImageProcessor"}
+"""Image processors that the stock library has merged with another."""
+
+
 def load_processor(family: ModelFamily, target: str, revision: str | None = None) -> Any:
     """Load the processor of a checkpoint directory or hub repository.
 
@@ -64,15 +90,29 @@ def load_processor(family: ModelFamily, target: str, revision: str | None = None
             return transformers.AutoProcessor.from_pretrained(target, **where)
         stock = getattr(transformers, family.processor)
         settings, _ = stock.get_processor_dict(target, **where)
-        image_processor = getattr(transformers, family.image_processor + "Pil").from_pretrained(target, **where)
+        image_processor = _image_processor(family, target, where)
         tokenizer = transformers.AutoTokenizer.from_pretrained(target, **where)
-    except (OSError, ValueError, ImportError) as error:
-        missing = "" if Path(target).is_dir() else " (or the network)"
-        raise ModelError(
-            f"the processor of {target} does not load: {str(error).splitlines()[0]}",
-            f"check its preprocessor, tokenizer and chat-template files{missing}",
-        ) from error
+    except (OSError, ValueError, ImportError, AttributeError) as error:
+        raise _broken(target, error) from error
     if len(tokenizer) < 2:  # the stock loader makes an empty one where the files are missing
         raise ModelError(f"{target} has no tokenizer", "add its tokenizer.json and tokenizer_config.json")
     settings.setdefault("chat_template", getattr(tokenizer, "chat_template", None))
-    return build_processor(family, image_processor, tokenizer, settings)
+    try:
+        return build_processor(family, image_processor, tokenizer, settings)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise _broken(target, error) from error
+
+
+def _broken(target: str, error: Exception) -> ModelError:
+    """Explain why a stock processor does not load; tokenizers that do not name one of its special tokens say no more than an attribute."""
+    missing = re.search(r"has no attribute '?(\w+?_token)(_id)?\b", str(error))
+    if isinstance(error, AttributeError) and missing:
+        return ModelError(
+            f"tokenizer_config.json of {target} does not name {missing[1]}, which the processor needs",
+            f'add "{missing[1]}" to extra_special_tokens there (the current file of the original checkpoint has it)',
+        )
+    network = "" if Path(target).is_dir() else " (or the network)"
+    return ModelError(
+        f"the processor of {target} does not load: {str(error).splitlines()[0]}",
+        f"check its preprocessor, tokenizer and chat-template files{network}",
+    )

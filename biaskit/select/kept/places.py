@@ -71,8 +71,8 @@ def box_weights(layout: Layout, box: Box, image: int = 0) -> NDArray[np.float64]
             continue
         placed = True
         mine = layout.plane == index
-        across = _inside(plane.cols, plane.box[0], plane.box[2], left, right)
-        down = _inside(plane.rows, plane.box[1], plane.box[3], top, bottom)
+        rows, cols = plane.edges()
+        across, down = _inside(cols, left, right), _inside(rows, top, bottom)
         weights[mine] = down[layout.row[mine]] * across[layout.col[mine]]
     if not placed:
         raise BiaskitError(
@@ -81,9 +81,8 @@ def box_weights(layout: Layout, box: Box, image: int = 0) -> NDArray[np.float64]
     return weights
 
 
-def _inside(cells: int, low: float, high: float, start: float, stop: float) -> NDArray[np.float64]:
-    """[cells] share of each of equal cells on low … high that lies in start … stop."""
-    edges = low + (high - low) * np.arange(cells + 1) / cells
+def _inside(edges: NDArray[np.float64], start: float, stop: float) -> NDArray[np.float64]:
+    """[cells] share of each cell that lies in start … stop; `edges` [cells + 1] are the cells' borders."""
     share: NDArray[np.float64] = np.clip((np.minimum(edges[1:], stop) - np.maximum(edges[:-1], start)) / (edges[1:] - edges[:-1]), 0, 1)
     return share
 

@@ -1,0 +1,97 @@
+"""What a stock image processor does to a picture before a tower with a square input sees it: pad to a square, resize, crop the centre."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from biaskit.families.base import PREPROCESSOR, PROCESSOR, Size
+from biaskit.grid import Box
+
+
+def llava_settings(config: Any) -> dict[tuple[str, str], Any]:
+    """Return what LLaVA and LLaVA-NeXT need of their processor; see `ModelFamily.processor_settings`."""
+    vision = config.vision_config
+    clip = vision.model_type == "clip_vision_model"
+    square = {"height": vision.image_size, "width": vision.image_size}
+    return {
+        (PROCESSOR, "patch_size"): vision.patch_size,
+        (PROCESSOR, "vision_feature_select_strategy"): config.vision_feature_select_strategy,
+        (PROCESSOR, "num_additional_image_tokens"): int(clip),
+        (PREPROCESSOR, "crop_size" if clip else "size"): square,
+    }
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What the tower gets of an image.
+
+    Attributes:
+        size: (rows, cols) in pixels.
+        box: the part of the image they cover, as fractions of it; below 0 and above 1 where they are padding.
+    """
+
+    size: Size
+    box: Box
+
+    def part(self, rows: int, cols: int) -> Box:
+        """Return the part of the image that the first `rows` × `cols` pixels cover: a tower leaves out what fills no whole patch."""
+        left, top, right, bottom = self.box
+        return (left, top, left + (right - left) * cols / self.size[1], top + (bottom - top) * rows / self.size[0])
+
+
+def side(size: Any, name: str) -> int | None:
+    """Return one entry of an image processor's size, which is a dict or an object, or None where it is not set."""
+    value = size.get(name) if isinstance(size, dict) else getattr(size, name, None)
+    return None if value is None else int(value)
+
+
+def pads_to_square(image_processor: Any) -> bool:
+    """Tell whether pictures are padded to a square before they are resized, as the original code of LLaVA does."""
+    return bool(getattr(image_processor, "do_pad", False)) and type(image_processor).__name__.startswith("LlavaImageProcessor")
+
+
+def padded_square(size: Size) -> Box:
+    """Return the box of the square that an image of (rows, cols) pixels is padded to, the image in its middle.
+
+    Example:
+        >>> padded_square((100, 200))
+        (0.0, -0.5, 1.0, 1.5)
+    """
+    whole = max(size)
+    before = [(whole - pixels) // 2 for pixels in size]
+    return (-before[1] / size[1], -before[0] / size[0], (whole - before[1]) / size[1], (whole - before[0]) / size[0])
+
+
+def frame(image_processor: Any, size: Size) -> Frame:
+    """Follow an image of (rows, cols) pixels through a processor of the CLIP, SigLIP or LLaVA kind.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> square = {"height": 336, "width": 336}
+        >>> clip = SimpleNamespace(do_resize=True, size={"shortest_edge": 336}, do_center_crop=True, crop_size=square)
+        >>> frame(clip, (480, 640))
+        Frame(size=(336, 336), box=(0.125, 0.0, 0.875, 1.0))
+    """
+    now, low, high = list(size), [0.0, 0.0], [1.0, 1.0]  # rows, then cols
+    if pads_to_square(image_processor):
+        now = [max(size)] * 2
+        low[1], low[0], high[1], high[0] = padded_square(size)
+    if getattr(image_processor, "do_resize", False):
+        now = _resized(image_processor.size, now)
+    if getattr(image_processor, "do_center_crop", False):
+        crop = image_processor.crop_size
+        for axis, wanted in enumerate((side(crop, "height"), side(crop, "width"))):
+            assert wanted is not None
+            start = (now[axis] - wanted) // 2
+            step = (high[axis] - low[axis]) / now[axis]
+            low[axis], high[axis] = low[axis] + start * step, low[axis] + (start + wanted) * step
+            now[axis] = wanted
+    return Frame((now[0], now[1]), (low[1], low[0], high[1], high[0]))
+
+
+def _resized(wanted: Any, now: list[int]) -> list[int]:
+    short = side(wanted, "shortest_edge")
+    if short is None:
+        return [side(wanted, "height") or now[0], side(wanted, "width") or now[1]]
+    return [short if pixels == min(now) else int(short * pixels / min(now)) for pixels in now]
