@@ -69,3 +69,20 @@ def uninterrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
     if waiting:
         signal.raise_signal(signal.SIGINT)
+
+
+def existing(path: str | os.PathLike[str]) -> Path | None:
+    """Return the path if something is there, else None; for texts that may be a file's name, or anything else.
+
+    A text that no file can be called by (over 255 bytes between two slashes, a NUL, half a surrogate pair) names nothing, and neither
+    does what lies in a folder that may not be entered.
+
+    >>> existing("a prompt, " * 100) is None
+    True
+    """
+    try:
+        found = Path(path)
+        found.stat()
+    except (OSError, ValueError):
+        return None
+    return found
