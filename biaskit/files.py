@@ -7,7 +7,6 @@ of processes that were killed are removed when a file is next written beside the
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import secrets
@@ -22,13 +21,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO
 
 from biaskit.errors import FileError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import DTypeLike
 
 _OVERWRITE = "choose another name, or overwrite it with --force (in Python: force=True)"
 _ROOM = "choose a folder you may write to, on a disk with room"
@@ -56,7 +51,7 @@ def check_target(path: Path, force: bool = False) -> Path:
     except (FileNotFoundError, NotADirectoryError):
         return target
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a circle of links; ValueError: a NUL in the name
-        raise _unwritable(path, error) from None
+        raise unwritable(path, error) from None
     kind = next((words for test, words in _KINDS if test(mode)), "")
     if kind:
         hint = f"name a file in it: {path}/NAME{path.suffix or '.safetensors'}" if stat.S_ISDIR(mode) else "name a regular file"
@@ -115,7 +110,7 @@ def replacing(path: Path, force: bool = True, sync: bool = True) -> Iterator[IO[
         if sync:
             _sync_folder(target.parent)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
 
 
 def write_file(path: Path, data: bytes | str, force: bool = True, *, sync: bool = True) -> None:
@@ -161,54 +156,7 @@ def staged(folder: Path) -> Iterator[Path]:
                 file.replace(target)
         _sync_folder(folder)
     except OSError as error:
-        raise _unwritable(folder, error) from error
-
-
-def memory_map(path: Path, dtype: DTypeLike, shape: tuple[int, ...], *, fresh: bool) -> np.memmap[Any, np.dtype[Any]]:
-    """Open a `.npy` file as a writable memory map whose blocks are on the disk already.
-
-    A map of a sparse file kills the process (SIGBUS) when the disk fills up; here the space is claimed first.
-
-    Args:
-        path: of the file. dtype, shape: of the array. fresh: make the file, else open the one that is there.
-
-    Raises:
-        FileError: there is no room, or the file cannot be written.
-
-    Example:
-        >>> array = memory_map(Path(tempfile.mkdtemp()) / "features.npy", "float16", (3, 4), fresh=True)
-        >>> array[1] = 2
-        >>> array.sum()
-        8.0
-    """
-    import numpy as np
-
-    check_target(path, force=True)
-    try:
-        array = np.lib.format.open_memmap(path, "w+" if fresh else "r+", np.dtype(dtype), shape)
-        with path.open("rb+") as file:
-            _allocate(file.fileno(), path.stat().st_size, array.offset if fresh else None)
-    except OSError as error:
-        if fresh:
-            path.unlink(missing_ok=True)
-        raise _unwritable(path, error) from error
-    return array
-
-
-def _allocate(handle: int, size: int, zeros_from: int | None) -> None:
-    """Claim the blocks of a file of `size` bytes; where the system cannot, write zeros from an offset on (None: leave it)."""
-    try:
-        os.posix_fallocate(handle, 0, size)
-        return
-    except AttributeError:  # no such call on this system
-        pass
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
-            raise
-    block, start = bytes(1 << 20), size if zeros_from is None else zeros_from
-    os.lseek(handle, start, os.SEEK_SET)
-    while start < size:
-        start += os.write(handle, block[: size - start])
+        raise unwritable(folder, error) from error
 
 
 @contextmanager
@@ -280,7 +228,8 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def _unwritable(path: Path, error: Exception) -> FileError:
+def unwritable(path: Path, error: Exception) -> FileError:
+    """Return the error of a file that the system would not let us write."""
     return FileError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}", _ROOM)
 
 
@@ -298,3 +247,20 @@ def uninterrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
     if waiting:
         signal.raise_signal(signal.SIGINT)
+
+
+def existing(path: str | os.PathLike[str]) -> Path | None:
+    """Return the path if something is there, else None; for texts that may be a file's name, or anything else.
+
+    A text that no file can be called by (over 255 bytes between two slashes, a NUL, half a surrogate pair) names nothing, and neither
+    does what lies in a folder that may not be entered.
+
+    >>> existing("a prompt, " * 100) is None
+    True
+    """
+    try:
+        found = Path(path)
+        found.stat()
+    except (OSError, ValueError):
+        return None
+    return found

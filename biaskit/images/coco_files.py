@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import re
 import shutil
+import struct
 import zipfile
 import zlib
 from contextlib import suppress
@@ -12,8 +14,10 @@ from pathlib import Path
 from typing import IO, NamedTuple, cast
 
 from biaskit.errors import SourceError
-from biaskit.images.download import LOCAL_COPY, Downloader, RangeFile, replacing
+from biaskit.images.answer import LOCAL_COPY, MAX_FILE
+from biaskit.images.download import Downloader, replacing
 from biaskit.images.folder import SUFFIXES
+from biaskit.images.remote_file import RangeFile
 
 COCO_URL = "http://images.cocodataset.org"
 
@@ -55,7 +59,7 @@ def find_coco(root: str | os.PathLike[str], split: str = "val2017", cache: Path 
                 info = _member(archive, name, str(path))
                 # by checksum, so that two releases of the same name do not pass for each other
                 target = (cache or cache_directory()) / f"annotations-{info.CRC:08x}" / name
-                if not target.is_file():
+                if not target.is_file() or target.stat().st_size != info.file_size:
                     _unpack(archive, info, target, str(path))
             return CocoFiles(target, find_images(root, split))
     others = sorted(
@@ -131,10 +135,25 @@ def _zip_name(split: str) -> str:
     return f"annotations_trainval{split[-4:]}.zip"
 
 
+# What zipfile raises on bytes that are no zip, or a broken one.
+_NO_ZIP = (
+    OSError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    struct.error,
+    OverflowError,
+    MemoryError,
+)
+
+
 def _opened(file: Path | IO[bytes], where: str) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(file)
-    except (OSError, zipfile.BadZipFile) as error:
+    except _NO_ZIP as error:
         raise SourceError(f"cannot read annotation zip {where}: {error}", LOCAL_COPY) from error
 
 
@@ -147,8 +166,12 @@ def _member(archive: zipfile.ZipFile, name: str, where: str) -> zipfile.ZipInfo:
 
 def _unpack(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path, where: str) -> None:
     """Write a member to `target`, atomically; zipfile verifies its checksum at the end."""
+    if info.file_size > MAX_FILE:
+        raise SourceError(
+            f"annotation zip {where} holds {info.filename} of {info.file_size} bytes", f"no more than {MAX_FILE} are unpacked"
+        )
     try:
         with replacing(target) as file, archive.open(info) as member:
-            shutil.copyfileobj(member, file, 1 << 20)  # a remote zip is asked for as much at a time
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+            shutil.copyfileobj(member, file, 1 << 20)  # a remote zip is asked for as much at a time; it ends at the size it states
+    except _NO_ZIP as error:
         raise SourceError(f"annotation zip {where} is damaged: {error}", LOCAL_COPY) from error

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
 import os
 import re
+import struct
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
@@ -17,7 +19,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from biaskit.errors import ImageSkipped, SourceError
-from biaskit.images.download import THREADS, Downloader, NotServedError, replacing
+from biaskit.files import existing
+from biaskit.images.answer import MAX_BODY, NotServedError, TooLargeError
+from biaskit.images.decode import decode, measure
+from biaskit.images.download import THREADS, Downloader, replacing
+from biaskit.images.regular import MAX_ENCODED, read_regular
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,11 @@ class Store(ABC):
         """Get these images ready; nothing to do for local files. Raises SourceError if the whole store is gone."""
         del images
 
+    def discard(self, image: CocoImage) -> bool:
+        """Throw away a copy that turned out to be no picture; tell whether there was one, so that reading again may help."""
+        del image
+        return False
+
 
 class DirectoryStore(Store):
     """Files in a directory, under their `file_name` or its last part."""
@@ -60,7 +71,7 @@ class DirectoryStore(Store):
         """Return the file."""
         for place in self._places(image):
             try:
-                return place.read_bytes()
+                return read_regular(place)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:
@@ -71,7 +82,11 @@ class DirectoryStore(Store):
 
     def holds_any(self, images: Iterable[CocoImage]) -> bool:
         """Tell whether at least one of the files exists."""
-        return any(place.is_file() for image in images for place in self._places(image))
+        return any((place := existing(path)) and place.is_file() for image in images for path in self._places(image))
+
+
+# What zipfile raises on a broken member; RuntimeError: an encrypted one, ValueError: a header that contradicts the directory.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError, struct.error, OverflowError, MemoryError)
 
 
 class ZipStore(Store):
@@ -95,7 +110,7 @@ class ZipStore(Store):
         if self._opened is None or self._opened[0] != os.getpid():
             try:
                 archive = zipfile.ZipFile(self.path)
-            except (OSError, zipfile.BadZipFile) as error:
+            except (OSError, *_DAMAGED) as error:
                 hint = "download the file again, or give the directory of the unpacked images"
                 raise SourceError(f"cannot read image zip {str(self.path)!r}: {error}", hint) from error
             members: dict[str, zipfile.ZipInfo | None] = {}
@@ -120,9 +135,11 @@ class ZipStore(Store):
     def read(self, image: CocoImage) -> bytes:
         """Return the member, its checksum verified."""
         info = self._find(image)
+        if info.file_size > MAX_ENCODED:
+            raise ImageSkipped(f"image {image.file_name!r} would have {info.file_size} bytes: over the limit of {MAX_ENCODED}")
         try:
             return self._open()[0].read(info)
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:  # RuntimeError: encrypted
+        except _DAMAGED as error:
             raise ImageSkipped(f"image {image.file_name!r} is damaged in {self.path.name}: {error}") from error
         except OSError as error:
             hint = "is a drive or a network share no longer mounted?"
@@ -135,7 +152,10 @@ class ZipStore(Store):
 
 
 class UrlStore(Store):
-    """Files behind each record's `coco_url`, kept in a cache directory: what is there is not fetched again."""
+    """Files behind each record's `coco_url`, kept in a cache directory: what is there is not fetched again.
+
+    Only pictures enter the cache: what comes is decoded first, and compared with the size in the annotations where they give one.
+    """
 
     def __init__(self, cache: Path, downloader: Downloader) -> None:
         self.cache = cache
@@ -152,9 +172,17 @@ class UrlStore(Store):
     def read(self, image: CocoImage) -> bytes:
         """Return the file from the cache, or download it into the cache first."""
         with suppress(OSError):  # not cached, or cached but unreadable: the network decides
-            if image.coco_url and (data := self.place(image.coco_url).read_bytes()):
+            if image.coco_url and (data := read_regular(self.place(image.coco_url), MAX_BODY)) and not _foreign(data, image):
                 return data
         return self._download(image)
+
+    def discard(self, image: CocoImage) -> bool:
+        """Remove the image from the cache; tell whether it was there."""
+        try:
+            self.place(image.coco_url or "").unlink()
+        except OSError:
+            return False
+        return True
 
     def fetch(self, images: Iterable[CocoImage]) -> None:
         """Download what the cache lacks, several at a time."""
@@ -175,18 +203,41 @@ class UrlStore(Store):
         return any(urlsplit(image.coco_url or "").scheme in ("http", "https") for image in images)
 
     def _download(self, image: CocoImage) -> bytes:
-        if not image.coco_url:
+        url = image.coco_url
+        if not url:
             raise ImageSkipped(f"image {image.file_name!r} has no coco_url to download it from")
         try:
-            response = self.downloader.get(image.coco_url)
-        except NotServedError as error:
+            answer = self.downloader.get(url, limit=_most_bytes(image))
+        except (NotServedError, TooLargeError) as error:
             raise ImageSkipped(f"image {image.file_name!r}: {error.message}") from error
-        kind = response.headers.get("Content-Type", "")
-        if not response.data or kind.startswith("text/html"):  # must not settle in the cache: it may be a login page
-            raise ImageSkipped(f"image {image.file_name!r}: {image.coco_url} answers with {kind if response.data else 'nothing'}, no image")
-        with replacing(self.place(image.coco_url)) as file:
-            file.write(response.data)
-        return response.data
+        kind = answer.headers.get("Content-Type", "")
+        if not answer.data or kind.startswith("text/html"):  # a login page, most often
+            raise ImageSkipped(f"image {image.file_name!r}: {url} answers with {kind if answer.data else 'nothing'}, no image")
+        decode(answer.data, image.file_name)
+        if reason := _foreign(answer.data, image):
+            raise ImageSkipped(f"image {image.file_name!r}: {url} answers with {reason}")
+        with replacing(self.place(url)) as file:
+            file.write(answer.data)
+        return answer.data
+
+
+def _most_bytes(image: CocoImage) -> int:
+    """Return how long the file of an image may be: 16 bits in four channels and a megabyte of metadata, whatever its format."""
+    if not (image.width and image.height):
+        return MAX_BODY
+    return min(MAX_BODY, 8 * image.width * image.height + (1 << 20))
+
+
+def _foreign(data: bytes, image: CocoImage) -> str:
+    """Say what speaks against these bytes being the picture that the annotations describe, judged from its header; else nothing."""
+    try:
+        found = measure(data, image.file_name)
+    except ImageSkipped as error:
+        return error.message
+    expected = (image.width or found.size[0], image.height or found.size[1])
+    if expected in (found.size, found.stored):
+        return ""
+    return f"a picture of {found.size[0]}x{found.size[1]} pixels, where the annotations say {expected[0]}x{expected[1]}"
 
 
 def _plain(name: str) -> str:

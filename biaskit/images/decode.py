@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from biaskit.errors import ImageSkipped
+from biaskit.images.rgb import to_rgb as _to_rgb
 
 MIN_SIDE = 16
 """Pixels. Below this there is nothing to see, and some image processors divide by zero."""
 
 MAX_PIXELS = 64_000_000
 """Pixels by the file's own header: more is taken for a decompression bomb."""
+
+MAX_MEMORY = 900_000_000
+"""Bytes that decoding may take, by the header: pixels times bytes a pixel of the decoder, of the picture as stored, and in RGB."""
+
+MAX_SCANNED = 700_000_000
+"""Pixels times scans of a progressive JPEG: every scan goes over the whole picture again."""
+
+_STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}  # bytes a pixel; every other mode has 4
+_DECODER = {"JPEG": 6, "MPO": 6, "TIFF": 4, "WEBP": 10, "AVIF": 8, "JPEG2000": 12}  # bytes a pixel that it takes on the way
+_SLOW = {"JPEG2000": 24_000_000}  # pixels of about 10 s on one core of 2025
+_SLOW_PYTHON = 6_000_000  # likewise, for the formats that PIL decodes in Python (DDS, QOI, plain PPM, BMP with runs, …)
 
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -31,8 +43,11 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# EPS runs Ghostscript and WMF the Windows renderer: pictures from the internet must not reach either.
-_REFUSED = frozenset({"EPS", "WMF"})
+_SAME_SIDES = frozenset({Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM})
+
+# EPS runs Ghostscript and WMF the Windows renderer: pictures from the internet must not reach either. ICNS decodes what it holds to
+# find out how large it is.
+_REFUSED = frozenset({"EPS", "WMF", "ICNS"})
 
 _Factory = Callable[[io.BytesIO, str], Image.Image]
 _Accept = Callable[[bytes], "bool | str"]
@@ -53,20 +68,63 @@ def decode(data: bytes, name: str) -> Image.Image:
     Raises:
         ImageSkipped: the bytes are no usable picture; the message says precisely why. Nothing else is raised, whatever the bytes.
     """
+    with _reasons(data, name):
+        rgb, turn = _pixels(data, name)
+        if turn is not None:
+            rgb = rgb.transpose(turn)
+    rgb.info = {}  # lest someone downstream turns the picture a second time
+    return rgb
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the header of an image file says.
+
+    Attributes:
+        size: (cols, rows) of the picture as `decode` returns it, upright. stored: (cols, rows) as it lies in the file.
+        turn: how it is brought upright; None where nothing has to be done.
+    """
+
+    size: tuple[int, int]
+    stored: tuple[int, int]
+    turn: Image.Transpose | None
+
+
+def measure(data: bytes, name: str) -> Measured:
+    """Return the size of a picture before and after it is turned upright; its pixels are not decoded unless its format demands it.
+
+    Raises:
+        ImageSkipped: as `decode`.
+    """
+    with _reasons(data, name), _identify(data, name) as image:
+        _check_cost(image, data, name)
+        turn, size, kind = _turn_of(image), image.size, image.format
+    swapped = size[::-1] if turn is not None and turn not in _SAME_SIDES else size
+    return Measured(size, swapped, turn) if kind == "TIFF" else Measured(swapped, size, turn)  # PIL turns TIFF, and its size, itself
+
+
+@contextmanager
+def _reasons(data: bytes, name: str) -> Iterator[None]:
+    """Turn whatever PIL raises into an ImageSkipped that says precisely why."""
     if not data:
         raise ImageSkipped(f"image {name!r} is empty (0 bytes)")
     try:
-        with _identify(data, name) as image:
-            _check_size(image.size, name)
-            image.load()
-            _check_size(image.size, name)  # an icon or a TIFF may only know its true size now
-            return _upright(_to_rgb(image), image)
+        yield
     except ImageSkipped:
         raise
     except Image.DecompressionBombError as error:
         raise ImageSkipped(f"image {name!r} is over the pixel limit of PIL: {_reason(error)}") from error
     except Exception as error:  # PIL plugins raise nearly anything on broken files: SyntaxError, struct.error, KeyError, MemoryError, …
         raise ImageSkipped(f"image {name!r} is truncated or corrupt: {_reason(error)}") from error
+
+
+def _pixels(data: bytes, name: str) -> tuple[Image.Image, Image.Transpose | None]:
+    """Return the picture as it is stored, in RGB, and how to turn it. What was decoded on the way is let go."""
+    with _identify(data, name) as image:
+        _check_cost(image, data, name)
+        image.load()
+        _check_cost(image, data, name)  # an icon or a TIFF may only know its true size now
+        return _to_rgb(image), _turn_of(image)
 
 
 @cache
@@ -81,6 +139,8 @@ def _formats() -> tuple[tuple[str, _Factory, _Accept | None], ...]:
 def _identify(data: bytes, name: str) -> Image.Image:
     """Read the header. `Image.open` would do, but it consults the process-wide pixel limit and warnings filter for every format."""
     reason = ""
+    if data.startswith(b"\0\0\1\0"):
+        _check_icon(data, name)
     for kind, factory, accept in _formats():
         try:
             claim = accept is None or accept(data[:16])
@@ -98,67 +158,50 @@ def _identify(data: bytes, name: str) -> Image.Image:
     raise ImageSkipped(f"{name!r} is not an image (no format that PIL reads begins with {data[:8]!r})")
 
 
-def _check_size(size: tuple[int, int], name: str) -> None:
-    width, height = size
+def _check_cost(image: Image.Image, data: bytes, name: str) -> None:
+    """Refuse what would take too much memory or time, judged by the header."""
+    width, height = image.size
     if min(width, height) < MIN_SIDE:
         raise ImageSkipped(f"image {name!r} is {width}x{height} pixels: a side is under {MIN_SIDE}")
-    if width * height > MAX_PIXELS:
+    pixels = width * height
+    if pixels > MAX_PIXELS:
         raise ImageSkipped(f"image {name!r} claims {width}x{height} pixels: over the limit of {MAX_PIXELS / 1e6:.0f} megapixels")
+    each = _STORED.get(image.mode, 4) + 4 + _DECODER.get(image.format or "", 0)
+    if pixels * each > MAX_MEMORY:
+        most = f"{MAX_MEMORY / each / 1e6:.0f} megapixels of {image.format} in mode {image.mode}"
+        raise ImageSkipped(f"image {name!r} claims {width}x{height} pixels: over the limit of {most}")
+    python = any(tile[0] in Image.DECODERS for tile in getattr(image, "tile", ()))
+    slow = _SLOW_PYTHON if python else _SLOW.get(image.format or "", MAX_PIXELS)
+    if pixels > slow:
+        raise ImageSkipped(
+            f"image {name!r} claims {width}x{height} pixels: over the limit of {slow / 1e6:.0f} megapixels of {image.format}"
+        )
+    if image.format in ("JPEG", "MPO"):
+        scans = data.count(b"\xff\xda")
+        if scans > 2 and scans * pixels > MAX_SCANNED:
+            raise ImageSkipped(
+                f"image {name!r} has {scans} scans of {width}x{height} pixels: over the limit of {MAX_SCANNED / 1e6:.0f} megapixels"
+            )
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Return a new RGB image; `image` is loaded."""
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _scaled(image)
-    if image.mode in ("RGB", "L") and "transparency" in image.info:
-        return _keyed(image)
-    if image.has_transparency_data:
-        if image.mode == "La":  # PIL has no direct way from premultiplied grey to RGBA
-            image = image.convert("LA")
-        white = Image.new("RGBA", image.size, "white")
-        white.alpha_composite(image.convert("RGBA"))
-        return white.convert("RGB")
-    return image.copy() if image.mode == "RGB" else image.convert("RGB")
+def _check_icon(data: bytes, name: str) -> None:
+    """Refuse an ICO file whose icons are larger than any picture may be: PIL decodes one of them to read the header."""
+    count = int.from_bytes(data[4:6], "little")
+    for entry in range(6, min(6 + 16 * count, len(data)), 16):
+        start = int.from_bytes(data[entry + 12 : entry + 16], "little")
+        if data[start : start + 4] == b"\x89PNG":
+            sides = [int.from_bytes(data[start + place : start + place + 4], "big") for place in (16, 20)]
+        else:
+            sides = [abs(int.from_bytes(data[start + place : start + place + 4], "little", signed=True)) for place in (4, 8)]
+        if sides[0] * sides[1] > MAX_PIXELS // 4:
+            raise ImageSkipped(f"image {name!r} claims an icon of {sides[0]}x{sides[1]} pixels: over the limit")
 
 
-def _keyed(image: Image.Image) -> Image.Image:
-    """Lay an image with one transparent colour (PNG's tRNS) on white. PIL leaves the colour of a 16-bit file in 16 bits."""
-    key = np.atleast_1d(np.asarray(image.info["transparency"], dtype=np.int64))
-    if key.max(initial=0) > 255:
-        key = key >> 8
-    pixels = np.asarray(image)
-    clear = (pixels.reshape(*pixels.shape[:2], -1) == key).all(axis=-1)
-    rgb = np.array(image.convert("RGB"))
-    rgb[clear] = 255
-    return Image.fromarray(rgb)
-
-
-def _scaled(image: Image.Image) -> Image.Image:
-    """Bring 16-bit, 32-bit and float grey down to 8 bits.
-
-    16-bit values and floats in [0, 1] keep their absolute scale; anything else has no known one and is stretched from its own least to its
-    greatest value. NaN becomes black.
-    """
-    values = np.asarray(image, dtype=np.float64)
-    finite = values[np.isfinite(values)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    if image.mode != "F" and low >= 0 and high <= 65535:
-        low, high = 0.0, 65535.0
-    elif image.mode == "F" and low >= 0 and high <= 1:
-        low, high = 0.0, 1.0
-    unit = np.nan_to_num((values - low) / (high - low or 1.0), nan=0.0, posinf=1.0, neginf=0.0)
-    return Image.fromarray((unit.clip(0, 1) * 255).round().astype(np.uint8)).convert("RGB")
-
-
-def _upright(rgb: Image.Image, image: Image.Image) -> Image.Image:
-    """Apply the EXIF orientation of `image` to `rgb` and drop all metadata, lest someone downstream turns the picture a second time."""
-    turn = None
+def _turn_of(image: Image.Image) -> Image.Transpose | None:
+    """Return how the EXIF orientation of an image says to turn it."""
     with suppress(Exception):  # broken metadata is no reason to lose a sound picture
-        turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
-    if turn is not None:
-        rgb = rgb.transpose(turn)
-    rgb.info = {}
-    return rgb
+        return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    return None
 
 
 def _reason(error: Exception) -> str:

@@ -1,34 +1,32 @@
-"""Downloads that bear a bad line: retried with back-off, whole or not at all, and parts of a remote file by HTTP Range."""
+"""Downloads that bear a bad line: retried with back-off, whole or not at all, bounded in time and size."""
 
 from __future__ import annotations
 
-import io
 import os
 import re
-from collections.abc import Iterator, Mapping
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from typing import IO, TYPE_CHECKING, Any, TypeVar
+from urllib.parse import unquote, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from biaskit import files
 from biaskit.errors import FileError, SourceError
+from biaskit.images.answer import FILE_SECONDS, LOCAL_COPY, MAX_BODY, MAX_FILE, Answer, NotServedError, blocks, retry_after
+from biaskit.images.deadline import Deadline, watched_pools
 
 if TYPE_CHECKING:
     import urllib3
 
-LOCAL_COPY = (
-    "check the network, or use a local copy: --coco-root DIR or $BIASKIT_COCO, where DIR holds annotations/instances_val2017.json"
-    " and val2017/ or val2017.zip"
-)
 THREADS = 8
-_LONGEST_WAIT = 60.0  # seconds: a server may ask for an hour by Retry-After, nobody waits that long
 _RETRIED = (408, 429, 500, 502, 503, 504)
-
-
-class NotServedError(SourceError):
-    """The server is well but does not hand out this one file (403, 404, 410)."""
+_REDIRECTS = (301, 302, 303, 307, 308)
+_MOST_REDIRECTS = 5
+_T = TypeVar("_T")
 
 
 class Downloader:
@@ -41,27 +39,38 @@ class Downloader:
         retries: how often to try again.
         backoff: seconds; the waits are 0, 2, 4, 8, … times this.
         timeout: seconds to connect, and between two packets.
+        deadline: seconds for one object: all attempts, redirects and waits together.
     """
 
-    def __init__(self, retries: int = 5, backoff: float = 0.5, timeout: float = 30.0) -> None:
+    def __init__(self, retries: int = 5, backoff: float = 0.5, timeout: float = 30.0, deadline: float = 300.0) -> None:
         self.retries = retries
         self.backoff = backoff
         self.timeout = timeout
+        self.deadline = deadline
         self._pools: tuple[int, dict[str | None, urllib3.PoolManager]] = (0, {})
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the open connections behind."""
         return {**self.__dict__, "_pools": (0, {})}
 
-    def get(self, url: str, headers: Mapping[str, str] | None = None) -> urllib3.BaseHTTPResponse:
+    def get(self, url: str, headers: Mapping[str, str] | None = None, limit: int = MAX_BODY) -> Answer:
         """Return the answer to a GET request, its body read in full and as long as Content-Length says.
+
+        Args:
+            url: the address. headers: to send. limit: bytes that the body may have, packed or unpacked.
 
         Raises:
             NotServedError: status 403, 404 or 410.
-            SourceError: not an http(s) URL, no connection, or another status that is no success, after all retries.
+            TooLargeError: the body has, or says it has, more than `limit` bytes.
+            SourceError: not an http(s) URL, no connection, not done by the deadline, or another status that is no success, after all
+                retries.
         """
-        with _network_errors(url):
-            return _checked(self._request(url, headers, whole=True), url)
+
+        def receive(response: urllib3.BaseHTTPResponse) -> Answer:
+            data = b"".join(blocks(response, url, limit))
+            return Answer(response.status, response.headers, data)
+
+        return self._ask(url, headers, receive, Deadline(self.deadline))
 
     def length_if_ranged(self, url: str) -> int | None:
         """Return the size of a remote file in bytes if the server hands out parts of it, else None. The body is not read.
@@ -69,46 +78,80 @@ class Downloader:
         Raises:
             NotServedError, SourceError: as `get`.
         """
-        with _network_errors(url):
-            response = _checked(self._request(url, {"Range": "bytes=0-0"}, whole=False), url)
-            total = re.fullmatch(r"bytes 0-0/(\d+)", response.headers.get("Content-Range", ""))
-            response.close()  # not drained: a server that ignores Range is sending the whole file
+
+        def receive(response: urllib3.BaseHTTPResponse) -> int | None:
+            total = re.fullmatch(r"bytes 0-0/(\d{1,18})", response.headers.get("Content-Range", ""))
             return int(total[1]) if response.status == 206 and total else None
 
-    def save(self, url: str, target: Path) -> None:
-        """Download a large file to `target`, atomically.
+        return self._ask(url, {"Range": "bytes=0-0"}, receive, Deadline(self.deadline))
+
+    def save(self, url: str, target: Path, limit: int = MAX_FILE, seconds: float = FILE_SECONDS) -> None:
+        """Download a large file to `target`, atomically, in at most so many seconds.
 
         Raises:
-            NotServedError, SourceError: as `get`; SourceError also if `target` cannot be written.
+            NotServedError, TooLargeError, SourceError: as `get`; SourceError also if `target` cannot be written.
         """
-        with _network_errors(url), replacing(target) as file:
-            for attempt in range(self.retries + 1):
-                response = _checked(self._request(url, None, whole=False), url)
-                try:
-                    for block in response.stream(1 << 20):
-                        file.write(block)
-                    return
-                except _errors().HTTPError:  # urllib3 itself retries only bodies that it reads in one go
-                    if attempt == self.retries:
-                        raise
+        with replacing(target) as file:
+
+            def receive(response: urllib3.BaseHTTPResponse) -> None:
+                with _disk_errors(target):
                     file.seek(0)
                     file.truncate()
-                finally:
-                    response.close()
+                for block in blocks(response, url, limit):
+                    with _disk_errors(target):
+                        file.write(block)
 
-    def _request(self, url: str, headers: Mapping[str, str] | None, *, whole: bool) -> urllib3.BaseHTTPResponse:
-        import urllib3
+            self._ask(url, None, receive, Deadline(seconds))
 
+    def _ask(
+        self, url: str, headers: Mapping[str, str] | None, receive: Callable[[urllib3.BaseHTTPResponse], _T], deadline: Deadline
+    ) -> _T:
+        """Hand the first answer that is a success to `receive`, again where that fails on the way."""
+        _address(url)
+        for attempt in range(self.retries + 1):
+            last = attempt == self.retries
+            asked = None
+            try:
+                with deadline.guard(), self._answer(url, headers, deadline) as response:
+                    if response.status not in _RETRIED or last:
+                        received = receive(_checked(response, url))
+                        if deadline.passed:  # a body without a length looks whole when its connection is cut
+                            raise TimeoutError
+                        return received
+                    asked = retry_after(response.headers.get("Retry-After", ""))
+            except _failures() as error:
+                if deadline.passed or deadline.left == 0:
+                    raise late(url, deadline) from error
+                refused = isinstance(error, _never_connected()) and attempt >= 3
+                if last or refused or isinstance(error, ValueError):
+                    raise SourceError(f"cannot download {url}: {str(error) or type(error).__name__}", LOCAL_COPY) from error
+            wait = asked if asked is not None else self.backoff * 2**attempt if attempt else 0.0
+            if wait >= deadline.left:
+                raise late(url, deadline)
+            if wait:
+                time.sleep(wait)
+        raise AssertionError("the last attempt returns or raises")
+
+    @contextmanager
+    def _answer(self, url: str, headers: Mapping[str, str] | None, deadline: Deadline) -> Iterator[urllib3.BaseHTTPResponse]:
+        """Open the answer at an address, or at the one it leads to; every step must be http or https."""
         from biaskit import __version__
 
-        class Patience(urllib3.Retry):
-            def get_retry_after(self, response: urllib3.BaseHTTPResponse) -> float | None:
-                wait = super().get_retry_after(response)
-                return None if wait is None else min(wait, _LONGEST_WAIT)
-
         sent = {"User-Agent": f"biaskit/{__version__}", "Accept-Encoding": "identity", **(headers or {})}
-        patience = Patience(self.retries, connect=min(self.retries, 3), backoff_factor=self.backoff, status_forcelist=_RETRIED)
-        return self._pool(url).request("GET", url, headers=sent, retries=patience, timeout=self.timeout, preload_content=whole)
+        place = url
+        for _ in range(_MOST_REDIRECTS + 1):
+            patience = max(0.001, min(self.timeout, deadline.left))
+            response = self._pool(place).request(
+                "GET", place, headers=sent, retries=False, redirect=False, timeout=patience, preload_content=False, decode_content=False
+            )
+            try:
+                if response.status not in _REDIRECTS or not response.headers.get("Location"):
+                    yield response
+                    return
+                place = urljoin(place, response.headers["Location"])
+            finally:
+                response.close()  # not drained: it may be a whole file, or never end
+        raise SourceError(f"cannot download {url}: it leads from one address to the next, over {_MOST_REDIRECTS} times", LOCAL_COPY)
 
     def _pool(self, url: str) -> urllib3.PoolManager:
         import urllib3
@@ -121,66 +164,14 @@ class Downloader:
         if proxy not in pools:
             size: dict[str, Any] = {"num_pools": THREADS, "maxsize": THREADS}
             if proxy is None:
-                pools[proxy] = urllib3.PoolManager(**size)
+                made = urllib3.PoolManager(**size)
             else:
                 user = urlsplit(proxy)
                 login = f"{unquote(user.username)}:{unquote(user.password or '')}" if user.username else None
-                pools[proxy] = urllib3.ProxyManager(proxy, proxy_headers=urllib3.make_headers(proxy_basic_auth=login), **size)
+                made = urllib3.ProxyManager(proxy, proxy_headers=urllib3.make_headers(proxy_basic_auth=login), **size)
+            made.pool_classes_by_scheme = dict(watched_pools())
+            pools[proxy] = made
         return pools[proxy]
-
-
-class RangeFile(io.RawIOBase):
-    """A remote file, readable and seekable by HTTP Range: enough for `zipfile`.
-
-    Args:
-        url: its address.
-        size: its length in bytes, from `Downloader.length_if_ranged`.
-        downloader: makes the requests.
-    """
-
-    def __init__(self, url: str, size: int, downloader: Downloader) -> None:
-        super().__init__()
-        self._url = url
-        self._size = size
-        self._downloader = downloader
-        self._position = 0
-
-    def readable(self) -> bool:
-        """Tell that reading works."""
-        return True
-
-    def seekable(self) -> bool:
-        """Tell that seeking works."""
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to a byte and return its number."""
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        if start + offset < 0:
-            raise OSError(f"cannot seek to byte {start + offset}")
-        self._position = start + offset
-        return self._position
-
-    def tell(self) -> int:
-        """Return the number of the next byte."""
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill the buffer by one request, as far as the file goes, and return how many bytes came.
-
-        Raises:
-            SourceError: the server gave something else than this part.
-        """
-        start, stop = self._position, min(self._position + len(buffer), self._size)
-        if start >= stop:
-            return 0
-        response = self._downloader.get(self._url, {"Range": f"bytes={start}-{stop - 1}"})
-        granted = response.headers.get("Content-Range", "")
-        if response.status != 206 or not granted.startswith(f"bytes {start}-") or len(response.data) != stop - start:
-            raise SourceError(f"{self._url}: asked for bytes {start} to {stop - 1}, got {granted or 'none'}", LOCAL_COPY)
-        buffer[: stop - start] = response.data
-        self._position = stop
-        return stop - start
 
 
 @contextmanager
@@ -198,37 +189,48 @@ def replacing(target: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def _network_errors(url: str) -> Iterator[None]:
-    """Turn what urllib3 raises into a SourceError that names the address and a way out."""
+def _disk_errors(target: Path) -> Iterator[None]:
     try:
         yield
-    except _errors().HTTPError as error:
-        cause = getattr(error, "reason", None) or error
-        raise SourceError(f"cannot download {url}: {cause}", LOCAL_COPY) from error
+    except OSError as error:
+        hint = "free some space or choose another cache with $BIASKIT_CACHE"
+        raise SourceError(f"cannot write {str(target)!r}: {error.strerror or error}", hint) from error
+
+
+def late(url: str, deadline: Deadline) -> SourceError:
+    """Return the error of an answer that did not come in time."""
+    return SourceError(f"cannot download {url}: not done within {deadline.seconds:g} s", LOCAL_COPY)
 
 
 def _address(url: str) -> tuple[str, str]:
     """Return scheme and host."""
     try:
         parts = urlsplit(url)
+        host = parts.hostname
+        _ = parts.port
     except ValueError:
-        parts = urlsplit("")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+        parts, host = urlsplit(""), None
+    if parts.scheme not in ("http", "https") or not host:
         raise SourceError(f"cannot download {url!r}: not an http or https address", "use a local copy or correct the address")
-    return parts.scheme, parts.hostname
+    return parts.scheme, host
 
 
 def _checked(response: urllib3.BaseHTTPResponse, url: str) -> urllib3.BaseHTTPResponse:
     if response.status in (200, 206):
         return response
-    response.close()
     if response.status in (403, 404, 410):
         raise NotServedError(f"{url} is not served (HTTP {response.status})", LOCAL_COPY)
     raise SourceError(f"cannot download {url}: HTTP {response.status} {response.reason or ''}".rstrip(), LOCAL_COPY)
 
 
-def _errors() -> Any:
-    """Return urllib3's exceptions; a function, because urllib3 is imported only where something is downloaded."""
+def _failures() -> tuple[type[Exception], ...]:
+    """Return what a request may end in; a function, because urllib3 is imported only where something is downloaded."""
     import urllib3.exceptions
 
-    return urllib3.exceptions
+    return urllib3.exceptions.HTTPError, HTTPException, OSError, ValueError, zlib.error
+
+
+def _never_connected() -> tuple[type[Exception], ...]:
+    import urllib3.exceptions
+
+    return urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from biaskit.errors import ImageSkipped, SourceError
 from biaskit.images.base import ImageSource
+from biaskit.images.regular import read_regular
 
 _KINDS = ("avif", "bmp", "dib", "gif", "jfif", "jp2", "jpe", "jpeg", "jpg", "pbm", "pgm", "png", "pnm", "ppm", "tga", "tif", "tiff", "webp")
 SUFFIXES = frozenset(f".{kind}" for kind in _KINDS)
@@ -50,7 +51,7 @@ class FolderSource(ImageSource):
             SourceError: the whole directory is gone.
         """
         try:
-            return (self.directory / self.files[index]).read_bytes()
+            return read_regular(self.directory / self.files[index])
         except OSError as error:
             if not self.directory.is_dir():
                 hint = "is a drive or a network share no longer mounted?"

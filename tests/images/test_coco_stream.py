@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from biaskit.errors import ImageSkipped, SourceError
 from biaskit.images.coco import CocoSource, open_coco
@@ -296,3 +297,67 @@ def test_open_coco_from_nothing(server: Server, tmp_path: Path) -> None:
     source = open_coco(cache=tmp_path / "cache", base_url=server.url, downloader=FAST)
     source.fetch(range(3))
     assert [source[index].size for index in range(3)] == [(40, 30), (41, 30), (42, 30)]
+
+
+HTML = b"<!DOCTYPE html><html><body>Please log in</body></html>"
+
+
+@pytest.mark.parametrize("kind", ["html", "cut short", "another picture", "a thumbnail", "random bytes"])
+def test_nothing_but_the_picture_enters_the_cache(server: Server, source: CocoSource, tmp_path: Path, kind: str) -> None:
+    """The server says image/jpeg whatever it sends, and is well again afterwards."""
+    right = server.files[path_of(3)]
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(right)).resize((20, 18)).save(buffer, "JPEG")
+    wrong = {"html": HTML, "cut short": right[:-30], "another picture": server.files[path_of(4)], "a thumbnail": buffer.getvalue(),
+             "random bytes": b"\xff\xd8\xff" + bytes(500)}[kind]  # fmt: skip
+    server.files[path_of(3)] = wrong
+    with pytest.raises(ImageSkipped, match=r"'000000000003\.jpg'"):
+        source.load(3)
+    source.fetch([3])
+    assert cached(tmp_path) == []
+    server.files[path_of(3)] = right
+    assert source[3].size == (43, 30)
+    assert cached(tmp_path) == ["000000000003.jpg"]
+
+
+@pytest.mark.parametrize("bad", [HTML, b"", b"\xff\xd8\xff", "cut short", "another picture", "directory"])
+def test_a_bad_entry_is_thrown_away_and_fetched_again(server: Server, source: CocoSource, tmp_path: Path, bad: bytes | str) -> None:
+    """Whatever left it there: an older version, a full disk, somebody's proxy."""
+    source.open(3)
+    (place,) = (place for place in (tmp_path / "cache").rglob("*.jpg"))
+    if bad == "directory":
+        place.unlink()
+        place.mkdir()
+        with pytest.raises(SourceError, match="is a folder"):
+            source.load(3)
+        return
+    known = {"cut short": server.files[path_of(3)][:-30], "another picture": server.files[path_of(4)]}
+    place.write_bytes(known[bad] if isinstance(bad, str) else bad)
+    assert source[3].size == (43, 30)
+    assert place.read_bytes() == server.files[path_of(3)]
+
+
+def test_a_picture_turned_by_exif_is_the_one_described(server: Server, source: CocoSource, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(server.files[path_of(3)])).save(buffer, "JPEG", exif=exif)
+    server.files[path_of(3)] = buffer.getvalue()
+    assert source[3].size == (30, 43)
+    assert cached(tmp_path) == ["000000000003.jpg"]
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize("foreign", ["{}", '{"images": []}', '{"images": [', "<html>"])
+def test_a_foreign_annotation_zip_does_not_stay(server: Server, tmp_path: Path, foreign: str, ranges: bool) -> None:
+    server.ranges = ranges
+    with zipfile.ZipFile(tmp_path / "foreign.zip", "w") as archive:
+        archive.writestr("annotations/instances_val2017.json", foreign)
+    server.files["/annotations/annotations_trainval2017.zip"] = (tmp_path / "foreign.zip").read_bytes()
+    with pytest.raises(SourceError, match=r"instances_val2017\.json"):
+        open_coco(cache=tmp_path / "cache", base_url=server.url, downloader=FAST)
+    assert cached(tmp_path) == []
+    official_zip(server, tmp_path)
+    assert len(open_coco(cache=tmp_path / "cache", base_url=server.url, downloader=FAST)) == 10
+    (tmp_path / "cache" / "annotations" / "instances_val2017.json").write_text(foreign)  # poisoned by an older version
+    assert len(open_coco(cache=tmp_path / "cache", base_url=server.url, downloader=FAST)) == 10

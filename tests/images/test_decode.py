@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from biaskit.errors import ImageSkipped
-from biaskit.images.decode import MAX_PIXELS, MIN_SIDE, decode
+from biaskit.images import decode as decoding
+from biaskit.images.decode import MAX_PIXELS, MIN_SIDE, decode, measure
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -235,6 +236,86 @@ def test_reason_is_the_same_every_time() -> None:
         reasons.add(caught.value.message)
     assert len(reasons) == 1
     assert "0x" not in reasons.pop()
+
+
+def with_scans(count: int, side: int) -> bytes:
+    """A progressive JPEG whose last scan is repeated: each costs a pass over the whole picture, and a few hundred bytes."""
+    data = encode(Image.new("RGB", (side, side), (9, 99, 199)), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    return data[:-2] + data[last:-2] * (count - data.count(b"\xff\xda")) + data[-2:]
+
+
+def test_scans_are_counted_before_they_are_decoded() -> None:
+    assert decode(with_scans(400, 500), "x").size == (500, 500)
+    with pytest.raises(ImageSkipped, match=r"'x' has 400 scans of 2000x2000 pixels: over the limit of 700 megapixels"):
+        decode(with_scans(400, 2000), "x")
+    with pytest.raises(ImageSkipped, match="400 scans"):
+        measure(with_scans(400, 2000), "x")
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "pixels", "reason"),
+    [("DDS", "RGB", 6.3e6, "6 megapixels of DDS"), ("WEBP", "RGBA", 51e6, "50 megapixels of WEBP in mode RGB")],
+)
+def test_slow_and_hungry_formats_have_lower_limits(
+    kind: str, mode: str, pixels: float, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A picture of a quarter of the pixels is enough where every bound is a quarter."""
+    for bound in ("MAX_PIXELS", "MAX_MEMORY", "_SLOW_PYTHON"):
+        monkeypatch.setattr(f"biaskit.images.decode.{bound}", getattr(decoding, bound) // 100)
+    side = int((pixels / 100) ** 0.5) + 1
+    with pytest.raises(ImageSkipped, match="over the limit of 0 megapixels of"):
+        decode(encode(Image.new(mode, (side, side)), kind), "x")
+    assert decode(encode(Image.new(mode, (side * 9 // 10, side * 9 // 10)), kind), "x").mode == "RGB"
+    monkeypatch.undo()
+    with pytest.raises(ImageSkipped, match=reason):
+        decoding._check_cost(Sized((int(pixels**0.5) + 1,) * 2, kind, "RGB"), b"", "x")  # type: ignore[arg-type]
+
+
+class Sized:
+    """The header of a picture of any size."""
+
+    def __init__(self, size: tuple[int, int], kind: str, mode: str) -> None:
+        self.size, self.format, self.mode = size, kind, mode
+        self.tile = [("dds_rgb",)] if kind == "DDS" else []
+
+
+def test_an_icon_is_as_large_as_the_picture_in_it() -> None:
+    """Its directory says 32x32, the PNG inside something else."""
+    inner = png_header(9000, 9000)
+    icon = struct.pack("<HHH", 0, 1, 1) + struct.pack("<BBBBHHII", 32, 32, 0, 0, 1, 32, len(inner), 22) + inner
+    with pytest.raises(ImageSkipped, match="claims an icon of 9000x9000 pixels: over the limit"):
+        decode(icon, "x.ico")
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F", "RGBA", "LA", "P", "L with a key", "RGB with a key"])
+def test_bands_are_as_the_whole(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    options: dict[str, object] = {}
+    if mode in ("I;16", "I", "F"):
+        dtype = {"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]
+        picture = Image.fromarray((rng.random((60, 40)) * 60000 - (3000 if mode == "I" else 0)).astype(dtype))
+    else:
+        picture = Image.fromarray(rng.integers(0, 255, (60, 40, 4), dtype=np.uint8))
+        picture = picture.quantize() if mode == "P" else picture.convert(mode.split()[0])
+    if "key" in mode:
+        options["transparency"] = picture.getpixel((7, 7))
+    data = encode(picture, "TIFF" if mode in ("F", "I") else "PNG", **options)
+    whole = decode(data, "x")
+    monkeypatch.setattr("biaskit.images.rgb._BAND", 40 * 7)
+    np.testing.assert_array_equal(np.asarray(decode(data, "x")), np.asarray(whole))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_header_says_how_large_a_picture_is(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for kind in ("PNG", "JPEG", "TIFF"):
+        data = encode(colours(), kind, exif=exif)
+        found = measure(data, "x")
+        assert found.size == decode(data, "x").size
+        assert found.stored == (40, 24)
+        assert (found.turn is None) == (orientation == 1)
 
 
 JPEG = encode(colours(), "JPEG")

@@ -13,7 +13,8 @@ import urllib3
 
 from biaskit.errors import SourceError
 from biaskit.images.coco_stores import UrlStore
-from biaskit.images.download import Downloader, RangeFile, replacing
+from biaskit.images.download import Downloader, replacing
+from biaskit.images.remote_file import RangeFile
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://host/a.jpg", "a.jpg", "http://", "http://[", "//host/a.jpg"])
@@ -89,9 +90,10 @@ class Pretender:
     def __init__(self, data: bytes, status: int = 206, short: int = 0) -> None:
         self.data, self.status, self.short = data, status, short
 
-    def get(self, url: str, headers: dict[str, str]) -> Any:
+    def get(self, url: str, headers: dict[str, str], limit: int) -> Any:
         assert url == "http://x"
         first, last = (int(part) for part in headers["Range"].removeprefix("bytes=").split("-"))
+        assert limit == last + 1 - first
         granted = {"Content-Range": f"bytes {first}-{last}/{len(self.data)}"}
         return SimpleNamespace(status=self.status, headers=granted, data=self.data[first : last + 1 - self.short])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 from biaskit.errors import ImageSkipped, SourceError
 from biaskit.images import order
 from biaskit.images.folder import FolderSource
+from biaskit.images.regular import MAX_ENCODED
 
 
 @pytest.fixture
@@ -113,3 +115,21 @@ def test_order_is_a_seeded_permutation(folder: Path) -> None:
     np.testing.assert_array_equal(order(source, 3), np.random.default_rng(3).permutation(4))
     assert len({tuple(order(source, seed)) for seed in range(20)}) > 5
     assert source[order(source, 3)[0]].mode == "RGB"  # NumPy integers are indices
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_named_as_a_picture_is_skipped(tmp_path: Path) -> None:
+    """Nobody writes to it: opened the usual way, it waits for ever."""
+    os.mkfifo(tmp_path / "a.jpg")
+    (tmp_path / "b.jpg").symlink_to("/dev/zero")
+    source = FolderSource(tmp_path)
+    for index in range(2):
+        with pytest.raises(ImageSkipped, match=r"cannot be read: it is no regular file"):
+            source.load(index)
+
+
+def test_a_file_too_large_for_a_picture_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "a.jpg").open("wb") as file:
+        file.truncate(MAX_ENCODED + 1)
+    with pytest.raises(ImageSkipped, match=f"it has {MAX_ENCODED + 1} bytes, over the limit"):
+        FolderSource(tmp_path).load(0)

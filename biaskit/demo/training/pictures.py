@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from biaskit.files import memory_map, write_file
+from biaskit.demo.training.arrays import memory_map
+from biaskit.files import write_file
 from biaskit.images.scenes.draw import EDGE, MOST_THINGS, PATCHES, VERSION, Thing, draw_scene, things_of
 
 Say = Callable[[str], None]

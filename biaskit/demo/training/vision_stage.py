@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from biaskit.demo.training.architecture import MEAN, STD, VISION_HIDDEN, Architecture
+from biaskit.demo.training.arrays import memory_map
 from biaskit.demo.training.checkpoint import keep, restore
 from biaskit.demo.training.muon import Muon
 from biaskit.demo.training.pictures import Pictures, Say
-from biaskit.files import memory_map, write_file
+from biaskit.files import write_file
 from biaskit.images.scenes.draw import COLOURS, EDGE, PATCH, PATCHES, SHAPES, SIZES, draw_scene
 from biaskit.images.scenes.vocabulary import BINS, VISUAL
 

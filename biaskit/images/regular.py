@@ -1,0 +1,32 @@
+"""Reading a picture's file whole, if it is a file: a pipe or a device under a picture's name would never end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+MAX_ENCODED = 256 << 20
+"""Bytes of a picture's file. A picture of 64 megapixels without any compression, 32 bits each, just fits."""
+
+
+def read_regular(path: Path, limit: int = MAX_ENCODED) -> bytes:
+    """Return the bytes of a regular file of at most `limit` bytes; links are followed.
+
+    Raises:
+        OSError: it cannot be opened, is no regular file, or is too large. The reason is in `strerror`.
+    """
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+    with open(handle, "rb") as file:  # noqa: PTH123  (a descriptor: a FIFO opened the usual way waits for a writer)
+        known = os.fstat(handle)
+        if stat.S_ISDIR(known.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(known.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        if known.st_size > limit:
+            raise OSError(errno.EFBIG, f"it has {known.st_size} bytes, over the limit of {limit}", str(path))
+        data = file.read(limit + 1)
+    if len(data) > limit:  # files of a pseudo file system have no size
+        raise OSError(errno.EFBIG, f"it has over {limit} bytes", str(path))
+    return data
