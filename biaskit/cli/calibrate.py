@@ -71,7 +71,7 @@ def calibrate(
 
     from biaskit.calibration.prompts import read_prompts
 
-    prompts = read_prompts(prompt or [])
+    read_prompts(prompt or [])  # refuses wrong words before anything is loaded
 
     from biaskit.images import open_source
 
@@ -84,6 +84,7 @@ def calibrate(
     loaded = load_model(model, device=device, dtype=dtype, attention=attention, revision=revision, say=say, layers=wanted)
     if partial.exists() and not restart:
         say(f"going on from {partial}")
+    prompts = read_prompts(prompt or [], loaded.wording)
     bar = Bar(str(target))
     try:
         prior = run(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from biaskit.errors import ModelError
 from biaskit.families import ModelFamily, families
-from biaskit.families.checkpoints.catalog import Place, needs_code, resolve
+from biaskit.families.checkpoints.catalog import Place, needs_code, resolve, short_name, wording_of
 from biaskit.families.checkpoints.device import find_device
 from biaskit.families.checkpoints.processors import load_processor
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from transformers import PreTrainedModel
+
+    from biaskit.conventions import Wording
 
 Say = Callable[[str], None]
 
@@ -42,6 +44,11 @@ class Loaded:
     family: ModelFamily
     name: str
     revision: str
+
+    @property
+    def wording(self) -> Wording:
+        """How it is asked, by its family's published wording; the embedded models as they were taught."""
+        return wording_of(self.family, short_name(self.name))
 
 
 def load_model(
