@@ -9,9 +9,10 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from biaskit.conventions import Wording
 from biaskit.errors import BiaskitError
 from biaskit.registry import did_you_mean
-from biaskit.tasks.wording import ask_presence, ask_region
+from biaskit.tasks.wording import ask_presence
 
 PROMPT = "Please describe the provided image."
 """D2Pruner's neutral prompt."""
@@ -34,16 +35,16 @@ _THINGS = (
 _WHERE = ("on the left", "on the right", "in the middle", "in front", "in the back")
 
 
-def _refcoco() -> list[str]:
-    return [ask_region(f"the {thing} {_WHERE[i % len(_WHERE)]}") for i, thing in enumerate(_THINGS)]
+def _refcoco(wording: Wording) -> list[str]:
+    return [wording.ask_region(f"the {thing} {_WHERE[i % len(_WHERE)]}") for i, thing in enumerate(_THINGS)]
 
 
-def _pope() -> list[str]:
-    return [ask_presence(thing) for thing in _THINGS]
+def _pope(wording: Wording) -> list[str]:
+    return [wording.ask_short(ask_presence(thing)) for thing in _THINGS]
 
 
-def _scenes(task: str) -> Callable[[], list[str]]:
-    def questions() -> list[str]:
+def _scenes(task: str) -> Callable[[Wording], list[str]]:
+    def questions(wording: Wording) -> list[str]:
         from biaskit.images.scenes.draw import draw_scene
         from biaskit.images.scenes.held_out import question_about
 
@@ -52,21 +53,23 @@ def _scenes(task: str) -> Callable[[], list[str]]:
     return questions
 
 
-TASKS: dict[str, Callable[[], list[str]]] = {
+TASKS: dict[str, Callable[[Wording], list[str]]] = {
     "refcoco": _refcoco,
     "pope": _pope,
     "scenes-where": _scenes("where"),
     "scenes-presence": _scenes("presence"),
     "scenes-attribute": _scenes("attribute"),
 }
-"""Task → its questions. Those of `refcoco` and `pope` have the published wording and name COCO's categories, not what is in the image."""
+"""Task → its questions as a wording asks them: the very words of validation. Those of `refcoco` and `pope` name COCO's categories, not
+what is in the image."""
 
 
-def read_prompts(words: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> tuple[str, ...]:
+def read_prompts(words: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], wording: Wording | None = None) -> tuple[str, ...]:
     """Read what a user gave as prompts; none means the neutral prompt.
 
     Args:
         words: one or several; each a text, `task:NAME`, or an existing file with one prompt a line (empty lines are left out).
+        wording: how the model is asked (`biaskit.families.checkpoints.catalog.wording_of`); by default as most families are.
 
     Raises:
         BiaskitError: an unknown task, an empty text, something that is no text, or a file that has no prompt or cannot be read.
@@ -86,7 +89,7 @@ def read_prompts(words: str | os.PathLike[str] | Sequence[str | os.PathLike[str]
             task = word.removeprefix("task:")
             if task not in TASKS:
                 raise BiaskitError(f"unknown task {task!r}", did_you_mean(task, TASKS))
-            found.extend(TASKS[task]())
+            found.extend(TASKS[task](wording or Wording()))
         elif _is_file(word):
             found.extend(_lines(Path(word)))
         elif word.strip():

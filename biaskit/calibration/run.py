@@ -90,9 +90,10 @@ def calibrate(
     Raises:
         BiaskitError: settings that cannot work, a source that runs dry, too many unusable images. The state is kept.
     """
+    loaded = as_loaded(model)
     options = Options(
         samples,
-        read_prompts(prompts),
+        read_prompts(prompts, loaded.wording),
         read_layers(layers),
         per_head,
         groups,
@@ -107,7 +108,7 @@ def calibrate(
     images = open_source(source)
     if options.samples is not None and 0 < len(images) < options.samples:
         images = open_source(source, n=options.samples)  # pictures that are generated are made in any number
-    return _Calibration(as_loaded(model), images, options, None if out is None else Path(out), report or (lambda progress: None)).run()
+    return _Calibration(loaded, images, options, None if out is None else Path(out), report or (lambda progress: None)).run()
 
 
 class _Calibration:

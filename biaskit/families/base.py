@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from biaskit.conventions import BoxConvention, Wording
 from biaskit.errors import ImageSkipped, ModelError
 from biaskit.grid import Layout, Tokens, join
 
@@ -52,11 +53,14 @@ class ModelFamily(ABC):
         title: the family's name for people.
         processor: name of the stock processor class.
         image_processor: name of the stock image processor class, without backend suffix.
+        wording: how its evaluations ask. box_convention: how its answers write boxes.
     """
 
     title: ClassVar[str]
     processor: ClassVar[str]
     image_processor: ClassVar[str]
+    wording: ClassVar[Wording] = Wording()
+    box_convention: ClassVar[BoxConvention] = BoxConvention()
 
     @abstractmethod
     def tokens(self, config: Any, inputs: Mapping[str, Tensor], sizes: Sequence[Size] | None) -> list[Tokens]:

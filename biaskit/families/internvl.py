@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from biaskit.conventions import BoxConvention, Wording
 from biaskit.errors import ModelError
 from biaskit.families import families
 from biaskit.families.base import PREPROCESSOR, PROCESSOR, ModelFamily, Size
@@ -23,6 +24,11 @@ class InternVL(ModelFamily):
     title = "InternVL"
     processor = "InternVLProcessor"
     image_processor = "GotOcr2ImageProcessor"
+    wording = Wording(
+        region="Please provide the bounding box coordinate of the region this sentence describes: <ref>{}</ref>",
+        short="{} Answer the question using a single word or phrase.",
+    )  # OpenGVLab/InternVL, eval/refcoco/evaluate_grounding.py and eval/vqa, where a blank stands before the sentence
+    box_convention = BoxConvention("thousand", "<box>[[{0}, {1}, {2}, {3}]]</box>")
 
     def tokens(self, config: Any, inputs: Mapping[str, Tensor], sizes: Sequence[Size] | None) -> list[Tokens]:
         """Count each image's tiles in the prompt; their arrangement follows from its size or, without it, from the thumbnail."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from biaskit.conventions import BoxConvention
 from biaskit.errors import ModelError
 from biaskit.families import families
 from biaskit.families.base import ModelFamily, Size
@@ -23,6 +24,9 @@ class Llava(ModelFamily):
     title = "LLaVA-1.5"
     processor = "LlavaProcessor"
     image_processor = "CLIPImageProcessor"
+    # trained on boxes in fractions of the square that its picture was padded to (haotian-liu/LLaVA issue 606); the stock processor crops
+    # instead, so fractions of the square it saw are fractions of the crop
+    box_convention = BoxConvention("part")
 
     def check(self, config: Any) -> None:
         """Refuse towers with a grid that varies (Pixtral), and a selection of features that drops a patch."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from biaskit.conventions import BoxConvention, Wording
 from biaskit.families import families
 from biaskit.families.base import PREPROCESSOR, ModelFamily, Size
 from biaskit.grid import Plane, Tokens, join, raster
@@ -46,6 +47,11 @@ class Qwen2VL(QwenVL):
 
     title = "Qwen2-VL"
     processor = "Qwen2VLProcessor"
+    # the markers are those of its report (arXiv 2409.12191, section 2.2); no prompt was published
+    wording = Wording(
+        region="Please provide the bounding box coordinate of the region this sentence describes: <|object_ref_start|>{}<|object_ref_end|>"
+    )
+    box_convention = BoxConvention("thousand", "<|box_start|>({0},{1}),({2},{3})<|box_end|>")
 
 
 @families.register("qwen2_5_vl")
@@ -54,6 +60,8 @@ class Qwen2_5VL(QwenVL):  # noqa: N801 - the model's own name
 
     title = "Qwen2.5-VL"
     processor = "Qwen2_5_VLProcessor"
+    wording = Wording(region="Locate {} in this image and output the bbox coordinates in JSON format.")  # QwenLM/Qwen3-VL, qwen-vl-finetune
+    box_convention = BoxConvention("pixels")  # of the resized image: QwenLM/Qwen3-VL issue 830
 
 
 @families.register("qwen3_vl")
@@ -62,3 +70,6 @@ class Qwen3VL(QwenVL):
 
     title = "Qwen3-VL"
     processor = "Qwen3VLProcessor"
+    # the wording of its own RefCOCO figures (QwenLM/Qwen3-VL issue 1721); boxes in thousandths again (issues 1485 and 1741)
+    wording = Wording(region='Locate every object that matches the description "{}" in the image. Report bbox coordinates in JSON format.')
+    box_convention = BoxConvention("thousand")

@@ -7,11 +7,13 @@ import json
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, SupportsIndex, overload
 
 import numpy as np
+
+from biaskit.conventions import BoxConvention, Wording
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,18 +29,16 @@ class Seen:
     """How a model saw an image: what its answer's coordinates refer to.
 
     Attributes:
-        model_type: the stock `config.model_type`: llava, llava_next, llava_onevision, qwen2_vl, qwen2_5_vl, qwen3_vl, internvl …
         size: (rows, cols) of the original image in pixels.
         input: (rows, cols) in pixels of the resized image that the vision tower got (Qwen: grid × patch; LLaVA-1.5: its square).
         part: what the model saw of the image; LLaVA-1.5's centre crop lies inside it, padding goes below 0 or above 1.
-        base: short name of the model if known ("llava-1.5", "demo"); picks wording and coordinates where a model type has several.
+        boxes: how its answers write boxes.
     """
 
-    model_type: str
     size: tuple[int, int]
     input: tuple[int, int]
     part: Part = WHOLE
-    base: str = ""
+    boxes: BoxConvention = field(default_factory=BoxConvention)
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,8 @@ class Task(ABC):
         """Return the image's name: relative, the same on every machine, equal for questions about the same image."""
 
     @abstractmethod
-    def prompt(self, i: int, model_type: str, base: str = "") -> str:
-        """Return the question in the published wording for a model (see `Seen` for its names)."""
+    def prompt(self, i: int, wording: Wording) -> str:
+        """Return the question as a model is asked, by its published wording."""
 
     @abstractmethod
     def truth(self, i: int) -> Any:
@@ -201,9 +201,9 @@ class TaskView(Task):
         """Return the task's name of the image."""
         return self.task.image_name(self.indices[i])
 
-    def prompt(self, i: int, model_type: str, base: str = "") -> str:
+    def prompt(self, i: int, wording: Wording) -> str:
         """Return the task's prompt."""
-        return self.task.prompt(self.indices[i], model_type, base)
+        return self.task.prompt(self.indices[i], wording)
 
     def truth(self, i: int) -> Any:
         """Return what the task holds for right."""

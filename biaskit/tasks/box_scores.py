@@ -7,13 +7,13 @@ from biaskit.tasks.base import Seen
 from biaskit.tasks.boxes import Box, read_box
 
 
-def score_box(answer: str, truth: Box, seen: Seen, convention: str | None = None) -> dict[str, float]:
+def score_box(answer: str, truth: Box, seen: Seen, units: str | None = None) -> dict[str, float]:
     """Return `iou50` (1 if the overlap is at least 0.5), `centre` (of the answer's box in the true one), `iou`, `parsed`.
 
     Args:
-        answer: of the model. truth: in pixels of the original image. seen: how the model saw it. convention: see `boxes`.
+        answer: of the model. truth: in pixels of the original image. seen: how the model saw it. units: see `read_box`.
     """
-    box = read_box(answer, seen, convention)
+    box = read_box(answer, seen, units)
     if box is None:
         return {"iou50": 0.0, "centre": 0.0, "iou": 0.0, "parsed": 0.0}
     iou = overlap(box, truth)

@@ -1,15 +1,4 @@
-"""Boxes in answers: finding the four numbers in free text, and taking them from each family's coordinates to pixels of the image.
-
-Conventions (`CONVENTIONS`), all linear, x to the right and y down, corners x1 y1 x2 y2:
-
-- `part`: 0–1 fractions of what the model saw. LLaVA-1.5 was trained on boxes in fractions of the square that its picture was padded to
-  (haotian-liu/LLaVA issue 606); the stock processor crops instead of padding, so fractions of the square it saw are fractions of the crop.
-- `square`: 0–1 fractions of the image padded to a square, whatever the model saw: for checkpoints that kept LLaVA-1.5's training boxes
-  while seeing the picture otherwise. Nothing published says which of the two holds for LLaVA-NeXT and LLaVA-OneVision: they get `part`.
-- `thousand`: 0–1000 of the image: Qwen2-VL, InternVL, and again Qwen3-VL (QwenLM/Qwen3-VL issues 1485 and 1741).
-- `pixels`: pixels of the image as resized for the tower: Qwen2.5-VL (QwenLM/Qwen3-VL issue 830).
-- `words`: 48 location words a side: the embedded model.
-"""
+"""Boxes in answers: finding the four numbers in free text, and taking them from a model's units (`biaskit.conventions`) to pixels."""
 
 from __future__ import annotations
 
@@ -17,6 +6,7 @@ import math
 import re
 from collections.abc import Iterator
 
+from biaskit.conventions import UNITS
 from biaskit.errors import TaskError
 from biaskit.images.scenes.vocabulary import BINS, LOCATIONS
 from biaskit.registry import did_you_mean
@@ -25,80 +15,67 @@ from biaskit.tasks.base import Seen
 Box = tuple[float, float, float, float]
 """(x1, y1, x2, y2) in pixels of the original image, x1 ≤ x2, y1 ≤ y2."""
 
-CONVENTIONS = ("part", "square", "thousand", "pixels", "words")
 
-_OF_MODEL = {"qwen2_vl": "thousand", "qwen2_5_vl": "pixels", "qwen3_vl": "thousand", "qwen3_vl_moe": "thousand", "internvl": "thousand"}
-
-
-def convention_of(model_type: str, base: str = "") -> str:
-    """Return the convention of a model; unknown model types get `part`."""
-    return "words" if base.startswith("demo") else _OF_MODEL.get(model_type, "part")
-
-
-def check_convention(name: str) -> str:
-    """Return a convention's name as it came.
+def check_units(name: str) -> str:
+    """Return the name of a box's units as it came.
 
     Raises:
         TaskError: there is none of that name.
     """
-    if name not in CONVENTIONS:
-        raise TaskError(f"unknown coordinates {name!r}", did_you_mean(name, CONVENTIONS))
+    if name not in UNITS:
+        raise TaskError(f"unknown coordinates {name!r}", did_you_mean(name, UNITS))
     return name
 
 
-def read_box(text: str, seen: Seen, convention: str | None = None) -> Box | None:
-    """Return the first box of an answer, None where there is none that the convention allows.
+def read_box(text: str, seen: Seen, units: str | None = None) -> Box | None:
+    """Return the first box of an answer, None where there is none that the units allow.
 
     Prose around it, missing or mixed brackets, named corners, exchanged corners and percentages are understood. Four decimals of at
-    most 1 are fractions of what the model saw in any convention: nobody means a box within one pixel. Fractions above 1 are refused: they
+    most 1 are fractions of what the model saw in any units: nobody means a box within one pixel. Fractions above 1 are refused: they
     could be percent, thousandths or pixels. Boxes are not clipped to the image, as the published scorers do not.
 
     Args:
-        text: the model's answer. seen: how it saw the image. convention: one of CONVENTIONS; by default the model's.
+        text: the model's answer. seen: how it saw the image. units: one of `UNITS`; by default the model's.
     """
-    convention = convention or convention_of(seen.model_type, seen.base)
+    units = units or seen.boxes.units
     for words in _candidates(text):
         if words[0].startswith("<loc"):
             values = [(int(word[4:-1]) + 0.5) / BINS for word in words]
             scale = _scale("part", seen) if max(values) < 1 else None
         else:
-            values, scale = _read_numbers(words, convention, seen)
+            values, scale = _read_numbers(words, units, seen)
         if scale is not None:
             return _corners(values, scale)
     return None
 
 
-def write_box(box: Box, seen: Seen, convention: str | None = None, label: str = "object") -> str:
-    """Return a box as a perfect model of the family would answer; `read_box` undoes it up to rounding.
+def write_box(box: Box, seen: Seen, units: str | None = None, label: str = "object") -> str:
+    """Return a box as a perfect model would answer; `read_box` undoes it up to rounding.
 
     Args:
-        box: in pixels of the original image. seen: how the model saw it. convention: by default the model's. label: for JSON answers.
+        box: in pixels of the original image. seen: how the model saw it. units: by default the model's. label: for JSON answers.
     """
-    convention = convention or convention_of(seen.model_type, seen.base)
-    left, top, wide, high = _scale(convention, seen)
+    units = units or seen.boxes.units
+    left, top, wide, high = _scale(units, seen)
     values = [(box[0] - left) / wide, (box[1] - top) / high, (box[2] - left) / wide, (box[3] - top) / high]
-    if convention == "words":
+    if units == "words":
         return " ".join(LOCATIONS[min(BINS - 1, max(0, math.floor(value)))] for value in values)
-    if convention in ("part", "square"):
+    if units in ("part", "square"):
         return "[" + ", ".join(f"{value:.3f}" for value in values) + "]"
     whole = [round(value) for value in values]
-    if seen.model_type == "internvl":
-        return f"<box>[{whole}]</box>"
-    if seen.model_type == "qwen2_vl":
-        return f"<|box_start|>({whole[0]},{whole[1]}),({whole[2]},{whole[3]})<|box_end|>"
-    return f'```json\n[\n\t{{"bbox_2d": {whole}, "label": "{label}"}}\n]\n```'
+    return seen.boxes.written.format(*whole, label=label)
 
 
-def _scale(convention: str, seen: Seen) -> tuple[float, float, float, float]:
+def _scale(units: str, seen: Seen) -> tuple[float, float, float, float]:
     """Return (left, top, wide, high): an answer's x stands for the pixel left + x · wide, its y for top + y · high."""
     rows, cols = seen.size
-    if convention == "square":
+    if units == "square":
         side = float(max(rows, cols))
         return (cols - side) / 2, (rows - side) / 2, side, side
     top, left, bottom, right = seen.part
     wide, high = (right - left) * cols, (bottom - top) * rows
-    units = {"thousand": (1000.0, 1000.0), "words": (float(BINS), float(BINS)), "pixels": (float(seen.input[1]), float(seen.input[0]))}
-    across, down = units.get(convention, (1.0, 1.0))
+    steps = {"thousand": (1000.0, 1000.0), "words": (float(BINS), float(BINS)), "pixels": (float(seen.input[1]), float(seen.input[0]))}
+    across, down = steps.get(units, (1.0, 1.0))
     return left * cols, top * rows, wide / across, high / down
 
 
@@ -111,18 +88,18 @@ def _corners(values: list[float], scale: tuple[float, float, float, float]) -> B
 _SLACK = 1.05  # a box may end a little outside of what the model saw
 
 
-def _read_numbers(words: list[str], convention: str, seen: Seen) -> tuple[list[float], tuple[float, float, float, float] | None]:
-    """Return the values of four number words and how they are to be scaled, None where the convention has no such values."""
+def _read_numbers(words: list[str], units: str, seen: Seen) -> tuple[list[float], tuple[float, float, float, float] | None]:
+    """Return the values of four number words and how they are to be scaled, None where the units have no such values."""
     values = [float(word.rstrip("%")) for word in words]
     if all(word.endswith("%") for word in words):
         values = [value / 100 for value in values]
-        return values, _scale("square" if convention == "square" else "part", seen) if max(values) <= _SLACK else None
+        return values, _scale("square" if units == "square" else "part", seen) if max(values) <= _SLACK else None
     fractions = max(map(abs, values)) <= 1 and any("." in word for word in words)
-    if convention in ("part", "square"):
-        return values, _scale(convention, seen) if max(map(abs, values)) <= _SLACK else None
-    if convention == "words":  # the embedded model never writes numbers
+    if units in ("part", "square"):
+        return values, _scale(units, seen) if max(map(abs, values)) <= _SLACK else None
+    if units == "words":  # the embedded model never writes numbers
         return values, None
-    return values, _scale("part" if fractions else convention, seen)
+    return values, _scale("part" if fractions else units, seen)
 
 
 _NUMBER = r"[-+]?(?:\d{1,7}(?:\.\d{0,20})?|\.\d{1,20})\s?%?"

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from biaskit.conventions import Wording
 from biaskit.errors import TaskError
 from biaskit.registry import did_you_mean
 from biaskit.tasks import tasks
 from biaskit.tasks.base import Opening, Part, Seen, Task
 from biaskit.tasks.box_scores import place_tags, score_box, size_tag
-from biaskit.tasks.boxes import check_convention
+from biaskit.tasks.boxes import check_units
 from biaskit.tasks.expressions import Expression, read_expressions
 from biaskit.tasks.pictures import HINT, Pictures, decoded
 from biaskit.tasks.refs import read_refs
 from biaskit.tasks.rows import Rows
-from biaskit.tasks.wording import ask_region
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -68,7 +68,7 @@ class Grounding(Task):
             expressions = read_refs(path, _instances(path), split, opening.key)
         else:
             expressions, rows = read_expressions(path, opening.key, split, style)
-        given = {"split_by": by if by != cls.split_by else "", "coordinates": check_convention(convention) if convention else ""}
+        given = {"split_by": by if by != cls.split_by else "", "coordinates": check_units(convention) if convention else ""}
         name = ":".join([opening.key, split, *(f"{word}={value}" for word, value in given.items() if value)])
         here = path.absolute().parent
         return cls(name, expressions, Pictures(opening.images, (here, here.parent, here.parent.parent)), rows, convention)
@@ -91,9 +91,9 @@ class Grounding(Task):
         """Return the picture's file name."""
         return self.expressions[i].file
 
-    def prompt(self, i: int, model_type: str, base: str = "") -> str:
+    def prompt(self, i: int, wording: Wording) -> str:
         """Return the family's grounding prompt."""
-        return ask_region(self.expressions[i].text, model_type, base)
+        return wording.ask_region(self.expressions[i].text)
 
     def truth(self, i: int) -> list[float]:
         """Return the true box: x1 y1 x2 y2 in pixels."""

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from biaskit.conventions import Wording
 from biaskit.errors import TaskError
 from biaskit.registry import did_you_mean
 from biaskit.tasks import tasks
 from biaskit.tasks.base import Opening, Seen, Task
 from biaskit.tasks.pictures import Pictures, decoded
 from biaskit.tasks.rows import Rows, open_rows, pick, word
-from biaskit.tasks.wording import ask_short
 from biaskit.tasks.yes_no import read_yes, score_yes, summarise_yes
 
 if TYPE_CHECKING:
@@ -89,9 +89,9 @@ class POPE(Task):
         """Return the picture's file name."""
         return self.asked[i].file
 
-    def prompt(self, i: int, model_type: str, base: str = "") -> str:
+    def prompt(self, i: int, wording: Wording) -> str:
         """Return the question, with the sentence that asks for a single word."""
-        return ask_short(self.asked[i].text, model_type, base)
+        return wording.ask_short(self.asked[i].text)
 
     def truth(self, i: int) -> str:
         """Return "yes" or "no"."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from biaskit.conventions import Wording
 from biaskit.errors import TaskError
 from biaskit.images.scenes.draw import COLOUR_NAMES, EDGE, PLACEMENTS, SHAPES, SIZES, draw_scene, things_of
 from biaskit.images.scenes.held_out import NEW_TOKENS, SEED, question_about
@@ -90,7 +91,7 @@ class Scenes(Task):
         """Return the scene's name, that of `images.open_source("scenes")`."""
         return f"scene-{self.placement}-{self.seed}-{range(self.n)[i]:06d}"
 
-    def prompt(self, i: int, model_type: str, base: str = "") -> str:
+    def prompt(self, i: int, wording: Wording) -> str:
         """Return the question as the embedded model was taught it."""
         return self.question(i).text
 

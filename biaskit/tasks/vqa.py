@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from biaskit.conventions import Wording
 from biaskit.errors import TaskError
 from biaskit.registry import did_you_mean
 from biaskit.tasks import tasks
@@ -14,7 +15,6 @@ from biaskit.tasks.answers import METRICS
 from biaskit.tasks.base import Opening, Seen, Task
 from biaskit.tasks.pictures import Pictures, decoded
 from biaskit.tasks.rows import Row, Rows, open_rows, pick, word
-from biaskit.tasks.wording import ask_short
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -85,10 +85,10 @@ class VQA(Task):
         """Return the picture's file name."""
         return self.asked[i].file
 
-    def prompt(self, i: int, model_type: str, base: str = "") -> str:
+    def prompt(self, i: int, wording: Wording) -> str:
         """Return the row's own prompt as it is, else the question with the sentence that asks for a short answer."""
         own = self.asked[i].prompt
-        return own if own is not None else ask_short(self.asked[i].text, model_type, base)
+        return own if own is not None else wording.ask_short(self.asked[i].text)
 
     def truth(self, i: int) -> list[str]:
         """Return the annotators' answers."""

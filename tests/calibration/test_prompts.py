@@ -13,7 +13,7 @@ def test_texts_files_and_tasks_are_joined_in_order(tmp_path):
     path.write_text("What is it?\n\n  Who is it?  \n", encoding="utf-8")
     found = read_prompts(["first", str(path), "task:pope"])
     assert found[:3] == ("first", "What is it?", "Who is it?")
-    assert "Is there an umbrella in the image?" in found[3:]
+    assert "Is there an umbrella in the image?\nAnswer the question using a single word or phrase." in found[3:]
     assert read_prompts([]) == (PROMPT,)
 
 

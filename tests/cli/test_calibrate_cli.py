@@ -56,6 +56,37 @@ def test_from_images_to_prior_figure_and_metrics(tmp_path, checkpoint):
     assert Image.open(tmp_path / "figure.png").width > 500
 
 
+@pytest.mark.parametrize(
+    ("model", "region", "second"),
+    [
+        ("qwen2.5-vl", "Locate {} in this image and output the bbox coordinates in JSON format.", "\n"),
+        ("internvl-qwen2", "Please provide the bounding box coordinate of the region this sentence describes: <ref>{}</ref>", " "),
+    ],
+)
+def test_the_prompts_of_a_task_are_worded_as_validation_words_them(tmp_path, model, region, second):
+    from biaskit.families.checkpoints.tiny import save_tiny
+
+    words = [
+        "--data",
+        "generated",
+        "-n",
+        "2",
+        "--layers",
+        "1",
+        "--prompt",
+        "task:refcoco",
+        "--prompt",
+        "task:pope",
+        "--out",
+        "prior.safetensors",
+    ]
+    done = biaskit("calibrate", "--model", save_tiny(model, tmp_path / "tiny"), *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    prompts = json.loads(Prior.load(tmp_path / "prior.safetensors").meta["prompt"])
+    assert region.format("the person on the left") in prompts
+    assert f"Is there a person in the image?{second}Answer the question using a single word or phrase." in prompts
+
+
 def test_killed_and_started_again(tmp_path, checkpoint):
     words = [
         "calibrate",

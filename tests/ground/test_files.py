@@ -234,6 +234,7 @@ ALLOWED = {
     ("validation/results/directory.py", "unlink"): "--force begins anew",
     ("calibration/run.py", "unlink"): "the state of a calibration that is done",
     ("bench/plan.py", "TemporaryDirectory"): "each benchmark of a plan writes into a folder of its own, which goes with it",
+    ("cli/console.py", "open"): "the null device, where standard output is closed",
     ("images/coco_files.py", "save"): "a download, into `replacing`",
     ("images/coco_files.py", "unlink"): "the zip that annotations were taken from",
     ("demo/training/arrays.py", "open_memmap"): "an array whose blocks are claimed first",

@@ -64,7 +64,7 @@ class Local:
         loaded, found = self.loaded, []
         for start in range(0, N, BATCH):
             rows = range(start, min(start + BATCH, N))
-            prompts = [task.prompt(i, "llava", "demo") for i in rows]
+            prompts = [task.prompt(i, loaded.wording) for i in rows]
             inputs = loaded.family.prepare(loaded.processor, loaded.model.config, [[task.image(i)] for i in rows], prompts).inputs
             with torch.inference_mode():
                 output = loaded.model.generate(**inputs, max_new_tokens=task.max_new_tokens, do_sample=False)
@@ -73,10 +73,12 @@ class Local:
 
     def scores(self, kind: str, answers: Sequence[str]) -> dict[str, float]:
         """What our own task makes of answers."""
+        from models import boxes
+
         from biaskit.images.scenes.draw import EDGE
         from biaskit.tasks import Seen
 
-        seen, task = Seen("llava", (EDGE, EDGE), (EDGE, EDGE), base="demo"), self.tasks[kind]
+        seen, task = Seen((EDGE, EDGE), (EDGE, EDGE), boxes=boxes("llava", "demo")), self.tasks[kind]
         return task.summarise([{"scores": task.score(i, answer, seen)} for i, answer in enumerate(answers)])
 
 
@@ -84,6 +86,7 @@ class Local:
 def local(tmp_path_factory):
     os.environ |= {"HF_DATASETS_OFFLINE": "1", "HF_DATASETS_CACHE": str(tmp_path_factory.mktemp("cache"))}  # read when it is imported
     import datasets
+    from models import wording
 
     import biaskit
     from biaskit.images.scenes.source import SceneSource
@@ -94,7 +97,7 @@ def local(tmp_path_factory):
     for kind, task in tasks.items():
         rows = {
             "question_id": [task.identify(i) for i in range(N)],
-            "question": [task.prompt(i, "llava", "demo") for i in range(N)],
+            "question": [task.prompt(i, wording("llava", "demo")) for i in range(N)],
             "answer": [str(task.truth(i)) for i in range(N)],
             "image": [task.image(i) for i in range(N)],
             **({"box": [task.truth(i) for i in range(N)]} if kind == "where" else {}),

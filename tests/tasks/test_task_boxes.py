@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from models import boxes
 
+from biaskit.conventions import UNITS
 from biaskit.errors import TaskError
 from biaskit.grid import overlap
 from biaskit.images.scenes.draw import things_of
@@ -17,7 +19,7 @@ from biaskit.images.scenes.vocabulary import box_text
 from biaskit.images.scenes.vocabulary import read_box as read_scene_box
 from biaskit.tasks import Seen
 from biaskit.tasks.box_scores import place_tags, score_box, size_tag
-from biaskit.tasks.boxes import CONVENTIONS, check_convention, convention_of, read_box, write_box
+from biaskit.tasks.boxes import check_units, read_box, write_box
 
 ROWS, COLS = 480, 640
 
@@ -36,7 +38,7 @@ def seen(model_type, size=(ROWS, COLS), padded=False, base=""):
         given = (round(rows / 32) * 32, round(cols / 32) * 32)
     elif model_type in ("internvl", "llava_onevision"):
         given = (448, 448)
-    return Seen(model_type, size, given, part, base)
+    return Seen(size, given, part, boxes(model_type, base))
 
 
 CASES = [
@@ -101,11 +103,11 @@ def test_fractions_are_fractions_in_every_convention():
 
 
 def test_conventions():
-    assert [convention_of(kind) for kind in ("llava", "llava_next", "llava_onevision", "future")] == ["part"] * 4
-    assert convention_of("llava", "demo") == convention_of("qwen2_5_vl", "demo-qwen") == "words"
-    assert all(check_convention(name) == name for name in CONVENTIONS)
+    assert [boxes(kind).units for kind in ("llava", "llava_next", "llava_onevision", "future")] == ["part"] * 4
+    assert boxes("llava", "demo").units == boxes("qwen2_5_vl", "demo-qwen").units == "words"
+    assert all(check_units(name) == name for name in UNITS)
     with pytest.raises(TaskError, match="unknown coordinates 'pixel'") as caught:
-        check_convention("pixel")
+        check_units("pixel")
     assert "pixels" in caught.value.hint
 
 
@@ -122,7 +124,7 @@ def test_written_boxes_are_read_back(model_type, a, b, c, d, rows, cols, padded)
     box = (xs[0] * cols, ys[0] * rows, xs[1] * cols, ys[1] * rows)
     found = read_box(write_box(box, shown), shown)
     assert found is not None
-    half = {"part": 0.0005 * max(rows, cols), "thousand": 0.0005 * max(rows, cols), "pixels": 0.52}[convention_of(model_type)]
+    half = {"part": 0.0005 * max(rows, cols), "thousand": 0.0005 * max(rows, cols), "pixels": 0.52}[boxes(model_type).units]
     assert found == pytest.approx(box, abs=half + 1e-6)
     assert read_box(f"The answer is: {write_box(box, shown)} (1 object)", shown) == found
 
@@ -190,7 +192,7 @@ def test_tags():
 @pytest.mark.parametrize("base", ["demo", "demo-qwen"])
 def test_location_words_are_read_as_the_embedded_model_reads_them(base):
     """Same words and same pixels as the scenes' own code; other models that say them are understood, too."""
-    shown = Seen("llava" if base == "demo" else "qwen2_5_vl", (168, 168), (168, 168), base=base)
+    shown = Seen((168, 168), (168, 168), boxes=boxes("llava" if base == "demo" else "qwen2_5_vl", base))
     for index in range(50):
         for thing in things_of(9000, index):
             text = box_text(thing.box)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from models import boxes, wording
 from PIL import Image
 
 from biaskit.errors import TaskError
@@ -20,7 +21,7 @@ from biaskit.tasks import Seen, open_task
 from biaskit.tasks.pictures import Pictures, spellings
 from biaskit.tasks.refs import read_plain_pickle
 
-SEEN = Seen("qwen3_vl", (480, 640), (480, 640))
+SEEN = Seen((480, 640), (480, 640), boxes=boxes("qwen3_vl"))
 NAMES = ["COCO_train2014_000000000007.jpg", "COCO_train2014_000000000008.jpg"]
 
 
@@ -79,7 +80,7 @@ def test_refs_of_the_original_release(release):
             "1000.5 of 1200 pixels: by its outline"
         )
         assert task.region(0) == pytest.approx((20 / 480, 10 / 640, 60 / 480, 40 / 640))
-        assert task.prompt(1, "internvl").endswith("<ref>man</ref>")
+        assert task.prompt(1, wording("internvl")).endswith("<ref>man</ref>")
     assert open_task("refcoco", release).image(0).getpixel((0, 0))[0] <= 2
     assert task.score(0, "[[16, 42, 62, 125]]", SEEN)["iou50"] == 1
 
@@ -132,7 +133,7 @@ HARM = {
     "builds a list by call": lambda mark: b"\x80\x04\x8c\x08builtins\x8c\x04list\x93)R.",
     "takes all memory": lambda mark: b"cbuiltins\nbytearray\n(I99999999999\ntR.",
     "numpy": lambda mark: pickle.dumps(np.arange(3)),
-    "a class of ours": lambda mark: pickle.dumps(Seen("", (1, 1), (1, 1))),
+    "a class of ours": lambda mark: pickle.dumps(Seen((1, 1), (1, 1))),
     "outside": lambda mark: b"Pabc\n.",
     "dotted names": lambda mark: b"\x80\x04\x8c\x08builtins\x8c\x0fset.__class__.mro\x93.",
     "extension": lambda mark: b"\x80\x02\x82\x01.",
@@ -378,7 +379,7 @@ def test_pope_as_published(tmp_path):
     task = open_task("pope", tmp_path)
     assert len(task) == 6 and task.name == "pope" and task[0] == "pope/random/1" and task[-1] == "pope/adversarial/2"
     assert [task.truth(i) for i in range(2)] == ["yes", "no"] and task.image(5).size == (640, 480)
-    assert task.prompt(0, "llava") == "Is there a dog in the image?\nAnswer the question using a single word or phrase."
+    assert task.prompt(0, wording("llava")) == "Is there a dog in the image?\nAnswer the question using a single word or phrase."
     popular = open_task("pope:popular", tmp_path)
     assert len(popular) == 2 and popular.tags(1) == {"subset": "popular", "truth": "no"} and popular.name == "pope:popular"
     assert popular.score(0, "Yes", SEEN) == {"correct": 1, "said_yes": 1, "is_yes": 1, "parsed": 1}
@@ -434,9 +435,9 @@ def test_short_questions(tmp_path):
     assert [task.tags(i) for i in range(3)] == [{"metric": "vqa", "category": "other"}, {"metric": "relaxed"}, {"metric": "exact"}]
     assert task.score(0, "Red.", SEEN) == pytest.approx({"correct": 0.9, "exact": 1, "vqa": 0.9, "anls": 0.75, "relaxed": 1, "parsed": 1})
     assert task.score(1, "0.51\n\nbecause", SEEN)["correct"] == 1 and task.score(1, "", SEEN)["parsed"] == 0
-    assert task.prompt(0, "internvl") == "What? Answer the question using a single word or phrase."
-    assert task.prompt(0, "qwen2_vl") == "What?\nAnswer the question using a single word or phrase."
-    assert task.prompt(2, "llava") == "Who is it?" and task.image(2).size == (640, 480) and task.truth(1) == ["50%"]
+    assert task.prompt(0, wording("internvl")) == "What? Answer the question using a single word or phrase."
+    assert task.prompt(0, wording("qwen2_vl")) == "What?\nAnswer the question using a single word or phrase."
+    assert task.prompt(2, wording("llava")) == "Who is it?" and task.image(2).size == (640, 480) and task.truth(1) == ["50%"]
     strict = open_task("vqa:anls", path)
     assert strict.name == "vqa:anls" and strict.score(0, "reda", SEEN)["correct"] == 0.75
     with pytest.raises(TaskError, match="vqa has no metric 'bleu'"):

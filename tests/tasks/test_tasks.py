@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import subprocess
 import sys
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from models import boxes, wording
 from PIL import Image
 
+import biaskit
 from biaskit.calibration.prompts import TASKS, read_prompts
 from biaskit.errors import BiaskitError, TaskError
+from biaskit.families import families
 from biaskit.images.scenes.draw import draw_scene
 from biaskit.images.scenes.held_out import NEW_TOKENS, question_about, summarise
 from biaskit.tasks import Seen, Task, TaskView, breakdown, open_task, task_class, tasks
-from biaskit.tasks.wording import ask_presence, ask_region, ask_short
+from biaskit.tasks.wording import ask_presence
 
 FAMILIES = ["llava", "llava_next", "llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl", "future"]
-SCENE = Seen("llava", (168, 168), (168, 168), base="demo")
+SCENE = Seen((168, 168), (168, 168), boxes=boxes("llava", "demo"))
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +66,7 @@ def test_contract(name, data):
     assert len(set(ids)) == 4 and [task[i] for i in range(4)] == ids and task[-1] == ids[-1] and all(one.startswith(name) for one in ids)
     with pytest.raises(IndexError):
         task[4]
-    shown = Seen("qwen3_vl", (168, 168), (168, 168))
+    shown = Seen((168, 168), (168, 168), boxes=boxes("qwen3_vl"))
     records = []
     for i in range(4):
         image = task.image(i)
@@ -68,7 +74,9 @@ def test_contract(name, data):
         assert task.image_name(i) == again.image_name(i) and not task.image_name(i).startswith("/")
         assert json.loads(json.dumps(task.truth(i))) == task.truth(i)
         assert all(isinstance(kind, str) and isinstance(value, str) for kind, value in task.tags(i).items())
-        assert all(task.prompt(i, kind).strip() and task.prompt(i, kind) == again.prompt(i, kind) for kind in FAMILIES)
+        assert all(
+            task.prompt(i, wording(kind)).strip() and task.prompt(i, wording(kind)) == again.prompt(i, wording(kind)) for kind in FAMILIES
+        )
         region = task.region(i)
         assert region is None or (0 <= region[0] < region[2] <= 1 and 0 <= region[1] < region[3] <= 1)
         for answer in ("", "yes", "No.", "[100, 200, 300, 400]", "<loc01> <loc02> <loc30> <loc40>", "\ud800", "x" * 5000):
@@ -91,7 +99,7 @@ def test_views(name, data):
     assert isinstance(view, TaskView) and len(view) == 2 and [view[0], view[1]] == [task[3], task[2]]
     assert view.name == task.name and view.metric == task.metric and view.max_new_tokens == task.max_new_tokens
     assert view.truth(0) == task.truth(3) and view.tags(1) == task.tags(2) and view.region(0) == task.region(3)
-    assert view.prompt(0, "llava") == task.prompt(3, "llava") and view.image_name(0) == task.image_name(3)
+    assert view.prompt(0, wording("llava")) == task.prompt(3, wording("llava")) and view.image_name(0) == task.image_name(3)
     assert np.array_equal(np.asarray(view.image(0)), np.asarray(task.image(3)))
     assert view.score(0, "yes", SCENE) == task.score(3, "yes", SCENE)
     assert view.fingerprint() != task.fingerprint() == task[:].fingerprint()
@@ -151,7 +159,7 @@ def test_scenes_score_as_the_held_out_questions(kind, placement):
     task = open_task(f"scenes-{kind}:{placement}", n=40)
     scenes = [draw_scene(9000, i, placement) for i in range(40)]
     questions = [question_about(scene.things, kind, 9000, i) for i, scene in enumerate(scenes)]
-    assert [task.prompt(i, "llava", "demo") for i in range(40)] == [question.text for question in questions]
+    assert [task.prompt(i, wording("llava", "demo")) for i in range(40)] == [question.text for question in questions]
     assert task.max_new_tokens == NEW_TOKENS[kind] and np.array_equal(np.asarray(task.image(7)), scenes[7].pixels)
     right = [task.score(i, question.answer, SCENE)[task.metric] for i, question in enumerate(questions)]
     assert sum(right) >= (36 if kind == "where" else 40), "location words are 3.5 pixels wide"
@@ -191,32 +199,62 @@ def test_scenes_arguments():
 
 
 def test_published_wording():
-    phrase = "the dog"
-    assert (
-        ask_region(phrase)
-        == ask_region(phrase, "llava")
-        == ("Please provide the bounding box coordinate of the region this sentence describes: the dog")
-    )
-    assert ask_region(phrase, "qwen2_5_vl") == "Locate the dog in this image and output the bbox coordinates in JSON format."
-    assert ask_region(phrase, "qwen3_vl") == (
-        'Locate every object that matches the description "the dog" in the image. Report bbox coordinates in JSON format.'
-    )
-    assert ask_region(phrase, "internvl") == (
-        "Please provide the bounding box coordinate of the region this sentence describes: <ref>the dog</ref>"
-    )
-    assert ask_region("red circle", "llava", "demo") == ask_region("red circle", "qwen2_5_vl", "demo-qwen") == "where is the red circle ?"
-    assert ask_region("{0} {x}", "qwen3_vl").count("{0} {x}") == 1, "braces of an expression stay"
-    assert (
-        ask_short("Is it?") == "Is it?\nAnswer the question using a single word or phrase."
-        and ask_short("is it ?", "llava", "demo") == "is it ?"
-    )
+    common = "Please provide the bounding box coordinate of the region this sentence describes: "
+    said = {
+        "llava": f"{common}the dog",
+        "llava_next": f"{common}the dog",
+        "llava_onevision": f"{common}the dog",
+        "future": f"{common}the dog",
+        "qwen2_vl": f"{common}<|object_ref_start|>the dog<|object_ref_end|>",
+        "qwen2_5_vl": "Locate the dog in this image and output the bbox coordinates in JSON format.",
+        "qwen3_vl": 'Locate every object that matches the description "the dog" in the image. Report bbox coordinates in JSON format.',
+        "internvl": f"{common}<ref>the dog</ref>",
+    }
+    assert {kind: wording(kind).ask_region("the dog") for kind in FAMILIES} == said
+    for kind, base in (("llava", "demo"), ("qwen2_5_vl", "demo-qwen")):
+        assert wording(kind, base).ask_region("red circle") == "where is the red circle ?"
+        assert wording(kind, base).ask_short("is it ?") == "is it ?"
+    assert wording("qwen3_vl").ask_region("{0} {x}").count("{0} {x}") == 1, "braces of an expression stay"
+    short = "Answer the question using a single word or phrase."
+    assert {kind: wording(kind).ask_short("Is it?") for kind in FAMILIES} == {
+        kind: f"Is it? {short}" if kind == "internvl" else f"Is it?\n{short}" for kind in FAMILIES
+    }
     assert [ask_presence(thing) for thing in ("dog", "apple")] == ["Is there a dog in the image?", "Is there an apple in the image?"]
 
 
-def test_calibration_asks_in_the_same_words():
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_calibration_asks_in_the_same_words_as_validation(kind, data):
+    """The prompts of `task:NAME` are what the task would ask a model of that family, to the letter."""
     assert set(TASKS) <= {name for name, _ in tasks}, "what a prior can be calibrated for can be validated"
-    assert read_prompts(["task:refcoco"])[0] == ask_region("the person on the left")
-    assert read_prompts(["task:pope"])[0] == ask_presence("person")
+    refcoco, pope = open_task("refcoco", data), open_task("pope", data)
+    asked = refcoco.prompt(0, wording(kind)).replace(refcoco.expressions[0].text, "the person on the left")
+    assert read_prompts(["task:refcoco"], wording(kind))[0] == asked
+    asked = pope.prompt(0, wording(kind)).replace("Is there a thing 0?", "Is there a person in the image?")
+    assert read_prompts(["task:pope"], wording(kind))[0] == asked
+
+
+def strings(tree):
+    """Constants of a module, docstrings left out, and every name in it."""
+    owners = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    told = {id(node.body[0].value) for node in ast.walk(tree) if isinstance(node, owners) and isinstance(node.body[0], ast.Expr)}
+    for before, after in (pair for node in ast.walk(tree) if isinstance(node, owners) for pair in pairwise(node.body)):
+        if isinstance(before, ast.Assign | ast.AnnAssign) and isinstance(after, ast.Expr):
+            told.add(id(after.value))  # what stands below a constant
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in told:
+            yield node.value
+        elif isinstance(node, ast.Name | ast.Attribute | ast.arg | ast.keyword):
+            yield str(node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else node.arg)
+
+
+def test_tasks_and_images_know_nothing_of_models():
+    package = Path(biaskit.__file__).parent
+    words = {"model_type", *(name.split("_")[0] for name, _ in families), "qwen"}
+    for folder in ("tasks", "images"):
+        for path in (package / folder).rglob("*.py"):
+            texts = strings(ast.parse(path.read_text(encoding="utf-8")))
+            found = {text for text in texts if any(word in text.lower() for word in words) and not text.endswith(".jsonl")}  # data files
+            assert not found, f"{path}: {sorted(found)}"
 
 
 def test_importing_tasks_is_light():
@@ -239,14 +277,14 @@ def test_a_task_of_somebody_else(monkeypatch):
             class Theirs(base):
                 """Theirs."""
 
-                def prompt(self, i, model_type, base=""):
-                    return f"Theirs: {super().prompt(i, model_type, base)}"
+                def prompt(self, i, wording):
+                    return f"Theirs: {super().prompt(i, wording)}"
 
     groups = []
     monkeypatch.setattr("biaskit.registry.entry_points", lambda group: groups.append(group) or [Point()])
     for name, value in (("_loaded", False), ("_items", dict(tasks._items)), ("_classes", dict(tasks._classes))):
         monkeypatch.setattr(tasks, name, value)
-    assert open_task("theirs:photo", n=2).prompt(0, "llava").startswith("Theirs: is there a ") and groups == ["biaskit.tasks"]
+    assert open_task("theirs:photo", n=2).prompt(0, wording("llava")).startswith("Theirs: is there a ") and groups == ["biaskit.tasks"]
 
 
 def test_tasks_are_abstract():

@@ -13,6 +13,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from models import boxes, wording
 
 from biaskit import prune, validate
 from biaskit.demo.evaluate import answers_of
@@ -73,9 +74,13 @@ def test_a_record_says_what_is_needed_to_ask_and_to_score_again(whole):
     task = open_task("scenes-presence")
     for record in read_results(whole[0]):
         i = int(record["id"].rpartition("/")[2])
-        assert record["prompt"] == task.prompt(i, "llava", "demo") and record["truth"] == task.truth(i) and record["tags"] == task.tags(i)
+        assert (
+            record["prompt"] == task.prompt(i, wording("llava", "demo"))
+            and record["truth"] == task.truth(i)
+            and record["tags"] == task.tags(i)
+        )
         assert record["image"] == task.image_name(i)
-        seen = Seen("llava", (192, 192), (192, 192), base="demo")
+        seen = Seen((192, 192), (192, 192), boxes=boxes("llava", "demo"))
         assert record["scores"] == task.score(i, record["answer"], seen)
         kept = {"none": 144, "0.5": 72, "0.1": 14}[record["cell"].rpartition("/r")[2] if record["pruner"] != "none" else "none"]
         assert record["n_kept"] == record["budget"] == kept and record["n_visual"] == 144
@@ -108,7 +113,7 @@ def test_records_do_not_depend_on_the_batch_size(demo, whole, tmp_path, batch_si
 def test_random_numbers_belong_to_the_question(demo):
     """Alone, or in company, a question's draw is that of its own seed."""
     task = open_task("scenes-presence")
-    images, prompts = [[task.image(i)] for i in range(3)], [task.prompt(i, "llava", "demo") for i in range(3)]
+    images, prompts = [[task.image(i)] for i in range(3)], [task.prompt(i, wording("llava", "demo")) for i in range(3)]
     seeds = [seed_of(0, task.name, task.identify(i)) for i in range(3)]
     assert len(set(seeds)) == 3 and seed_of(1, task.name, task.identify(0)) not in seeds
     from biaskit.pruners import get_pruner

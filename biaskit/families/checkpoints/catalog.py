@@ -6,8 +6,13 @@ import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from biaskit.conventions import BoxConvention, Wording
 from biaskit.errors import ModelError
+
+if TYPE_CHECKING:
+    from biaskit.families.base import ModelFamily
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,20 @@ def resolve(name: str) -> Place:
     raise ModelError(
         f"unknown model {name!r}", hint + "give a short name (biaskit models list), a hub id ORG/NAME, or a checkpoint directory"
     )
+
+
+EMBEDDED_WORDING = Wording(region="where is the {} ?", short="{}")
+"""The embedded models are asked as they were taught; they never say more than a word or a box."""
+
+
+def wording_of(family: ModelFamily, base: str) -> Wording:
+    """Return how a checkpoint is asked: as its family, or as an embedded model. `base`: its short name, "" if it has none."""
+    return EMBEDDED_WORDING if base in EMBEDDED else family.wording
+
+
+def box_convention_of(family: ModelFamily, base: str) -> BoxConvention:
+    """Return how a checkpoint's answers write boxes. `base`: its short name, "" if it has none."""
+    return BoxConvention("words") if base in EMBEDDED else family.box_convention
 
 
 def short_name(name: str) -> str:

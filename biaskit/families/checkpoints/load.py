@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from biaskit.errors import ModelError
 from biaskit.families import ModelFamily, families
-from biaskit.families.checkpoints.catalog import Place, needs_code, resolve
+from biaskit.families.checkpoints.catalog import Place, needs_code, resolve, short_name, wording_of
 from biaskit.families.checkpoints.device import find_device
 from biaskit.families.checkpoints.fingerprint import fingerprint
 from biaskit.families.checkpoints.probe import probe
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     import torch
     from transformers import PreTrainedModel
+
+    from biaskit.conventions import Wording
 
 Say = Callable[[str], None]
 
@@ -54,6 +56,12 @@ class Loaded:
         device = self.model.get_input_embeddings().weight.device
         dtype = str(self.model.dtype).removeprefix("torch.")
         return f"Loaded({self.name!r}, revision {self.revision!r}: {type(self.model).__name__}, {dtype} on {device})"
+
+    @property
+    def wording(self) -> Wording:
+        """How it is asked, by its family's published wording; the embedded models as they were taught."""
+        return wording_of(self.family, short_name(self.name))
+
 
     @property
     def processor_settings(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from biaskit.errors import BiaskitError, ImageSkipped
 from biaskit.families import ModelFamily, Prepared
+from biaskit.families.checkpoints.catalog import box_convention_of, wording_of
 from biaskit.grid import Layout
 from biaskit.tasks.base import WHOLE, Part, Seen, Task
 
@@ -66,7 +67,7 @@ class Questions(Dataset[Asked]):
             BiaskitError: an image is broken, or the processor refuses it; a validation leaves nothing out.
         """
         images = [self.task.image(i) for i in items]
-        prompts = [self.task.prompt(i, self.config.model_type, self.base) for i in items]
+        prompts = [self.task.prompt(i, wording_of(self.family, self.base)) for i in items]
         try:
             made = self.family.prepare(self.processor, self.config, [[image] for image in images], prompts)
         except ImageSkipped as error:
@@ -87,4 +88,4 @@ def see(family: ModelFamily, config: Any, base: str, layout: Layout, size: tuple
         if plane.name == "image" and plane.box is not None:
             left, top, right, bottom = plane.box
             part = (top, left, bottom, right)
-    return Seen(config.model_type, size, family.resized(config, layout), part, base)
+    return Seen(size, family.resized(config, layout), part, box_convention_of(family, base))

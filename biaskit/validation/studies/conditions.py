@@ -108,7 +108,7 @@ def prior_of(
     """
     path = folder / f"{condition.label}.safetensors"
     source = source_of(condition, samples, seed)
-    prompts = read_prompts([condition.prompt])
+    prompts = read_prompts([condition.prompt], loaded.wording)
     count = min(samples, len(source))
     if path.exists() and not list(folder.glob(f"{path.name}.partial*")):
         prior = Prior.load(path)

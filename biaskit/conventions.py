@@ -1,0 +1,66 @@
+"""How a model is asked and how it writes boxes: plain values that families give and tasks read; neither needs to know the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+UNITS = ("part", "square", "thousand", "pixels", "words")
+"""What the numbers of a box count, all linear, x to the right and y down, corners x1 y1 x2 y2:
+
+- `part`: 0–1 fractions of what the model saw: where it saw a crop, of the crop; where the picture was padded to a square, of the square.
+- `square`: 0–1 fractions of the image padded to a square, whatever the model saw.
+- `thousand`: 0–1000 of the image.
+- `pixels`: pixels of the image as resized for the vision tower.
+- `words`: 48 location words a side.
+"""
+
+
+@dataclass(frozen=True)
+class Wording:
+    r"""The published wording of questions; what goes into the model is the checkpoint's chat template around these words, after the image.
+
+    Attributes:
+        region: asks for the box of what a phrase describes. The default is LLaVA-1.5's: that of its training data, and of its evaluation on
+            RefCOCO by others (om-ai-lab/VLM-R1, lmms-eval's `bbox_rec`).
+        short: asks for a single word or phrase. The default is LLaVA-1.5's format prompt for short answers (arXiv 2310.03744) to POPE, GQA,
+            VQAv2 and TextVQA; Qwen2-VL's and InternVL's evaluations of the same sets use the same sentence.
+
+    Each holds one `{}`, where the phrase or question goes.
+
+    Example:
+        >>> Wording().ask_short("Is there a dog in the image?")
+        'Is there a dog in the image?\\nAnswer the question using a single word or phrase.'
+    """
+
+    region: str = "Please provide the bounding box coordinate of the region this sentence describes: {}"
+    short: str = "{}\nAnswer the question using a single word or phrase."
+
+    def ask_region(self, phrase: str) -> str:
+        """Ask for the box of what a phrase describes.
+
+        Example:
+            >>> Wording(region="where is the {} ?").ask_region("red circle")
+            'where is the red circle ?'
+        """
+        return self.region.format(phrase)
+
+    def ask_short(self, question: str) -> str:
+        """Ask for a single word or phrase."""
+        return self.short.format(question)
+
+
+@dataclass(frozen=True)
+class BoxConvention:
+    """How a model writes boxes.
+
+    Attributes:
+        units: what the numbers count, one of `UNITS`.
+        written: the form of whole numbers in its answers: the four corners as {0} … {3}, what the box shows as {label}.
+
+    Example:
+        >>> BoxConvention("thousand", "<box>[[{0}, {1}, {2}, {3}]]</box>").written.format(1, 2, 3, 4)
+        '<box>[[1, 2, 3, 4]]</box>'
+    """
+
+    units: str = "part"
+    written: str = '```json\n[\n\t{{"bbox_2d": [{0}, {1}, {2}, {3}], "label": "{label}"}}\n]\n```'
