@@ -16,7 +16,7 @@ PACKAGE = Path(biaskit.__file__).parent
 
 # From the ground up. A module imports from storeys below its own; within a storey only what BESIDE allows.
 STOREYS = [
-    ["errors", "registry", "grid", "files", "device"],
+    ["errors", "registry", "grid", "files", "device", "display"],
     ["prior", "select"],
     ["images", "tasks", "families", "pruners"],
     ["calibration", "engine", "figures"],
@@ -26,7 +26,20 @@ STOREYS = [
 BESIDE = {"registry": {"errors"}, "files": {"errors"}, "tasks": {"images"}, "calibration": {"engine"}}
 FACES = {"__init__", "__main__", "signals", "testing"}  # hold no code: they name what stands elsewhere
 PLUGINS = ["families", "images", "pruners", "tasks"]
-WITHOUT_TRANSFORMERS = {"errors", "registry", "grid", "files", "device", "prior", "select", "images", "tasks", "pruners", "figures"}
+WITHOUT_TRANSFORMERS = {
+    "errors",
+    "registry",
+    "grid",
+    "files",
+    "device",
+    "display",
+    "prior",
+    "select",
+    "images",
+    "tasks",
+    "pruners",
+    "figures",
+}
 STOREY = {name: height for height, names in enumerate(STOREYS) for name in names}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
