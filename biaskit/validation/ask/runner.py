@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from biaskit.display import html_table
 from biaskit.engine.decisions import Observe
 from biaskit.engine.image_encoder import encode_once
 from biaskit.errors import BiaskitError
@@ -64,6 +65,21 @@ class Validation:
     manifest: dict[str, Any]
     asked: int
     scores: dict[tuple[str, str], dict[str, float]]
+
+    def __repr__(self) -> str:
+        """One line: where, what was asked, and how many answers are new."""
+        tasks = ", ".join(dict.fromkeys(task for task, _ in self.scores))
+        cells = len({cell for _, cell in self.scores})
+        return f"Validation({str(self.directory)!r}: {cells} cells of {tasks}; {self.asked} new answers)"
+
+    def _repr_html_(self) -> str:
+        metrics = {task["name"]: task["metric"] for task in self.manifest["tasks"]}
+        tasks = list(dict.fromkeys(task for task, _ in self.scores))
+        rows = []
+        for cell in dict.fromkeys(cell for _, cell in self.scores):
+            found = [(self.scores.get((task, cell)), metrics[task]) for task in tasks]
+            rows.append([cell, *("–" if one is None else f"{100 * one[metric]:.1f} (n = {one['n']:.0f})" for one, metric in found)])
+        return html_table(["method", *(f"{task}, {metrics[task]} %" for task in tasks)], rows, str(self.directory))
 
 
 @named_arguments
@@ -120,7 +136,7 @@ def validate(
     chosen = Options(limit, seed, batch_size, workers, keep_indices, observe, force, command)
     grid = pruners if isinstance(pruners, Grid) else Grid(words(pruners), read_shares(retention), priors=read_priors(prior))
     loaded = as_loaded(model)
-    tasks = _opened([task] if isinstance(task, Task) else words(task) if isinstance(task, str) else task, limit)
+    tasks = _opened(words(task) if isinstance(task, str) else task if isinstance(task, Sequence) else [task], limit)
     cells = grid.cells(loaded.model.config)
     with reported(report, say, progress) as (report, tell):
         return _Run(loaded, tasks, cells, Directory(Path(out)), chosen, report, tell).run()
