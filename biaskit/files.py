@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import DTypeLike
 
-_OVERWRITE = "choose another name, or overwrite it with --force (in Python: force=True)"
+_OVERWRITE = "choose another name, or overwrite it with --force"
 _ROOM = "choose a folder you may write to, on a disk with room"
 _TEMPORARY = re.compile(r"\..*\.(\d{1,10})\.([0-9a-f]{8})[0-9a-f]{8}\.tmp", re.DOTALL)
 _DAY, _PAUSE = 86_400.0, 60.0  # seconds: after one, another machine's temporary is a leftover; between two looks for leftovers in a folder
@@ -178,7 +178,7 @@ def memory_map(path: Path, dtype: DTypeLike, shape: tuple[int, ...], *, fresh: b
     Example:
         >>> array = memory_map(Path(tempfile.mkdtemp()) / "features.npy", "float16", (3, 4), fresh=True)
         >>> array[1] = 2
-        >>> array.sum()
+        >>> float(array.sum())
         8.0
     """
     import numpy as np
