@@ -25,7 +25,7 @@ from typing import IO
 
 from biaskit.errors import FileError
 
-_OVERWRITE = "choose another name, or overwrite it with --force (in Python: force=True)"
+_OVERWRITE = "choose another name, or overwrite it with --force"
 _ROOM = "choose a folder you may write to, on a disk with room"
 _TEMPORARY = re.compile(r"\..*\.(\d{1,10})\.([0-9a-f]{8})[0-9a-f]{8}\.tmp", re.DOTALL)
 _DAY, _PAUSE = 86_400.0, 60.0  # seconds: after one, another machine's temporary is a leftover; between two looks for leftovers in a folder

@@ -120,6 +120,17 @@ class Layout:
                 f"{n} visual tokens do not fill the {starts[-1]} cells of {[(p.name, p.rows, p.cols) for p in self.planes]} once each"
             )
 
+    def __repr__(self) -> str:
+        """One line: N, and the planes.
+
+        >>> tokens = raster(Plane("image", 2, 3))
+        >>> Layout(np.arange(6) + 4, tokens.planes, tokens.plane, tokens.row, tokens.col)
+        Layout(6 visual tokens: image 2×3)
+        """
+        planes = ", ".join(f"{plane.name} {plane.rows}×{plane.cols}" for plane in self.planes)
+        some = f" of {sum(plane.rows * plane.cols for plane in self.planes)}" if self.partial else ""
+        return f"Layout({len(self)}{some} visual tokens{': ' + planes if planes else ''})"
+
     def __len__(self) -> int:
         """Return N, the number of visual tokens."""
         return len(self.positions)

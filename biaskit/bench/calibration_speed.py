@@ -110,7 +110,9 @@ def compare(loaded: Loaded, plan: Comparison, say: Say = lambda line: None) -> d
     sources = {images: Pictures(images) for images in (few, plan.images)}
 
     def ours(images: int) -> dict[str, PlaneStats]:
-        prior = calibrate(loaded, sources[images], samples=images, layers=layers, batch_size=plan.batch_size, workers=plan.workers)
+        prior = calibrate(
+            loaded, sources[images], samples=images, layers=layers, batch_size=plan.batch_size, workers=plan.workers, progress=False
+        )
         return dict(prior.planes)
 
     def baseline(images: int, size: int) -> dict[str, PlaneStats]:

@@ -6,7 +6,7 @@ A prior holds for the prompts it was calibrated with: the last prompt token look
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from biaskit.conventions import Wording
@@ -79,6 +79,8 @@ def read_prompts(words: str | os.PathLike[str] | Sequence[str | os.PathLike[str]
     """
     if isinstance(words, Prompts):
         return words
+    if not isinstance(words, str | os.PathLike | Iterable):
+        raise BiaskitError(f"prompts are {words!r}, not texts", "write a text or several, file names, or task:NAME")
     found: list[str] = []
     for word in [words] if isinstance(words, str | os.PathLike) else words:
         if isinstance(word, os.PathLike):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from biaskit.calibration.attend import attended
 from biaskit.calibration.feed import Batch, Preprocessor, Skip, Task, feed
 from biaskit.calibration.moments import GROUPS, Floats, Moments
 from biaskit.calibration.options import Options
+from biaskit.calibration.progress import Progress, Report, reported
 from biaskit.calibration.prompts import PROMPT, read_prompts
 from biaskit.calibration.ranks import Ranks
 from biaskit.calibration.settings import all_settings, provenance
@@ -37,22 +37,14 @@ if TYPE_CHECKING:
     from biaskit.families.checkpoints.wrap import AnyModel
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far a calibration is: images done on all processes, of how many, and what was skipped on this one since the last report."""
-
-    done: int
-    total: int
-    skipped: tuple[Skip, ...] = ()
-
-
 @named_arguments
 def calibrate(
     model: AnyModel,
     source: ImageSource | str | os.PathLike[str] = "coco",
     *,
     out: str | os.PathLike[str] | None = None,
-    report: Callable[[Progress], None] | None = None,
+    report: Report | None = None,
+    progress: bool | None = None,
     samples: int | None = None,
     prompts: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = PROMPT,
     layers: Layers | None = None,
@@ -73,7 +65,8 @@ def calibrate(
         source: images, or what `open_source` opens: a name or a path.
         out: where the prior goes. The state of an unfinished run is kept beside it as `OUT.partial`, and the same call goes on from it.
             Without `out` nothing is written.
-        report: called after every batch.
+        report: called after every batch. progress: show a bar with the rate and the time left, and skipped images; by default on a terminal
+            and in a notebook, unless there is a `report`.
         samples: n; by default 1,000, or all images of a smaller source.
         prompts: a text or several, `task:NAME`, files with a prompt a line; cycled over the images, each in the model's chat template.
         layers: 0-based decoder layers (1, (1, 4), "0-7", "all"), or None for those the presets need.
@@ -92,29 +85,21 @@ def calibrate(
     """
     loaded = as_loaded(model)
     options = Options(
-        samples,
-        read_prompts(prompts, loaded.wording),
-        read_layers(layers),
-        per_head,
-        groups,
-        seed,
-        batch_size,
-        workers,
-        max_skips,
-        save_every,
-        force,
+        samples, read_prompts(prompts, loaded.wording), read_layers(layers), per_head, groups, seed, batch_size, workers, max_skips,
+        save_every, force,
         restart,
-    )
+    )  # fmt: skip
     images = open_source(source)
     if options.samples is not None and 0 < len(images) < options.samples:
         images = open_source(source, n=options.samples)  # pictures that are generated are made in any number
-    return _Calibration(loaded, images, options, None if out is None else Path(out), report or (lambda progress: None)).run()
+    with reported(report, str(out or loaded.name), progress) as tell:
+        return _Calibration(loaded, images, options, None if out is None else Path(out), tell).run()
 
 
 class _Calibration:
     """One run: what it works on, what it has counted, where its state lies."""
 
-    def __init__(self, loaded: Loaded, source: ImageSource, options: Options, out: Path | None, report: Callable[[Progress], None]) -> None:
+    def __init__(self, loaded: Loaded, source: ImageSource, options: Options, out: Path | None, report: Report) -> None:
         self.loaded, self.source, self.options, self.out, self.report = loaded, source, options, out, report
         self.ranks = Ranks()
         self.config = loaded.model.config

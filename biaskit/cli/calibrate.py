@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from biaskit.calibration.run import Progress
     from biaskit.families.checkpoints.load import Loaded
     from biaskit.prior.value import Prior
 
@@ -84,18 +83,14 @@ def calibrate(
     loaded = load_model(model, device=device, dtype=dtype, attention=attention, revision=revision, say=say, layers=wanted)
     if partial.exists() and not restart:
         say(f"going on from {partial}")
-    bar = Bar(str(target))
     try:
         prior = run(
-            loaded, source, out=target, report=bar, samples=samples, prompts=prompt or [], layers=wanted, per_head=heads,
+            loaded, source, out=target, progress=True, samples=samples, prompts=prompt or [], layers=wanted, per_head=heads,
             seed=seed, batch_size=batch_size, workers=workers, max_skips=max_skips, save_every=save_every, force=force, restart=restart,
         )  # fmt: skip
     except KeyboardInterrupt:
-        bar.close()
         say(f"stopped; nothing is lost: the same command goes on from {partial}")
         raise typer.Exit(130) from None
-    finally:
-        bar.close()
     _summary(prior, target, loaded, as_json)
 
 
@@ -113,44 +108,6 @@ def chosen_layers(text: str | None) -> tuple[int, ...] | str | None:
         return read_layers(text)
     except BiaskitError as error:
         raise typer.BadParameter(f"{text!r}: {error.hint}", param_hint="--layers") from None
-
-
-class Bar:
-    """A progress bar with images a second and time left, on stderr; skipped images are printed above it."""
-
-    def __init__(self, title: str) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]} images/s"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-        )
-        self.task = self.bar.add_task(title, total=None, rate="–")
-        self.first: int | None = None
-
-    def __call__(self, progress: Progress) -> None:
-        """Show how far the calibration is."""
-        for skip in progress.skipped:
-            line = "".join(letter if letter.isprintable() else "?" for letter in f"skipped {skip.name}: {skip.reason}")
-            self.bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
-        if self.first is None:
-            self.first = progress.done
-            self.bar.start()
-            self.bar.reset(self.task, total=progress.total, completed=progress.done)
-        elapsed = self.bar.tasks[0].elapsed
-        rate = f"{(progress.done - self.first) / elapsed:.1f}" if elapsed and progress.done > self.first else "–"
-        self.bar.update(self.task, completed=progress.done, rate=rate)
-
-    def close(self) -> None:
-        """Leave the terminal as it was."""
-        self.bar.stop()
 
 
 def _summary(prior: Prior, target: Path, loaded: Loaded, as_json: bool) -> None:

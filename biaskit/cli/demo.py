@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -24,24 +24,18 @@ def demo(
     if model not in EMBEDDED:
         raise BiaskitError(f"{model!r} is no embedded model", did_you_mean(model, EMBEDDED))
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.table import Table
 
     from biaskit.cli.calibrate import say
     from biaskit.demo.run import LAYERS, RETENTION, run, table, verdict
+    from biaskit.display import Bars
     from biaskit.families.checkpoints.load import load_model
 
     loaded = load_model(model, device="cpu", say=say)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        bars: dict[str, Any] = {}
+    with Bars() as bars:
 
         def step(what: str, done: int, total: int) -> None:
-            kind = what if what.startswith("calibrating") else "asking"
-            bar = bars.setdefault(kind, -1)
-            if bar == -1:
-                bars[kind] = progress.add_task(what, total=total)
-            progress.update(bars[kind], completed=done, description=what)
+            bars.show(what, done, total, key="" if what.startswith("calibrating") else "asking")
 
         found = run(loaded, out, samples=samples, questions=questions, step=step)
     if as_json:

@@ -18,17 +18,13 @@ def scenes(
     as_json: Annotated[bool, typer.Option("--json", help="Report as JSON on stdout.")] = False,
 ) -> None:
     """Write seeded scenes in COCO layout, with referring expressions, presence and attribute questions."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+    from biaskit.display import Bars
     from biaskit.images.scenes.files import write_scenes
     from biaskit.images.scenes.source import SceneSource
 
     source = SceneSource(n, seed, placement)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task("scenes", total=n)
-        target = write_scenes(source, out, force=force, report=lambda done: progress.update(bar, completed=done))
+    with Bars("scenes") as bars:
+        target = write_scenes(source, out, force=force, report=lambda done: bars.show("drawing", done, n))
     if as_json:
         typer.echo(json.dumps({"out": str(out), "annotations": str(target), "n": n, "seed": seed, "placement": placement}))
     else:

@@ -104,6 +104,7 @@ def enough(
     """Find how many calibration images are enough, from one pass over them."""
     from biaskit.cli.calibrate import chosen_layers, say
     from biaskit.cli.folder import made
+    from biaskit.display import Bars
     from biaskit.families.checkpoints.load import load_model
     from biaskit.validation.studies.conditions import Condition, described, prior_of
     from biaskit.validation.studies.enough import needed, settle
@@ -112,10 +113,10 @@ def enough(
     made(out)
     condition = Condition("prior", model, data, prompt)
     wanted = chosen_layers(layers) or "all"
-    with _Bars() as bars:
+    with Bars() as bars:
         prior = prior_of(
             condition, load_model(model, say=say, layers=wanted), out, samples=samples, seed=seed, layers=wanted, batch_size=batch_size,
-            report=lambda progress: bars("calibrating", progress.done, progress.total),
+            report=lambda progress: bars.show("calibrating", progress.done, progress.total),
         )  # fmt: skip
     rows = settle(prior, splits=splits, seed=seed)
     takes = needed(rows)
@@ -152,14 +153,15 @@ def _run(
     """Do a study of transfer, write it down and print it."""
     from biaskit.cli.calibrate import chosen_layers
     from biaskit.cli.folder import made
+    from biaskit.display import Bars
     from biaskit.validation.studies.transfer import transfer as run
     from biaskit.validation.studies.transfer_figure import draw_transfer
 
     wanted = chosen_layers(layers) or "all"
-    with _Bars() as bars:
+    with Bars() as bars:
         study = run(
             axis, group, made(out), samples=samples, seed=seed, layers=wanted, batch_size=batch_size, asking=asking, reference=reference,
-            report=bars,
+            report=lambda what, done, total: bars.show(what, done, total, key="asking" if what.startswith("asking") else ""),
         )  # fmt: skip
     title = "Priors from pictures without content" if reference else ""
     draw_transfer(study, out / "study.png", title=title, force=True)
@@ -214,27 +216,3 @@ def _size(text: str) -> tuple[int, int]:
     if not (rows.isdecimal() and cols.isdecimal()):
         raise typer.BadParameter(f"{text!r} is not ROWSxCOLS, such as 336x448", param_hint="--size")
     return int(rows), int(cols)
-
-
-class _Bars:
-    """Progress bars on stderr, one for each thing that is done."""
-
-    def __enter__(self) -> _Bars:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        self.bar = Progress(*columns, console=Console(stderr=True))
-        self.tasks: dict[str, Any] = {}
-        self.bar.start()
-        return self
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Show how far it is."""
-        kind = "asking" if what.startswith("asking") else what
-        if kind not in self.tasks:
-            self.tasks[kind] = self.bar.add_task(what, total=total)
-        self.bar.update(self.tasks[kind], completed=done, total=total, description=what)
-
-    def __exit__(self, *why: object) -> None:
-        self.bar.stop()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from biaskit.prior.value import Prior
     from biaskit.tasks import Task
     from biaskit.validation.ask.methods import Grid
-    from biaskit.validation.ask.runner import Progress, Validation
+    from biaskit.validation.ask.runner import Validation
 
 app = typer.Typer(help="Does debiasing help? Ask a model with and without pruning, and keep every answer.", invoke_without_command=True)
 
@@ -95,20 +95,16 @@ def validate(
     from biaskit.validation.ask.runner import validate as run
 
     loaded = load_model(model, device=device, dtype=dtype, attention=attention, revision=revision, say=say)
-    bar = Bar()
     try:
         found = run(
-            loaded, list(tasks.values()), grid, out=out, report=bar, say=bar.say, limit=limit, seed=seed, batch_size=batch_size,
+            loaded, list(tasks.values()), grid, out=out, progress=True, limit=limit, seed=seed, batch_size=batch_size,
             workers=workers, keep_indices=keep_indices or analyse, observe=Analysis() if analyse else None, force=force,
             command=shlex.join(["biaskit", *sys.argv[1:]]),
         )  # fmt: skip
     except KeyboardInterrupt:
-        bar.close()
         again = ", without --force," if force else ""
         say(f"stopped; nothing is lost: the same command{again} goes on in {out}")
         raise typer.Exit(130) from None
-    finally:
-        bar.close()
     _show(found, {name: one.metric for name, one in tasks.items()}, as_json)
 
 
@@ -152,48 +148,6 @@ def _tasks(words: list[str], data: list[str], images: list[str], limit: int | No
         task = opened(word, limit, where[0], where[1])
         tasks[task.name] = task
     return tasks
-
-
-class Bar:
-    """A progress bar over all cells with answers a second and time left, and the running score of the cell in work, on stderr."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-        self.bar = Progress(
-            BarColumn(bar_width=12),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]} answers/s"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.description}", markup=False),
-            console=Console(stderr=True),
-        )
-        self.task = self.bar.add_task("validating", total=None, rate="–")
-        self.first: int | None = None
-
-    def __call__(self, progress: Progress) -> None:
-        """Show how far the validation is."""
-        if self.first is None:
-            self.first = progress.done
-            if progress.done:
-                self.say(f"{progress.done} of {progress.total} answers are there; going on")
-            self.bar.start()
-            self.bar.reset(self.task, total=progress.total, completed=progress.done)
-        elapsed = self.bar.tasks[0].elapsed
-        rate = f"{(progress.done - self.first) / elapsed:.1f}" if elapsed and progress.done > self.first else "–"
-        score = f"{progress.task} · {progress.cell} · {100 * progress.score:.1f} % of {progress.n}" if progress.score is not None else ""
-        self.bar.update(self.task, completed=progress.done, rate=rate, description=score or "validating")
-
-    def say(self, line: str) -> None:
-        """Print a line above the bar."""
-        self.bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    def close(self) -> None:
-        """Leave the terminal as it was."""
-        self.bar.stop()
 
 
 def _show(found: Validation, metrics: dict[str, str], as_json: bool) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from biaskit.calibration.progress import Progress
 from biaskit.calibration.prompts import PROMPT, read_prompts
-from biaskit.calibration.run import Progress, calibrate
+from biaskit.calibration.run import calibrate
 from biaskit.demo.evaluate import answers_of
 from biaskit.engine.prune import prune
 from biaskit.families.checkpoints.load import Loaded

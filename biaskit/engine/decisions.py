@@ -61,6 +61,11 @@ class SampleReport:
     cache_bytes: int | None = None
     observed: Mapping[str, float] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """One line: how many tokens are left of how many."""
+        layers = ", ".join(f"{left} from layer {layer} on" for layer, left, _ in self.stages)
+        return f"SampleReport({len(self)} of {self.n_visual} visual tokens{': ' + layers if layers else ''})"
+
     @property
     def info(self) -> Mapping[str, float]:
         """What the method reports about its last decision."""

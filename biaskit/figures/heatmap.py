@@ -66,7 +66,7 @@ def heatmap(
         BiaskitError: no prior, no panel, labels that do not match, an unknown suffix, a file that exists or cannot be written.
         PriorError: a prior lacks a layer or plane that was asked for.
     """
-    group = [load_prior(one) for one in ([priors] if isinstance(priors, Prior | str | os.PathLike) else priors)]
+    group = [load_prior(one) for one in (priors if isinstance(priors, Sequence) and not isinstance(priors, str) else [priors])]
     if out is not None:
         check_out(Path(out), force)
     chosen = read_layers(layers)

@@ -28,6 +28,10 @@ class ImageSource(ABC):
 
     name: str = ""
 
+    def __repr__(self) -> str:
+        """One line: its kind and how many images it has."""
+        return f"<{type(self).__name__} {self.name}: {len(self)} images>"
+
     @abstractmethod
     def __len__(self) -> int:
         """Return the number of images."""

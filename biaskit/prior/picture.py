@@ -21,7 +21,7 @@ def png(values: NDArray[np.float64]) -> bytes:
     r"""Draw a map [rows, cols] as PNG; the same map gives the same bytes.
 
     >>> png(np.ones((2, 3)))[:4]
-    b'\\x89PNG'
+    b'\x89PNG'
     """
     from PIL import Image
 

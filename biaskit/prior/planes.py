@@ -35,6 +35,12 @@ class PlaneStats:
     head_mean: Floats | None = None
     count: int = 0
 
+    def __repr__(self) -> str:
+        """One line: the tensors' sizes."""
+        layers, rows, cols = self.mean.shape
+        parts = [name for name in ("var", "group_mean", "head_mean") if getattr(self, name) is not None]
+        return f"PlaneStats({rows}×{cols} at {layers} layers, {self.count} images{', with ' + ', '.join(parts) if parts else ''})"
+
 
 def check_plane(name: str, stats: PlaneStats, n_layers: int) -> None:
     """Refuse statistics of a plane that contradict each other, or that no calibration of `n_layers` layers can give.

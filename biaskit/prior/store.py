@@ -29,6 +29,10 @@ class PriorFile:
     prior: Prior | None
     error: PriorError | None
 
+    def __repr__(self) -> str:
+        """One line: the name, and the prior or what is wrong with the file."""
+        return f"PriorFile({self.name!r}: {self.error.message if self.error is not None else self.prior!r})"
+
 
 def folders() -> list[Path]:
     """Return where names are looked up, first hit wins: `./priors`, then the priors that come with biaskit."""

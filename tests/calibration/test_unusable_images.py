@@ -137,5 +137,5 @@ def test_one_of_each_kind_costs_three_images(tmp_path):
     assert prior.n_images == 12
     assert set(skipped) == {nan, gone, page}
     assert "not finite" in skipped[nan]
-    assert "it looks like a web page" in skipped[page]
+    assert "is not an image (no format that PIL reads begins with b'<!DOCTYP')" in skipped[page]
     assert torch.isfinite(torch.from_numpy(prior.planes["image"].mean.copy())).all()

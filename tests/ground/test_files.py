@@ -241,7 +241,6 @@ ALLOWED = {
     ("demo/training/arrays.py", "open"): "the same",
     ("demo/training/arrays.py", "write"): "the same, where the system cannot claim blocks",
     ("demo/training/arrays.py", "unlink"): "the same, where the disk is full",
-    ("cli/console.py", "open"): "the null device, where standard output is closed",
     ("images/regular.py", "open"): "for reading, without waiting for a pipe",
     ("images/coco.py", "unlink"): "a bad entry of the cache",
     ("images/coco_stores.py", "unlink"): "a bad entry of the cache",

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from biaskit.display import html_table
 from biaskit.errors import BiaskitError
 from biaskit.grid import resample
 from biaskit.prior.bias.correlation import pearson, spearman, top_overlap
@@ -54,6 +55,10 @@ class LayerBias:
     verdict: str
     why: str
 
+    def __repr__(self) -> str:
+        """One line: where, what, and why."""
+        return f"LayerBias(layer {self.layer}, {self.plane} {self.rows}×{self.cols}: {self.verdict}. {self.why})"
+
 
 @dataclass(frozen=True)
 class BiasReport:
@@ -68,6 +73,16 @@ class BiasReport:
     model: str
     n_images: int
     layers: list[LayerBias]
+
+    def __repr__(self) -> str:
+        """One line: the model and each layer's verdict."""
+        found = "; ".join(f"layer {entry.layer} {entry.plane}: {entry.verdict}" for entry in self.layers)
+        return f"BiasReport({self.model or 'unknown model'}, {self.n_images} images; {found or 'no plane with a pattern'})"
+
+    def _repr_html_(self) -> str:
+        rows = [[entry.layer, entry.plane, f"{entry.rows}×{entry.cols}", entry.verdict, entry.why] for entry in self.layers]
+        caption = f"{self.model or 'unknown model'}, {self.n_images} images"
+        return html_table(["layer", "plane", "size", "verdict", "why"], rows, caption)
 
     def get(self, layer: int, plane: str) -> LayerBias | None:
         """Return the entry of a layer and plane; None where the plane is too small to have one."""

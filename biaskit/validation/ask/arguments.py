@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from biaskit.errors import BiaskitError
 from biaskit.prior.store import load_prior
@@ -25,7 +26,7 @@ def words(given: str | Sequence[str]) -> list[str]:
     >>> words("none,fastv+prior"), words(["none", "fastv"])
     (['none', 'fastv+prior'], ['none', 'fastv'])
     """
-    found = [word.strip() for word in given.split(",")] if isinstance(given, str) else list(given)
+    found = [word.strip() for word in given.split(",")] if isinstance(given, str) else _several(given)
     for word in found:
         if not isinstance(word, str):
             raise BiaskitError(f"{word!r} is no name", 'write texts, such as "none,fastv+prior"')
@@ -41,9 +42,8 @@ def read_shares(given: float | str | Sequence[float | str]) -> list[float]:
     >>> read_shares(0.25), read_shares("0.5,1/4"), read_shares([0.5, "1/8"])
     ([0.25], [0.5, 0.25], [0.5, 0.125])
     """
-    parts = [given] if isinstance(given, int | float | str) else list(given)
-    texts = [text for part in parts for text in (part.split(",") if isinstance(part, str) else [str(float(part))])]
-    return [read_retention(text) for text in texts]
+    parts = [part.split(",") if isinstance(part, str) else [str(part)] for part in _several(given)]
+    return [read_retention(text) for part in parts for text in part]
 
 
 def named(text: str, default: str) -> tuple[str, str]:
@@ -67,9 +67,14 @@ def read_priors(given: AnyPrior | Sequence[AnyPrior] | Mapping[str, AnyPrior] | 
     if isinstance(given, Mapping):
         return {name: load_prior(one) for name, one in given.items()}
     found: dict[str, Prior] = {}
-    for one in [given] if isinstance(given, Prior | str | os.PathLike) else given:
+    for one in _several(given):
         name, place = named(one, "prior") if isinstance(one, str) else ("prior", one)
         if name in found:
             raise BiaskitError(f"two priors called {name}", "write NAME=FILE, in Python {NAME: FILE}")
         found[name] = load_prior(place)
     return found
+
+
+def _several(given: Any) -> list[Any]:
+    """Return one thing, or several, as a list."""
+    return list(given) if isinstance(given, Iterable) and not isinstance(given, str | bytes) else [given]

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from biaskit.display import html_table
 from biaskit.engine.decisions import Observe
 from biaskit.engine.image_encoder import encode_once
 from biaskit.errors import BiaskitError
@@ -28,24 +29,13 @@ from biaskit.validation.ask.answers import Asker, Wanted
 from biaskit.validation.ask.arguments import AnyPrior, read_priors, read_shares, words
 from biaskit.validation.ask.methods import Cell, Grid
 from biaskit.validation.ask.plan import Batch, arranged, make_plan, opened, order
+from biaskit.validation.ask.progress import Progress, Report, Say, reported
 from biaskit.validation.ask.questions import Questions
 from biaskit.validation.results.directory import Directory, summaries
 from biaskit.validation.results.manifest import describe_prior, make_manifest, merge
 
 if TYPE_CHECKING:
     from biaskit.families.checkpoints.wrap import AnyModel
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a validation is: answers done of how many in all cells; and the cell in work, its primary score so far and over how many."""
-
-    done: int
-    total: int
-    task: str = ""
-    cell: str = ""
-    score: float | None = None
-    n: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,6 +66,21 @@ class Validation:
     asked: int
     scores: dict[tuple[str, str], dict[str, float]]
 
+    def __repr__(self) -> str:
+        """One line: where, what was asked, and how many answers are new."""
+        tasks = ", ".join(dict.fromkeys(task for task, _ in self.scores))
+        cells = len({cell for _, cell in self.scores})
+        return f"Validation({str(self.directory)!r}: {cells} cells of {tasks}; {self.asked} new answers)"
+
+    def _repr_html_(self) -> str:
+        metrics = {task["name"]: task["metric"] for task in self.manifest["tasks"]}
+        tasks = list(dict.fromkeys(task for task, _ in self.scores))
+        rows = []
+        for cell in dict.fromkeys(cell for _, cell in self.scores):
+            found = [(self.scores.get((task, cell)), metrics[task]) for task in tasks]
+            rows.append([cell, *("–" if one is None else f"{100 * one[metric]:.1f} (n = {one['n']:.0f})" for one, metric in found)])
+        return html_table(["method", *(f"{task}, {metrics[task]} %" for task in tasks)], rows, str(self.directory))
+
 
 @named_arguments
 def validate(
@@ -86,8 +91,9 @@ def validate(
     *,
     out: str | os.PathLike[str],
     prior: AnyPrior | Sequence[AnyPrior] | Mapping[str, AnyPrior] | None = None,
-    report: Callable[[Progress], None] | None = None,
-    say: Callable[[str], None] | None = None,
+    report: Report | None = None,
+    progress: bool | None = None,
+    say: Say | None = None,
     limit: int | None = None,
     seed: int = 0,
     batch_size: int | None = None,
@@ -108,7 +114,9 @@ def validate(
         out: the results directory. A directory of the same run is gone on with, or added to; of another run it is refused.
         prior: of the methods with `+prior`, a `Prior` or what `load_prior` finds; several by name: {"neutral": …, "task": …}, or
             ["neutral=FILE", "task=FILE"], for `+neutral` and `+task`.
-        report: called after every batch and cell. say: called with each warning.
+        report: called after every batch and cell. say: called with each warning; by default they are printed above the bar, else go to
+            `warnings`.
+        progress: show a bar with the rate and the time left; by default on a terminal and in a notebook, unless there is a `report`.
         limit: questions of each task, by default all. The questions of a smaller limit are among those of a larger one.
         seed: of the choice of questions, and of methods that draw random numbers: each question has numbers of its own.
         batch_size: questions a forward pass; by default 8 on a GPU, 4 on a CPU; halved when memory runs out. In float32 answers do not
@@ -128,21 +136,10 @@ def validate(
     chosen = Options(limit, seed, batch_size, workers, keep_indices, observe, force, command)
     grid = pruners if isinstance(pruners, Grid) else Grid(words(pruners), read_shares(retention), priors=read_priors(prior))
     loaded = as_loaded(model)
-    tasks = _opened([task] if isinstance(task, Task) else words(task) if isinstance(task, str) else task, limit)
+    tasks = _opened(words(task) if isinstance(task, str) else task if isinstance(task, Sequence) else [task], limit)
     cells = grid.cells(loaded.model.config)
-    return _Run(loaded, tasks, cells, Directory(Path(out)), chosen, report or (lambda progress: None), _once(say)).run()
-
-
-def _once(say: Callable[[str], None] | None) -> Callable[[str], None]:
-    """Say every line only once: each batch brings the same warnings again."""
-    said: set[str] = set()
-
-    def tell(line: str) -> None:
-        if say is not None and line not in said:
-            said.add(line)
-            say(line)
-
-    return tell
+    with reported(report, say, progress) as (report, tell):
+        return _Run(loaded, tasks, cells, Directory(Path(out)), chosen, report, tell).run()
 
 
 def _settings(observe: Observe | None) -> dict[str, Any] | None:
@@ -179,8 +176,8 @@ class _Run:
         cells: Sequence[Cell],
         directory: Directory,
         options: Options,
-        report: Callable[[Progress], None],
-        say: Callable[[str], None],
+        report: Report,
+        say: Say,
     ) -> None:
         self.loaded, self.cells, self.directory, self.options, self.report = loaded, cells, directory, options, report
         self.whole = tasks

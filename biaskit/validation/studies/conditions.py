@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from biaskit.calibration.progress import Progress
 from biaskit.calibration.prompts import PROMPT, read_prompts
-from biaskit.calibration.run import Progress, calibrate
+from biaskit.calibration.run import calibrate
 from biaskit.errors import BiaskitError
 from biaskit.families.checkpoints.load import Loaded
 from biaskit.images import ImageSource, open_source

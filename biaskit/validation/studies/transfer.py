@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from biaskit.calibration.run import Progress
+from biaskit.calibration.progress import Progress
 from biaskit.errors import BiaskitError
 from biaskit.families.checkpoints.load import Loaded, load_model
 from biaskit.images import open_source

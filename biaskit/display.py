@@ -1,0 +1,122 @@
+"""What a person sees: progress bars on stderr while something runs, tables in notebooks."""
+
+from __future__ import annotations
+
+import html
+import sys
+from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+
+def wants_progress(wanted: bool | None) -> bool:
+    """Tell whether to show progress: as wanted; by default where stderr is a terminal, and in a notebook.
+
+    >>> wants_progress(True), wants_progress(False)
+    (True, False)
+    """
+    if wanted is not None:
+        return wanted
+    return in_notebook() or (sys.stderr is not None and sys.stderr.isatty())
+
+
+def in_notebook() -> bool:
+    """Tell whether this is a notebook's kernel. Nothing is imported to find out."""
+    interactive = sys.modules.get("IPython")
+    shell = None if interactive is None else interactive.get_ipython()
+    return getattr(shell, "kernel", None) is not None
+
+
+class Bars:
+    """Progress bars on stderr, one for each thing that is done: how many of how many, the rate, the time passed and left.
+
+    Args:
+        unit: of the rate, such as `images`; none is shown without one.
+        shown: False draws nothing; what is said is still printed.
+    """
+
+    def __init__(self, unit: str = "", *, shown: bool = True) -> None:
+        self.unit, self.shown = unit, shown
+        self._progress: Progress | None = None
+        self._console: Console | None = None
+        self._tasks: dict[str, tuple[TaskID, int]] = {}
+
+    def __enter__(self) -> Bars:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def show(self, what: str, done: int, total: int, *, key: str = "", detail: str = "") -> None:
+        """Show how far one thing is; the first call begins its bar, at what is done already.
+
+        Args:
+            what: stands before the bar. key: which bar, where `what` changes. detail: stands behind the bar.
+        """
+        if not self.shown:
+            return
+        progress = self._begun()
+        if (key or what) not in self._tasks:
+            self._tasks[key or what] = progress.add_task(what, total=total, completed=done, rate="", detail=detail), done
+        task, first = self._tasks[key or what]
+        elapsed = progress.tasks[task].elapsed
+        rate = f"{(done - first) / elapsed:.1f}" if elapsed and done > first else "–"
+        shown_rate = f"{rate} {self.unit}/s" if self.unit else ""
+        progress.update(task, description=what, completed=done, total=total, rate=shown_rate, detail=detail)
+
+    def say(self, line: str) -> None:
+        """Print a line above the bars; characters that would move the cursor are shown as ?."""
+        plain = "".join(letter if letter.isprintable() else "?" for letter in line)
+        self._screen().print(plain, markup=False, highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self._progress is not None:
+            self._progress.stop()
+
+    def _screen(self) -> Console:
+        from rich.console import Console
+
+        if self._console is None:
+            plain = in_notebook() and find_spec("ipywidgets") is None  # rich draws bars in notebooks with ipywidgets alone
+            self._console = Console(stderr=True, force_jupyter=False, force_terminal=True, width=120) if plain else Console(stderr=True)
+        return self._console
+
+    def _begun(self) -> Progress:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        if self._progress is None:
+            self._progress = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=20),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[detail]}", markup=False),
+                console=self._screen(),
+            )
+            self._progress.start()
+        return self._progress
+
+
+def html_table(headers: Sequence[str], rows: Iterable[Sequence[object]], caption: str = "") -> str:
+    """Return a table for a notebook; every text is escaped.
+
+    >>> html_table(["a"], [["<b>"]], "one & two")
+    '<table><caption>one &amp; two</caption><thead><tr><th>a</th></tr></thead><tbody><tr><td>&lt;b&gt;</td></tr></tbody></table>'
+    """
+
+    def line(cells: Iterable[object], tag: str) -> str:
+        return f"<tr>{''.join(f'<{tag}>{html.escape(str(cell))}</{tag}>' for cell in cells)}</tr>"
+
+    body = "".join(line(row, "td") for row in rows)
+    title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+    return f"<table>{title}<thead>{line(headers, 'th')}</thead><tbody>{body}</tbody></table>"

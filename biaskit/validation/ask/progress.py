@@ -1,0 +1,57 @@
+"""How far a validation is, and the bar that shows it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from biaskit.display import Bars, wants_progress
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a validation is: answers done of how many in all cells; and the cell in work, its primary score so far and over how many."""
+
+    done: int
+    total: int
+    task: str = ""
+    cell: str = ""
+    score: float | None = None
+    n: int = 0
+
+
+Report = Callable[[Progress], None]
+Say = Callable[[str], None]
+
+
+@contextmanager
+def reported(report: Report | None, say: Say | None, progress: bool | None) -> Iterator[tuple[Report, Say]]:
+    """Yield what is called after every batch, and what is called with each warning, which is said only once: every batch brings it again.
+
+    Args:
+        progress: whether to draw a bar; None means where somebody looks on, unless there is a `report`, which may draw itself.
+    """
+    shown = wants_progress(False if progress is None and report is not None else progress)
+    said: set[str] = set()
+    begun = False
+    with Bars("answers", shown=shown) as bars:
+        out = say or (bars.say if shown else warnings.warn)
+
+        def once(line: str) -> None:
+            if line not in said:
+                said.add(line)
+                out(line)
+
+        def tell(now: Progress) -> None:
+            nonlocal begun
+            if shown and now.done and not begun:
+                bars.say(f"{now.done} of {now.total} answers are there; going on")
+            begun = True
+            score = f"{now.task} · {now.cell} · {100 * now.score:.1f} % of {now.n}" if now.score is not None else ""
+            bars.show("validating", now.done, now.total, detail=score)
+            if report is not None:
+                report(now)
+
+        yield tell, once

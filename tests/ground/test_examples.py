@@ -1,0 +1,30 @@
+"""Examples in docstrings run, and give what they show."""
+
+from __future__ import annotations
+
+import doctest
+import traceback
+import types
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import biaskit
+
+PACKAGE = Path(biaskit.__file__).parent
+WITH_EXAMPLES = sorted(path for path in PACKAGE.rglob("*.py") if ">>> " in path.read_text(encoding="utf-8"))
+
+
+def without_notes(kind, error):
+    """What Python shows of an error, without its hint: Python 3.11's doctest would take the last line for the message."""
+    return [line for line in traceback.format_exception_only(kind, error) if not line.startswith("hint: ")]
+
+
+@pytest.mark.parametrize("path", WITH_EXAMPLES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_examples(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(doctest, "traceback", types.SimpleNamespace(**{**vars(traceback), "format_exception_only": without_notes}))
+    name = ".".join(["biaskit", *path.relative_to(PACKAGE).with_suffix("").parts]).removesuffix(".__init__")
+    found = doctest.testmod(import_module(name), optionflags=doctest.ELLIPSIS)
+    assert found.attempted and not found.failed
