@@ -9,9 +9,9 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from biaskit.conventions import Wording
 from biaskit.errors import BiaskitError
 from biaskit.registry import did_you_mean
+from biaskit.tasks.conventions import Wording
 from biaskit.tasks.wording import ask_presence
 
 PROMPT = "Please describe the provided image."

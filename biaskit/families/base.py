@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from biaskit.conventions import BoxConvention, Wording
 from biaskit.errors import ImageSkipped, ModelError
 from biaskit.grid import Layout, Tokens, join
+from biaskit.tasks.conventions import BoxConvention, Wording
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from biaskit.conventions import BoxConvention, Wording
 from biaskit.errors import ModelError
 from biaskit.families import families
 from biaskit.families.base import PREPROCESSOR, PROCESSOR, ModelFamily, Size
 from biaskit.grid import Plane, Tokens, join, raster
+from biaskit.tasks.conventions import BoxConvention, Wording
 
 if TYPE_CHECKING:
     from torch import Tensor

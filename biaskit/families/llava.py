@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from biaskit.conventions import BoxConvention
 from biaskit.errors import ModelError
 from biaskit.families import families
 from biaskit.families.base import ModelFamily, Size
 from biaskit.families.frame import frame, llava_settings
 from biaskit.grid import Plane, Tokens, join, raster
+from biaskit.tasks.conventions import BoxConvention
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from biaskit.conventions import BoxConvention, Wording
 from biaskit.families import families
 from biaskit.families.base import PREPROCESSOR, ModelFamily, Size
 from biaskit.grid import Plane, Tokens, join, raster
+from biaskit.tasks.conventions import BoxConvention, Wording
 
 if TYPE_CHECKING:
     from torch import Tensor

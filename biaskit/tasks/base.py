@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, SupportsIndex, overload
 
 import numpy as np
 
-from biaskit.conventions import BoxConvention, Wording
+from biaskit.tasks.conventions import BoxConvention, Wording
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -1,4 +1,4 @@
-"""Boxes in answers: finding the four numbers in free text, and taking them from a model's units (`biaskit.conventions`) to pixels."""
+"""Boxes in answers: finding the four numbers in free text, and taking them from a model's units (`biaskit.tasks.conventions`) to pixels."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import math
 import re
 from collections.abc import Iterator
 
-from biaskit.conventions import UNITS
 from biaskit.errors import TaskError
 from biaskit.images.scenes.vocabulary import BINS, LOCATIONS
 from biaskit.registry import did_you_mean
 from biaskit.tasks.base import Seen
+from biaskit.tasks.conventions import UNITS
 
 Box = tuple[float, float, float, float]
 """(x1, y1, x2, y2) in pixels of the original image, x1 ≤ x2, y1 ≤ y2."""

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from biaskit.conventions import Wording
 from biaskit.errors import TaskError
 from biaskit.registry import did_you_mean
 from biaskit.tasks import tasks
 from biaskit.tasks.base import Opening, Part, Seen, Task
 from biaskit.tasks.box_scores import place_tags, score_box, size_tag
 from biaskit.tasks.boxes import check_units
+from biaskit.tasks.conventions import Wording
 from biaskit.tasks.expressions import Expression, read_expressions
 from biaskit.tasks.pictures import HINT, Pictures, decoded
 from biaskit.tasks.refs import read_refs

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from biaskit.conventions import Wording
 from biaskit.errors import TaskError
 from biaskit.registry import did_you_mean
 from biaskit.tasks import tasks
 from biaskit.tasks.base import Opening, Seen, Task
+from biaskit.tasks.conventions import Wording
 from biaskit.tasks.pictures import Pictures, decoded
 from biaskit.tasks.rows import Rows, open_rows, pick, word
 from biaskit.tasks.yes_no import read_yes, score_yes, summarise_yes

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from biaskit.conventions import Wording
 from biaskit.errors import TaskError
 from biaskit.images.scenes.draw import COLOUR_NAMES, EDGE, PLACEMENTS, SHAPES, SIZES, draw_scene, things_of
 from biaskit.images.scenes.held_out import NEW_TOKENS, SEED, question_about
@@ -15,6 +14,7 @@ from biaskit.tasks import tasks
 from biaskit.tasks.base import Opening, Part, Seen, Task
 from biaskit.tasks.box_scores import place_tags, score_box
 from biaskit.tasks.boxes import Box
+from biaskit.tasks.conventions import Wording
 from biaskit.tasks.yes_no import score_yes, summarise_yes
 
 if TYPE_CHECKING:

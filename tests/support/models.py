@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from biaskit.conventions import BoxConvention, Wording
 from biaskit.families import families
 from biaskit.families.checkpoints.catalog import box_convention_of, wording_of
+from biaskit.tasks.conventions import BoxConvention, Wording
 
 
 def wording(model_type, base=""):

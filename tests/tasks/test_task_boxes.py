@@ -11,7 +11,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from models import boxes
 
-from biaskit.conventions import UNITS
 from biaskit.errors import TaskError
 from biaskit.grid import overlap
 from biaskit.images.scenes.draw import things_of
@@ -20,6 +19,7 @@ from biaskit.images.scenes.vocabulary import read_box as read_scene_box
 from biaskit.tasks import Seen
 from biaskit.tasks.box_scores import place_tags, score_box, size_tag
 from biaskit.tasks.boxes import check_units, read_box, write_box
+from biaskit.tasks.conventions import UNITS
 
 ROWS, COLS = 480, 640
 

@@ -25,9 +25,10 @@ def memory_map(path: Path, dtype: DTypeLike, shape: tuple[int, ...], *, fresh: b
         FileError: there is no room, or the file cannot be written.
 
     Example:
-        >>> array = memory_map(Path(tempfile.mkdtemp()) / "features.npy", "float16", (3, 4), fresh=True)
+        >>> from tempfile import mkdtemp
+        >>> array = memory_map(Path(mkdtemp()) / "features.npy", "float16", (3, 4), fresh=True)
         >>> array[1] = 2
-        >>> array.sum()
+        >>> float(array.sum())
         8.0
     """
     check_target(path, force=True)

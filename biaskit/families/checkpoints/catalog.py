@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from biaskit.conventions import BoxConvention, Wording
 from biaskit.errors import ModelError
+from biaskit.tasks.conventions import BoxConvention, Wording
 
 if TYPE_CHECKING:
     from biaskit.families.base import ModelFamily

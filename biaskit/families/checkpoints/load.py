@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from biaskit.conventions import Wording
+    from biaskit.tasks.conventions import Wording
 
 Say = Callable[[str], None]
 
@@ -61,7 +61,6 @@ class Loaded:
     def wording(self) -> Wording:
         """How it is asked, by its family's published wording; the embedded models as they were taught."""
         return wording_of(self.family, short_name(self.name))
-
 
     @property
     def processor_settings(self) -> dict[str, Any]:

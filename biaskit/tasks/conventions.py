@@ -17,7 +17,7 @@ UNITS = ("part", "square", "thousand", "pixels", "words")
 
 @dataclass(frozen=True)
 class Wording:
-    r"""The published wording of questions; what goes into the model is the checkpoint's chat template around these words, after the image.
+    """The published wording of questions; what goes into the model is the checkpoint's chat template around these words, after the image.
 
     Attributes:
         region: asks for the box of what a phrase describes. The default is LLaVA-1.5's: that of its training data, and of its evaluation on
