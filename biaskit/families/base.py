@@ -52,11 +52,13 @@ class ModelFamily(ABC):
         title: the family's name for people.
         processor: name of the stock processor class.
         image_processor: name of the stock image processor class, without backend suffix.
+        options: what a user may choose of the processor; see `configure`.
     """
 
     title: ClassVar[str]
     processor: ClassVar[str]
     image_processor: ClassVar[str]
+    options: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def tokens(self, config: Any, inputs: Mapping[str, Tensor], sizes: Sequence[Size] | None) -> list[Tokens]:
@@ -98,6 +100,13 @@ class ModelFamily(ABC):
     def processor_settings(self, config: Any) -> dict[tuple[str, str], Any]:
         """Return what the model needs of its processor: (file, key) → value. It explains why they do not fit together."""
         return {}
+
+    def configure(self, processor: Any, config: Any, choices: Mapping[str, int | str]) -> None:
+        """Change a processor's settings as a user chose: some of `options`, of those in `biaskit.families.checkpoints.options`.
+
+        Raises:
+            ModelError: a value that cannot be.
+        """
 
     def check(self, config: Any) -> None:
         """Raise ModelError if a checkpoint of this class has a form that is not supported."""

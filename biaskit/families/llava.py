@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from biaskit.errors import ModelError
 from biaskit.families import families
 from biaskit.families.base import ModelFamily, Size
-from biaskit.families.frame import frame, llava_settings
+from biaskit.families.conversations import converse
+from biaskit.families.frame import frame, llava_settings, square_by
 from biaskit.grid import Plane, Tokens, join, raster
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ class Llava(ModelFamily):
     title = "LLaVA-1.5"
     processor = "LlavaProcessor"
     image_processor = "CLIPImageProcessor"
+    options = frozenset({"image_mode", "conversation"})
 
     def check(self, config: Any) -> None:
         """Refuse towers with a grid that varies (Pixtral), and a selection of features that drops a patch."""
@@ -55,6 +57,13 @@ class Llava(ModelFamily):
     def processor_settings(self, config: Any) -> dict[tuple[str, str], Any]:
         """The processor counts patches by itself."""
         return llava_settings(config)
+
+    def configure(self, processor: Any, config: Any, choices: Mapping[str, int | str]) -> None:
+        """Pad to a square and talk as the papers' LLaVA-1.5 did."""
+        if (mode := choices.get("image_mode")) is not None:
+            processor.image_processor = square_by(processor.image_processor, str(mode))
+        if (name := choices.get("conversation")) is not None:
+            converse(processor, str(name))
 
     def canonical(self, config: Any) -> dict[str, tuple[int, int]]:
         """The grid never changes, so nothing is resampled."""
