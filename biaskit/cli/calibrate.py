@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from biaskit.cli.processing import Conversation, ImageMode, MaxPixels, MaxTiles, MinPixels, choices
+
 if TYPE_CHECKING:
     from biaskit.families.checkpoints.load import Loaded
     from biaskit.prior.value import Prior
@@ -44,6 +46,11 @@ def calibrate(
     dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16, float32.")] = "auto",
     attention: Annotated[str, typer.Option(help="sdpa, flash_attention_2, eager.")] = "sdpa",
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub checkpoint.")] = None,
+    min_pixels: MinPixels = None,
+    max_pixels: MaxPixels = None,
+    max_tiles: MaxTiles = None,
+    image_mode: ImageMode = None,
+    conversation: Conversation = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images a forward pass. (default: 8 on a GPU, 2 on a CPU)")] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Preprocessing processes. (default: from the cores)")] = None,
     max_skips: Annotated[int | None, typer.Option(min=0, help="Give up after so many unusable images. (default: n/4, at least 10)")] = None,
@@ -80,7 +87,8 @@ def calibrate(
     from biaskit.calibration.run import calibrate as run
     from biaskit.families.checkpoints.load import load_model
 
-    loaded = load_model(model, device=device, dtype=dtype, attention=attention, revision=revision, say=say, layers=wanted)
+    chosen = choices(min_pixels, max_pixels, max_tiles, image_mode, conversation)
+    loaded = load_model(model, device=device, dtype=dtype, attention=attention, revision=revision, say=say, layers=wanted, **chosen)
     if partial.exists() and not restart:
         say(f"going on from {partial}")
     try:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from biaskit.cli.models_check import check
+from biaskit.cli.processing import Conversation, ImageMode, MaxPixels, MaxTiles, MinPixels, choices
 
 app = typer.Typer(help="Model families and checkpoints.", no_args_is_help=True)
 
@@ -52,6 +53,11 @@ def inspect(
     model: Annotated[str, typer.Argument(help="Short name, hub id, or checkpoint directory.")],
     size: Annotated[str, typer.Option(help="Image size in pixels, WIDTHxHEIGHT.")] = "640x480",
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub checkpoint.")] = None,
+    min_pixels: MinPixels = None,
+    max_pixels: MaxPixels = None,
+    max_tiles: MaxTiles = None,
+    image_mode: ImageMode = None,
+    conversation: Conversation = None,
     as_json: Annotated[bool, typer.Option("--json", help="Report as JSON on stdout.")] = False,
 ) -> None:
     """Show a checkpoint's decoder, preset layers, and where the visual tokens of an image sit. Loads no weights."""
@@ -62,7 +68,8 @@ def inspect(
 
     from biaskit.families.checkpoints.load import read_checkpoint
 
-    place, family, config, processor = read_checkpoint(model, revision)
+    chosen = choices(min_pixels, max_pixels, max_tiles, image_mode, conversation)
+    place, family, config, processor = read_checkpoint(model, revision, chosen)
     prepared = family.prepare(processor, config, [[Image.new("RGB", (int(width), int(height)))]], ["Describe the image."])
     layout, text = prepared.layouts[0], config.text_config
     planes: list[dict[str, Any]] = [

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from biaskit.cli.processing import Conversation, ImageMode, MaxPixels, MaxTiles, MinPixels, choices
+
 if TYPE_CHECKING:
     from biaskit.families import Prepared
     from biaskit.families.checkpoints.load import Loaded
@@ -35,6 +37,11 @@ def prune(
     dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16, float32.")] = "auto",
     attention: Annotated[str, typer.Option(help="sdpa, flash_attention_2, eager.")] = "sdpa",
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub checkpoint.")] = None,
+    min_pixels: MinPixels = None,
+    max_pixels: MaxPixels = None,
+    max_tiles: MaxTiles = None,
+    image_mode: ImageMode = None,
+    conversation: Conversation = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the figure.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Report as JSON on stdout.")] = False,
 ) -> None:
@@ -60,7 +67,8 @@ def prune(
 
     picture = decode(_bytes(image), image.name)
     bias = None if prior is None else load_prior(prior)
-    _, _, config, _ = read_checkpoint(model, revision)
+    chosen = choices(min_pixels, max_pixels, max_tiles, image_mode, conversation)
+    _, _, config, _ = read_checkpoint(model, revision, chosen)
     chosen = {**share, **depth, **given}
     runs = [(pruner, get_pruner(pruner, preset=preset, model_type=config.model_type, **chosen), bias)]
     for name in names:
@@ -71,7 +79,7 @@ def prune(
         runs.append((name, method, bias if name != key or method.prior == "required" else None))
     for name, method, used in runs:
         _check(name, method, used, config)
-    loaded = load_model(model, device=device, dtype=dtype, attention=attention, revision=revision, say=say)
+    loaded = load_model(model, device=device, dtype=dtype, attention=attention, revision=revision, say=say, **chosen)
     if bias is not None:
         with warnings.catch_warnings(record=True) as found:
             warnings.simplefilter("always")

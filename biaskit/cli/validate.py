@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from biaskit.cli import validate_analyse
+from biaskit.cli.processing import Conversation, ImageMode, MaxPixels, MaxTiles, MinPixels, choices
 from biaskit.cli.validate_report import published, report
 
 if TYPE_CHECKING:
@@ -67,6 +68,11 @@ def validate(
     dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16, float32.")] = "auto",
     attention: Annotated[str, typer.Option(help="sdpa, flash_attention_2, eager.")] = "sdpa",
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub checkpoint.")] = None,
+    min_pixels: MinPixels = None,
+    max_pixels: MaxPixels = None,
+    max_tiles: MaxTiles = None,
+    image_mode: ImageMode = None,
+    conversation: Conversation = None,
     force: Annotated[bool, typer.Option("--force", help="Throw away what the results directory has.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Report as JSON on stdout.")] = False,
 ) -> None:
@@ -87,14 +93,15 @@ def validate(
     from biaskit.validation.ask.arguments import words
 
     grid = _grid(words(",".join(pruner or [])), retention, layer, preset, prior or [], sweep or [], ablation)
-    _, _, config, _ = read_checkpoint(model, revision)
+    chosen = choices(min_pixels, max_pixels, max_tiles, image_mode, conversation)
+    _, _, config, _ = read_checkpoint(model, revision, chosen)
     grid.cells(config)  # refuses what cannot work before anything large is touched
     tasks = _tasks(words(",".join(task or [])), data or [], images or [], limit)
 
     from biaskit.validation.ask.observe import Analysis
     from biaskit.validation.ask.runner import validate as run
 
-    loaded = load_model(model, device=device, dtype=dtype, attention=attention, revision=revision, say=say)
+    loaded = load_model(model, device=device, dtype=dtype, attention=attention, revision=revision, say=say, **chosen)
     try:
         found = run(
             loaded, list(tasks.values()), grid, out=out, progress=True, limit=limit, seed=seed, batch_size=batch_size,

@@ -54,6 +54,7 @@ class ModelFamily(ABC):
         processor: name of the stock processor class.
         image_processor: name of the stock image processor class, without backend suffix.
         wording: how its evaluations ask. box_convention: how its answers write boxes.
+        options: what a user may choose of the processor; see `configure`.
     """
 
     title: ClassVar[str]
@@ -61,6 +62,7 @@ class ModelFamily(ABC):
     image_processor: ClassVar[str]
     wording: ClassVar[Wording] = Wording()
     box_convention: ClassVar[BoxConvention] = BoxConvention()
+    options: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def tokens(self, config: Any, inputs: Mapping[str, Tensor], sizes: Sequence[Size] | None) -> list[Tokens]:
@@ -102,6 +104,13 @@ class ModelFamily(ABC):
     def processor_settings(self, config: Any) -> dict[tuple[str, str], Any]:
         """Return what the model needs of its processor: (file, key) → value. It explains why they do not fit together."""
         return {}
+
+    def configure(self, processor: Any, config: Any, choices: Mapping[str, int | str]) -> None:
+        """Change a processor's settings as a user chose: some of `options`, of those in `biaskit.families.checkpoints.options`.
+
+        Raises:
+            ModelError: a value that cannot be.
+        """
 
     def check(self, config: Any) -> None:
         """Raise ModelError if a checkpoint of this class has a form that is not supported."""

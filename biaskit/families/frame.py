@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from biaskit.errors import ModelError
 from biaskit.families.base import PREPROCESSOR, PROCESSOR, Size
 from biaskit.grid import Box
 
@@ -44,6 +46,42 @@ def side(size: Any, name: str) -> int | None:
     """Return one entry of an image processor's size, which is a dict or an object, or None where it is not set."""
     value = size.get(name) if isinstance(size, dict) else getattr(size, name, None)
     return None if value is None else int(value)
+
+
+def bound_pixels(image_processor: Any, choices: Mapping[str, int | str]) -> None:
+    """Set the least and largest number of pixels of an image processor that calls them its shortest and longest edge.
+
+    Raises:
+        ModelError: the least is more than the largest.
+    """
+    least = int(choices.get("min_pixels") or side(image_processor.size, "shortest_edge") or 1)
+    most = int(choices.get("max_pixels") or side(image_processor.size, "longest_edge") or least)
+    if least > most:
+        raise ModelError(f"images of at least {least} and at most {most} pixels", "set --min-pixels and --max-pixels so that they agree")
+    image_processor.size = type(image_processor.size)(shortest_edge=least, longest_edge=most)
+
+
+def square_by(image_processor: Any, mode: str) -> Any:
+    """Return the image processor that makes pictures square by padding or by cropping, all other settings as they are.
+
+    Padding is that of LLaVA-1.5's own evaluation code: to a square of the mean colour, before the image is resized.
+
+    Args:
+        mode: `pad` or `crop`.
+
+    Raises:
+        ModelError: another mode, or a processor that has nothing to crop.
+    """
+    import transformers
+
+    if mode not in ("pad", "crop"):
+        raise ModelError(f"unknown image mode {mode!r}", "use pad or crop")
+    if mode == "crop" and not getattr(image_processor, "do_center_crop", False):
+        raise ModelError("this checkpoint's image processor has no crop", "use --image-mode pad, or leave it away")
+    settings = {key: value for key, value in image_processor.to_dict().items() if key not in ("image_processor_type", "processor_class")}
+    settings |= {"do_center_crop": bool(getattr(image_processor, "do_center_crop", False)), "do_pad": mode == "pad"}
+    suffix = "Pil" if type(image_processor).__name__.endswith("Pil") else ""
+    return getattr(transformers, "LlavaImageProcessor" + suffix)(**settings)
 
 
 def pads_to_square(image_processor: Any) -> bool:

@@ -29,6 +29,7 @@ class InternVL(ModelFamily):
         short="{} Answer the question using a single word or phrase.",
     )  # OpenGVLab/InternVL, eval/refcoco/evaluate_grounding.py and eval/vqa, where a blank stands before the sentence
     box_convention = BoxConvention("thousand", "<box>[[{0}, {1}, {2}, {3}]]</box>")
+    options = frozenset({"max_tiles"})
 
     def tokens(self, config: Any, inputs: Mapping[str, Tensor], sizes: Sequence[Size] | None) -> list[Tokens]:
         """Count each image's tiles in the prompt; their arrangement follows from its size or, without it, from the thumbnail."""
@@ -62,6 +63,13 @@ class InternVL(ModelFamily):
         """The processor writes a fixed number of placeholders for each tile."""
         pixels = round(_side(config) * self.token_pixels(config))
         return {(PROCESSOR, "image_seq_length"): _side(config) ** 2, (PREPROCESSOR, "size"): {"height": pixels, "width": pixels}}
+
+    def configure(self, processor: Any, config: Any, choices: Mapping[str, int | str]) -> None:
+        """The stock processor calls tiles patches."""
+        if (most := choices.get("max_tiles")) is not None:
+            if int(most) < processor.image_processor.min_patches:
+                raise ModelError(f"--max-tiles {most} is less than min_patches, {processor.image_processor.min_patches}", "give more tiles")
+            processor.image_processor.max_patches = int(most)
 
     def canonical(self, config: Any) -> dict[str, tuple[int, int]]:
         """Canvas of two tiles by two; the thumbnail as it is."""

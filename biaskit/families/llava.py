@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from biaskit.errors import ModelError
 from biaskit.families import families
 from biaskit.families.base import ModelFamily, Size
-from biaskit.families.frame import frame, llava_settings
+from biaskit.families.conversations import converse
+from biaskit.families.frame import frame, llava_settings, square_by
 from biaskit.grid import Plane, Tokens, join, raster
 from biaskit.tasks.conventions import BoxConvention
 
@@ -27,6 +28,7 @@ class Llava(ModelFamily):
     # trained on boxes in fractions of the square that its picture was padded to (haotian-liu/LLaVA issue 606); the stock processor crops
     # instead, so fractions of the square it saw are fractions of the crop
     box_convention = BoxConvention("part")
+    options = frozenset({"image_mode", "conversation"})
 
     def check(self, config: Any) -> None:
         """Refuse towers with a grid that varies (Pixtral), and a selection of features that drops a patch."""
@@ -59,6 +61,13 @@ class Llava(ModelFamily):
     def processor_settings(self, config: Any) -> dict[tuple[str, str], Any]:
         """The processor counts patches by itself."""
         return llava_settings(config)
+
+    def configure(self, processor: Any, config: Any, choices: Mapping[str, int | str]) -> None:
+        """Pad to a square and talk as the papers' LLaVA-1.5 did."""
+        if (mode := choices.get("image_mode")) is not None:
+            processor.image_processor = square_by(processor.image_processor, str(mode))
+        if (name := choices.get("conversation")) is not None:
+            converse(processor, str(name))
 
     def canonical(self, config: Any) -> dict[str, tuple[int, int]]:
         """The grid never changes, so nothing is resampled."""

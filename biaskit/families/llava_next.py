@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from biaskit.families import families
 from biaskit.families.anyres import anyres_tokens, canvas, view
 from biaskit.families.base import PREPROCESSOR, ModelFamily, Size
+from biaskit.families.conversations import converse
 from biaskit.families.frame import llava_settings
 from biaskit.grid import Plane, Tokens
 
@@ -22,6 +23,7 @@ class LlavaNext(ModelFamily):
     title = "LLaVA-NeXT"
     processor = "LlavaNextProcessor"
     image_processor = "LlavaNextImageProcessor"
+    options = frozenset({"conversation"})
 
     def tokens(self, config: Any, inputs: Mapping[str, Tensor], sizes: Sequence[Size] | None) -> list[Tokens]:
         """Read the sizes from the processor's `image_sizes` (rows, cols in pixels)."""
@@ -35,6 +37,11 @@ class LlavaNext(ModelFamily):
     def processor_settings(self, config: Any) -> dict[tuple[str, str], Any]:
         """The processor counts patches by itself."""
         return llava_settings(config) | {(PREPROCESSOR, "image_grid_pinpoints"): config.image_grid_pinpoints}
+
+    def configure(self, processor: Any, config: Any, choices: Mapping[str, int | str]) -> None:
+        """The vicuna checkpoints were evaluated with vicuna's system prompt."""
+        if (name := choices.get("conversation")) is not None:
+            converse(processor, str(name))
 
     def canonical(self, config: Any) -> dict[str, tuple[int, int]]:
         """Base as it is; canvas two tiles high and wide (672 × 672 in the papers)."""

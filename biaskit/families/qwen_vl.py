@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from biaskit.families import families
 from biaskit.families.base import PREPROCESSOR, ModelFamily, Size
+from biaskit.families.frame import bound_pixels
 from biaskit.grid import Plane, Tokens, join, raster
 from biaskit.tasks.conventions import BoxConvention, Wording
 
@@ -18,6 +19,7 @@ class QwenVL(ModelFamily):
     """The image is scaled to a multiple of the merged patch, keeping its shape; the tower's window order is undone before the decoder."""
 
     image_processor = "Qwen2VLImageProcessor"
+    options = frozenset({"min_pixels", "max_pixels"})
 
     def tokens(self, config: Any, inputs: Mapping[str, Tensor], sizes: Sequence[Size] | None) -> list[Tokens]:
         """Read `image_grid_thw` (frames, patch rows, patch cols)."""
@@ -35,6 +37,10 @@ class QwenVL(ModelFamily):
     def canonical(self, config: Any) -> dict[str, tuple[int, int]]:
         """32 × 32, about the size of a COCO image's grid squared."""
         return {"image": (32, 32)}
+
+    def configure(self, processor: Any, config: Any, choices: Mapping[str, int | str]) -> None:
+        """The stock processor calls the bounds of an image's pixels its shortest and longest edge."""
+        bound_pixels(processor.image_processor, choices)
 
     def token_pixels(self, config: Any) -> float:
         """Patches are merged 2 × 2."""

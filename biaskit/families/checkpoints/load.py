@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,8 @@ from biaskit.families import ModelFamily, families
 from biaskit.families.checkpoints.catalog import Place, needs_code, resolve, short_name, wording_of
 from biaskit.families.checkpoints.device import find_device
 from biaskit.families.checkpoints.fingerprint import fingerprint
+from biaskit.families.checkpoints.hub import hub_errors, of_revision, small_file, weights
+from biaskit.families.checkpoints.options import Choice, configure
 from biaskit.families.checkpoints.probe import probe
 from biaskit.families.checkpoints.processor_settings import processor_settings
 from biaskit.families.checkpoints.processors import load_processor
@@ -22,8 +23,6 @@ from biaskit.prior.layers import Layers, read_layers
 from biaskit.registry import named_arguments
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import torch
     from transformers import PreTrainedModel
 
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 
-_OFFLINE_HINT = "download it once where there is a network and pass the directory, or check the connection and HF_HUB_OFFLINE"
 _DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
 
 
@@ -43,6 +41,7 @@ class Loaded:
         model: the stock model in eval mode. processor: its processor. family: its family.
         name: hub id, or the directory's name.
         revision: the hub's commit, or a fingerprint of the local files: their config and every byte of the weights.
+        options: what was chosen of the processor, by name; its settings hold all of it.
     """
 
     model: PreTrainedModel
@@ -50,6 +49,7 @@ class Loaded:
     family: ModelFamily
     name: str
     revision: str
+    options: Mapping[str, int | str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """One line: name, revision, class, precision and device."""
@@ -77,6 +77,11 @@ def load_model(
     attention: str = "sdpa",
     revision: str | None = None,
     layers: Layers | None = None,
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
+    max_tiles: int | None = None,
+    image_mode: str | None = None,
+    conversation: str | None = None,
     say: Say | None = None,
 ) -> Loaded:
     """Load a checkpoint by short name, hub id or directory.
@@ -88,10 +93,14 @@ def load_model(
         attention: implementation of the stock library: `sdpa`, `flash_attention_2`, `eager`.
         revision: branch, tag or commit of a hub repository.
         layers: decoder layers that will be read: refused before any weights are fetched if the checkpoint lacks them.
+        min_pixels, max_pixels: bounds of the pixels an image is scaled to (Qwen-VL). max_tiles: most tiles of an image (InternVL).
+        image_mode: `pad` or `crop`, how an image is made square (LLaVA-1.5; `pad` is what its published numbers used).
+        conversation: `vicuna_v1`, the chat template with vicuna's system prompt (LLaVA); by default the checkpoint's own.
         say: called with one line about each step.
 
     Raises:
-        ModelError: unknown name, missing or gated repository, no network, remote code, unsupported class, not enough memory.
+        ModelError: unknown name, missing or gated repository, no network, remote code, unsupported class, not enough memory, files
+            that do not fit together, or an option that the family does not have.
     """
     say = say or (lambda line: None)
     if not isinstance(name, str | os.PathLike):
@@ -111,21 +120,35 @@ def load_model(
         check_layers(chosen, config.get_text_config().num_hidden_layers)
     target, where = find_device(device), _dtype(dtype, settings, device)
     size, shards = weights(place, revision)
-    stored = _DTYPE_BYTES.get(str(settings.get("dtype", settings.get("torch_dtype", "float16"))), 2)
-    device_map = _fit(size * _DTYPE_BYTES[where] // stored, target, auto=device == "auto")
+    device_map = _fit(_grown(size, settings, where), target, auto=device == "auto")
     spread = target if device_map is None else f"all {device_map} GPUs"
     files = f"{shards} {'shard' if shards == 1 else 'shards'}"
     say(f"{family.title}: {size / 1e9:.2f} GB of weights in {files} → {where} on {spread}, {attention} attention")
-    processor = load_processor(family, place.target, None if place.local else revision)
-    probe(family, processor, config, place.target)
+    choices = {
+        "min_pixels": min_pixels, "max_pixels": max_pixels, "max_tiles": max_tiles, "image_mode": image_mode, "conversation": conversation,
+    }  # fmt: skip
+    processor, options = _processor(family, config, place, revision, choices)
+    say("processor: " + (", ".join(f"{option} {value}" for option, value in options.items()) or "as the checkpoint has it"))
     model = _load(place, revision, where, attention, target, device_map)
     found = fingerprint(Path(place.target)) if place.local else config_file.parent.name
-    return Loaded(model, processor, family, place.name, found)
+    return Loaded(model, processor, family, place.name, found, options)
+
+
+def _processor(
+    family: ModelFamily, config: Any, place: Place, revision: str | None, choices: Mapping[str, Choice]
+) -> tuple[Any, dict[str, int | str]]:
+    """Load the processor, try it, and set what was chosen."""
+    processor = load_processor(family, place.target, None if place.local else revision)
+    probe(family, processor, config, place.target)
+    options = configure(family, processor, config, choices)
+    if options:
+        probe(family, processor, config, place.target)
+    return processor, options
 
 
 def _identify(place: Place, revision: str | None) -> tuple[Path, dict[str, Any], ModelFamily]:
     """Return a checkpoint's config file, what it says, and its family."""
-    path = _file(place, "config.json", revision)
+    path = small_file(place, "config.json", revision)
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -133,8 +156,13 @@ def _identify(place: Place, revision: str | None) -> tuple[Path, dict[str, Any],
     return path, settings, find_family(place, settings)
 
 
-def read_checkpoint(name: str, revision: str | None = None) -> tuple[Place, ModelFamily, Any, Any]:
+def read_checkpoint(
+    name: str, revision: str | None = None, choices: Mapping[str, Choice] | None = None
+) -> tuple[Place, ModelFamily, Any, Any]:
     """Return (place, family, config, processor) of a checkpoint, without its weights.
+
+    Args:
+        choices: options of the processor by name, as `load_model` takes them.
 
     Raises:
         ModelError: as `load_model`.
@@ -143,24 +171,18 @@ def read_checkpoint(name: str, revision: str | None = None) -> tuple[Place, Mode
     _, _, family = _identify(place, revision)
     config = _config(place, revision)
     family.check(config)
-    processor = load_processor(family, place.target, None if place.local else revision)
-    probe(family, processor, config, place.target)
-    return place, family, config, processor
+    return place, family, config, _processor(family, config, place, revision, choices or {})[0]
 
 
 def _config(place: Place, revision: str | None) -> Any:
     import transformers
 
     try:
-        with _hub_errors(place):
-            return transformers.AutoConfig.from_pretrained(place.target, **_where(place, revision))
+        with hub_errors(place):
+            return transformers.AutoConfig.from_pretrained(place.target, **of_revision(place, revision))
     except (OSError, ValueError, TypeError, KeyError) as error:
         why = str(error).strip().splitlines()[0]
         raise ModelError(f"the config of {place.target} does not load: {why}", "download or save the checkpoint again") from error
-
-
-def _where(place: Place, revision: str | None) -> dict[str, Any]:
-    return {} if place.local or revision is None else {"revision": revision}
 
 
 def find_family(place: Place, settings: dict[str, Any]) -> ModelFamily:
@@ -184,74 +206,6 @@ def _foreign(settings: dict[str, Any]) -> bool:
     return any("ForCausalLM" in name and "Llava" in name for name in settings.get("architectures") or [])
 
 
-@contextmanager
-def _hub_errors(place: Place) -> Iterator[None]:
-    """Turn the hub client's errors into ours."""
-    from huggingface_hub import errors as hub
-
-    client_error: type[Exception] = hub.HfHubHTTPError.__mro__[1]  # whichever HTTP client the hub library uses
-    page = f"the hub page of {place.target}"
-    try:
-        yield
-    except hub.GatedRepoError as error:
-        raise ModelError(f"{place.target} is gated", f"ask for access on {page}, then run `hf auth login` or set HF_TOKEN") from error
-    except hub.RepositoryNotFoundError as error:
-        raise ModelError(
-            f"there is no model {place.target} on the hub, or it is private",
-            "check the spelling (biaskit models list); for a private one run `hf auth login` or set HF_TOKEN",
-        ) from error
-    except hub.RevisionNotFoundError as error:
-        raise ModelError(f"{place.target} has no such revision", f"see the branches and commits on {page}") from error
-    except (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled) as error:
-        raise ModelError(f"{place.target} is not in the local cache and the hub cannot be reached", _OFFLINE_HINT) from error
-    except hub.EntryNotFoundError as error:
-        raise ModelError(
-            f"{place.target} lacks a file: {str(error).splitlines()[0]}", "is it a complete checkpoint in HF format?"
-        ) from error
-    except (client_error, ConnectionError, TimeoutError) as error:
-        raise ModelError(f"the hub does not answer for {place.target}: {str(error).splitlines()[0]}", _OFFLINE_HINT) from error
-
-
-def _file(place: Place, name: str, revision: str | None) -> Path:
-    """Return a small file of the checkpoint, fetched if need be."""
-    if place.local:
-        path = Path(place.target) / name
-        if not path.is_file():
-            raise ModelError(f"{place.target} has no {name}", "give the directory of a checkpoint saved in HF format (save_pretrained)")
-        return path
-    from huggingface_hub import hf_hub_download
-
-    with _hub_errors(place):
-        return Path(hf_hub_download(place.target, name, revision=revision))
-
-
-def weights(place: Place, revision: str | None) -> tuple[int, int]:
-    """Return (bytes, files) of the checkpoint's safetensors. For a hub repository none are fetched: the index tells.
-
-    Raises:
-        ModelError: it has none, or the hub cannot be reached.
-    """
-    if place.local:
-        sizes = [path.stat().st_size for path in Path(place.target).glob("*.safetensors")]
-    else:
-        from huggingface_hub import HfApi, try_to_load_from_cache
-
-        index = try_to_load_from_cache(place.target, "model.safetensors.index.json", revision=revision)
-        if isinstance(index, str):
-            known = json.loads(Path(index).read_text(encoding="utf-8"))
-            return int(known["metadata"]["total_size"]), len(set(known["weight_map"].values()))
-        single = try_to_load_from_cache(place.target, "model.safetensors", revision=revision)
-        if isinstance(single, str):
-            return Path(single).stat().st_size, 1
-        with _hub_errors(place):
-            files = HfApi().model_info(place.target, revision=revision, files_metadata=True).siblings or []
-        sizes = [file.size or 0 for file in files if file.rfilename.endswith(".safetensors") and "/" not in file.rfilename]
-    if not sum(sizes):
-        hint = "convert the checkpoint with save_pretrained; pickled weights are not loaded"
-        raise ModelError(f"{place.target} has no safetensors weights", hint)
-    return sum(sizes), len(sizes)
-
-
 def _dtype(dtype: str, settings: dict[str, Any], device: str) -> str:
     if dtype != "auto":
         if dtype not in _DTYPE_BYTES:
@@ -259,6 +213,12 @@ def _dtype(dtype: str, settings: dict[str, Any], device: str) -> str:
         return dtype
     own = str(settings.get("dtype", settings.get("torch_dtype", "bfloat16")))
     return "float32" if find_device(device) == "cpu" or own not in _DTYPE_BYTES else own
+
+
+def _grown(size: int, settings: dict[str, Any], dtype: str) -> int:
+    """Return the bytes of the weights in another dtype than the checkpoint's own."""
+    stored = _DTYPE_BYTES.get(str(settings.get("dtype", settings.get("torch_dtype", "float16"))), 2)
+    return size * _DTYPE_BYTES[dtype] // stored
 
 
 def _fit(need: int, device: str, *, auto: bool) -> int | None:
@@ -285,13 +245,13 @@ def _load(place: Place, revision: str | None, dtype: str, attention: str, device
     import transformers
     from safetensors import SafetensorError
 
-    where = _where(place, revision)
+    where = of_revision(place, revision)
     if device_map is not None:
         where["device_map"] = "auto"
     elif device != "cpu":
         where["device_map"] = {"": device}
     try:
-        with _hub_errors(place):
+        with hub_errors(place):
             model: PreTrainedModel = transformers.AutoModelForImageTextToText.from_pretrained(
                 place.target, dtype=getattr(torch, dtype), attn_implementation=attention, **where
             )

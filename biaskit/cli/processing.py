@@ -1,0 +1,28 @@
+"""Options of the commands that prepare images: resolution, tiles, padding, conversation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+_RESOLUTION = "The scores and the number of visual tokens depend on it."
+
+MinPixels = Annotated[int | None, typer.Option(min=1, help=f"Least pixels an image is scaled to (Qwen-VL). {_RESOLUTION}")]
+MaxPixels = Annotated[int | None, typer.Option(min=1, help=f"Most pixels an image is scaled to (Qwen-VL). {_RESOLUTION}")]
+MaxTiles = Annotated[int | None, typer.Option(min=1, help=f"Most tiles an image is cut into (InternVL). {_RESOLUTION}")]
+ImageMode = Annotated[
+    str | None, typer.Option(help="pad or crop: how an image is made square (LLaVA-1.5; its published numbers used pad).")
+]
+Conversation = Annotated[
+    str | None, typer.Option(help="vicuna_v1: the chat template of LLaVA's own code, with a system prompt. (default: the checkpoint's)")
+]
+
+
+def choices(
+    min_pixels: int | None, max_pixels: int | None, max_tiles: int | None, image_mode: str | None, conversation: str | None
+) -> dict[str, Any]:
+    """Return the options by name, as `load_model` and `read_checkpoint` take them."""
+    return {
+        "min_pixels": min_pixels, "max_pixels": max_pixels, "max_tiles": max_tiles, "image_mode": image_mode, "conversation": conversation,
+    }  # fmt: skip
