@@ -17,7 +17,7 @@ UNITS = ("part", "square", "thousand", "pixels", "words")
 
 @dataclass(frozen=True)
 class Wording:
-    """The published wording of questions; what goes into the model is the checkpoint's chat template around these words, after the image.
+    r"""The published wording of questions; what goes into the model is the checkpoint's chat template around these words, after the image.
 
     Attributes:
         region: asks for the box of what a phrase describes. The default is LLaVA-1.5's: that of its training data, and of its evaluation on
@@ -29,7 +29,7 @@ class Wording:
 
     Example:
         >>> Wording().ask_short("Is there a dog in the image?")
-        'Is there a dog in the image?\\nAnswer the question using a single word or phrase.'
+        'Is there a dog in the image?\nAnswer the question using a single word or phrase.'
     """
 
     region: str = "Please provide the bounding box coordinate of the region this sentence describes: {}"
