@@ -10,7 +10,7 @@ import numpy as np
 from biaskit.errors import ModelError
 from biaskit.families import families
 from biaskit.families.base import ModelFamily, Size
-from biaskit.grid import Plane, Tokens, join, raster
+from biaskit.grid import PatchIndex, Plane, Tokens, join, join_patches, merged_patches, raster
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,6 +45,14 @@ class InternVL(ModelFamily):
             result.append(join([canvas, raster(Plane("thumbnail", side, side))]) if views > 1 else canvas)
             first += views
         return result
+
+    def patches(self, config: Any, inputs: Mapping[str, Tensor]) -> list[PatchIndex]:
+        """The pixel shuffle joins blocks of patches: two by two at a ratio of a half."""
+        side, block = _side(config), round(1 / config.downsample_ratio)
+        one = merged_patches(side, side, block)
+        count = side * side * block * block
+        views = _views(config, inputs["input_ids"].cpu().numpy(), side * side)
+        return [join_patches([PatchIndex(one, (count,))] * number) for number in views]
 
     def canonical(self, config: Any) -> dict[str, tuple[int, int]]:
         """Canvas of two tiles by two; the thumbnail as it is."""

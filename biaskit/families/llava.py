@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from biaskit.errors import ModelError
 from biaskit.families import families
 from biaskit.families.base import ModelFamily, Size
-from biaskit.grid import Box, Plane, Tokens, join, raster
+from biaskit.grid import Box, PatchIndex, Plane, Tokens, join, raster
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,6 +42,15 @@ class Llava(ModelFamily):
             grid = raster(Plane("image", side, side, box))
             result.append(join([raster(Plane("cls", 1, 1, None)), grid]) if cls else grid)
         return result
+
+    def patches(self, config: Any, inputs: Mapping[str, Tensor]) -> list[PatchIndex]:
+        """One patch a token; the CLS token of the `full` feature selection has none."""
+        found = []
+        for tokens in self.tokens(config, inputs, None):
+            side = _side(config)
+            first = len(tokens) - side * side
+            found.append(PatchIndex(np.concatenate([np.full(first, -1), np.arange(side * side)])[:, None], (side * side,)))
+        return found
 
     def canonical(self, config: Any) -> dict[str, tuple[int, int]]:
         """The grid never changes, so nothing is resampled."""

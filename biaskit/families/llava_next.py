@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from biaskit.families import families
-from biaskit.families.anyres import anyres_tokens, canvas
+from biaskit.families.anyres import anyres_patches, anyres_tokens, canvas
 from biaskit.families.base import ModelFamily, Size
-from biaskit.grid import Plane, Tokens
+from biaskit.grid import PatchIndex, Plane, Tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +30,16 @@ class LlavaNext(ModelFamily):
         pinpoints, tile = config.image_grid_pinpoints, config.vision_config.image_size
         found = {size: anyres_tokens(base, canvas(size, pinpoints, tile, side)) for size in set(sizes)}
         return [found[size] for size in sizes]
+
+    def patches(self, config: Any, inputs: Mapping[str, Tensor]) -> list[PatchIndex]:
+        """The base view's tile first, then those of the canvas, row by row; newline tokens have no patch."""
+        side = config.vision_config.image_size // config.vision_config.patch_size
+        pinpoints, tile = config.image_grid_pinpoints, config.vision_config.image_size
+        found = {}
+        for size in {tuple(size) for size in inputs["image_sizes"].tolist()}:
+            picture = canvas(size, pinpoints, tile, side)
+            found[size] = anyres_patches(size, pinpoints, tile, side, (picture.rows, picture.cols))
+        return [found[tuple(size)] for size in inputs["image_sizes"].tolist()]
 
     def canonical(self, config: Any) -> dict[str, tuple[int, int]]:
         """Base as it is; canvas two tiles high and wide (672 × 672 in the papers)."""
