@@ -202,6 +202,66 @@ def join(parts: Sequence[Tokens]) -> Tokens:
     )
 
 
+@dataclass(frozen=True, eq=False)
+class PatchIndex:
+    """Which patches of the vision tower are behind each visual token, of one image or of all images of a sample.
+
+    Patches are counted through tile by tile, row by row within a tile: tile · M + patch where all tiles have M.
+
+    Attributes:
+        index: [n, m] int64, the patches of each of n visual tokens; −1 where there are fewer than m (none behind a newline token).
+        tiles: patches of each tile, in the order in which the tower sees them.
+        order: [P] int64, where the tower's sequence has each patch; None: in the order in which they are counted.
+
+    Example:
+        >>> base = PatchIndex(np.arange(4)[:, None], (4,))
+        >>> merged = PatchIndex(np.array([[0, 1, 2, 3], [-1, -1, -1, -1]]), (4,))  # one token of four patches, and a newline
+        >>> both = join_patches([base, merged])
+        >>> both.index.tolist()
+        [[0, -1, -1, -1], [1, -1, -1, -1], [2, -1, -1, -1], [3, -1, -1, -1], [4, 5, 6, 7], [-1, -1, -1, -1]]
+        >>> both.tiles, both.part(np.array([4])).index.tolist()
+        ((4, 4), [[4, 5, 6, 7]])
+    """
+
+    index: NDArray[np.int64]
+    tiles: tuple[int, ...]
+    order: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        """Return P, the number of patches."""
+        return sum(self.tiles)
+
+    def part(self, indices: NDArray[np.int64]) -> PatchIndex:
+        """Return the patches behind some of the tokens: [k] indices into the n."""
+        return PatchIndex(self.index[indices], self.tiles, self.order)
+
+
+def merged_patches(rows: int, cols: int, block: int) -> NDArray[np.int64]:
+    """Return the patches that are merged into each of rows × cols tokens, blocks of block × block: [rows · cols, block²].
+
+    Example:
+        >>> merged_patches(1, 2, 2).tolist()
+        [[0, 1, 4, 5], [2, 3, 6, 7]]
+    """
+    patch = np.arange(rows * block * cols * block, dtype=np.int64).reshape(rows, block, cols, block)
+    return patch.transpose(0, 2, 1, 3).reshape(rows * cols, block**2)
+
+
+def join_patches(parts: Sequence[PatchIndex]) -> PatchIndex:
+    """Put the images of a sample one after another; their patches are numbered on."""
+    width = max((part.index.shape[1] for part in parts), default=1)
+    starts = np.cumsum([0, *map(len, parts)])
+    index = [np.full((0, width), -1, dtype=np.int64)]
+    for part, start in zip(parts, starts, strict=False):
+        moved = np.where(part.index < 0, -1, part.index + start)
+        index.append(np.pad(moved, ((0, 0), (0, width - moved.shape[1])), constant_values=-1))
+    order = None
+    if any(part.order is not None for part in parts):
+        orders = [np.arange(len(part)) if part.order is None else part.order for part in parts]
+        order = np.concatenate([each + start for each, start in zip(orders, starts, strict=False)])
+    return PatchIndex(np.concatenate(index), tuple(size for part in parts for size in part.tiles), order)
+
+
 @lru_cache(maxsize=1024)
 def _interpolation(source: int, target: int) -> NDArray[np.float64]:
     """[target, source] weights of linear interpolation with `align_corners=False`: cell centres at (i + 0.5) / n, edges clamped."""

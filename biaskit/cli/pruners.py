@@ -27,7 +27,7 @@ def _describe(name: str, cls: type[Pruner]) -> dict[str, Any]:
         "year": cls.year,
         "arxiv": cls.arxiv,
         "acts": cls.acts,
-        "needs": sorted(cls.needs),
+        "needs": sorted(map(str, cls.needs)),
         "prior": cls.prior,
         "positions": next(p.default for p in parameters if p.name == "positions"),
         "parameters": [vars(parameter) for parameter in parameters],

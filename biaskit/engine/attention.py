@@ -7,9 +7,12 @@ row of softmax in float32. No per-family code, no forward copied, nothing left b
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from typing import Any
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +23,7 @@ from biaskit.errors import ModelError
 from biaskit.families.checkpoints.decoder import check_layers, decoder
 
 
-class _Stop(Exception):
+class Stop(Exception):
     """Ends the forward pass after the last wanted layer."""
 
 
@@ -39,10 +42,30 @@ def _allowed(mask: Any, rows: Tensor | None, length: int, batch: int) -> Tensor 
             ahead = mask if ahead is None else ahead & mask.to(ahead.device)
         return None if ahead is None else ahead[:, None, None, :]
     if not isinstance(mask, Tensor):
-        raise ModelError(f"attention masks of type {type(mask).__name__} cannot be read", "load the model with sdpa or flash_attention_2")
+        raise unreadable(mask)
     mask = mask.expand(batch, *mask.shape[1:])[:, 0, :, :length]
     row: Tensor = mask[:, -1] if rows is None else mask[torch.arange(batch, device=mask.device), rows.to(mask.device)]
     return row[:, None, None, :]
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """What one call of the attention function was given.
+
+    Attributes:
+        query: [B, heads, S, head_dim]. key: [B, key heads, keys, head_dim]; grouped queries are handled.
+        mask: None, 4-D bool or additive, or 2-D padding. causal: what a mask leaves open: queries see earlier keys alone.
+        scaling: factor on the logits; 1/√head_dim by default. softcap: tanh soft cap of the logits.
+        lengths: cumulative lengths of sequences packed one after another, which do not see each other; None: one sequence.
+    """
+
+    query: Tensor
+    key: Tensor
+    mask: Any = None
+    causal: bool = True
+    scaling: float | None = None
+    softcap: float | None = None
+    lengths: Tensor | None = None
 
 
 def attention_row(
@@ -59,6 +82,12 @@ def attention_row(
     Returns:
         [B, heads, keys], softmax over all keys.
     """
+    return logit_row(Call(query, key, mask, scaling=scaling, softcap=softcap), rows).softmax(-1)
+
+
+def logit_row(call: Call, rows: Tensor | None = None) -> Tensor:
+    """What `attention_row` takes the softmax of: [B, heads, keys], −inf (or the mask's own lowest number) where a key is hidden."""
+    query, key = call.query, call.key
     batch, heads, length, width = query.shape
     key_heads = key.shape[1]
     if key.shape[2] > length > 1:  # a static cache is longer than the prompt
@@ -66,13 +95,54 @@ def attention_row(
     last = query[:, :, -1] if rows is None else query[torch.arange(batch, device=query.device), :, rows]
     dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
     grouped = last.reshape(batch, key_heads, heads // key_heads, width)
-    logits = _products(grouped, key, dtype) * (scaling if scaling is not None else width**-0.5)
-    if softcap is not None:
-        logits = torch.tanh(logits / softcap) * softcap
-    allowed = _allowed(mask, rows, key.shape[2], batch)
+    logits = _scaled(call, _products(grouped, key, dtype))
+    allowed = _allowed(call.mask, rows, key.shape[2], batch)
     if allowed is not None:
         logits = logits.masked_fill(~allowed, float("-inf")) if allowed.dtype == torch.bool else logits + allowed.to(dtype)
-    return logits.softmax(-1).reshape(batch, heads, -1)
+    return logits.reshape(batch, heads, -1)
+
+
+def logit_rows(call: Call, rows: Tensor) -> Tensor:
+    """The logits of several queries: [B, heads, q, keys], −inf where a key is hidden.
+
+    Args:
+        call: what the attention function was given. rows: [q] which queries, the same ones of every sample.
+    """
+    query, key = call.query, call.key
+    batch, heads, length, width = query.shape
+    key_heads = key.shape[1]
+    if key.shape[2] > length > 1:
+        key = key[:, :, :length]
+    dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
+    grouped = query[:, :, rows].reshape(batch, key_heads, heads // key_heads * len(rows), width)
+    logits = _scaled(call, _products(grouped, key, dtype)).reshape(batch, heads, len(rows), -1)
+    hidden = _hidden(call, rows, key.shape[2])
+    return logits if hidden is None else logits.masked_fill(hidden, float("-inf"))
+
+
+def _scaled(call: Call, products: Tensor) -> Tensor:
+    logits = products * (call.scaling if call.scaling is not None else call.query.shape[-1] ** -0.5)
+    return logits if call.softcap is None else torch.tanh(logits / call.softcap) * call.softcap
+
+
+def _hidden(call: Call, rows: Tensor, length: int) -> Tensor | None:
+    """Which keys the queries may not see: [B or 1, 1, q, keys] bool, or None."""
+    mask = call.mask
+    if isinstance(mask, Tensor) and mask.ndim == 4:
+        mine = mask[:, :, rows.to(mask.device), :length]
+        return ~mine if mine.dtype == torch.bool else mine < torch.finfo(mine.dtype).min / 2
+    if mask is not None and not isinstance(mask, Tensor):
+        raise unreadable(mask)
+    later = torch.arange(length, device=rows.device) > rows[:, None] if call.causal else None
+    if mask is None:
+        return None if later is None else later[None, None]
+    padding = ~mask[:, None, None, :length].to(torch.bool)
+    return padding if later is None else padding | later
+
+
+def unreadable(mask: Any) -> ModelError:
+    """The error about a mask of an unknown type."""
+    return ModelError(f"attention masks of type {type(mask).__name__} cannot be read", "load the model with sdpa or flash_attention_2")
 
 
 def _products(query: Tensor, key: Tensor, dtype: torch.dtype) -> Tensor:
@@ -85,10 +155,6 @@ def _products(query: Tensor, key: Tensor, dtype: torch.dtype) -> Tensor:
             found: Tensor = torch.bmm(query.detach().flatten(0, 1), key.detach().flatten(0, 1).mT, out_dtype=dtype)
             return found.view(*query.shape[:2], *found.shape[1:])
     return query.to(dtype) @ key.to(dtype).mT
-
-
-Seen = Callable[[int, Tensor, Tensor | None], None]
-"""What a watcher is told: layer, row [B, heads, S], keys [B, key heads, S, head_dim] (None under eager attention without a cache)."""
 
 
 @contextmanager
@@ -113,78 +179,66 @@ def record_attention(
     found: dict[int, Tensor] = {}
     final = max(layers, default=-1)
 
-    def keep(layer: int, row: Tensor, _keys: Tensor | None) -> None:
+    def keep(layer: int, call: Call) -> None:
+        at = None if rows is None else rows.to(call.query.device)
+        row = attention_row(call.query, call.key, call.mask, rows=at, scaling=call.scaling, softcap=call.softcap)
         found[layer] = row if per_head else row.mean(1)
         if stop and layer == final:
-            raise _Stop
+            raise Stop
 
-    with watch_attention(model, layers, keep, rows=rows), suppress(_Stop):
+    stack = decoder(model)
+    modules = {stack.layers[layer].self_attn: layer for layer in check_layers(layers, len(stack.layers))}
+    with watch_calls(stack.config._attn_implementation, modules, keep), suppress(Stop):
         yield found
 
 
-def watch_attention(
-    model: PreTrainedModel, layers: Sequence[int], seen: Seen, *, rows: Tensor | None = None, when: Callable[[], bool] = lambda: True
-) -> AbstractContextManager[None]:
-    """Tell `seen` the attention row and the keys of the wanted layers, each time one of them runs inside the block.
+M = TypeVar("M")
+
+
+@contextmanager
+def watch_calls(implementation: str, modules: Mapping[nn.Module, M], told: Callable[[M, Call], None]) -> Iterator[None]:
+    """Tell `told` what the attention function is given, each time one of the modules calls it inside the block, before it computes.
+
+    The entry of the implementation in the host's registry is wrapped. Eager attention has none: each modelling file brings a function of
+    its own, so an entry is made for the time of the block that calls it.
 
     Args:
-        model: a stock model. layers: 0-based decoder layers.
-        seen: called before the layer's attention is computed (after it, under eager attention); it may raise to end the forward pass.
-        rows: [B] whose row; that of the last query by default.
-        when: nothing is computed while it returns False (decode steps, say).
+        implementation: as in the config: sdpa, eager, a flash attention. modules: module → what `told` is to know it by.
+        told: may raise to end the forward pass.
 
     Raises:
-        ModelError: a layer the model does not have, or, while the model runs, an attention mask that cannot be read.
+        ModelError: while the model runs: learned attention sinks, or eager attention of an unknown form.
     """
-    stack = decoder(model)
-    modules = {stack.layers[layer].self_attn: layer for layer in check_layers(layers, len(stack.layers))}
-    name: str = stack.config._attn_implementation
-    if name == "eager":  # not in the registry: the weights are the module's second output
-        return _watch_modules(modules, rows, seen, when)
-    return _watch_registry(name, modules, rows, seen, when)
-
-
-@contextmanager
-def _watch_modules(modules: Mapping[nn.Module, int], rows: Tensor | None, seen: Seen, when: Callable[[], bool]) -> Iterator[None]:
-    def weights(module: nn.Module, _args: Any, kwargs: dict[str, Any], output: Any) -> None:
-        if not when():
-            return
-        full: Tensor = output[1]
-        at = torch.full((len(full),), full.shape[2] - 1) if rows is None else rows
-        cache = kwargs.get("past_key_values")
-        keys = None if cache is None else cache.layers[modules[module]].keys[:, :, : full.shape[2]]
-        seen(modules[module], full[torch.arange(len(full), device=full.device), :, at.to(full.device)].float(), keys)
-
-    with ExitStack() as held:
-        for module in modules:
-            held.callback(module.register_forward_hook(weights, with_kwargs=True).remove)
-        yield
-
-
-@contextmanager
-def _watch_registry(
-    name: str, modules: Mapping[nn.Module, int], rows: Tensor | None, seen: Seen, when: Callable[[], bool]
-) -> Iterator[None]:
-    original = ALL_ATTENTION_FUNCTIONS[name]
+    registered = None if implementation == "eager" else ALL_ATTENTION_FUNCTIONS[implementation]
 
     def wrapped(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any = None, *args: Any, **kwargs: Any) -> Any:
-        if module in modules and when():
+        if module in modules:
             if kwargs.get("s_aux") is not None:
                 raise ModelError("this model uses learned attention sinks, which the recorder does not know", "use a supported family")
-            at = None if rows is None else rows.to(query.device)
-            row = attention_row(query, key, attention_mask, rows=at, scaling=kwargs.get("scaling"), softcap=kwargs.get("softcap"))
-            seen(modules[module], row, key[:, :, : query.shape[2]])
-        return original(module, query, key, value, attention_mask, *args, **kwargs)
+            causal, scaling, softcap = bool(getattr(module, "is_causal", True)), kwargs.get("scaling"), kwargs.get("softcap")
+            told(modules[module], Call(query, key, attention_mask, causal, scaling, softcap, kwargs.get("cu_seq_lens_q")))
+        stock = registered or _eager(type(module).__mro__)
+        return stock(module, query, key, value, attention_mask, *args, **kwargs)
 
-    local = ALL_ATTENTION_FUNCTIONS._local_mapping.get(name)
-    ALL_ATTENTION_FUNCTIONS[name] = wrapped
+    local = ALL_ATTENTION_FUNCTIONS._local_mapping.get(implementation)
+    ALL_ATTENTION_FUNCTIONS[implementation] = wrapped
     try:
         yield
     finally:
         if local is None:
-            del ALL_ATTENTION_FUNCTIONS[name]
+            del ALL_ATTENTION_FUNCTIONS[implementation]
         else:
-            ALL_ATTENTION_FUNCTIONS[name] = local
+            ALL_ATTENTION_FUNCTIONS[implementation] = local
+
+
+@cache
+def _eager(classes: tuple[type, ...]) -> Callable[..., Any]:
+    """The eager attention function of the file that an attention class, or one it derives from, stands in."""
+    for cls in classes:
+        found: Callable[..., Any] | None = getattr(sys.modules.get(cls.__module__), "eager_attention_forward", None)
+        if found is not None:
+            return found
+    raise ModelError(f"the eager attention of {classes[0].__name__} cannot be watched", "load the model with sdpa attention")
 
 
 def last_rows(inputs: Mapping[str, Tensor]) -> Tensor | None:

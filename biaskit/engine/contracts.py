@@ -6,6 +6,7 @@ A check raises AssertionError, which says what is wrong.
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +17,14 @@ from torch import Tensor
 from biaskit.engine.decisions import check_keep
 from biaskit.engine.prune import prune
 from biaskit.families import ModelFamily
-from biaskit.grid import Layout, Plane, Tokens, join, raster
+from biaskit.grid import Layout, PatchIndex, Plane, Tokens, join, raster
 from biaskit.prior.value import PlaneStats, Prior
-from biaskit.pruners.signals import NEEDS, Signals
+from biaskit.pruners.readings import NAMES, Reading, check_readings
+from biaskit.pruners.signals import Signals
 from biaskit.select.keep import Keep
 
 if TYPE_CHECKING:
     from biaskit.pruners.base import Pruner
-
-_TIED = {"text_positions": {"text_hidden", "keys"}, "text_keys": {"keys"}}
 
 
 def sample_layouts() -> dict[str, Layout]:
@@ -48,46 +48,70 @@ def _placed(parts: list[Tokens]) -> Layout:
 
 
 def sample_signals(
-    layout: Layout, needs: frozenset[str] = NEEDS, *, layer: int = 2, seed: int = 0, a_bias: bool = True, dtype: torch.dtype = torch.float32
+    layout: Layout,
+    needs: frozenset[Reading] = frozenset(NAMES),
+    *,
+    layer: int = 2,
+    seed: int = 0,
+    a_bias: bool = True,
+    dtype: torch.dtype = torch.float32,
 ) -> Signals:
-    """Random signals of one sample, only what is in `needs`; the same seed gives the same. `dtype` is that of the model."""
+    """Random signals of one sample, only what is in `needs`; the same seed gives the same. `dtype` is that of the model.
+
+    Example:
+        >>> seen = sample_signals(sample_layouts()["square"], frozenset({ATTENTION}))
+        >>> seen[ATTENTION].shape, HIDDEN in seen
+        (torch.Size([36]), False)
+    """
     random, n = torch.Generator().manual_seed(seed), len(layout)
     end = int(layout.positions[-1])
     text = torch.tensor([i for i in range(end + 9) if i not in set(layout.positions.tolist())])
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=random)
-
-    everything: dict[str, Any] = {
-        "attention": torch.rand(n, generator=random) / n,
-        "hidden": (normal(n, 12) + normal(1, 12)).to(dtype),
-        "text_hidden": normal(len(text), 12).to(dtype),
-        "keys": normal(2, n, 4),
-        "embeds": (normal(n, 10) + normal(1, 10)).to(dtype),
-        "final_norm": lambda x: 2 * x.float(),
-        "text_positions": text,
-        "text_keys": normal(2, len(text), 4),
-    }
-    held = {name: value for name, value in everything.items() if name in needs or needs & _TIED.get(name, set())}
     bias = torch.rand(n, generator=random) + 0.2 if a_bias else None
-    return Signals(layout, layer, a_bias=bias, generator=torch.Generator().manual_seed(seed), **held)
+    return Signals(
+        layout,
+        layer,
+        {reading: _made_up(reading, n if reading.tokens == "visual" else len(text), seed, dtype) for reading in needs},
+        PatchIndex(np.arange(n)[:, None], (n,)) if any(reading.at == "tower" for reading in needs) else None,
+        a_bias=bias,
+        generator=torch.Generator().manual_seed(seed),
+        prompt_ids=torch.arange(end + 9),
+        text_positions=text if any(reading.tokens == "text" for reading in needs) else None,
+        final_norm=lambda x: 2 * x.float(),
+        project=lambda x: x.to(dtype).reshape(len(x), -1)[:, :_WIDTH] * 2,
+    )
+
+
+_WIDTH = 12
+"""Of the rows of a made-up model."""
+
+
+def _made_up(reading: Reading, n: int, seed: int, dtype: torch.dtype) -> Tensor:
+    """A random reading of n tokens, the same whatever else is read."""
+    random = torch.Generator().manual_seed(seed * 1000 + zlib.crc32(str(reading).encode()) % 1000)
+    shape = [2, n] if reading.heads == "each" else [n]
+    if reading.rows:
+        return torch.rand(shape, generator=random) / n if reading.what == "attention" else torch.randn(shape, generator=random)
+    if reading.what == "keys":
+        return torch.randn(*shape, 4, generator=random)
+    return (torch.randn(n, _WIDTH, generator=random) + torch.randn(1, _WIDTH, generator=random)).to(dtype)
 
 
 def check_pruner(pruner: Pruner, model: str | None = "llava-onevision") -> None:
     """Check a pruner, with any settings, against the contract of `Pruner`.
 
-    On made-up samples it keeps as many tokens as it is told, in order, the same ones again, reads nothing but its `needs`, changes nothing,
-    and keeps everything where everything may stay. On a tiny model the engine can apply it.
+    On made-up samples it keeps as many tokens as it is told (unless it says that it is not `exact`), in order, the same ones again, reads
+    nothing but its `needs`, changes nothing, and keeps everything where everything may be kept. On a tiny model the engine can apply it.
 
     Args:
         pruner: the method and its settings. model: one of `biaskit.testing.TINY`, or None for the made-up samples alone.
 
     Raises:
         AssertionError: the contract is broken; the message says how.
+        BiaskitError: it needs something that is no Reading, or reads what it does not need.
     """
     name = type(pruner).__name__
     assert dataclasses.is_dataclass(type(pruner)), f"{name} is not a dataclass"
-    assert pruner.needs <= NEEDS, f"{name} needs {sorted(pruner.needs - NEEDS)}, which nobody records"
+    check_readings(pruner.needs, name)
     layers = [stage.layer for stage in pruner.stages()]
     assert layers and all(a < b for a, b in pairwise(layers)), f"the stages of {name} do not ascend: {layers}"
     for place, layout in sample_layouts().items():
@@ -108,13 +132,26 @@ def _check_select(pruner: Pruner, layout: Layout, budget: int, layer: int, dtype
 
     seen, fresh = signals(), signals()
     kept = pruner.select(seen, budget)
-    assert len(check_keep(kept, len(layout), where)) == budget, f"{where} keeps {len(kept)} tokens instead of {budget}"
-    assert torch.equal(kept.indices, pruner.select(fresh, budget).indices), f"{where} answers differently the second time"
+    check_keep(kept, len(layout), where, width=_WIDTH)
+    assert len(kept) == budget or not _exact(pruner), f"{where} keeps {len(kept)} tokens instead of {budget}"
+    again = pruner.select(fresh, budget)
+    same = torch.equal(kept.indices, again.indices) and (kept.values is None) == (again.values is None)
+    if kept.values is not None and again.values is not None:
+        same = same and torch.equal(kept.values, again.values)
+        assert bool(kept.values.isfinite().all()), f"{where} puts numbers into the sequence that are not finite"
+    assert same, f"{where} answers differently the second time"
     assert all(isinstance(value, int | float) for value in kept.info.values()), f"{where} reports something that is not a number"
     untouched = signals()
+    for reading, before in untouched.readings.items():
+        assert torch.equal(before, seen.readings[reading]), f"{where} changes {reading}"
     for item in dataclasses.fields(Signals):
         before, after = getattr(untouched, item.name), getattr(seen, item.name)
         assert not isinstance(before, Tensor) or torch.equal(before, after), f"{where} changes {item.name}"
+
+
+def _exact(pruner: Pruner) -> bool:
+    found: bool = getattr(pruner, "exact", True)
+    return found
 
 
 def _check_applied(pruner: Pruner, model_name: str, name: str) -> None:
@@ -129,7 +166,9 @@ def _check_applied(pruner: Pruner, model_name: str, name: str) -> None:
         model.generate(**inputs, max_new_tokens=2, do_sample=False)
     for sample in pruning.samples:
         wanted = pruner.stages()[-1].tokens(sample.n_visual)
-        assert len(sample) == wanted, f"{name} keeps {len(sample)} of {sample.n_visual} visual tokens instead of {wanted}"
+        assert len(sample) == wanted or not _exact(pruner), (
+            f"{name} keeps {len(sample)} of {sample.n_visual} visual tokens instead of {wanted}"
+        )
 
 
 def flat_prior(family: ModelFamily, config: Any, layers: list[int]) -> Prior:
@@ -150,7 +189,7 @@ class _At:
 class _EveryThird:
     """A pruner that looks at nothing: with it, pruning with and without a cache must agree."""
 
-    needs: frozenset[str] = frozenset()
+    needs: frozenset[Reading] = frozenset()
     prior = "unused"
     positions = "original"
 

@@ -8,7 +8,7 @@ time of the block; it is no module, so a hook cannot do it.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any
@@ -17,35 +17,53 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from biaskit.engine.tower import check_tower, record_tower, tower_readings
 from biaskit.errors import ModelError
+from biaskit.families import families
+from biaskit.families.checkpoints.tower import Tower
+from biaskit.pruners.readings import Reading
 
 _METHOD = "get_image_features"
 
 
-class EncodedImages:
-    """What the images of the next prefill were, as far as it is known."""
+class ImageEncoderWatch:
+    """What the images of the next prefill were, as far as it is known, and the readings of the vision tower on the way.
 
-    def __init__(self) -> None:
+    Args:
+        model: a stock model. readings: what is wanted; those that are not of the tower are left to others.
+
+    Raises:
+        ModelError: the model's tower does not have a reading.
+    """
+
+    def __init__(self, model: PreTrainedModel, readings: frozenset[Reading]) -> None:
+        self.base = model.base_model
+        self.wanted = tower_readings(readings)
+        self.tower = families.get(model.config.model_type).tower(model) if self.wanted else None
+        if self.tower is not None:
+            check_tower(self.tower, self.wanted)
         self.given: Mapping[str, Any] = {}
         self.output: Any = None
+        self.readings: Mapping[Reading, Tensor] = {}
         self.features = 0
 
     @contextmanager
-    def attached(self, base: Any) -> Iterator[None]:
+    def attached(self) -> Iterator[None]:
         """Watch the base model's image encoder. Afterwards the model has its own method again."""
 
         def watched(stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-            output = stock(*args, **kwargs)
+            output, found = _encoded(stock, self.tower, self.wanted, args, kwargs)
+            self.readings = {reading: found[reading] for reading in self.wanted}
             self.given = dict(inspect.signature(stock).bind(*args, **kwargs).arguments)
             self.output, self.features = output, sum(part.shape[:-1].numel() for part in getattr(output, "pooler_output", ()))
             return output
 
-        with _around(base, watched):
+        with _around(self.base, watched):
             yield
 
     def forget(self) -> None:
         """Drop the images: their prefill is over."""
-        self.given, self.output = {}, None
+        self.given, self.output, self.readings = {}, None, {}
 
     def describe(self, inputs: Mapping[str, Any], image_token_id: int) -> tuple[dict[str, Any], int]:
         """Return what the processor gave for the images of this prefill, and how often each sample stands in the batch.
@@ -67,31 +85,73 @@ class EncodedImages:
         return {**inputs, **self.given, "input_ids": ids[::copies]}, copies
 
 
+def _encoded(
+    stock: Callable[..., Any], tower: Tower | None, wanted: frozenset[Reading], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[Any, Mapping[Reading, Tensor]]:
+    """Encode images and record what is wanted; what an outer `encode_once` remembers of the same images is taken from there."""
+    memory: _Memory | None = getattr(stock, "memory", None)
+    if memory is not None:
+        return memory.encode(wanted, args, kwargs)
+    if tower is None or not wanted:
+        return stock(*args, **kwargs), {}
+    with record_tower(tower, wanted) as found:
+        output = stock(*args, **kwargs)
+    return output, found
+
+
+class _Memory:
+    """The last images that were encoded, and what was recorded of the tower meanwhile."""
+
+    def __init__(self, stock: Callable[..., Any], tower: Tower | None, wanted: frozenset[Reading]) -> None:
+        self.stock, self.tower, self.wanted = stock, tower, wanted
+        self.last: tuple[Mapping[str, Any], Any, Mapping[Reading, Tensor]] | None = None
+
+    def encode(self, wanted: frozenset[Reading], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, Mapping[Reading, Tensor]]:
+        """Return the encoder's output and readings; the encoder runs if the images, or a reading, are new."""
+        given = dict(inspect.signature(self.stock).bind(*args, **kwargs).arguments)
+        if self.last is None or not _alike(self.last[0], given) or not wanted <= self.last[2].keys():
+            self.wanted |= wanted
+            self.last = None
+            self.last = (given, *_encoded(self.stock, self.tower, self.wanted, args, kwargs))
+        return self.last[1:]
+
+
 @contextmanager
-def encode_once(model: PreTrainedModel) -> Iterator[None]:
+def encode_once(model: PreTrainedModel, needs: Iterable[Reading] = ()) -> Iterator[None]:
     """Encode images only once if the model is called with the same ones again and again inside the block; the last batch is remembered.
 
     `with prune(...)` blocks may stand inside. The features are those that the model would compute again, to the bit.
 
+    Args:
+        model: a stock model.
+        needs: what the pruners inside need. Readings of the vision tower among it are recorded at once and kept beside the features; a
+            reading that is first asked for later costs one more pass of the tower.
+
     Raises:
-        ModelError: the model has no image encoder.
+        ModelError: the model has no image encoder, or its tower lacks a reading.
     """
-    last: list[tuple[Mapping[str, Any], Any]] = []
+    family = families.get(model.config.model_type) if model.config.model_type in families.names() else None
+    tower, wanted = None if family is None else family.tower(model), tower_readings(needs)
+    if tower is not None:
+        check_tower(tower, wanted)
+    memory: list[_Memory] = []
 
     def remembered(stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        given = dict(inspect.signature(stock).bind(*args, **kwargs).arguments)
-        if not last or not _alike(last[0][0], given):
-            last.clear()
-            last.append((given, stock(*args, **kwargs)))
-        return last[0][1]
+        return memory[0].encode(frozenset(), args, kwargs)[0]
 
-    with _around(model.base_model, remembered):
+    with _around(model.base_model, remembered) as (stock, instead):
+        memory.append(_Memory(stock, tower, wanted))
+        instead.memory = memory[0]
         yield
 
 
 @contextmanager
-def _around(base: Any, called: Callable[..., Any]) -> Iterator[None]:
-    """Have `called(stock, …)` called in place of a base model's image encoder; afterwards the model has its own method again."""
+def _around(base: Any, called: Callable[..., Any]) -> Iterator[tuple[Callable[..., Any], Any]]:
+    """Have `called(stock, …)` called in place of a base model's image encoder; afterwards the model has its own method again.
+
+    Yields:
+        The model's method, and the function that stands in its place.
+    """
     stock, own = getattr(base, _METHOD, None), vars(base).get(_METHOD)
     if stock is None:
         raise ModelError(f"{type(base).__name__} has no image encoder", "biaskit models list names what is supported")
@@ -100,9 +160,10 @@ def _around(base: Any, called: Callable[..., Any]) -> Iterator[None]:
     def instead(*args: Any, **kwargs: Any) -> Any:
         return called(stock, *args, **kwargs)
 
+    instead.__dict__.pop("memory", None)  # `wraps` takes along what an outer block left on its function
     setattr(base, _METHOD, instead)
     try:
-        yield
+        yield stock, instead
     finally:
         if own is None:
             delattr(base, _METHOD)

@@ -74,6 +74,25 @@ def check_no_images(model: PreTrainedModel, inputs: Mapping[str, Any], fresh: in
         )
 
 
+def check_continues(new: tuple[int, int], seen: tuple[int, int], *, cached: int, expected: int, fits: bool) -> None:
+    """Refuse tokens that do not go on where a pruned cache ends.
+
+    Args:
+        new: (rows, tokens) of the pass. seen: (rows, tokens) of the prompt and what followed.
+        cached: how many rows layer 0's cache holds. expected: how many it should hold. fits: masks and position ids belong to these tokens.
+
+    Raises:
+        ModelError: other rows, other lengths, or no way to know where the tokens belong.
+    """
+    if new[0] != seen[0] or cached != expected or not fits:
+        raise ModelError(
+            f"{new[0]} × {new[1]} new tokens do not follow the {seen[0]} × {seen[1]} that this cache has seen "
+            f"({cached} are cached at layer 0)",
+            "a pruned cache can be extended, not cropped (assisted decoding); after pruning at layer 0 continue by generate() without "
+            "past_key_values, or pass one token at a time with position_ids",
+        )
+
+
 def multi_axis(model: PreTrainedModel) -> bool:
     """Tell whether position ids have several axes (M-RoPE: time, row, col): there is no one way to number them without gaps."""
     config = decoder(model).config

@@ -1,4 +1,4 @@
-"""What the hooks remember: a batch of prompts from its prefill on, and one forward pass over it; and whom they ask what to drop."""
+"""What the hooks remember: a batch of prompts from its prefill on, and one forward pass over it; and whom they ask what to keep."""
 
 from __future__ import annotations
 
@@ -11,6 +11,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from biaskit.engine.narrowing import Narrowing
+from biaskit.pruners.readings import Reading
+
+
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """A reading of a batch.
+
+    Attributes:
+        values: [B, M, …], or [B, heads, M, …]: attention rows, hidden states, or keys.
+        narrowing: which positions of the prompt the M rows hold; None: all of them.
+    """
+
+    values: Tensor
+    narrowing: Narrowing | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,8 +35,7 @@ class View:
         stage: number of the stage, from 0. layer: K.
         narrowing: which positions of the prompt the M rows hold.
         hidden: [B, M, d] input of layer K. embeds: [B, S, d] input embeddings of the whole prompt.
-        attention: [B, M] row of the last prompt token at layer K − 1, mean over heads; None where it was not recorded.
-        keys: [B, key heads, M, head_dim] of layer K − 1; None where they were not recorded.
+        recorded: the readings of the decoder and of the projector that exist at this stage.
     """
 
     stage: int
@@ -30,8 +43,20 @@ class View:
     narrowing: Narrowing
     hidden: Tensor
     embeds: Tensor
-    attention: Tensor | None = None
-    keys: Tensor | None = None
+    recorded: Mapping[Reading, Recorded] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """A decision about a batch.
+
+    Attributes:
+        keep_mask: [B, S] bool, the positions of the prompt that are kept; padding and text are.
+        values: row of the batch → (positions [n] of its kept visual tokens, [n, d] what stands there from now on).
+    """
+
+    keep_mask: NDArray[np.bool_]
+    values: Mapping[int, tuple[NDArray[np.int64], Tensor]] = field(default_factory=dict)
 
 
 class Decider(Protocol):
@@ -40,16 +65,19 @@ class Decider(Protocol):
     def idle(self) -> None:
         """A prefill without images begins; nothing else will be asked about it."""
 
-    def begin(self, inputs: Mapping[str, Any], copies: int, ids: Tensor, embeds: Tensor) -> None:
+    def begin(
+        self, inputs: Mapping[str, Any], copies: int, ids: Tensor, embeds: Tensor, tower: Mapping[Reading, Tensor] | None = None
+    ) -> None:
         """Look at a new batch of prompts with images.
 
         Args:
             inputs: what the processor gave for the samples, all but pixels on the host. copies: rows of the batch that each sample takes.
             ids: [B, S] tokens. embeds: [B, S, d] their embeddings, visual ones included.
+            tower: readings of the vision tower, of the patches of all images.
         """
 
-    def decide(self, view: View) -> NDArray[np.bool_] | None:
-        """Return [B, S] bool, the positions to drop now, or None for none."""
+    def decide(self, view: View) -> Cut | None:
+        """Return what is kept from now on, or None if nothing was dropped and nothing changes."""
 
     def finish(self, cache: Any) -> None:
         """The prefill is over; `cache` holds it, or is None."""
@@ -67,6 +95,7 @@ class Prompt:
         embeds: [B, S, d] input embeddings, until the prefill is over.
         valid: [B, S] bool, tokens that are not padding; known from the first decision on.
         padding: the same as the processor's attention mask has it, if there was one.
+        visual: [B, S] bool, the image placeholders.
     """
 
     rows: int
@@ -77,6 +106,7 @@ class Prompt:
     embeds: Tensor | None
     valid: NDArray[np.bool_] | None = None
     padding: NDArray[np.bool_] | None = None
+    visual: NDArray[np.bool_] | None = None
 
 
 @dataclass(eq=False)
@@ -87,7 +117,7 @@ class Pass:
         fresh: tokens of this pass.
         cache: the key-value cache it fills, if any.
         tail: [B, tokens after the prompt] bool, those that are not padding; None if none is.
-        seen: layer K → attention [B, M] and keys of layer K − 1.
+        recorded: (stage, reading) → what was recorded of it.
         made: masks and rotary embeddings, which the layers of a stage share.
     """
 
@@ -96,5 +126,5 @@ class Pass:
     cache: Any
     prefill: bool
     tail: Tensor | None = None
-    seen: dict[int, tuple[Tensor, Tensor | None]] = field(default_factory=dict)
+    recorded: dict[tuple[int, Reading], Recorded] = field(default_factory=dict)
     made: dict[Any, Any] = field(default_factory=dict)

@@ -5,7 +5,7 @@ one on each decoder layer from the first K on. At prefill the hook of layer K as
 states; it and every later layer get the rotary embeddings of these rows and a mask of their own. Kept tokens keep their positions, and the
 model goes on counting from the whole prompt, so that `generate()` needs to know nothing.
 
-What the sequence looks like is a matter of the key-value cache: it is remembered for each cache that was filled inside the block.
+How a sequence was narrowed is remembered for each key-value cache that was filled inside the block.
 """
 
 from __future__ import annotations
@@ -23,45 +23,59 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from biaskit.device import deferred, fetch, upload
-from biaskit.engine.attention import watch_attention
 from biaskit.engine.deepstack import DeepStack
-from biaskit.engine.image_encoder import EncodedImages
-from biaskit.engine.limits import check_no_images, check_padding, check_stages, check_window
+from biaskit.engine.image_encoder import ImageEncoderWatch
+from biaskit.engine.limits import check_continues, check_no_images, check_padding, check_stages, check_window
 from biaskit.engine.masks import Form, make_mask, mask_form, read_mask
-from biaskit.engine.memory import Decider, Pass, Prompt, View
-from biaskit.engine.narrowing import Narrowing, compact_positions, take
+from biaskit.engine.memory import Decider, Pass, Prompt, Recorded, View
+from biaskit.engine.narrowing import Narrowing, compact_positions, replace_rows, take
+from biaskit.engine.recorder import Recorder
 from biaskit.errors import ModelError
 from biaskit.families.checkpoints.decoder import decoder
+from biaskit.pruners.readings import Reading
 
 
-class Narrower:
-    """Hooks that narrow one model; see `narrow`."""
+class TokenDropper:
+    """Hooks that drop visual tokens inside one model.
 
-    def __init__(self, model: PreTrainedModel, layers: Sequence[int], decider: Decider, *, compact: bool) -> None:
+    Args:
+        model: a stock model. layers: K of each stage. decider: who says what is kept.
+        readings: what it wants to see. compact: kept tokens are renumbered without gaps.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        layers: Sequence[int],
+        decider: Decider,
+        *,
+        readings: frozenset[Reading] = frozenset(),
+        compact: bool = False,
+    ) -> None:
         self.model, self.layers, self.decider, self.compact = model, check_stages(model, layers), decider, compact
         self.stack = decoder(model)
         self.form: Form = mask_form(self.stack.config._attn_implementation)
         self.deepstack = DeepStack(self.layers[0])
-        self.images = EncodedImages()
+        self.images = ImageEncoderWatch(model, readings)
+        self.readings = readings
+        self.recorder = Recorder(self.stack, self.layers, readings, lambda: self.now, self._narrowing)
         self.inputs: dict[str, Any] = {}
         self.now: Pass | None = None
         self.prompts: WeakKeyDictionary[Any, Prompt] = WeakKeyDictionary()
 
     @contextmanager
-    def attached(self, record: bool) -> Iterator[None]:
-        """Register every hook; `record`: attention rows and keys as well."""
-        with ExitStack() as held:
-            held.enter_context(self.images.attached(self.model.base_model))
-            held.callback(self.model.base_model.register_forward_pre_hook(self._inputs, with_kwargs=True).remove)
-            held.callback(self.stack.register_forward_pre_hook(self._enter, with_kwargs=True).remove)
-            held.callback(self.stack.register_forward_hook(self._leave).remove)
-            for number in range(self.layers[0], len(self.stack.layers)):
-                hook = _Layer(self, number)
-                held.callback(self.stack.layers[number].register_forward_pre_hook(hook, with_kwargs=True).remove)
-            held.enter_context(self.deepstack.attached(self.stack, self._narrowing))
-            read = [layer - 1 for layer in self.layers if layer > 0]
-            if record and read:
-                held.enter_context(watch_attention(self.model, read, self._seen, when=self._deciding))
+    def attached(self) -> Iterator[None]:
+        """Register every hook."""
+        base, stack = self.model.base_model, self.stack
+        with ExitStack() as handles:
+            handles.enter_context(self.images.attached())
+            handles.callback(base.register_forward_pre_hook(self._inputs, with_kwargs=True).remove)
+            handles.callback(stack.register_forward_pre_hook(self._enter, with_kwargs=True).remove)
+            handles.callback(stack.register_forward_hook(self._leave).remove)
+            for number in range(self.layers[0], len(stack.layers)):
+                handles.callback(stack.layers[number].register_forward_pre_hook(_Layer(self, number), with_kwargs=True).remove)
+            handles.enter_context(self.deepstack.attached(self.stack, self._narrowing))
+            handles.enter_context(self.recorder.attached())
             yield
 
     def _narrowing(self, layer: int) -> Narrowing | None:
@@ -73,13 +87,6 @@ class Narrower:
     def stage(self, layer: int) -> int:
         """The stage that a decoder layer belongs to; −1 before the first."""
         return sum(start <= layer for start in self.layers) - 1
-
-    def _deciding(self) -> bool:
-        return self.now is not None and self.now.prefill and self.now.prompt.active
-
-    def _seen(self, layer: int, row: Tensor, keys: Tensor | None) -> None:
-        assert self.now is not None
-        self.now.seen[layer + 1] = (row.mean(1), keys)
 
     def _inputs(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         names = list(inspect.signature(type(module).forward).parameters)[1:]
@@ -101,6 +108,8 @@ class Narrower:
         if active and isinstance(mask, Tensor) and mask.shape == (rows, size) and mask.device.type == "cpu":
             padding = mask.numpy().astype(bool)
         prompt = Prompt(rows, size, size, active, [None] * len(self.layers), embeds, padding=padding)
+        if active:
+            prompt.visual = (self.inputs["input_ids"] == self.model.config.image_token_id).numpy()
         self.now = Pass(prompt, size, cache, prefill=True)
         if active:
             kwargs = self.deepstack.take_over(kwargs)
@@ -120,7 +129,7 @@ class Narrower:
             self.decider.idle()
             return False
         inputs, copies = self.images.describe(self.inputs, token)
-        self.decider.begin(inputs, copies, seen, embeds)
+        self.decider.begin(inputs, copies, seen, embeds, self.images.readings)
         return True
 
     def _on_the_host(self) -> dict[str, Any]:
@@ -132,11 +141,7 @@ class Narrower:
         return inputs
 
     def _continue(self, cache: Any, past: int, shape: tuple[int, ...], kwargs: Mapping[str, Any]) -> Pass:
-        """Check that a pass with a filled cache goes on where the cache ends.
-
-        Raises:
-            ModelError: it does not, or brings images along.
-        """
+        """Check that a pass with a filled cache goes on where the cache ends, without images; raise ModelError if not."""
         prompt, (rows, fresh, _) = self.prompts.get(cache), shape
         if prompt is None:
             raise ModelError(
@@ -145,20 +150,13 @@ class Narrower:
         if not prompt.active:
             check_no_images(self.model, self.inputs, fresh)
             return Pass(prompt, fresh, cache, prefill=False)
+        given = kwargs.get("attention_mask")
+        padding = given if isinstance(given, Tensor) and given.ndim == 2 else None
         first = prompt.stages[0] if self.layers[0] == 0 else None
         expected = prompt.length - (0 if first is None else prompt.size - len(first))
-        mask = kwargs.get("attention_mask")
-        padding = mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
-        fits = rows == prompt.rows and (padding is None or padding.shape[1] == prompt.length + fresh)
-        if first is not None and ((fresh > 1 and padding is None) or self.inputs.get("position_ids") is None):
-            fits = False
-        if past != expected or not fits:
-            raise ModelError(
-                f"{rows} × {fresh} new tokens do not follow the {prompt.rows} × {prompt.length} that this cache has seen "
-                f"({past} are held at layer 0)",
-                "a pruned cache can be extended, not cropped (assisted decoding); after pruning at layer 0 continue by generate() without "
-                "past_key_values, or pass one token at a time with position_ids",
-            )
+        placed = first is None or (self.inputs.get("position_ids") is not None and (fresh == 1 or padding is not None))
+        fits = placed and (padding is None or padding.shape[1] == prompt.length + fresh)
+        check_continues((rows, fresh), (prompt.rows, prompt.length), cached=past, expected=expected, fits=fits)
         check_no_images(self.model, self.inputs, fresh)
         check_window(self.stack, self.layers[0], prompt.length + fresh)
         prompt.length += fresh
@@ -178,7 +176,7 @@ class Narrower:
 
 
 def _is_wanted(name: str, value: Any) -> bool:
-    """Tell what layouts are read from, tokens, padding, sizes and grids, from pixels and positions."""
+    """Whether layouts are read from it (tokens, padding, sizes, grids); not from pixels and positions."""
     if not isinstance(value, Tensor) or value.is_floating_point():
         return False
     return name == "input_ids" or (name == "attention_mask" and value.ndim == 2) or value.numel() < 1 << 12
@@ -187,88 +185,113 @@ def _is_wanted(name: str, value: Any) -> bool:
 class _Layer:
     """The hook before one decoder layer."""
 
-    def __init__(self, narrower: Narrower, number: int) -> None:
-        self.narrower, self.number, self.stage = narrower, number, narrower.stage(number)
-        self.begins = narrower.layers[self.stage] == number
+    def __init__(self, dropper: TokenDropper, number: int) -> None:
+        self.dropper, self.number, self.stage = dropper, number, dropper.stage(number)
+        self.begins = dropper.layers[self.stage] == number
 
     def __call__(self, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        now = self.narrower.now
+        now = self.dropper.now
         if now is None or not now.prompt.active:
             return None
         hidden: Tensor = args[0] if args else kwargs["hidden_states"]
         if now.prefill and self.begins:
-            hidden = self._narrow(now, hidden, kwargs.get("attention_mask"))
+            hidden = self._narrow(now, hidden, kwargs)
         narrowing = now.prompt.stages[self.stage]
-        if narrowing is None:
+        if narrowing is not None:
+            kwargs = self._fitted(now, narrowing, self.stage, hidden, kwargs)
+        elif not (now.prefill and self.begins):
             return None
-        rotary = kwargs["position_embeddings"]
-        if now.prefill or self.narrower.compact:
-            rotary = self._rotary(now, narrowing, hidden, rotary, kwargs.get("position_ids"))
-        # gaps in position ids look like packed sequences to flash attention: narrowed layers get none
-        kwargs = {**kwargs, "attention_mask": self._mask(now, narrowing, hidden), "position_ids": None, "position_embeddings": rotary}
         if args:
             return (hidden, *args[1:]), kwargs
         return args, {**kwargs, "hidden_states": hidden}
 
-    def _narrow(self, now: Pass, hidden: Tensor, mask: Any) -> Tensor:
+    def _fitted(self, now: Pass, narrowing: Narrowing, stage: int, hidden: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return a layer's arguments for the rows of a stage: their mask and rotary embeddings."""
+        rotary = kwargs["position_embeddings"]
+        if now.prefill or self.dropper.compact:
+            rotary = self._rotary(now, narrowing, stage, hidden, rotary, kwargs.get("position_ids"))
+        # gaps in position ids look like packed sequences to flash attention: narrowed layers get none
+        mask = self._mask(now, narrowing, stage, hidden)
+        return {**kwargs, "attention_mask": mask, "position_ids": None, "position_embeddings": rotary}
+
+    def _narrow(self, now: Pass, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
         """Ask for the decision and carry it out on the hidden states."""
-        prompt, stage = now.prompt, self.stage
-        assert prompt.embeds is not None
+        prompt, stage, recorder = now.prompt, self.stage, self.dropper.recorder
         with deferred():
             if prompt.valid is None:
-                prompt.valid = self._valid(prompt, mask)
+                prompt.valid = self._valid(prompt, kwargs.get("attention_mask"))
             before = prompt.stages[stage - 1] if stage else None
-            current = Narrowing.unchanged(prompt.valid, hidden.device) if before is None else before
-            attention, keys = now.seen.pop(self.number, (None, None))
-            drop = self.narrower.decider.decide(View(stage, self.number, current, hidden, prompt.embeds, attention, keys))
+            if stage in recorder.upcoming:
+                own = {name: value for name, value in kwargs.items() if name != "hidden_states"}
+                recorder.probe(stage, hidden, own if before is None else self._fitted(now, before, stage - 1, hidden, own), before)
+            cut = self.dropper.decider.decide(self._view(now, hidden, before))
         prompt.stages[stage] = before
-        if drop is None:
+        if cut is None:
             return hidden
-        after = Narrowing.of(current.stays & ~drop, hidden.device)
-        prompt.stages[stage] = after
-        return take(hidden, after.index if before is None else before.rows_of(after.held))
+        if not cut.keep_mask.all():
+            current = Narrowing.unchanged(prompt.valid, hidden.device) if before is None else before
+            after = Narrowing.of(current.keep_mask & cut.keep_mask, hidden.device)
+            prompt.stages[stage] = after
+            hidden = take(hidden, after.index if before is None else before.rows_of(after.positions))
+        return replace_rows(hidden, cut.values, prompt.stages[stage])
+
+    def _view(self, now: Pass, hidden: Tensor, before: Narrowing | None) -> View:
+        """What there is to see at this stage."""
+        prompt = now.prompt
+        assert prompt.embeds is not None and prompt.valid is not None
+        whole = Narrowing.unchanged(prompt.valid, hidden.device)
+        recorded: dict[Reading, Recorded] = {}
+        for reading in self.dropper.readings:
+            if reading.at == "projector":
+                recorded[reading] = Recorded(prompt.embeds, whole)
+            elif reading.at == "decoder" and reading.exists(self.number):
+                hidden_here = reading.what == "hidden" and reading.layer == -1
+                found = Recorded(hidden, before) if hidden_here else now.recorded.pop((self.stage, reading))
+                recorded[reading] = found if found.narrowing is not None else Recorded(found.values, whole)
+        return View(self.stage, self.number, whole if before is None else before, hidden, prompt.embeds, recorded)
 
     def _valid(self, prompt: Prompt, mask: Any) -> NDArray[np.bool_]:
         """Which tokens are not padding, [B, S], by the mask that the model made for this layer."""
-        check_window(self.narrower.stack, self.number, prompt.size)
+        check_window(self.dropper.stack, self.number, prompt.size)
         valid = read_mask(mask, prompt.rows, prompt.size, prompt.padding)
         if valid is None:
             return np.ones((prompt.rows, prompt.size), bool)
         check_padding(valid)
         return valid
 
-    def _mask(self, now: Pass, narrowing: Narrowing, hidden: Tensor) -> Tensor | None:
-        """Return this layer's mask; layers of one stage on one device share it."""
-        form = self.narrower.form
+    def _mask(self, now: Pass, narrowing: Narrowing, stage: int, hidden: Tensor) -> Tensor | None:
+        """Return the mask of a stage's rows at this layer; layers of one stage on one device share it."""
+        form = self.dropper.form
         static = now.cache is not None and bool(getattr(now.cache, "is_compileable", False))
         if static and form == "padding":
             raise ModelError("static caches cannot be pruned under flash attention", "use sdpa attention, or a dynamic cache")
         width = now.cache.layers[self.number].max_cache_len if static else None
-        key = ("mask", self.stage, hidden.device, width)
+        key = ("mask", stage, hidden.device, width)
         if key not in now.made:
-            alive, whole = narrowing.alive.to(hidden.device), narrowing.whole
+            valid, whole = narrowing.row_mask.to(hidden.device), narrowing.whole
             if not now.prefill:
-                tail = alive.new_ones(len(alive), now.prompt.length - now.prompt.size) if now.tail is None else now.tail.to(alive.device)
-                alive, whole = torch.cat([alive, tail], dim=1), whole and now.tail is None
+                tail = valid.new_ones(len(valid), now.prompt.length - now.prompt.size) if now.tail is None else now.tail.to(valid.device)
+                valid, whole = torch.cat([valid, tail], dim=1), whole and now.tail is None
             queries = len(narrowing) if now.prefill else now.fresh
-            now.made[key] = make_mask(form, alive, queries, whole=whole, width=width, dtype=hidden.dtype)
+            now.made[key] = make_mask(form, valid, queries, whole=whole, width=width, dtype=hidden.dtype)
         made: Tensor | None = now.made[key]
         return made
 
-    def _rotary(self, now: Pass, narrowing: Narrowing, hidden: Tensor, own: tuple[Tensor, ...], positions: Any) -> tuple[Tensor, ...]:
-        """Return the rotary embeddings (cos, sin), [B, rows, head_dim] each, of the rows of this layer.
+    def _rotary(
+        self, now: Pass, narrowing: Narrowing, stage: int, hidden: Tensor, own: tuple[Tensor, ...], positions: Any
+    ) -> tuple[Tensor, ...]:
+        """Return the rotary embeddings (cos, sin), [B, rows, head_dim] each, of a stage's rows.
 
-        Args:
-            own: those that the model made for the whole prompt, or for the fresh tokens. positions: [B or 1, fresh] their position ids.
+        `own` are those that the model made for the whole prompt, or for the fresh tokens with position ids `positions` [B or 1, fresh].
         """
-        key = ("rotary", self.stage, own[0].device)
+        key = ("rotary", stage, own[0].device)
         if key not in now.made:
             assert now.prompt.valid is not None
             if now.prefill:
-                index = compact_positions(now.prompt.valid, narrowing) if self.narrower.compact else narrowing.index
+                index = compact_positions(now.prompt.valid, narrowing) if self.dropper.compact else narrowing.index
                 now.made[key] = tuple(take(part, index) for part in own)
             else:
-                gone = upload((now.prompt.valid.sum(1) - narrowing.counts())[:, None], positions.device)
-                now.made[key] = self.narrower.stack.rotary_emb(hidden, positions - gone)
+                dropped = upload((now.prompt.valid.sum(1) - narrowing.counts())[:, None], positions.device)
+                now.made[key] = self.dropper.stack.rotary_emb(hidden, positions - dropped)
         made: tuple[Tensor, ...] = now.made[key]
         return made

@@ -8,6 +8,7 @@ All of it is worked out on the host, which knows it anyway, and goes to the devi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -24,24 +25,24 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class Narrowing:
-    """The sequence that is left of a batch of prompts.
+    """The sequence that is left of a batch of prompts after tokens were dropped.
 
     Attributes:
-        held: [B, M] int64, the position that each row holds. Positions of living rows ascend.
-        living: [B, M] bool; the others fill shorter samples up and are never attended to.
-        stays: [B, S] bool, the positions of the prompt that are left.
-        device: of `index` and `alive`.
-        whole: every row is alive, so no mask is needed.
+        positions: [B, M] int64, the position in the prompt that each row holds. Positions of valid rows ascend.
+        valid: [B, M] bool; the others are padding rows, which are never attended to.
+        keep_mask: [B, S] bool, the positions of the prompt that are kept.
+        device: of `index` and `row_mask`.
+        whole: there are no padding rows, so no mask is needed.
     """
 
-    held: Indices
-    living: Bools
-    stays: Bools
+    positions: Indices
+    valid: Bools
+    keep_mask: Bools
     device: torch.device
     whole: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "whole", bool(self.living.all()))
+        object.__setattr__(self, "whole", bool(self.valid.all()))
 
     @classmethod
     def unchanged(cls, valid: Bools, device: torch.device) -> Narrowing:
@@ -49,55 +50,80 @@ class Narrowing:
         return cls(np.broadcast_to(np.arange(valid.shape[1]), valid.shape), valid, valid, device)
 
     @classmethod
-    def of(cls, stays: Bools | Tensor, device: torch.device | None = None) -> Narrowing:
-        """Only the positions that stay: [B, S] bool. M is the largest number of them in a sample. Tensors are on their device."""
-        if isinstance(stays, Tensor):
-            device = stays.device
-            (stays,) = fetch([stays])
-        counts = np.count_nonzero(stays, axis=1)
+    def of(cls, keep_mask: Bools | Tensor, device: torch.device | None = None) -> Narrowing:
+        """Only the positions that are kept: [B, S] bool. M is the largest number of them in a sample. Tensors are on their device.
+
+        Example:
+            >>> found = Narrowing.of(np.array([[False, True, True], [True, True, True]]))
+            >>> found.positions.tolist(), found.valid[0].tolist()
+            ([[0, 1, 2], [0, 1, 2]], [False, True, True])
+        """
+        if isinstance(keep_mask, Tensor):
+            device = keep_mask.device
+            (keep_mask,) = fetch([keep_mask])
+        counts = np.count_nonzero(keep_mask, axis=1)
         longest = int(counts.max())
         if (counts == longest).all():
-            held = np.flatnonzero(stays).reshape(len(stays), longest) - np.arange(len(stays))[:, None] * stays.shape[1]
-            return cls(held, np.ones(held.shape, bool), stays, device or torch.device("cpu"))
-        held = np.empty((len(stays), longest), np.int64)
-        for row, (mine, count) in enumerate(zip(stays, counts, strict=True)):
-            held[row, longest - count :] = np.flatnonzero(mine)
+            kept = np.flatnonzero(keep_mask).reshape(len(keep_mask), longest)
+            positions = kept - np.arange(len(keep_mask))[:, None] * keep_mask.shape[1]
+            return cls(positions, np.ones(positions.shape, bool), keep_mask, device or torch.device("cpu"))
+        positions = np.empty((len(keep_mask), longest), np.int64)
+        for row, (mine, count) in enumerate(zip(keep_mask, counts, strict=True)):
+            positions[row, longest - count :] = np.flatnonzero(mine)
             if count < longest:
-                held[row, : longest - count] = np.flatnonzero(~mine)[count - longest :]
-        return cls(held, np.arange(longest) >= longest - counts[:, None], stays, device or torch.device("cpu"))
+                positions[row, : longest - count] = np.flatnonzero(~mine)[count - longest :]
+        return cls(positions, np.arange(longest) >= longest - counts[:, None], keep_mask, device or torch.device("cpu"))
 
     def __len__(self) -> int:
         """Return M, the number of rows."""
-        return int(self.held.shape[1])
+        return int(self.positions.shape[1])
 
     @cached_property
     def index(self) -> Tensor:
-        """`held` on the device."""
-        return upload(self.held, self.device)
+        """`positions` on the device."""
+        return upload(self.positions, self.device)
 
     @cached_property
-    def alive(self) -> Tensor:
-        """`living` on the device."""
-        return upload(self.living, self.device)
+    def row_mask(self) -> Tensor:
+        """`valid` on the device."""
+        return upload(self.valid, self.device)
 
     def counts(self) -> Indices:
-        """[B] living rows of each sample."""
-        counts: Indices = np.count_nonzero(self.living, axis=1)
+        """[B] valid rows of each sample."""
+        counts: Indices = np.count_nonzero(self.valid, axis=1)
         return counts
 
     def rows_of(self, positions: Indices | Tensor) -> Tensor:
-        """Return the rows that hold the positions [B, P], on the device; row 0 for positions that are gone (only fillers ask for them)."""
+        """Return the rows that hold the positions [B, P], on the device; row 0 for dropped positions (only padding rows have such)."""
         if isinstance(positions, Tensor):
             (positions,) = fetch([positions])
-        held = np.zeros((len(self.held), max(int(self.held.max()), int(positions.max())) + 1), np.int64)
-        np.put_along_axis(held, self.held, np.broadcast_to(np.arange(len(self)), self.held.shape), 1)
-        return upload(np.take_along_axis(held, positions, 1), self.device)
+        rows = np.zeros((len(self.positions), max(int(self.positions.max()), int(positions.max())) + 1), np.int64)
+        np.put_along_axis(rows, self.positions, np.broadcast_to(np.arange(len(self)), self.positions.shape), 1)
+        return upload(np.take_along_axis(rows, positions, 1), self.device)
 
 
 def take(x: Tensor, index: Tensor) -> Tensor:
     """Pick rows per sample: x [B or 1, S, width], index [B, M] → [B, M, width], on the device of x (layers may be spread over several)."""
     index = index.to(x.device)
     return x.expand(len(index), -1, -1).gather(1, index[:, :, None].expand(-1, -1, x.shape[2]))
+
+
+def replace_rows(hidden: Tensor, values: Mapping[int, tuple[Indices, Tensor]], narrowing: Narrowing | None) -> Tensor:
+    """Put new contents where they are given.
+
+    Args:
+        hidden: [B, M, d]. values: row of the batch → (positions [n], contents [n, d]).
+        narrowing: which positions the M rows hold; None: all.
+    """
+    if not values:
+        return hidden
+    replaced = hidden.clone()
+    for row, (positions, contents) in values.items():
+        rows = positions
+        if narrowing is not None:
+            rows = np.flatnonzero(np.isin(narrowing.positions[row], positions) & narrowing.valid[row])
+        replaced[row, upload(rows, hidden.device)] = contents.to(hidden.device, hidden.dtype)
+    return replaced
 
 
 def compact_positions(valid: Bools | Tensor, narrowed: Narrowing) -> Tensor:
@@ -107,9 +133,9 @@ def compact_positions(valid: Bools | Tensor, narrowed: Narrowing) -> Tensor:
         valid: [B, S] bool, the prompt's tokens. narrowed: what is left of them.
 
     Returns:
-        [B, M] int64, positions whose rotary embedding each row gets, on the device; fillers get that of the sample's first token.
+        [B, M] int64, positions whose rotary embedding each row gets, on the device; padding rows get that of the sample's first token.
     """
     full = Narrowing.of(valid, narrowed.device)
     rank = np.arange(len(narrowed)) - (len(narrowed) - narrowed.counts())[:, None]
     first = (len(full) - full.counts())[:, None]
-    return upload(np.take_along_axis(full.held, first + rank.clip(min=0), 1), narrowed.device)
+    return upload(np.take_along_axis(full.positions, first + rank.clip(min=0), 1), narrowed.device)

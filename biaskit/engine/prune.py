@@ -19,11 +19,12 @@ from transformers import PreTrainedModel
 from biaskit.engine.arguments import method, stock_model
 from biaskit.engine.decisions import Decisions, Observe, Pruning
 from biaskit.engine.limits import multi_axis
-from biaskit.engine.narrower import Narrower
+from biaskit.engine.narrower import TokenDropper
 from biaskit.errors import BiaskitError
 from biaskit.families.checkpoints.load import Loaded
 from biaskit.prior.store import load_prior
 from biaskit.prior.value import Prior
+from biaskit.pruners.readings import check_readings
 from biaskit.registry import named_arguments
 
 if TYPE_CHECKING:
@@ -77,20 +78,19 @@ def prune(
     tell = say or (lambda line: warnings.warn(line, stacklevel=3))
     stages = pruner.stages()
     decisions = Decisions(stock, pruner, prior, seed, tell, observe)
-    record = bool(decisions.needs & {"attention", "keys"})
     compact = pruner.positions == "compact"
     if compact and multi_axis(stock):
         compact = False
         tell(f"{type(pruner).__name__} renumbers positions, which is not defined for multi-axis rotary embeddings: they stay as they are")
-    narrower = Narrower(stock, [stage.layer for stage in stages], decisions, compact=compact)
     _check_needs(pruner, stages[0].layer)
+    dropper = TokenDropper(stock, [stage.layer for stage in stages], decisions, readings=decisions.needs, compact=compact)
     if prior is not None:
         _check_prior(prior, model, pruner, tell)
     if stock in _busy:
         raise BiaskitError("this model is being pruned already", "leave the inner `with prune(...)` block first; one pruner at a time")
     _busy.add(stock)
     try:
-        with narrower.attached(record):
+        with dropper.attached():
             yield decisions.report
     finally:
         _busy.discard(stock)
@@ -98,10 +98,10 @@ def prune(
 
 def _check_needs(pruner: Pruner, first: int) -> None:
     """Refuse a pruner that reads inside the language model before there is anything to read."""
-    inner = sorted(pruner.needs & {"attention", "hidden", "text_hidden", "keys"})
-    if first == 0 and inner:
-        name = type(pruner).__name__
-        raise BiaskitError(f"{name} reads {', '.join(inner)}, which does not exist before layer 0", f"use {name} at layer 1 or later")
+    name = type(pruner).__name__
+    inner = sorted(str(reading) for reading in check_readings(pruner.needs, name) if not reading.exists(first))
+    if inner:
+        raise BiaskitError(f"{name} reads {', '.join(inner)}, which does not exist before layer {first}", f"use {name} at a later layer")
 
 
 def _check_prior(prior: Prior, model: object, pruner: Pruner, say: Callable[[str], None]) -> None:

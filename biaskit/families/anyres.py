@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biaskit.errors import ImageSkipped
-from biaskit.grid import Box, Plane, Tokens, join, raster
+from biaskit.grid import Box, PatchIndex, Plane, Tokens, join, raster
 
 
 @dataclass(frozen=True)
@@ -63,17 +63,9 @@ def canvas(size: tuple[int, int], pinpoints: Sequence[Sequence[int]], image_size
     Raises:
         ImageSkipped: the image is so thin that nothing is left of it.
     """
-    import torch
-    from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
-
     patches = image_size // patch
-    tile_rows, tile_cols = get_anyres_image_grid_shape(tuple(size), [list(p) for p in pinpoints], image_size)
-    full_cols = tile_cols * patches
-    index = torch.arange(tile_rows * patches * full_cols).view(1, tile_rows * patches, full_cols)
-    kept = unpad_image(index, tuple(size))[0]
-    if not kept.numel():
-        raise ImageSkipped(f"{size[1]}×{size[0]} pixels leave no visual token of the canvas", "give images that are less thin")
-    top, left = divmod(int(kept[0, 0]), full_cols)
+    kept, tile_rows, tile_cols = _unpadded(size, pinpoints, image_size, patches)
+    top, left = divmod(int(kept[0, 0]), tile_cols * patches)
     height, width = tile_rows * image_size, tile_cols * image_size
     scale = min(width / size[1], height / size[0])
     resized = (min(math.ceil(size[0] * scale), height), min(math.ceil(size[1] * scale), width))
@@ -92,6 +84,54 @@ def canvas(size: tuple[int, int], pinpoints: Sequence[Sequence[int]], image_size
     if patches * patch == image_size:
         return Canvas(rows, cols, box)
     return Canvas(rows, cols, box, tuple(down.mean(0).tolist()), tuple(across.mean(0).tolist()))
+
+
+def _unpadded(
+    size: tuple[int, int], pinpoints: Sequence[Sequence[int]], image_size: int, patches: int
+) -> tuple[NDArray[np.int64], int, int]:
+    """Return the cells of the whole canvas, counted row by row, that are left without the padding: [rows, cols]; and the tiles' grid."""
+    import torch
+    from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
+
+    tile_rows, tile_cols = get_anyres_image_grid_shape(tuple(size), [list(p) for p in pinpoints], image_size)
+    index = torch.arange(tile_rows * patches * tile_cols * patches).view(1, tile_rows * patches, tile_cols * patches)
+    kept = unpad_image(index, tuple(size))[0]
+    if not kept.numel():
+        raise ImageSkipped(f"{size[1]}×{size[0]} pixels leave no visual token of the canvas", "give images that are less thin")
+    return kept.numpy(), int(tile_rows), int(tile_cols)
+
+
+def anyres_patches(
+    size: tuple[int, int], pinpoints: Sequence[Sequence[int]], image_size: int, patches: int, shape: tuple[int, int]
+) -> PatchIndex:
+    """Return the patches behind the tokens of `anyres_tokens`.
+
+    Args:
+        size, pinpoints, image_size, patches: as `canvas`.
+        shape: (rows, cols) of the canvas's tokens. Where that is less than the canvas has patches, each token was interpolated, and has the
+            two by two patches that it was interpolated from.
+    """
+    kept, tile_rows, tile_cols = _unpadded(size, pinpoints, image_size, patches)
+    row, col = np.divmod(kept, tile_cols * patches)
+    tile = row // patches * tile_cols + col // patches
+    patch = (1 + tile) * patches**2 + row % patches * patches + col % patches
+    if shape == kept.shape:
+        behind = patch[:, :, None]
+    else:
+        (up, down), (left, right) = (_neighbours(source, target) for source, target in zip(kept.shape, shape, strict=True))
+        behind = np.stack([patch[np.ix_(rows, cols)] for rows in (up, down) for cols in (left, right)], axis=-1)
+    body = np.pad(behind, ((0, 0), (0, 1), (0, 0)), constant_values=-1)  # the newline token of each row
+    base = np.full((patches**2, body.shape[-1]), -1)
+    base[:, 0] = np.arange(patches**2)
+    index = np.concatenate([base, body.reshape(-1, body.shape[-1])])
+    return PatchIndex(index, (patches**2,) * (1 + tile_rows * tile_cols))
+
+
+def _neighbours(source: int, target: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The two cells of `source` that each of `target` cells lies between, in bilinear interpolation with `align_corners=False`."""
+    centre = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
+    low = np.floor(centre).astype(np.int64)
+    return low, np.minimum(low + 1, source - 1)
 
 
 def anyres_tokens(base: Plane, picture: Canvas) -> Tokens:

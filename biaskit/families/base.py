@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from biaskit.errors import ImageSkipped, ModelError
-from biaskit.grid import Layout, Tokens, join
+from biaskit.grid import Layout, PatchIndex, Tokens, join, join_patches
 from biaskit.tasks.conventions import BoxConvention, Wording
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from biaskit.families.checkpoints.tower import Tower
 
 Size = tuple[int, int]
 """(rows, cols) of an image in pixels."""
@@ -81,6 +84,50 @@ class ModelFamily(ABC):
     @abstractmethod
     def canonical(self, config: Any) -> dict[str, tuple[int, int]]:
         """Return the (rows, cols) of each plane of a prior; images of other sizes are resampled to it before averaging."""
+
+    def patches(self, config: Any, inputs: Mapping[str, Tensor]) -> list[PatchIndex]:
+        """Return which patches of the vision tower are behind each visual token of every image of the batch, as `tokens` orders them.
+
+        Methods that read the vision tower need it; a family that does not say it can be pruned by all others.
+
+        Args:
+            config, inputs: as `tokens`.
+
+        Raises:
+            ModelError: the family does not say.
+        """
+        raise ModelError(f"{type(self).__name__} does not say which patches are behind a visual token", "write ModelFamily.patches for it")
+
+    def patch_index(self, config: Any, inputs: Mapping[str, Tensor], layouts: Sequence[Layout]) -> list[PatchIndex]:
+        """Return which patches are behind each visual token of each sample; `layouts` are theirs.
+
+        Raises:
+            ModelError: the family does not say, or says it of other tokens.
+        """
+        pending = self.patches(config, inputs) if "pixel_values" in inputs else []
+        pending.reverse()
+        found = []
+        for layout in layouts:
+            mine: list[PatchIndex] = []
+            while pending and sum(len(part.index) for part in mine) < len(layout):
+                mine.append(pending.pop())
+            found.append(join_patches(mine))
+            if len(found[-1].index) != len(layout):
+                raise ModelError(
+                    f"patches behind {len(found[-1].index)} visual tokens, but the sample has {len(layout)}",
+                    f"{type(self).__name__}.patches must follow {type(self).__name__}.tokens",
+                )
+        return found
+
+    def tower(self, model: PreTrainedModel) -> Tower:
+        """Return the blocks of the vision tower and the projector behind it.
+
+        Raises:
+            ModelError: there is none where the supported families have it.
+        """
+        from biaskit.families.checkpoints.tower import tower_of
+
+        return tower_of(model)
 
     def default_layers(self, config: Any) -> tuple[int, ...]:
         """Return the decoder layers whose attention the presets of D2Pruner read: K − 1 for each K it recommends for this family."""

@@ -10,7 +10,7 @@ import numpy as np
 from biaskit.errors import ModelError
 from biaskit.families import families
 from biaskit.families.base import PREPROCESSOR, PROCESSOR, ModelFamily, Size
-from biaskit.grid import Plane, Tokens, join, raster
+from biaskit.grid import PatchIndex, Plane, Tokens, join, join_patches, merged_patches, raster
 from biaskit.tasks.conventions import BoxConvention, Wording
 
 if TYPE_CHECKING:
@@ -70,6 +70,14 @@ class InternVL(ModelFamily):
             if int(most) < processor.image_processor.min_patches:
                 raise ModelError(f"--max-tiles {most} is less than min_patches, {processor.image_processor.min_patches}", "give more tiles")
             processor.image_processor.max_patches = int(most)
+
+    def patches(self, config: Any, inputs: Mapping[str, Tensor]) -> list[PatchIndex]:
+        """The pixel shuffle joins blocks of patches: two by two at a ratio of a half."""
+        side, block = _side(config), round(1 / config.downsample_ratio)
+        one = merged_patches(side, side, block)
+        count = side * side * block * block
+        views = _views(config, inputs["input_ids"].cpu().numpy(), side * side)
+        return [join_patches([PatchIndex(one, (count,))] * number) for number in views]
 
     def canonical(self, config: Any) -> dict[str, tuple[int, int]]:
         """Canvas of two tiles by two; the thumbnail as it is."""

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from biaskit.errors import ModelError
 from biaskit.families import families
 from biaskit.families.base import ModelFamily, Size
 from biaskit.families.conversations import converse
 from biaskit.families.frame import frame, llava_settings, square_by
-from biaskit.grid import Plane, Tokens, join, raster
+from biaskit.grid import PatchIndex, Plane, Tokens, join, raster
 from biaskit.tasks.conventions import BoxConvention
 
 if TYPE_CHECKING:
@@ -68,6 +70,15 @@ class Llava(ModelFamily):
             processor.image_processor = square_by(processor.image_processor, str(mode))
         if (name := choices.get("conversation")) is not None:
             converse(processor, str(name))
+
+    def patches(self, config: Any, inputs: Mapping[str, Tensor]) -> list[PatchIndex]:
+        """One patch a token; the CLS token of the `full` feature selection has none."""
+        found = []
+        for tokens in self.tokens(config, inputs, None):
+            side = _side(config)
+            first = len(tokens) - side * side
+            found.append(PatchIndex(np.concatenate([np.full(first, -1), np.arange(side * side)])[:, None], (side * side,)))
+        return found
 
     def canonical(self, config: Any) -> dict[str, tuple[int, int]]:
         """The grid never changes, so nothing is resampled."""

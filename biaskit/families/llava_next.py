@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from biaskit.families import families
-from biaskit.families.anyres import anyres_tokens, canvas, view
+from biaskit.families.anyres import anyres_patches, anyres_tokens, canvas, view
 from biaskit.families.base import PREPROCESSOR, ModelFamily, Size
 from biaskit.families.conversations import converse
 from biaskit.families.frame import llava_settings
-from biaskit.grid import Plane, Tokens
+from biaskit.grid import PatchIndex, Plane, Tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,6 +42,15 @@ class LlavaNext(ModelFamily):
         """The vicuna checkpoints were evaluated with vicuna's system prompt."""
         if (name := choices.get("conversation")) is not None:
             converse(processor, str(name))
+
+    def patches(self, config: Any, inputs: Mapping[str, Tensor]) -> list[PatchIndex]:
+        """The base view's tile first, then those of the canvas, row by row; newline tokens have no patch."""
+        pinpoints, tile, patch = config.image_grid_pinpoints, config.vision_config.image_size, config.vision_config.patch_size
+        found = {}
+        for size in {tuple(size) for size in inputs["image_sizes"].tolist()}:
+            picture = canvas(size, pinpoints, tile, patch)
+            found[size] = anyres_patches(size, pinpoints, tile, tile // patch, (picture.rows, picture.cols))
+        return [found[tuple(size)] for size in inputs["image_sizes"].tolist()]
 
     def canonical(self, config: Any) -> dict[str, tuple[int, int]]:
         """Base as it is; canvas two tiles high and wide (672 × 672 in the papers)."""

@@ -6,11 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from biaskit.families import families
-from biaskit.families.anyres import Canvas, anyres_tokens, canvas, view
+from biaskit.families.anyres import Canvas, anyres_patches, anyres_tokens, canvas, view
 from biaskit.families.base import PREPROCESSOR, PROCESSOR, ModelFamily, Size
 from biaskit.families.frame import padded_square
-from biaskit.grid import Plane, Tokens, join, raster
+from biaskit.grid import PatchIndex, Plane, Tokens, join, raster
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,10 +31,8 @@ class LlavaOnevision(ModelFamily):
         vision = config.vision_config
         side, covered = view(vision.image_size, vision.patch_size)
         base = Plane("base", side, side, covered)
-        counts = inputs["batch_num_images"].tolist() if "batch_num_images" in inputs else [1] * len(inputs["image_sizes"])
-        alone = [count == 1 for count in counts for _ in range(count)]
         result = []
-        for size, single in zip(inputs["image_sizes"].tolist(), alone, strict=True):
+        for size, single in zip(inputs["image_sizes"].tolist(), _alone(inputs), strict=True):
             if single:
                 picture = canvas(tuple(size), config.image_grid_pinpoints, vision.image_size, vision.patch_size)
                 result.append(anyres_tokens(base, _shrunk(picture, side, config.vision_aspect_ratio)))
@@ -53,10 +53,31 @@ class LlavaOnevision(ModelFamily):
             (PREPROCESSOR, "size"): {"height": vision.image_size, "width": vision.image_size},
         }
 
+    def patches(self, config: Any, inputs: Mapping[str, Tensor]) -> list[PatchIndex]:
+        """As LLaVA-NeXT; tokens of a canvas that was shrunk have the patches they were interpolated from."""
+        vision = config.vision_config
+        side = vision.image_size // vision.patch_size
+        base = np.append(np.arange(side**2), -1)[:, None]
+        result = []
+        for size, single in zip(inputs["image_sizes"].tolist(), _alone(inputs), strict=True):
+            if not single:
+                result.append(PatchIndex(base, (side**2,)))
+                continue
+            grid = (tuple(size), config.image_grid_pinpoints, vision.image_size)
+            picture = _shrunk(canvas(*grid, vision.patch_size), side, config.vision_aspect_ratio)
+            result.append(anyres_patches(*grid, side, (picture.rows, picture.cols)))
+        return result
+
     def canonical(self, config: Any) -> dict[str, tuple[int, int]]:
         """Base as it is; canvas two tiles high and wide."""
         side = config.vision_config.image_size // config.vision_config.patch_size
         return {"base": (side, side), "canvas": (2 * side, 2 * side), "newline": (2 * side, 1)}
+
+
+def _alone(inputs: Mapping[str, Tensor]) -> list[bool]:
+    """Whether each image is the only one of its prompt."""
+    counts = inputs["batch_num_images"].tolist() if "batch_num_images" in inputs else [1] * len(inputs["image_sizes"])
+    return [count == 1 for count in counts for _ in range(count)]
 
 
 def _shrunk(picture: Canvas, side: int, aspect_ratio: str) -> Canvas:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from biaskit.families import families
 from biaskit.families.base import PREPROCESSOR, ModelFamily, Size
 from biaskit.families.frame import bound_pixels
-from biaskit.grid import Plane, Tokens, join, raster
+from biaskit.grid import PatchIndex, Plane, Tokens, join, join_patches, merged_patches, raster
 from biaskit.tasks.conventions import BoxConvention, Wording
 
 if TYPE_CHECKING:
@@ -33,6 +36,20 @@ class QwenVL(ModelFamily):
         """The processor cuts the image into the tower's patches."""
         vision = config.vision_config
         return {(PREPROCESSOR, "patch_size"): vision.patch_size, (PREPROCESSOR, "merge_size"): vision.spatial_merge_size}
+
+    def patches(self, config: Any, inputs: Mapping[str, Tensor]) -> list[PatchIndex]:
+        """Blocks of patches are merged, two by two; the tower's sequence has the patches of a block side by side."""
+        block = config.vision_config.spatial_merge_size
+        found = []
+        for frames, rows, cols in inputs["image_grid_thw"].tolist():
+            index = merged_patches(rows // block, cols // block, block)
+            frame = PatchIndex(index, (rows * cols,), self._order(config, index, cols // block))
+            found.append(join_patches([frame] * frames))
+        return found
+
+    def _order(self, config: Any, index: NDArray[np.int64], cols: int) -> NDArray[np.int64]:
+        """Where the tower's sequence has each patch of an image: [patches]; `index` [blocks, patches] in rows of `cols` blocks."""
+        return np.argsort(index.ravel())
 
     def canonical(self, config: Any) -> dict[str, tuple[int, int]]:
         """32 × 32, about the size of a COCO image's grid squared."""
@@ -68,6 +85,13 @@ class Qwen2_5VL(QwenVL):  # noqa: N801 - the model's own name
     processor = "Qwen2_5_VLProcessor"
     wording = Wording(region="Locate {} in this image and output the bbox coordinates in JSON format.")  # QwenLM/Qwen3-VL, qwen-vl-finetune
     box_convention = BoxConvention("pixels")  # of the resized image: QwenLM/Qwen3-VL issue 830
+
+    def _order(self, config: Any, index: NDArray[np.int64], cols: int) -> NDArray[np.int64]:
+        """Blocks are sorted by windows, row by row, and by rows within a window."""
+        vision = config.vision_config
+        side = vision.window_size // vision.spatial_merge_size // vision.patch_size
+        row, col = np.divmod(np.arange(len(index)), cols)
+        return np.argsort(index[np.lexsort((col, row, col // side, row // side))].ravel())
 
 
 @families.register("qwen3_vl")

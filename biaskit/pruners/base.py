@@ -17,7 +17,8 @@ from biaskit.grid import Layout
 from biaskit.prior.fit import PriorLayout, fit_prior
 from biaskit.prior.value import Prior
 from biaskit.pruners.parameters import Parameter, choices, simple_types
-from biaskit.pruners.signals import NEEDS, Signals
+from biaskit.pruners.readings import ATTENTION, Reading, check_readings
+from biaskit.pruners.signals import Signals
 from biaskit.registry import did_you_mean
 from biaskit.select import relative_attention_many
 from biaskit.select.keep import Keep
@@ -59,7 +60,8 @@ class Pruner(ABC):
     The class attributes:
         name: registry key. title: the paper's spelling. paper, year, arxiv: where it is from; arxiv may be "".
         acts: where it drops tokens, in words.
-        needs: what `choose` reads of `Signals` (see `biaskit.signals.NEEDS`); the engine records nothing else.
+        needs: the readings that `choose` takes from `Signals`; the engine records nothing else.
+        exact: `choose` keeps exactly the budget. A method that finds the number by itself says False.
         prior: whether `choose` reads `Signals.a_bias`.
         presets: named sets of parameters that the paper recommends.
         family_presets: model type → preset → the preset that takes its place for that family.
@@ -75,7 +77,8 @@ class Pruner(ABC):
     year: ClassVar[int | None] = None
     arxiv: ClassVar[str] = ""
     acts: ClassVar[str] = "inside the language model, before layer K"
-    needs: ClassVar[frozenset[str]] = frozenset()
+    needs: ClassVar[frozenset[Reading]] = frozenset()
+    exact: ClassVar[bool] = True
     prior: ClassVar[Literal["required", "optional", "unused"]] = "unused"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     family_presets: ClassVar[Mapping[str, Mapping[str, str]]] = {}
@@ -97,12 +100,11 @@ class Pruner(ABC):
             raise BiaskitError(f"budget is {self.budget}, not a whole number from 1", "give a number of visual tokens, or retention=0.25")
         if not isinstance(self.layer, int) or self.layer < 0:
             raise BiaskitError(f"layer is {self.layer}, not a whole number from 0", "0 is before the language model; most papers use 2")
-        unknown = self.needs - NEEDS
-        if unknown:
-            raise BiaskitError(f"{self.name} needs {', '.join(sorted(unknown))}", did_you_mean(min(unknown), NEEDS))
-        inside = self.needs - {"embeds"}
-        if inside and self.layer == 0:
-            raise BiaskitError(f"{self.name} reads {', '.join(sorted(inside))} of layer K − 1, but layer is 0", "give layer=1 or more")
+        early = [reading for reading in check_readings(self.needs, self.name) if not reading.exists(self.layer)]
+        if early:
+            what = f"{', '.join(sorted(map(str, early)))} of layer K − {-min(reading.layer for reading in early)}"
+            needed = -min(reading.layer for reading in early)
+            raise BiaskitError(f"{self.name} reads {what}, but layer is {self.layer}", f"give layer={needed} or more")
         self._check_choices()
 
     @property
@@ -184,8 +186,7 @@ class Pruner(ABC):
         if budget >= len(signals):
             return Keep(torch.arange(len(signals)))
         self._check_signals(signals, budget)
-        keep = self.choose(signals, budget)
-        return Keep(keep.indices.sort().values, keep.info)
+        return self.choose(signals, budget).ascending()
 
     def select_many(self, signals: Sequence[Signals], budgets: Sequence[int]) -> list[Keep]:
         """Decide for several samples, as `select` does for each; samples of equal N and budget together, where the method can.
@@ -203,13 +204,13 @@ class Pruner(ABC):
                 alike.setdefault((len(sample), budget), []).append(number)
         for (_, budget), numbers in alike.items():
             for number, keep in zip(numbers, self.choose_many([signals[number] for number in numbers], budget), strict=True):
-                kept[number] = Keep(_ascending(keep.indices), keep.info)
+                kept[number] = keep.ascending()
         return kept
 
     def _check_signals(self, signals: Signals, budget: int) -> None:
         if budget < 1:
             raise BiaskitError(f"cannot keep {budget} visual tokens", "keep at least 1")
-        missing = [need for need in sorted(self.needs) if getattr(signals, need) is None]
+        missing = sorted(str(need) for need in self.needs if need not in signals)
         if missing:
             raise BiaskitError(f"{self.name} needs {', '.join(missing)}, which was not recorded", "pass these in Signals")
 
@@ -220,23 +221,18 @@ class Pruner(ABC):
 
     @abstractmethod
     def choose(self, signals: Signals, budget: int) -> Keep:
-        """Decide which `budget` of the N visual tokens stay; 1 ≤ budget < N, and everything in `needs` is there. Any order of indices."""
+        """Decide which `budget` of the N visual tokens are kept, in any order; 1 ≤ budget < N, and everything in `needs` is there."""
 
     def choose_many(self, signals: Sequence[Signals], budget: int) -> list[Keep]:
         """Decide for several samples of equal N, each as `choose` does. Worth writing where a GPU can do with few waits for all of them."""
         return [self.choose(sample, budget) for sample in signals]
 
 
-def _ascending(indices: Tensor) -> Tensor:
-    """Sort; on the CPU, where it may be known to be in order already, NumPy is quicker."""
-    return torch.from_numpy(np.sort(indices.numpy())) if indices.device.type == "cpu" else indices.sort().values
-
-
 @dataclass(frozen=True)
 class AttentionPruner(Pruner):
     """A method that reads attention. With a prior it can be debiased: A_ori / (A_bias^τ + ε) instead of A_ori."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"attention"})
+    needs: ClassVar[frozenset[Reading]] = frozenset({ATTENTION})
     prior: ClassVar[Literal["required", "optional", "unused"]] = "optional"
 
     strength: float = param(1.0, "τ of the debiasing A_ori / (A_bias^τ + ε): 0 is raw attention, 1 the paper's ratio")
@@ -253,7 +249,7 @@ class AttentionPruner(Pruner):
     @property
     def debiases(self) -> bool:
         """Whether a prior changes the score: not where attention is not read, and not with strength 0 or mode uniform."""
-        return "attention" in self.needs and self.strength > 0 and self.mode != "uniform"
+        return ATTENTION in self.needs and self.strength > 0 and self.mode != "uniform"
 
     def fit_prior(self, prior: Prior, layout: Layout, layer: int) -> NDArray[np.float64]:
         """Return a_bias at a sample's visual tokens, [N], by `prior_layout`."""
@@ -265,19 +261,18 @@ class AttentionPruner(Pruner):
         Raises:
             BiaskitError: there is no attention, or no prior although the method is nothing without one.
         """
-        if signals.attention is None:
+        if ATTENTION not in signals:
             raise BiaskitError(f"{self.name} needs attention, which was not recorded", "pass it in Signals")
         if signals.a_bias is not None:
-            return self._relative(signals.attention[None], signals.a_bias[None])[0]
+            return self._relative(signals[ATTENTION][None], signals.a_bias[None])[0]
         if self.prior == "required" and self.strength > 0 and self.mode != "uniform":
             raise BiaskitError(f"{self.name} needs a prior", "pass prior=…, make one with `biaskit calibrate`, or use strength=0")
-        return signals.attention.to(torch.float32)
+        return signals[ATTENTION].to(torch.float32)
 
     def scores(self, signals: Sequence[Signals]) -> Tensor:
         """Return `score` of every sample, [B, N]; all have N tokens."""
-        both = [(sample.attention, sample.a_bias) for sample in signals]
-        pairs = [(attention, prior) for attention, prior in both if attention is not None and prior is not None]
-        if type(self).score is not AttentionPruner.score or len(pairs) < len(both):
+        pairs = [(sample[ATTENTION], sample.a_bias) for sample in signals if ATTENTION in sample and sample.a_bias is not None]
+        if type(self).score is not AttentionPruner.score or len(pairs) < len(signals):
             return torch.stack([self.score(sample) for sample in signals])
         return self._relative(*(torch.stack(part) for part in zip(*pairs, strict=True)))
 

@@ -15,6 +15,7 @@ from biaskit.errors import BiaskitError
 from biaskit.grid import Layout
 from biaskit.pruners import pruners
 from biaskit.pruners.base import AttentionPruner, param
+from biaskit.pruners.readings import ATTENTION, HIDDEN, Reading
 from biaskit.pruners.signals import Signals
 from biaskit.select import cells, d2_select, d2_select_many, largest_remainder
 from biaskit.select.gpu.when import few_launches
@@ -36,7 +37,7 @@ class D2Pruner(AttentionPruner):
     paper: ClassVar[str] = "D²Pruner: Debiased Importance and Structural Diversity for MLLM Token Pruning"
     year: ClassVar[int | None] = 2026
     arxiv: ClassVar[str] = "2512.19443"
-    needs: ClassVar[frozenset[str]] = frozenset({"attention", "hidden"})
+    needs: ClassVar[frozenset[Reading]] = frozenset({ATTENTION, HIDDEN})
     prior: ClassVar[Literal["required", "optional", "unused"]] = "required"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "understanding": {"alpha": 1.0, "layer": 2},
@@ -70,9 +71,8 @@ class D2Pruner(AttentionPruner):
 
     def choose(self, signals: Signals, budget: int) -> Keep:
         """Score, set newlines aside if asked to, and select on the graph of the prompt or of each image."""
-        assert signals.hidden is not None
         scores = self.score(signals)
-        hidden = signals.hidden.to(scores.device)
+        hidden = signals[HIDDEN].to(scores.device)
         where = cells(signals.layout)
         kept, open_tokens, left = self._set_aside(signals.layout, budget)
         groups = _groups(signals.layout, open_tokens, self.pool)
@@ -87,7 +87,7 @@ class D2Pruner(AttentionPruner):
 
     def choose_many(self, signals: Sequence[Signals], budget: int) -> list[Keep]:
         """Do it for a batch at once, where every sample has one graph of all its tokens."""
-        hidden = [sample.hidden for sample in signals if sample.hidden is not None]
+        hidden = [sample[HIDDEN] for sample in signals]
         if not few_launches(hidden) or not all(self._one_graph(sample.layout, budget) for sample in signals):
             return super().choose_many(signals, budget)
         places = [cells(sample.layout) for sample in signals]

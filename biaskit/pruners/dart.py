@@ -10,6 +10,7 @@ from torch import Tensor
 
 from biaskit.pruners import pruners
 from biaskit.pruners.base import Pruner, param
+from biaskit.pruners.readings import HIDDEN, KEYS, TEXT_HIDDEN, TEXT_KEYS, Reading
 from biaskit.pruners.signals import Signals
 from biaskit.select import dart_select
 from biaskit.select.keep import Keep
@@ -25,7 +26,7 @@ class DART(Pruner):
     paper: ClassVar[str] = "Stop Looking for Important Tokens in Multimodal Language Models: Duplication Matters More"
     year: ClassVar[int | None] = 2025
     arxiv: ClassVar[str] = "2502.11494"
-    needs: ClassVar[frozenset[str]] = frozenset({"hidden", "text_hidden", "keys", "final_norm"})
+    needs: ClassVar[frozenset[Reading]] = frozenset({HIDDEN, TEXT_HIDDEN, KEYS, TEXT_KEYS})
     deviations: ClassVar[tuple[str, ...]] = (
         "keeps exactly the budget by default; the paper's rule keeps pivots + 8·int(N·r/8): count='paper'",
         "pivots go visual first, each kind by descending norm; in the released code the order is that of a Python set",
@@ -45,14 +46,13 @@ class DART(Pruner):
     def choose(self, signals: Signals, budget: int) -> Keep:
         """Choose the pivots, then the least similar tokens."""
         s = signals
-        assert s.keys is not None and s.text_keys is not None and s.text_positions is not None
-        assert s.hidden is not None and s.text_hidden is not None and s.final_norm is not None
+        assert s.text_positions is not None and s.final_norm is not None
         after = s.text_positions > int(s.layout.positions[-1])
         kept = dart_select(
-            _l1(s.keys),
-            s.final_norm(s.hidden),
-            _l1(s.text_keys[:, after]),
-            s.final_norm(s.text_hidden[after]),
+            _l1(s[KEYS]),
+            s.final_norm(s[HIDDEN]),
+            _l1(s[TEXT_KEYS][:, after]),
+            s.final_norm(s[TEXT_HIDDEN][after]),
             budget if self.count == "exact" else self._published(len(s), budget),
             pivots=self.pivots,
             text_pivots=self.text_pivots,

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from biaskit.pruners import pruners
 from biaskit.pruners.base import Positions, Pruner, param
+from biaskit.pruners.readings import EMBEDS, Reading
 from biaskit.pruners.signals import Signals
 from biaskit.select import max_min_select, max_min_select_many
 from biaskit.select.keep import Keep
@@ -24,7 +25,7 @@ class DivPrune(Pruner):
     year: ClassVar[int | None] = 2025
     arxiv: ClassVar[str] = "2503.02175"
     acts: ClassVar[str] = "between projector and language model"
-    needs: ClassVar[frozenset[str]] = frozenset({"embeds"})
+    needs: ClassVar[frozenset[Reading]] = frozenset({EMBEDS})
     deviations: ClassVar[tuple[str, ...]] = (
         "similarity in float32; the released code computes it in the model's dtype, where order and ties can differ",
         "positions are renumbered as in the released LLaVA code; its Qwen ports keep them: positions='original'",
@@ -36,9 +37,8 @@ class DivPrune(Pruner):
 
     def choose(self, signals: Signals, budget: int) -> Keep:
         """Pick the most isolated token first, then always the one farthest from the chosen set."""
-        assert signals.embeds is not None
-        return Keep(max_min_select(signals.embeds, budget))
+        return Keep(max_min_select(signals[EMBEDS], budget))
 
     def choose_many(self, signals: Sequence[Signals], budget: int) -> list[Keep]:
         """Do it for a batch at once."""
-        return [Keep(kept) for kept in max_min_select_many([sample.embeds for sample in signals if sample.embeds is not None], budget)]
+        return [Keep(kept) for kept in max_min_select_many([sample[EMBEDS] for sample in signals], budget)]

@@ -16,6 +16,7 @@ from biaskit.errors import BiaskitError
 from biaskit.prior.value import Prior
 from biaskit.pruners import pruners
 from biaskit.pruners.base import AttentionPruner, param
+from biaskit.pruners.readings import ATTENTION, EMBEDS, HIDDEN, Reading
 from biaskit.pruners.selector_weights import Selector, read_selector
 from biaskit.pruners.signals import Signals
 from biaskit.registry import did_you_mean
@@ -40,7 +41,7 @@ class IDPruner(AttentionPruner):
     year: ClassVar[int | None] = 2026
     arxiv: ClassVar[str] = "2602.13315"
     acts: ClassVar[str] = "between projector and language model; at K ≥ 1 where the importance is attention"
-    needs: ClassVar[frozenset[str]] = frozenset({"embeds"})
+    needs: ClassVar[frozenset[Reading]] = frozenset({EMBEDS})
     deviations: ClassVar[tuple[str, ...]] = (
         "the paper's numbers need a trained scorer (importance='selector'); the default importance, feature norm, is training-free",
         "the paper feeds the scorer through differentiable top-k (soft=True), its code the raw scores (soft=False)",
@@ -67,11 +68,11 @@ class IDPruner(AttentionPruner):
             raise BiaskitError(
                 f"importance is {source!r}", f"give {', '.join(_SCORES)}, one number a visual token, or a function of Signals"
             )
-        needs = {"embeds"}
+        needs = {EMBEDS}
         if isinstance(source, str) and source in ("attention", "debiased"):
-            needs.add("attention")
+            needs.add(ATTENTION)
         elif callable(source):
-            needs |= getattr(source, "needs", {"attention", "hidden"} if self.layer else frozenset())
+            needs |= getattr(source, "needs", {ATTENTION, HIDDEN} if self.layer else frozenset())
         object.__setattr__(self, "needs", frozenset(needs))
         super().__post_init__()
         self.check_range("lam", 0, 1)
@@ -85,12 +86,11 @@ class IDPruner(AttentionPruner):
 
     def choose(self, signals: Signals, budget: int) -> Keep:
         """Score every token, then pick by marginal relevance."""
-        assert signals.embeds is not None
-        return Keep(mmr_select(self.score(signals), signals.embeds, budget, lam=self.lam))
+        return Keep(mmr_select(self.score(signals), signals[EMBEDS], budget, lam=self.lam))
 
     def choose_many(self, signals: Sequence[Signals], budget: int) -> list[Keep]:
         """Do it for a batch at once."""
-        features = [sample.embeds for sample in signals if sample.embeds is not None]
+        features = [sample[EMBEDS] for sample in signals]
         with deferred():
             scores = [self.score(sample).to(rows.device) for sample, rows in zip(signals, features, strict=True)]
             return [Keep(kept) for kept in mmr_select_many(scores, features, budget, lam=self.lam)]
@@ -98,22 +98,20 @@ class IDPruner(AttentionPruner):
     def score(self, signals: Signals) -> Tensor:
         """Return w, one score a token, [N]."""
         source = self.importance
-        assert signals.embeds is not None
         if isinstance(source, Tensor):
             return source
         if not isinstance(source, str):
             return source(signals)
         if source == "norm":
-            return feature_norm(signals.embeds)
+            return feature_norm(signals[EMBEDS])
         if source == "selector":
             selector: Selector = self.__dict__["_selector"]
-            scores = selector_score(signals.embeds, selector.query, selector.key)
+            scores = selector_score(signals[EMBEDS], selector.query, selector.key)
             return soft_top_k(scores) if self.soft else scores
         if source == "debiased" and signals.a_bias is None:
             raise BiaskitError("importance='debiased' needs a prior", "pass prior=…, or make one with `biaskit calibrate`")
         if source == "attention":
-            assert signals.attention is not None
-            return signals.attention / signals.attention.max()  # the ε of min–max is made for scores of order one
+            return signals[ATTENTION] / signals[ATTENTION].max()  # the ε of min–max is made for scores of order one
         relative = super().score(signals)
         return relative / relative.max()
 

@@ -2,53 +2,105 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
+import torch
 from torch import Generator, Tensor
 
-from biaskit.grid import Layout
-
-NEEDS = frozenset({"attention", "hidden", "text_hidden", "keys", "embeds", "final_norm"})
-"""Everything a pruner may ask the engine to record."""
+from biaskit.device import upload
+from biaskit.errors import BiaskitError
+from biaskit.grid import Layout, PatchIndex
+from biaskit.pruners.readings import Reading
 
 
 @dataclass(frozen=True, eq=False)
 class Signals:
-    """One sample with N visual and t text tokens at decoder layer K. Tensors are on the model's device; None = not asked for.
+    """One sample with N visual and t text tokens at decoder layer K. Tensors are on the model's device.
 
-    `hidden`, `text_hidden` and `embeds` are in the model's dtype, for they are large, and `biaskit.select` multiplies half precision as it
-    is, without rounding; arithmetic of your own wants their `.float()`. Everything else is float32.
+    `signals[reading]` is what was recorded, for every reading in the pruner's `needs`; see `Reading` for shapes. Hidden states are in the
+    model's dtype, for they are large, and `biaskit.select` multiplies half precision as it is, without rounding; arithmetic of your own
+    wants their `.float()`. Everything else is float32.
 
     Attributes:
         layout: where each visual token sits.
-        layer: K: tokens are dropped before decoder layer K, so attention, keys and hidden states are those of layer K − 1. At K = 0, before
-            the language model, only `embeds` exists.
-        attention: [N] last prompt token → visual tokens, softmax over ALL keys, mean over heads.
-        hidden: [N, d] visual rows of the output of layer K − 1, which is the input of layer K.
-        text_hidden: [t, d] the same hidden state at all other valid positions (no padding).
-        text_positions: [t] their places in the sequence, ascending, counted like `layout.positions`.
-        keys: [key heads, N, head_dim] keys of layer K − 1 as cached, after rotary embedding.
-        text_keys: [key heads, t, head_dim] the same at `text_positions`.
-        embeds: [N, d] projector output: the visual rows of the input embeddings.
-        final_norm: the language model's last norm, [..., d] → [..., d].
+        layer: K: tokens are dropped before decoder layer K.
+        readings: what was recorded. Readings of the tower are of the sample's patches, see `patches`.
+        patch_index: which patches of the tower are behind each visual token; there if a reading of the tower is.
         a_bias: [N] the prior on this sample's grid, attention × N, if the user gave a prior.
         generator: random numbers of this decision, seeded by the engine.
+        prompt_ids: [S] token ids of the prompt on the host, padding and image placeholders included; `layout.positions` count in it.
+        text_positions: [t] places of the text tokens in the prompt, ascending; there if a reading of text tokens is.
+        final_norm: the language model's last norm, [..., d] → [..., d] float32.
+        project: the model's projector: tower features → rows for the language model, [m, D] → [m, d]. Where g patches are merged into one
+            visual token (Qwen-VL, InternVL) it takes [m, g, D]; [m, D] stands for g equal patches.
+
+    Example:
+        >>> import numpy as np, torch
+        >>> from biaskit.grid import Layout, Plane, raster
+        >>> from biaskit.pruners.readings import ATTENTION, HIDDEN
+        >>> grid = raster(Plane("image", 1, 3))
+        >>> layout = Layout(np.arange(3), grid.planes, grid.plane, grid.row, grid.col)
+        >>> signals = Signals(layout, 2, {ATTENTION: torch.tensor([0.1, 0.3, 0.2])})
+        >>> len(signals), signals[ATTENTION].argmax().item(), HIDDEN in signals
+        (3, 1, False)
     """
 
     layout: Layout
     layer: int
-    attention: Tensor | None = None
-    hidden: Tensor | None = None
-    text_hidden: Tensor | None = None
-    text_positions: Tensor | None = None
-    keys: Tensor | None = None
-    text_keys: Tensor | None = None
-    embeds: Tensor | None = None
-    final_norm: Callable[[Tensor], Tensor] | None = None
+    readings: Mapping[Reading, Tensor] = field(default_factory=dict)
+    patch_index: PatchIndex | None = None
     a_bias: Tensor | None = None
     generator: Generator | None = None
+    prompt_ids: Tensor | None = None
+    text_positions: Tensor | None = None
+    final_norm: Callable[[Tensor], Tensor] | None = None
+    project: Callable[[Tensor], Tensor] | None = None
 
     def __len__(self) -> int:
         """Return N, the number of visual tokens."""
         return len(self.layout)
+
+    def __contains__(self, reading: Reading) -> bool:
+        """Whether a reading was recorded."""
+        return reading in self.readings
+
+    def __getitem__(self, reading: Reading) -> Tensor:
+        """Return a reading of every visual token (text token, for those of `tokens="text"`).
+
+        One of the tower is averaged over the patches behind each token; tokens without a patch (newlines) get 0.
+
+        Raises:
+            BiaskitError: it was not recorded.
+        """
+        found = self._found(reading)
+        if reading.at != "tower":
+            return found
+        assert self.patch_index is not None
+        index = self.patch_index.index
+        if index.shape[1] == 1 and (index >= 0).all():
+            return found.index_select(reading.axis, upload(index[:, 0], found.device))
+        real = upload((index >= 0).astype("float32"), found.device)
+        rows = found.index_select(reading.axis, upload(index.clip(min=0).ravel(), found.device)).unflatten(reading.axis, index.shape)
+        weight = (real / real.sum(1, keepdim=True).clamp(min=1)).to(found.dtype)
+        shape = [1] * reading.axis + list(index.shape) + [1] * (rows.ndim - reading.axis - 2)
+        folded: Tensor = (rows * weight.reshape(shape)).sum(reading.axis + 1)
+        return folded
+
+    def patches(self, reading: Reading) -> tuple[Tensor, ...]:
+        """Return a reading of the tower, tile by tile: one tensor a tile with M patches in row-major order where N would be.
+
+        Raises:
+            BiaskitError: it was not recorded, or is not one of the tower.
+        """
+        if reading.at != "tower":
+            raise BiaskitError(f"{reading} is not a reading of the vision tower", "only those have patches; use signals[reading]")
+        found = self._found(reading)
+        assert self.patch_index is not None
+        return torch.split(found, list(self.patch_index.tiles), dim=reading.axis)
+
+    def _found(self, reading: Reading) -> Tensor:
+        found = self.readings.get(reading)
+        if found is None:
+            raise BiaskitError(f"{reading} was not recorded", "name it in the pruner's `needs`")
+        return found

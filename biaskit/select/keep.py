@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from biaskit.errors import BiaskitError
@@ -13,25 +15,46 @@ from biaskit.errors import BiaskitError
 
 @dataclass(frozen=True, eq=False)
 class Keep:
-    """Which visual tokens stay.
+    """Which visual tokens are kept.
 
     Attributes:
-        indices: [n] int64, ascending, into the N visual tokens of the sample; on any device.
+        indices: [n] int64, ascending, into the N visual tokens of the sample; on any device. Each is the place (position id and
+            cell) that a row of the sequence takes from now on.
         info: what the method wants to report about this decision, such as the density of its graph.
+        values: [n, d] what stands at these places from layer K on, for methods that merge tokens; None: the tokens as they are. Where a
+            model adds features of the tower to later layers too (DeepStack), those of the place are added still.
+
+    Example:
+        >>> import torch
+        >>> keep = Keep(torch.tensor([5, 2]), {"merged": 1.0}, torch.tensor([[5.0], [2.0]])).ascending()
+        >>> len(keep), keep.indices.tolist(), keep.values.tolist()
+        (2, [2, 5], [[2.0], [5.0]])
     """
 
     indices: Tensor
     info: Mapping[str, float] = field(default_factory=dict)
+    values: Tensor | None = None
 
     def __len__(self) -> int:
         """Return n, the number of tokens kept."""
         return len(self.indices)
+
+    def ascending(self) -> Keep:
+        """Return the same answer with ascending indices."""
+        if self.values is None and self.indices.device.type == "cpu":  # which may be known to be in order already: NumPy is quicker
+            return replace(self, indices=torch.from_numpy(np.sort(self.indices.numpy())))
+        indices, order = self.indices.sort()
+        return replace(self, indices=indices, values=None if self.values is None else self.values[order.to(self.values.device)])
 
 
 def budget(n_tokens: int, retention: float) -> int:
     """Return how many of `n_tokens` visual tokens to keep: retention × N, halves up, at least 1, at most N; 0 of 0.
 
     `retention` is taken as the decimal number it prints as: 0.29 of 50 is 14.5 and gives 15, although the product in binary is below 14.5.
+
+    Example:
+        >>> budget(576, 0.25), budget(50, 0.29), budget(3, 0.01)
+        (144, 15, 1)
 
     Raises:
         BiaskitError: retention is not in (0, 1].

@@ -37,7 +37,7 @@ from typing import ClassVar
 import torch
 
 from biaskit.pruners import Pruner, param, pruners
-from biaskit.signals import Keep, Signals
+from biaskit.signals import ATTENTION, Keep, Reading, Signals
 
 
 @pruners.register("edges")
@@ -48,14 +48,14 @@ class Edges(Pruner):
     name: ClassVar[str] = "edges"
     title: ClassVar[str] = "Their Edges"
     paper: ClassVar[str] = "none"
-    needs: ClassVar[frozenset[str]] = frozenset({"attention"})
+    needs: ClassVar[frozenset[Reading]] = frozenset({ATTENTION})
 
     head: int = param(5, "how many of the kept tokens are the first ones")
 
     def choose(self, signals: Signals, budget: int) -> Keep:
         head = min(self.head, budget)
         tail = torch.arange(len(signals) - (budget - head), len(signals))
-        return Keep(torch.cat([tail, torch.arange(head)]), {"recorded": len(signals.attention)})
+        return Keep(torch.cat([tail, torch.arange(head)]), {"recorded": len(signals[ATTENTION])})
 '''
 
 

@@ -40,7 +40,7 @@ def test_list() -> None:
 def test_show(name: str) -> None:
     text, item = run("show", name), json.loads(run("show", name, "--json"))
     cls = pruners.get(name)
-    assert item["needs"] == sorted(cls.needs)
+    assert item["needs"] == sorted(map(str, cls.needs))
     for parameter in cls.parameters():
         assert f"  {parameter.name} " in text
         assert parameter.text in text

@@ -12,10 +12,11 @@ import transformers
 from cases import NEW, ONE_OF_EACH, SPECIAL_IDS, batch, check, generate, pruner_of
 from reference import Anywhere, Steps, Top, cast, model_of, picture, reference_logits
 
-from biaskit.engine.attention import attention_row
+from biaskit.engine.attention import logit_row
 from biaskit.engine.prune import prune
 from biaskit.families.base import Prepared
 from biaskit.families.checkpoints.tiny import TINY
+from biaskit.pruners.readings import ATTENTION, EMBEDS, HIDDEN, KEYS, NAMES, TEXT_HIDDEN, TEXT_KEYS, Reading
 from biaskit.select.keep import Keep
 
 PLAIN_ROPE = ["llava-1.5", "llava-onevision", "internvl-llama"]
@@ -63,10 +64,10 @@ class Told(Steps):
 
     @property
     def needs(self):
-        return frozenset({"hidden", "attention"} if self.at[0][0] else ())
+        return frozenset({HIDDEN, ATTENTION} if self.at[0][0] else ())
 
     def select(self, signals, budget):
-        assert not self.needs or len(signals.hidden) == len(signals.attention) == len(signals)
+        assert not self.needs or len(signals[HIDDEN]) == len(signals[ATTENTION]) == len(signals)
         keep = super().select(signals, budget)
         KEPT.append((signals.layer, torch.from_numpy(signals.layout.positions)[keep.indices]))
         return keep
@@ -180,7 +181,7 @@ def test_layers_offloaded_to_disk(name, tmp_path):
 
 def test_attention_is_read_at_prefill_only(monkeypatch):
     calls = []
-    monkeypatch.setattr("biaskit.engine.attention.attention_row", lambda *args, **kwargs: calls.append(1) or attention_row(*args, **kwargs))
+    monkeypatch.setattr("biaskit.engine.recorder.logit_row", lambda *args, **kwargs: calls.append(1) or logit_row(*args, **kwargs))
     with prune(model_of("llava-1.5")[0], Top()):
         generate(model_of("llava-1.5")[0], cast(batch("llava-1.5", "single"), torch.float64))
     assert len(calls) == 1
@@ -190,7 +191,7 @@ def test_attention_is_read_at_prefill_only(monkeypatch):
 class Peek(Top):
     """Asks for everything, keeps the first tokens, and remembers what it saw."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"attention", "hidden", "text_hidden", "keys", "embeds", "final_norm"})
+    needs: ClassVar[frozenset[Reading]] = frozenset(NAMES)
 
     def select(self, signals, budget):
         SEEN.append(signals)
@@ -218,16 +219,16 @@ def test_signals_are_what_the_model_computes(name, attention):
         text[visual] = False
         row = out.attentions[layer - 1][b, :, -1].mean(0)
         close = {"atol": 1e-4, "rtol": 1e-4}
-        torch.testing.assert_close(signals.attention, row[visual], **close)
-        torch.testing.assert_close(signals.hidden, taken["hidden"][b, visual], **close)
-        torch.testing.assert_close(signals.text_hidden, taken["hidden"][b, text], **close)
-        torch.testing.assert_close(signals.keys, keys[b][:, visual], **close)
-        torch.testing.assert_close(signals.text_keys, keys[b][:, text], **close)
+        torch.testing.assert_close(signals[ATTENTION], row[visual], **close)
+        torch.testing.assert_close(signals[HIDDEN], taken["hidden"][b, visual], **close)
+        torch.testing.assert_close(signals[TEXT_HIDDEN], taken["hidden"][b, text], **close)
+        torch.testing.assert_close(signals[KEYS], keys[b][:, visual], **close)
+        torch.testing.assert_close(signals[TEXT_KEYS], keys[b][:, text], **close)
         assert torch.equal(signals.text_positions, text.nonzero()[:, 0])
-        assert signals.layer == layer and signals.embeds.shape == signals.hidden.shape and signals.generator is not None
-        normed = signals.final_norm(signals.hidden)
-        torch.testing.assert_close(normed.detach(), eager.get_decoder().norm(signals.hidden).detach())
-        assert all(x.dtype == torch.float32 for x in (signals.attention, signals.hidden, signals.keys, signals.embeds))
+        assert signals.layer == layer and signals[EMBEDS].shape == signals[HIDDEN].shape and signals.generator is not None
+        normed = signals.final_norm(signals[HIDDEN])
+        torch.testing.assert_close(normed.detach(), eager.get_decoder().norm(signals[HIDDEN]).detach())
+        assert all(x.dtype == torch.float32 for x in (signals[ATTENTION], signals[HIDDEN], signals[KEYS], signals[EMBEDS]))
 
 
 def test_special_ids_are_really_suppressed():

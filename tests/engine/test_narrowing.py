@@ -14,44 +14,44 @@ from biaskit.engine.narrowing import Narrowing, compact_positions, take
 from biaskit.errors import ModelError
 from biaskit.grid import Layout, Plane, raster
 
-STAYS = arrays.arrays(bool, st.tuples(st.integers(1, 4), st.integers(1, 12))).map(
+KEEP_MASKS = arrays.arrays(bool, st.tuples(st.integers(1, 4), st.integers(1, 12))).map(
     lambda a: np.concatenate([a, np.ones((len(a), 1), bool)], 1)
 )
 
 
-@given(STAYS)
-def test_alive_rows_are_the_positions_that_stay(stays):
-    found = Narrowing.of(torch.from_numpy(stays))
-    wanted = [np.flatnonzero(row).tolist() for row in stays]
+@given(KEEP_MASKS)
+def test_valid_rows_are_the_positions_that_are_kept(keep_mask):
+    found = Narrowing.of(torch.from_numpy(keep_mask))
+    wanted = [np.flatnonzero(row).tolist() for row in keep_mask]
     assert len(found) == max(map(len, wanted))
-    assert [row[alive].tolist() for row, alive in zip(found.index, found.alive, strict=True)] == wanted
-    assert found.alive[:, -1].all(), "fillers come first"
+    assert [row[alive].tolist() for row, alive in zip(found.index, found.row_mask, strict=True)] == wanted
+    assert found.row_mask[:, -1].all(), "padding rows come first"
     assert found.whole == (len({len(row) for row in wanted}) == 1)
     assert found.counts().tolist() == [len(row) for row in wanted]
 
 
-@given(STAYS, st.data())
-def test_rows_of_an_inner_narrowing(stays, data):
+@given(KEEP_MASKS, st.data())
+def test_rows_of_an_inner_narrowing(keep_mask, data):
     """Narrowing twice by relative rows is narrowing once."""
-    drop = data.draw(arrays.arrays(bool, stays.shape))
+    drop = data.draw(arrays.arrays(bool, keep_mask.shape))
     drop[:, -1] = False
-    outer, inner = (Narrowing.of(torch.from_numpy(s)) for s in (stays, stays & ~drop))
-    x = torch.arange(stays.size, dtype=torch.float32).reshape(*stays.shape, 1)
+    outer, inner = (Narrowing.of(torch.from_numpy(s)) for s in (keep_mask, keep_mask & ~drop))
+    x = torch.arange(keep_mask.size, dtype=torch.float32).reshape(*keep_mask.shape, 1)
     twice = take(take(x, outer.index), outer.rows_of(inner.index))[..., 0]
     once = take(x, inner.index)[..., 0]
-    assert torch.equal(twice[inner.alive], once[inner.alive])
+    assert torch.equal(twice[inner.row_mask], once[inner.row_mask])
 
 
-@given(STAYS, st.data())
-def test_compact_positions_are_ranks(stays, data):
+@given(KEEP_MASKS, st.data())
+def test_compact_positions_are_ranks(keep_mask, data):
     """The r-th token left gets the place of the r-th token of the prompt."""
-    valid = stays.copy()
-    keep = valid & data.draw(arrays.arrays(bool, stays.shape))
+    valid = keep_mask.copy()
+    keep = valid & data.draw(arrays.arrays(bool, keep_mask.shape))
     keep[:, -1] = True
     narrowed = Narrowing.of(torch.from_numpy(keep))
     found = compact_positions(torch.from_numpy(valid), narrowed)
     for b in range(len(valid)):
-        assert found[b][narrowed.alive[b]].tolist() == np.flatnonzero(valid[b])[: keep[b].sum()].tolist()
+        assert found[b][narrowed.row_mask[b]].tolist() == np.flatnonzero(valid[b])[: keep[b].sum()].tolist()
 
 
 def test_take_expands_one_row_to_the_batch():
@@ -60,7 +60,7 @@ def test_take_expands_one_row_to_the_batch():
 
 
 @pytest.mark.parametrize("form", ["bool", "additive"])
-@given(alive=STAYS, queries=st.integers(1, 13), extra=st.integers(0, 3))
+@given(alive=KEEP_MASKS, queries=st.integers(1, 13), extra=st.integers(0, 3))
 def test_masks_against_loops(form, alive, queries, extra):
     rows, keys = alive.shape
     queries = min(queries, keys)

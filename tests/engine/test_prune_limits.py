@@ -20,6 +20,7 @@ from biaskit.engine.prune import prune
 from biaskit.errors import BiaskitError, ModelError, PriorError
 from biaskit.families.checkpoints.tiny import TINY, tiny_model
 from biaskit.prior.value import PlaneStats, Prior
+from biaskit.pruners.readings import KEYS, Reading
 from biaskit.select.keep import Keep
 
 NAME = "llava-1.5"
@@ -259,13 +260,25 @@ def test_an_image_in_a_later_turn():
 class Keys(Top):
     """Reads keys."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"keys"})
+    needs: ClassVar[frozenset[Reading]] = frozenset({KEYS})
 
 
 def test_keys_under_eager_attention_without_a_cache():
-    model = model_of(NAME, "eager", torch.float32)[0]
-    with torch.no_grad(), prune(model, Keys()), pytest.raises(ModelError, match="keys of this pass were not recorded"):
-        model(**batch(NAME, "single"), use_cache=False)
+    """They are read where the attention function gets them, so neither cache nor implementation matters."""
+    seen = []
+
+    @dataclass(frozen=True)
+    class Looks(Keys):
+        def select(self, signals, budget):
+            seen.append(signals[KEYS])
+            return Keep(torch.arange(budget))
+
+    for attention, cached in (("eager", False), ("eager", True), ("sdpa", True)):
+        model = model_of(NAME, attention, torch.float32)[0]
+        with torch.no_grad(), prune(model, Looks()):
+            model(**batch(NAME, "single"), use_cache=cached)
+    assert torch.equal(seen[0], seen[1])
+    torch.testing.assert_close(seen[0], seen[2], atol=1e-5, rtol=1e-5)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from biaskit.engine.prune import prune
 from biaskit.errors import BiaskitError, ModelError
 from biaskit.prior.value import PlaneStats, Prior
 from biaskit.pruners import get_pruner
+from biaskit.pruners.readings import ATTENTION, EMBEDS
 
 
 def flat_prior(*layers):
@@ -85,19 +86,20 @@ def test_a_prior_times_a_thousand_changes_nothing_in_idpruner(n):
     attention = torch.rand(n, generator=generator).softmax(0) * 0.1
     bias, embeds = torch.rand(n, generator=generator) + 0.05, torch.randn(n, 16, generator=generator)
     method = get_pruner("idpruner", retention=0.1, importance="debiased", layer=2, eps=0.0)
-    kept = [method.select(Signals(layout, 2, attention, embeds=embeds, a_bias=bias * scale), n // 10).indices for scale in (1, 1000)]
+    readings = {ATTENTION: attention, EMBEDS: embeds}
+    kept = [method.select(Signals(layout, 2, readings, a_bias=bias * scale), n // 10).indices for scale in (1, 1000)]
     assert torch.equal(*kept)
 
 
 def test_importance_of_the_users_own():
     model, inputs = inputs_of()
     chosen = np.linspace(0, 1, 576)
-    functions = [chosen, list(chosen), torch.from_numpy(chosen), lambda signals: signals.embeds.norm(dim=-1)]
+    functions = [chosen, list(chosen), torch.from_numpy(chosen), lambda signals: signals[EMBEDS].norm(dim=-1)]
     for importance in functions:
         with torch.no_grad(), prune(model, get_pruner("idpruner", budget=9, importance=importance, lam=1.0)) as pruning:
             model.generate(**inputs, max_new_tokens=1)
         assert len(pruning.samples[0]) == 9
-    with torch.no_grad(), prune(model, get_pruner("idpruner", budget=9, importance=lambda signals: signals.attention, layer=2)) as pruning:
+    with torch.no_grad(), prune(model, get_pruner("idpruner", budget=9, importance=lambda signals: signals[ATTENTION], layer=2)) as pruning:
         model.generate(**inputs, max_new_tokens=1)
     assert len(pruning.samples[0]) == 9
 

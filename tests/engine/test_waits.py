@@ -5,6 +5,8 @@ A look at their numbers is a wait, and so is a copy from ordinary memory. A host
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,9 @@ from torch.utils._pytree import tree_flatten, tree_map
 from biaskit import device as transfer
 from biaskit import get_pruner, prune
 from biaskit.engine.contracts import flat_prior
-from biaskit.engine.narrower import Narrower, _Layer
+from biaskit.engine.narrower import TokenDropper, _Layer
+from biaskit.engine.recorder import Recorder
+from biaskit.pruners.readings import ATTENTION
 
 pytestmark = pytest.mark.usefixtures("interpreter")
 DEVICE = torch.device("cpu", 1)
@@ -97,11 +101,11 @@ def watch(monkeypatch, as_on_a_device):
         watch.fetched += any(isinstance(part, OnDevice) for part in fetch._found)
         return quietly(original)(fetch)
 
-    def enter(narrower, module, args, kwargs, original=Narrower._enter):
-        narrower.inputs = sent(dict(narrower.inputs))
+    def enter(dropper, module, args, kwargs, original=TokenDropper._enter):
+        dropper.inputs = sent(dict(dropper.inputs))
         with watch:
-            original(narrower, module, args, sent(kwargs))
-        narrower.images.given = back(dict(narrower.images.given))
+            original(dropper, module, args, sent(kwargs))
+        dropper.images.given = back(dict(dropper.images.given))
         return args, kwargs
 
     def layer(hook, module, args, kwargs, original=_Layer.__call__):
@@ -109,9 +113,10 @@ def watch(monkeypatch, as_on_a_device):
             found = original(hook, module, sent(args), sent(kwargs))
         return None if found is None else back(found)
 
-    def seen(narrower, number, row, keys, original=Narrower._seen):
+    def called(recorder, number, call, original=Recorder._called):
+        marked = {name: sent(getattr(call, name)) for name in ("query", "key", "mask")}
         with watch:
-            original(narrower, number, sent(row), sent(keys))
+            original(recorder, number, replace(call, **marked))
 
     import triton.runtime.interpreter as triton_interpreter
 
@@ -122,9 +127,9 @@ def watch(monkeypatch, as_on_a_device):
     monkeypatch.setattr(
         triton_interpreter.GridExecutor, "__call__", lambda self, *args, **kwargs: quietly(launch)(self, *back(args), **kwargs)
     )
-    monkeypatch.setattr(Narrower, "_enter", enter)
+    monkeypatch.setattr(TokenDropper, "_enter", enter)
     monkeypatch.setattr(_Layer, "__call__", layer)
-    monkeypatch.setattr(Narrower, "_seen", seen)
+    monkeypatch.setattr(Recorder, "_called", called)
     return watch
 
 
@@ -163,7 +168,7 @@ def test_a_decision_waits_once(method, case, watch, monkeypatch):
 def test_the_watch_sees_a_wait(watch):
     class Looks(Top):
         def select(self, signals, budget):
-            assert bool((signals.attention >= 0).all())
+            assert bool((signals[ATTENTION] >= 0).all())
             return super().select(signals, budget)
 
     run(model_of("llava-next", dtype=torch.float32)[0], batch("llava-next", "single"), Looks(budget=6), None)

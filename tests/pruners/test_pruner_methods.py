@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from samples import signals, two_images, with_newlines
+from samples import changed, signals, two_images, with_newlines
 from torch import Tensor
 
 from biaskit.errors import BiaskitError
 from biaskit.prior.value import PlaneStats, Prior
 from biaskit.pruners import Pruner, get_pruner, pruners
+from biaskit.pruners.readings import ATTENTION, EMBEDS, HIDDEN, KEYS, NAMES, TEXT_HIDDEN, TEXT_KEYS
 from biaskit.select import cells, d2_select, dart_select, feature_norm, max_min_select, mmr_select, relative_attention, top_k
 from biaskit.select.keep import Keep
 
 
 def test_each_method_is_its_selection() -> None:
     s = signals()
-    rel = relative_attention(s.attention, s.a_bias)
+    rel = relative_attention(s[ATTENTION], s.a_bias)
     assert get_pruner("fastv", budget=9).select(s, 9).indices.tolist() == top_k(rel, 9).tolist()
-    plain = dataclasses.replace(s, a_bias=None)
-    assert get_pruner("fastv", budget=9).select(plain, 9).indices.tolist() == top_k(s.attention, 9).tolist()
+    plain = changed(s, a_bias=None)
+    assert get_pruner("fastv", budget=9).select(plain, 9).indices.tolist() == top_k(s[ATTENTION], 9).tolist()
     for alpha in (0.5, 1.0):
-        expected = d2_select(rel, s.hidden, cells(s.layout), 9, alpha=alpha)
+        expected = d2_select(rel, s[HIDDEN], cells(s.layout), 9, alpha=alpha)
         keep = get_pruner("d2pruner", budget=9, alpha=alpha).select(s, 9)
         assert keep.indices.tolist() == expected.indices.tolist()
         assert dict(keep.info) == pytest.approx(dict(expected.info))
-    assert get_pruner("divprune", budget=9).select(s, 9).indices.tolist() == max_min_select(s.embeds, 9).tolist()
-    expected = mmr_select(feature_norm(s.embeds), s.embeds, 9, lam=0.3)
+    assert get_pruner("divprune", budget=9).select(s, 9).indices.tolist() == max_min_select(s[EMBEDS], 9).tolist()
+    expected = mmr_select(feature_norm(s[EMBEDS]), s[EMBEDS], 9, lam=0.3)
     assert get_pruner("idpruner", budget=9, lam=0.3).select(s, 9).indices.tolist() == expected.tolist()
 
 
@@ -68,11 +68,11 @@ class TestDebiasing:
         s, pruner = signals(), self.build(name)
         expected = pruner.select(s, 11).indices
         for factor in (1000.0, 1 / 64):
-            assert torch.equal(pruner.select(dataclasses.replace(s, a_bias=s.a_bias * factor), 11).indices, expected)
+            assert torch.equal(pruner.select(changed(s, a_bias=s.a_bias * factor), 11).indices, expected)
 
     def test_a_flat_prior_is_no_prior(self, name: str) -> None:
         s = signals()
-        flat = dataclasses.replace(s, a_bias=torch.full((36,), 0.37))
+        flat = changed(s, a_bias=torch.full((36,), 0.37))
         raw = self.build(name, strength=0.0).select(s, 11).indices
         assert torch.equal(self.build(name).select(flat, 11).indices, raw)
         assert torch.equal(self.build(name, mode="uniform").select(s, 11).indices, raw)
@@ -83,12 +83,12 @@ class TestDebiasing:
     def test_half_precision_signals(self, name: str) -> None:
         s = signals()
         rank = torch.randperm(36, generator=torch.Generator().manual_seed(0)).float()
-        s = dataclasses.replace(s, attention=(rank + 1) / 64, a_bias=torch.ones(36), embeds=(s.embeds * 4).round() / 4)
-        s = dataclasses.replace(s, hidden=torch.eye(36)[:, :12].roll(3, 0))
+        s = changed(s, attention=(rank + 1) / 64, a_bias=torch.ones(36), embeds=(s[EMBEDS] * 4).round() / 4)
+        s = changed(s, hidden=torch.eye(36)[:, :12].roll(3, 0))
         expected = self.build(name).select(s, 5).indices
         for dtype in (torch.float16, torch.bfloat16):
-            half = {field: getattr(s, field).to(dtype) for field in ("attention", "a_bias", "embeds", "hidden")}
-            assert torch.equal(self.build(name).select(dataclasses.replace(s, **half), 5).indices, expected)
+            half = {NAMES[reading]: s[reading].to(dtype) for reading in (ATTENTION, EMBEDS, HIDDEN)} | {"a_bias": s.a_bias.to(dtype)}
+            assert torch.equal(self.build(name).select(changed(s, **half), 5).indices, expected)
 
     def test_strength_is_checked(self, name: str) -> None:
         with pytest.raises(BiaskitError, match=r"strength is 1\.5"):
@@ -115,14 +115,14 @@ def test_attention_needs_a_layer() -> None:
 def test_pools() -> None:
     s = signals(two_images())
     low = torch.cat([torch.full((16,), 0.9), torch.full((8,), 0.1)]) + torch.arange(24) / 1000
-    s = dataclasses.replace(s, attention=low / 24, a_bias=torch.ones(24))
+    s = changed(s, attention=low / 24, a_bias=torch.ones(24))
     together = get_pruner("d2pruner", budget=9, theta=1.0).select(s, 9).indices
     apart = get_pruner("d2pruner", budget=9, theta=1.0, pool="per_image").select(s, 9).indices
     assert (int((together >= 16).sum()), int((apart >= 16).sum())) == (0, 3)
     for start, stop, n in ((0, 16, 6), (16, 24, 3)):
         mine = slice(start, stop)
         pruner = get_pruner("d2pruner", budget=9, pool="per_image", alpha=0.5)
-        expected = d2_select(s.attention[mine], s.hidden[mine], cells(s.layout)[mine], n, alpha=0.5).indices + start
+        expected = d2_select(s[ATTENTION][mine], s[HIDDEN][mine], cells(s.layout)[mine], n, alpha=0.5).indices + start
         found = pruner.select(s, 9).indices
         assert found[(found >= start) & (found < stop)].tolist() == expected.tolist()
 
@@ -144,11 +144,11 @@ def test_newlines() -> None:
     all_but = keep(15, "drop_all")
     assert set(all_but.indices.tolist()) == set(range(16)) - newline
     assert all_but.info["missing"] == 2
-    bright = dataclasses.replace(s, attention=torch.tensor([1.0 if i in newline else 0.1 for i in range(16)]), a_bias=torch.ones(16))
+    bright = changed(s, attention=torch.tensor([1.0 if i in newline else 0.1 for i in range(16)]), a_bias=torch.ones(16))
     assert get_pruner("d2pruner", budget=3, theta=1.0).select(bright, 3).indices.tolist() == sorted(newline)
     others = sorted(set(range(16)) - newline)
-    rel = relative_attention(s.attention, s.a_bias)[others]
-    expected = d2_select(rel, s.hidden[others], cells(s.layout)[others], 6, alpha=0.5).indices
+    rel = relative_attention(s[ATTENTION], s.a_bias)[others]
+    expected = d2_select(rel, s[HIDDEN][others], cells(s.layout)[others], 6, alpha=0.5).indices
     assert keep(6, "drop_all", alpha=0.5).indices.tolist() == [others[i] for i in expected]
 
 
@@ -156,7 +156,7 @@ def test_newline_tokens_are_neighbours_of_their_row_s_end() -> None:
     s = signals(with_newlines(), hidden=torch.ones(16, 4), a_bias=torch.ones(16))
     attention = torch.full((16,), 0.1)
     attention[6], attention[7] = 1.0, 0.9  # the end of the first row, and its newline
-    keep = get_pruner("d2pruner", budget=4, alpha=0.5, pivot_ratio=0.3, fill="none").select(dataclasses.replace(s, attention=attention), 4)
+    keep = get_pruner("d2pruner", budget=4, alpha=0.5, pivot_ratio=0.3, fill="none").select(changed(s, attention=attention), 4)
     assert 6 in keep.indices
     assert 7 not in keep.indices
 
@@ -171,11 +171,11 @@ def test_dart_pivots_and_features() -> None:
     s = signals()
     after = torch.arange(5, 9)
     norm = lambda keys: keys.abs().sum((0, 2))  # noqa: E731
-    expected = dart_select(norm(s.keys), s.hidden * 2, norm(s.text_keys[:, after]), s.text_hidden[after] * 2, 13)
+    expected = dart_select(norm(s[KEYS]), s[HIDDEN] * 2, norm(s[TEXT_KEYS][:, after]), s[TEXT_HIDDEN][after] * 2, 13)
     assert get_pruner("dart", budget=13).select(s, 13).indices.tolist() == expected.tolist()
-    louder = s.text_keys.clone()
+    louder = s[TEXT_KEYS].clone()
     louder[:, :5] *= 100  # text before the image never is a pivot
-    assert get_pruner("dart", budget=13).select(dataclasses.replace(s, text_keys=louder), 13).indices.tolist() == expected.tolist()
+    assert get_pruner("dart", budget=13).select(changed(s, text_keys=louder), 13).indices.tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize(("retention", "n"), [(0.25, 12), (0.5, 20), (0.1, 4), (0.99, 36)])
@@ -207,15 +207,15 @@ def test_idpruner_importances() -> None:
         return get_pruner("idpruner", budget=9, **parameters).select(s, 9).indices.tolist()
 
     def expected(weights: Tensor) -> list[int]:
-        return mmr_select(weights, s.embeds, 9).tolist()
+        return mmr_select(weights, s[EMBEDS], 9).tolist()
 
     mine = torch.rand(36, generator=torch.Generator().manual_seed(3))
     assert kept(importance=mine) == expected(mine)
-    assert kept(importance=lambda seen: -seen.embeds[:, 0]) == expected(-s.embeds[:, 0])
-    assert kept(importance="attention", layer=1) == expected(s.attention)
-    assert kept(importance="debiased", layer=1) == expected(relative_attention(s.attention, s.a_bias))
-    assert get_pruner("idpruner", budget=9, importance="attention", layer=1).needs == {"embeds", "attention"}
-    assert get_pruner("idpruner", budget=9).needs == {"embeds"}
+    assert kept(importance=lambda seen: -seen[EMBEDS][:, 0]) == expected(-s[EMBEDS][:, 0])
+    assert kept(importance="attention", layer=1) == expected(s[ATTENTION])
+    assert kept(importance="debiased", layer=1) == expected(relative_attention(s[ATTENTION], s.a_bias))
+    assert get_pruner("idpruner", budget=9, importance="attention", layer=1).needs == {EMBEDS, ATTENTION}
+    assert get_pruner("idpruner", budget=9).needs == {EMBEDS}
     with pytest.raises(BiaskitError, match=r"importance has shape \[36\], not \[16\]"):
         get_pruner("idpruner", budget=9, importance=mine).select(signals((4, 4)), 9)
     with pytest.raises(BiaskitError, match="importance is 'atention'"):

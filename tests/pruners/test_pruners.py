@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from samples import signals
+from samples import changed, signals
 
 from biaskit.errors import BiaskitError
 from biaskit.pruners import Pruner, Stage, get_pruner, pruners
-from biaskit.pruners.signals import NEEDS, Signals
+from biaskit.pruners.readings import NAMES as READINGS
+from biaskit.pruners.signals import Signals
 from biaskit.select.keep import Keep
 
 NAMES = pruners.names()
@@ -29,7 +30,7 @@ class TestContract:
         assert cls.title
         assert cls.paper
         assert cls.acts
-        assert cls.needs <= NEEDS
+        assert cls.needs <= set(READINGS)
         assert cls.prior in ("required", "optional", "unused")
         assert all(parameter.text for parameter in cls.parameters())
         for preset in cls.presets:
@@ -63,12 +64,11 @@ class TestContract:
 
     def test_reads_only_what_it_asks_for(self, name: str) -> None:
         pruner, seen = get_pruner(name, retention=0.3), signals()
-        tied = {"keys": ("text_keys",), "text_hidden": ("text_positions",)}
-        hidden = {field: None for need in NEEDS - pruner.needs for field in (need, *tied.get(need, ()))}
-        assert torch.equal(pruner.select(dataclasses.replace(seen, **hidden), 11).indices, pruner.select(signals(), 11).indices)
+        hidden = {READINGS[reading]: None for reading in READINGS if reading not in pruner.needs}
+        assert torch.equal(pruner.select(changed(seen, **hidden), 11).indices, pruner.select(signals(), 11).indices)
         for need in pruner.needs:
             with pytest.raises(BiaskitError, match=f"{name} needs {need}"):
-                pruner.select(dataclasses.replace(seen, **{need: None}), 11)
+                pruner.select(changed(seen, **{READINGS[need]: None}), 11)
 
     @pytest.mark.parametrize(
         ("wrong", "message"),

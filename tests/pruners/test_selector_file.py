@@ -12,6 +12,7 @@ from torch import Tensor
 
 from biaskit.errors import BiaskitError
 from biaskit.pruners import get_pruner
+from biaskit.pruners.readings import EMBEDS
 from biaskit.pruners.selector_weights import read_selector
 from biaskit.select import mmr_select, selector_score, soft_top_k
 
@@ -35,9 +36,9 @@ def test_read(tmp_path: Path, prefix: str) -> None:
 def test_idpruner_with_a_selector(tmp_path: Path, soft: bool) -> None:
     save_file({name: value.half() for name, value in tensors().items()}, tmp_path / "selector.safetensors")
     s, weights = signals(), read_selector(tmp_path / "selector.safetensors")
-    score = selector_score(s.embeds, weights.query, weights.key)
+    score = selector_score(s[EMBEDS], weights.query, weights.key)
     pruner = get_pruner("idpruner", budget=9, importance="selector", weights=tmp_path / "selector.safetensors", soft=soft)
-    assert pruner.select(s, 9).indices.tolist() == mmr_select(soft_top_k(score) if soft else score, s.embeds, 9).tolist()
+    assert pruner.select(s, 9).indices.tolist() == mmr_select(soft_top_k(score) if soft else score, s[EMBEDS], 9).tolist()
     save_file(tensors(width=7), tmp_path / "other.safetensors")
     other = get_pruner("idpruner", budget=9, importance="selector", weights=str(tmp_path / "other.safetensors"))
     with pytest.raises(BiaskitError, match="for features of size 7, these have 10"):

@@ -16,6 +16,7 @@ from strategies import grids
 
 from biaskit.errors import BiaskitError
 from biaskit.grid import Layout, Plane, raster
+from biaskit.pruners.readings import ATTENTION, EMBEDS, HIDDEN
 from biaskit.select import cells, max_min_select, top_k
 from biaskit.select.keep import Keep
 from biaskit.select.kept import (
@@ -283,10 +284,10 @@ def test_an_analysis_holds_finite_numbers_that_the_functions_give(where, seed):
     seen = signals(where, seed=seed)
     kept = torch.arange(0, len(where), 3)
     found = Analysis()(seen, Keep(kept))
-    assert found["importance"] == pytest.approx(importance_retention(seen.attention, kept), abs=1e-6)
-    assert found["importance_debiased"] == pytest.approx(importance_retention(seen.attention / (seen.a_bias + 1e-7), kept), abs=1e-6)
-    assert found["hopkins"] == pytest.approx(hopkins(seen.embeds, kept).value, abs=1e-6)
-    assert found["nearest_feature"] == pytest.approx(nearest_cosine_distance(seen.embeds, kept), abs=1e-6)
+    assert found["importance"] == pytest.approx(importance_retention(seen[ATTENTION], kept), abs=1e-6)
+    assert found["importance_debiased"] == pytest.approx(importance_retention(seen[ATTENTION] / (seen.a_bias + 1e-7), kept), abs=1e-6)
+    assert found["hopkins"] == pytest.approx(hopkins(seen[EMBEDS], kept).value, abs=1e-6)
+    assert found["nearest_feature"] == pytest.approx(nearest_cosine_distance(seen[EMBEDS], kept), abs=1e-6)
     assert found["share_kept"] == pytest.approx(len(kept) / len(where), abs=1e-6)
     assert found["spacing"] == pytest.approx(spacing(cells(where), kept), abs=1e-6)
     assert all(isinstance(value, float) and math.isfinite(value) for value in found.values())
@@ -296,8 +297,8 @@ def test_an_analysis_leaves_out_what_cannot_be_had():
     bare = signals(layer=0, attention=None, hidden=None, a_bias=None)
     assert set(Analysis()(bare, torch.tensor([4]))) == {"share_kept"}
     assert set(Analysis()(bare, torch.tensor([4, 5]))) == {"share_kept", "spacing", "hopkins", "hopkins_sd", "nearest_feature"}
-    assert Analysis().needs == {"attention", "embeds"}
-    assert Analysis(features="hidden").needs == {"attention", "embeds", "hidden"}
+    assert Analysis().needs == {ATTENTION, EMBEDS}
+    assert Analysis(features="hidden").needs == {ATTENTION, EMBEDS, HIDDEN}
     assert Analysis(reference="sphere").settings()["hopkins_reference"] == "sphere"
 
 
@@ -305,7 +306,7 @@ def test_an_analysis_can_measure_hidden_states():
     seen = signals()
     kept = torch.arange(9)
     found = Analysis(features="hidden", reference="resample", draws=3, seed=5)(seen, kept)
-    assert found["hopkins"] == pytest.approx(hopkins(seen.hidden, kept, reference="resample", draws=3, seed=5).value, abs=1e-6)
+    assert found["hopkins"] == pytest.approx(hopkins(seen[HIDDEN], kept, reference="resample", draws=3, seed=5).value, abs=1e-6)
 
 
 def test_coverage_of_a_region_counts_rows_first():

@@ -15,6 +15,7 @@ from PIL import Image
 
 from biaskit.families.checkpoints.decoder import decoder
 from biaskit.families.checkpoints.tiny import tiny_model
+from biaskit.pruners.readings import ATTENTION, Reading
 from biaskit.select.keep import Keep
 
 
@@ -39,7 +40,7 @@ class Top:
     share: float = 0.3
     positions: str = "original"
     prior: ClassVar[str] = "optional"
-    needs: ClassVar[frozenset[str]] = frozenset({"attention"})
+    needs: ClassVar[frozenset[Reading]] = frozenset({ATTENTION})
 
     @property
     def debiases(self):
@@ -57,7 +58,7 @@ class Top:
         return prior.for_layout(layout, layer)
 
     def select(self, signals, budget):
-        score = signals.attention if signals.a_bias is None else signals.attention / signals.a_bias
+        score = signals[ATTENTION] if signals.a_bias is None else signals[ATTENTION] / signals.a_bias
         return Keep(score.argsort(descending=True, stable=True)[:budget].sort().values)
 
 
@@ -67,7 +68,7 @@ class Anywhere(Top):
 
     layer: int = 0
     prior: ClassVar[str] = "unused"
-    needs: ClassVar[frozenset[str]] = frozenset()
+    needs: ClassVar[frozenset[Reading]] = frozenset()
 
     def select(self, signals, budget):
         return Keep(torch.randperm(len(signals), generator=signals.generator)[:budget].sort().values, {"drawn": float(budget)})
@@ -148,6 +149,7 @@ def reference_logits(
     *,
     compact: bool = False,
     real: torch.Tensor | None = None,
+    values: Any = None,
 ) -> torch.Tensor:
     """[B, T, vocabulary] logits before each of the T generated tokens [B, T], in float64.
 
@@ -155,6 +157,7 @@ def reference_logits(
         model: a float64 model under sdpa. inputs: the processor's output, left-padded.
         left: per sample, per stage, (layer, positions of the prompt that are left from it on).
         compact: rows that are left are numbered anew, 0, 1, …
+        values: per sample, layer → (positions, [n, d] what stands there from it on).
         real: [B, T] 1 for tokens, 0 for padding among the generated; logits of a sample are then right from its last padding on.
     """
     stack, steps = decoder(model), generated.shape[1]
@@ -184,6 +187,10 @@ def reference_logits(
                 stay = np.isin(rows.numpy(), np.concatenate([begins[number], np.arange(prompt, length)]))
                 rows, state = rows[stay], state[stay]
                 cos, sin = (part[: len(rows)] if compact else part[stay] for part in (cos, sin))
+            if values is not None and number in values[b]:
+                where, contents = values[b][number]
+                state = state.clone()
+                state[np.searchsorted(rows.numpy(), where)] = contents
             causal = torch.ones(len(rows), len(rows), dtype=torch.bool).tril()[None, None]
             state = layer(state[None], attention_mask=causal, position_embeddings=(cos[None], sin[None]), position_ids=None)[0]
             state = state + deep[number, b, rows]

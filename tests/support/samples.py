@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from biaskit.grid import Layout, Plane, Tokens, join, raster
+from biaskit.pruners.readings import ATTENTION, EMBEDS, HIDDEN, KEYS, NAMES, TEXT_HIDDEN, TEXT_KEYS
 from biaskit.pruners.signals import Signals
 
 
@@ -31,18 +32,27 @@ def signals(where: Layout | tuple[int, int] = (6, 6), seed: int = 0, layer: int 
     found = Signals(
         layout=where,
         layer=layer,
-        attention=torch.rand(n, generator=random) / n,
-        hidden=normal(n, 12) + 2 * normal(1, 12),
-        text_hidden=normal(9, 12),
+        readings={
+            ATTENTION: torch.rand(n, generator=random) / n,
+            HIDDEN: normal(n, 12) + 2 * normal(1, 12),
+            TEXT_HIDDEN: normal(9, 12),
+            KEYS: normal(2, n, 4),
+            TEXT_KEYS: normal(2, 9, 4),
+            EMBEDS: normal(n, 10) + normal(1, 10),
+        },
         text_positions=torch.tensor([0, 1, 2, 3, 4, *(int(where.positions[-1]) + i for i in range(1, 5))]),
-        keys=normal(2, n, 4),
-        text_keys=normal(2, 9, 4),
-        embeds=normal(n, 10) + normal(1, 10),
         final_norm=lambda hidden: hidden * 2,
         a_bias=torch.rand(n, generator=random) + 0.2,
         generator=torch.Generator().manual_seed(7),
     )
-    return dataclasses.replace(found, **replaced)
+    return changed(found, **replaced)
+
+
+def changed(seen: Signals, **replaced: Any) -> Signals:
+    """The same signals with other readings, by name (None: without it), or other attributes."""
+    named = {name: reading for reading, name in NAMES.items() if name in replaced}
+    readings = {**seen.readings, **{reading: replaced.pop(name) for name, reading in named.items()}}
+    return dataclasses.replace(seen, readings={key: value for key, value in readings.items() if value is not None}, **replaced)
 
 
 def two_images() -> Layout:

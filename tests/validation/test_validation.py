@@ -21,6 +21,7 @@ from biaskit.errors import BiaskitError
 from biaskit.families.checkpoints.load import load_model
 from biaskit.images.scenes.draw import draw_scene
 from biaskit.prior.value import PlaneStats, Prior
+from biaskit.pruners.readings import ATTENTION
 from biaskit.tasks import Seen, open_task
 from biaskit.validation.ask import answers as asking
 from biaskit.validation.ask.answers import seed_of
@@ -322,10 +323,10 @@ def test_selections_are_measured_where_they_are_made(demo, tmp_path):
     class Share:
         """Attention kept; random does not read attention, so it is recorded for the measure alone."""
 
-        needs = frozenset({"attention"})
+        needs = frozenset({ATTENTION})
 
         def __call__(self, signals, keep):
-            return {"share": float(signals.attention[keep.indices].sum() / signals.attention.sum()), "n": len(keep)}
+            return {"share": float(signals[ATTENTION][keep.indices].sum() / signals[ATTENTION].sum()), "n": len(keep)}
 
         def settings(self):
             return {"of": "attention"}

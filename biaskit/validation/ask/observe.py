@@ -10,6 +10,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from biaskit.grid import Layout
+from biaskit.pruners.readings import ATTENTION, EMBEDS, HIDDEN, Reading
 from biaskit.pruners.signals import Signals
 from biaskit.select import cells, relative_attention
 from biaskit.select.keep import Keep
@@ -37,9 +38,9 @@ class Analysis:
     seed: int = 0
 
     @property
-    def needs(self) -> frozenset[str]:
+    def needs(self) -> frozenset[Reading]:
         """What must be recorded of a sample; before the language model (K = 0) there are only the projector's outputs."""
-        return frozenset({"attention", "embeds", self.features})
+        return frozenset({ATTENTION, EMBEDS, HIDDEN if self.features == "hidden" else EMBEDS})
 
     def settings(self) -> dict[str, Any]:
         """Return what the numbers depend on, for the manifest."""
@@ -69,19 +70,19 @@ class Analysis:
         return _finite(found)
 
     def _importance(self, signals: Signals, kept: Tensor) -> dict[str, float]:
-        attention = signals.attention
-        if attention is None or not bool((attention > 0).any()):
+        if ATTENTION not in signals or not bool((signals[ATTENTION] > 0).any()):
             return {}
+        attention = signals[ATTENTION]
         found = {"importance": importance_retention(attention, kept)}
         if signals.a_bias is not None:
             found["importance_debiased"] = importance_retention(relative_attention(attention, signals.a_bias), kept)
         return found
 
     def _diversity(self, signals: Signals, kept: Tensor) -> dict[str, float]:
-        features = signals.embeds if self.features == "embeds" or signals.hidden is None else signals.hidden
-        if features is None:
+        wanted = HIDDEN if self.features == "hidden" and HIDDEN in signals else EMBEDS
+        if wanted not in signals:
             return {}
-        found = hopkins(features, kept, reference=self.reference, draws=self.draws, seed=self.seed)
+        found = hopkins(signals[wanted], kept, reference=self.reference, draws=self.draws, seed=self.seed)
         return {"hopkins": found.value, "hopkins_sd": found.sd, "nearest_feature": found.nearest}
 
 

@@ -22,6 +22,7 @@ from biaskit.families.checkpoints.ahead import ahead, default_workers
 from biaskit.families.checkpoints.catalog import short_name
 from biaskit.families.checkpoints.load import Loaded
 from biaskit.families.checkpoints.wrap import as_loaded
+from biaskit.pruners.readings import Reading
 from biaskit.registry import named_arguments
 from biaskit.tasks import Task
 from biaskit.tasks.base import TaskView
@@ -215,7 +216,8 @@ class _Run:
             for (task, cell), there in plan.scores.items():
                 self._count(task, cell, there)
             self.report(Progress(self.done, self.total))
-            with encode_once(self.loaded.model):
+            needs = frozenset[Reading]().union(*(cell.pruner.needs for cell in self.cells))
+            with encode_once(self.loaded.model, needs):
                 for name, batches in plan.batches.items():
                     self._ask(self.tasks[name], batches)
             self.directory.rewrite(arranged(self.directory.lines, manifest, self.whole, options.seed))

@@ -49,10 +49,10 @@ def reads_no_attention(pruner: str) -> bool:
     from biaskit.pruners import pruners
 
     try:
-        needs: frozenset[str] = pruners.get(pruner).needs
+        needs = pruners.get(pruner).needs
     except (BiaskitError, AttributeError):
         return False
-    return "attention" not in needs
+    return not any(reading.rows and reading.at == "decoder" for reading in needs)
 
 
 def conclude(results: Sequence[TaskResults]) -> Conclusion:

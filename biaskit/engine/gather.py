@@ -1,0 +1,90 @@
+"""Gather what was recorded of a batch into the readings of one sample, without waiting for a GPU: views where tokens lie side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from biaskit.device import upload
+from biaskit.engine.memory import Recorded
+from biaskit.engine.narrowing import Narrowing
+from biaskit.engine.recorder import join_heads
+from biaskit.grid import Layout, PatchIndex
+from biaskit.pruners.readings import Reading
+
+Indices = NDArray[np.int64]
+
+
+def readings_of(
+    recorded: Mapping[Reading, Recorded], row: int, layout: Layout, whole: Layout, device: torch.device
+) -> tuple[dict[Reading, Tensor], Tensor | None]:
+    """Return the readings of the decoder and projector of one sample, and the positions [t] of its text tokens if any reading is of those.
+
+    Args:
+        recorded: of the batch. row: of the sample. layout: of the visual tokens that it still has. whole: of all of its prompt.
+        device: where the readings are wanted.
+    """
+    found: dict[Reading, Tensor] = {}
+    places: dict[int, tuple[slice | Tensor, slice | Tensor]] = {}
+    text = None
+    for reading, taken in recorded.items():
+        narrowing = taken.narrowing
+        assert narrowing is not None
+        of_text = reading.tokens == "text"
+        if id(narrowing) not in places:
+            visual, others = _rows(narrowing, row, layout, whole)
+            places[id(narrowing)] = run(visual, device), run(others, device)
+        if of_text and text is None:
+            text = upload(narrowing.positions[row][_rows(narrowing, row, layout, whole)[1]], device)
+        found[reading] = _of_tokens(reading, taken.values[row].to(device), places[id(narrowing)][of_text])
+    return found, text
+
+
+def _rows(narrowing: Narrowing, row: int, layout: Layout, whole: Layout) -> tuple[Indices, Indices]:
+    """Which rows of a narrowed sequence hold the visual tokens of a layout, and which hold text; `whole` has all visual tokens."""
+    positions, valid = narrowing.positions[row], narrowing.valid[row]
+    wanted, visual = np.zeros((2, narrowing.keep_mask.shape[1]), bool)
+    wanted[layout.positions] = True
+    visual[whole.positions] = True
+    return np.flatnonzero(valid & wanted[positions]), np.flatnonzero(valid & ~visual[positions])
+
+
+def _of_tokens(reading: Reading, values: Tensor, rows: slice | Tensor) -> Tensor:
+    """Some rows of what was recorded of a sample, in the form that `Reading` promises."""
+    if reading.what == "keys":
+        return join_heads(values[:, rows].float(), reading.heads, 0)
+    if reading.what == "hidden":
+        return values[rows]
+    return (values[:, rows] if reading.heads == "each" else values[rows]).float()
+
+
+def patches_of(tower: Mapping[Reading, Tensor], first: int, patches: PatchIndex, device: torch.device) -> dict[Reading, Tensor]:
+    """Return a sample's part of the readings of the tower, patches in the order in which they are counted.
+
+    Args:
+        tower: of the batch. first: where the sample's patches begin. patches: of all its images. device: where they are wanted.
+    """
+    found = {}
+    for reading, values in tower.items():
+        mine = values.narrow(reading.axis, first, len(patches))
+        if patches.order is not None:
+            mine = mine.index_select(reading.axis, upload(patches.order, mine.device))
+        found[reading] = mine.to(device)
+    return found
+
+
+def run(places: Indices, device: torch.device) -> slice | Tensor:
+    """Ascending places as what indexes a tensor on a device: a slice, which copies nothing, if they have no gaps."""
+    found = span(places)
+    return found if isinstance(found, slice) else upload(found, device)
+
+
+def span(places: Indices) -> slice | Indices:
+    """Ascending places as a slice, if they have no gaps."""
+    if len(places) and places[-1] - places[0] + 1 == len(places):
+        return slice(int(places[0]), int(places[-1]) + 1)
+    return places

@@ -1,0 +1,188 @@
+"""Record readings of the decoder while a stock model runs its prefill: one watch over the attention function, and hooks on layers.
+
+What a reading is made of is known when the layer calls its attention function: queries and keys as the kernel gets them. Rows of an
+attention map are computed for the queries that are asked for alone, block by block, in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from biaskit.device import upload
+from biaskit.engine.attention import Call, Stop, logit_row, logit_rows, watch_calls
+from biaskit.engine.memory import Pass, Recorded
+from biaskit.engine.narrowing import Narrowing
+from biaskit.errors import ModelError
+from biaskit.pruners.readings import Heads, Reading
+
+_CELLS = 1 << 24  # of an attention map that are computed at once
+
+
+class Recorder:
+    """Records the readings of the decoder that are wanted at each stage.
+
+    Args:
+        stack: the language model. layers: K of each stage. readings: what is wanted at every stage, where it exists.
+        now: the forward pass that runs, or None. narrowing: how the sequence is narrowed at a decoder layer of it.
+    """
+
+    def __init__(
+        self,
+        stack: Any,
+        layers: Sequence[int],
+        readings: frozenset[Reading],
+        now: Callable[[], Pass | None],
+        narrowing: Callable[[int], Narrowing | None],
+    ) -> None:
+        self.stack, self.now, self.narrowing = stack, now, narrowing
+        self.calls: dict[int, list[tuple[int, Reading]]] = {}
+        self.inputs: dict[int, list[tuple[int, Reading]]] = {}
+        self.upcoming: dict[int, list[Reading]] = {}
+        self.probing: tuple[int, Narrowing | None] | None = None
+        for stage, start in enumerate(layers):
+            for reading in sorted(readings, key=str):
+                if reading.at != "decoder" or not reading.exists(start):
+                    continue
+                if reading.layer == 0:
+                    self.upcoming.setdefault(stage, []).append(reading)
+                elif reading.what != "hidden":
+                    self.calls.setdefault(start + reading.layer, []).append((stage, reading))
+                elif reading.layer < -1:  # the output of K − 1 is the input of K, which the decision sees
+                    self.inputs.setdefault(start + reading.layer + 1, []).append((stage, reading))
+        self.starts = tuple(layers)
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Watch the layers. Attach it after the hooks that drop tokens: what it sees of a layer is what the layer gets."""
+        watched = {*self.calls, *(self.starts[stage] for stage in self.upcoming)}
+        with ExitStack() as handles:
+            for layer in self.inputs:
+                hook = partial(self._entered, layer)
+                handles.callback(self.stack.layers[layer].register_forward_pre_hook(hook, with_kwargs=True).remove)
+            if watched:
+                modules = {self.stack.layers[layer].self_attn: layer for layer in watched}
+                handles.enter_context(watch_calls(self.stack.config._attn_implementation, modules, self._called))
+            yield
+
+    def probe(self, stage: int, hidden: Tensor, kwargs: dict[str, Any], narrowing: Narrowing | None) -> None:
+        """Record what layer K of a stage is about to compute: its attention runs on the layer's input, as far as its queries and keys.
+
+        Args:
+            hidden: [B, M, d] input of the layer. kwargs: the rest of it, masks and rotary embeddings of these rows. narrowing: of them.
+        """
+        if stage not in self.upcoming:
+            return
+        layer = self.stack.layers[self.starts[stage]]
+        if not hasattr(layer, "input_layernorm"):
+            raise ModelError(f"{type(layer).__name__} has no input_layernorm", "readings with layer=0 need it: use layer=-1")
+        self.probing = stage, narrowing
+        try:
+            with suppress(Stop):
+                layer.self_attn(hidden_states=layer.input_layernorm(hidden), **{**kwargs, "past_key_values": None})
+        finally:
+            self.probing = None
+
+    def _called(self, layer: int, call: Call) -> None:
+        now = self.now()
+        if now is None or not now.prefill or not now.prompt.active:
+            return
+        if self.probing is not None:
+            stage, narrowing = self.probing
+            self._record(now, [(stage, reading) for reading in self.upcoming[stage]], call, narrowing)
+            raise Stop
+        self._record(now, self.calls.get(layer, ()), call, self.narrowing(layer))
+
+    def _record(self, now: Pass, wanted: Sequence[tuple[int, Reading]], call: Call, narrowing: Narrowing | None) -> None:
+        done: dict[Reading, Tensor] = {}  # readings of one layer that differ in whose values they are, or where K is, are one
+        for stage, reading in wanted:
+            kind = Reading(reading.what, queries=reading.queries, heads=reading.heads)
+            if kind not in done:
+                done[kind] = self._value(now, kind, call, narrowing)
+            now.recorded[stage, reading] = Recorded(done[kind], narrowing)
+
+    def _value(self, now: Pass, reading: Reading, call: Call, narrowing: Narrowing | None) -> Tensor:
+        if reading.what == "keys":
+            return call.key[:, :, : call.query.shape[2]]
+        if reading.queries == "last":
+            logits = logit_row(call)
+            return join_heads(logits.softmax(-1) if reading.what == "attention" else logits, reading.heads)
+        chosen = _chosen(now, reading.queries, narrowing)
+        rows = np.flatnonzero(chosen.any(0))
+        weight = upload(chosen[:, rows], call.query.device)
+        return mean_of_rows(call, reading, upload(rows, call.query.device), weight)
+
+    def _entered(self, layer: int, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        now = self.now()
+        if now is None or not now.prefill or not now.prompt.active:
+            return
+        hidden: Tensor = args[0] if args else kwargs["hidden_states"]
+        for stage, reading in self.inputs[layer]:
+            now.recorded[stage, reading] = Recorded(hidden, self.narrowing(layer))
+
+
+def _chosen(now: Pass, queries: str, narrowing: Narrowing | None) -> NDArray[np.bool_]:
+    """Which rows of the sequence the queries of each sample are: [B, M] bool."""
+    prompt = now.prompt
+    assert prompt.visual is not None
+    if narrowing is None:
+        valid = np.ones(prompt.visual.shape, bool) if prompt.padding is None else prompt.padding
+        visual = prompt.visual
+    else:
+        valid, visual = narrowing.valid, np.take_along_axis(prompt.visual, narrowing.positions, 1)
+    if queries == "mean":
+        return valid
+    return valid & (visual if queries == "visual" else ~visual)
+
+
+def join_heads(values: Tensor, heads: Heads, dim: int = 1) -> Tensor:
+    """Join the heads, dimension `dim`, as a reading says.
+
+    Example:
+        >>> join_heads(torch.tensor([[[1.0, 2.0], [5.0, 0.0]]]), "max").tolist()
+        [[5.0, 2.0]]
+    """
+    if heads == "mean":
+        return values.mean(dim)
+    if heads == "sum":
+        return values.sum(dim)
+    return values if heads == "each" else values.amax(dim)
+
+
+def mean_of_rows(call: Call, reading: Reading, rows: Tensor, weight: Tensor | None = None) -> Tensor:
+    """The mean over several rows of an attention map, heads joined: [B, keys], or [B, heads, keys] for `each`.
+
+    Args:
+        call: what the attention function was given. reading: attention or logits, and how heads are joined.
+        rows: [q] queries. weight: [B, q] bool, those that count; all by default.
+
+    Returns:
+        Attention: the mean over the queries. Logits: over those that may attend to a key; −inf where none may.
+    """
+    heads = call.query.shape[1]
+    block = max(1, _CELLS // (len(call.query) * heads * call.key.shape[2]))
+    total: Tensor | None = None
+    counts: Tensor | float = 0.0
+    for start in range(0, len(rows), block):
+        logits = logit_rows(call, rows[start : start + block])
+        values = join_heads(logits.softmax(-1) if reading.what == "attention" else logits, reading.heads)
+        counted = torch.ones_like(values, dtype=torch.bool)
+        if weight is not None:
+            mine = weight[:, start : start + block]
+            counted &= mine.reshape(len(mine), *[1] * (values.ndim - 3), -1, 1)
+        if reading.what == "logits":
+            counted &= values > float("-inf")
+        part = values.masked_fill(~counted, 0).sum(-2)
+        total = part if total is None else total + part
+        counts = counts + counted.sum(-2)
+    assert total is not None and isinstance(counts, Tensor)
+    if reading.what == "attention":
+        return total / counts.clamp(min=1)
+    return (total / counts.clamp(min=1)).masked_fill(counts == 0, float("-inf"))

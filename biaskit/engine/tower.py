@@ -1,0 +1,100 @@
+"""Record readings of the vision tower while it encodes images; see `recorder` for those of the decoder.
+
+The batch of a tower is one of tiles (LLaVA, InternVL), or one sequence of the patches of all images (Qwen-VL), whose attention runs image
+by image or window by window. Either way what is recorded has one row a patch, in the order of the tower's sequence, without CLS tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from biaskit.engine.attention import Call, watch_calls
+from biaskit.engine.recorder import join_heads, mean_of_rows
+from biaskit.errors import ModelError
+from biaskit.families.checkpoints.tower import Tower
+from biaskit.pruners.readings import Reading
+
+
+def tower_readings(needs: Iterable[Reading]) -> frozenset[Reading]:
+    """Return the readings of the vision tower among those that are needed."""
+    return frozenset(reading for reading in needs if reading.at == "tower")
+
+
+def check_tower(tower: Tower, readings: Iterable[Reading]) -> None:
+    """Refuse readings that a tower does not have.
+
+    Raises:
+        ModelError: a block it lacks, or its CLS token where it has none.
+    """
+    depth = len(tower.blocks)
+    for reading in readings:
+        if not -depth <= reading.layer < depth:
+            raise ModelError(f"{reading}: the vision tower has blocks 0 … {depth - 1}", f"choose a layer from {-depth} to {depth - 1}")
+        if reading.queries == "cls" and not tower.has_cls:
+            raise ModelError(f"{reading}: the vision tower of this model has no CLS token", "read the column mean instead: queries='mean'")
+
+
+@contextmanager
+def record_tower(tower: Tower, readings: frozenset[Reading]) -> Iterator[dict[Reading, Tensor]]:
+    """Record readings while the tower runs inside the block.
+
+    Yields:
+        A dict that is full at the end of the block: [P, …] or [heads, P, …] for the P patches of all tiles.
+
+    Raises:
+        ModelError: a reading that the tower does not have.
+    """
+    check_tower(tower, readings)
+    depth, parts = len(tower.blocks), {reading: list[Tensor]() for reading in readings}
+    calls: dict[int, list[Reading]] = {}
+    found: dict[Reading, Tensor] = {}
+
+    def called(layer: int, call: Call) -> None:
+        for reading in calls[layer]:
+            for piece in _pieces(call):
+                parts[reading].append(_of_patches(reading, piece, tower.has_cls))
+
+    def left(reading: Reading, _block: Any, _args: Any, output: Any) -> None:
+        hidden: Tensor = output[0] if isinstance(output, tuple) else output
+        parts[reading].append(hidden[:, int(tower.has_cls) :].flatten(0, 1) if hidden.ndim == 3 else hidden)
+
+    with ExitStack() as handles:
+        for reading in readings:
+            layer = reading.layer % depth
+            if reading.what == "hidden":
+                handles.callback(tower.blocks[layer].register_forward_hook(partial(left, reading)).remove)
+            else:
+                calls.setdefault(layer, []).append(reading)
+        if calls:
+            handles.enter_context(watch_calls(tower.implementation, {tower.attention[layer]: layer for layer in calls}, called))
+        yield found
+        found.update({reading: torch.cat(pieces, reading.axis) for reading, pieces in parts.items() if pieces})
+
+
+def _pieces(call: Call) -> Iterator[Call]:
+    """Cut a call up into the sequences that were packed into it."""
+    if call.lengths is None:
+        yield call
+        return
+    edges: list[int] = call.lengths.tolist()
+    for start, end in pairwise(edges):
+        query, key = call.query[:, :, start:end], call.key[:, :, start:end]
+        yield Call(query, key, None, causal=call.causal, scaling=call.scaling, softcap=call.softcap)
+
+
+def _of_patches(reading: Reading, call: Call, has_cls: bool) -> Tensor:
+    """The reading of one call: of every patch of its tiles."""
+    first = int(has_cls)
+    if reading.what == "keys":
+        keys = join_heads(call.key[:, :, first:].float(), reading.heads)
+        return keys.flatten(0, 1) if reading.heads != "each" else keys.transpose(0, 1).flatten(1, 2)
+    count = 1 if reading.queries == "cls" else call.query.shape[2]
+    rows = mean_of_rows(call, reading, torch.arange(count, device=call.query.device))[..., first:]
+    return rows.flatten() if reading.heads != "each" else rows.transpose(0, 1).flatten(1)

@@ -1,0 +1,83 @@
+"""The vision tower of a stock model: its blocks, and the projector behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from biaskit.errors import ModelError
+
+
+@dataclass(frozen=True, eq=False)
+class Tower:
+    """What there is to read of a vision tower.
+
+    Attributes:
+        blocks: its transformer blocks. attention: the attention module of each.
+        implementation: the attention implementation that they call.
+        has_cls: a CLS token comes before the patches of each tile.
+        projector: [m, g, D] features of the g patches behind each of m visual tokens → [m, d] rows for the language model.
+        merged: g.
+    """
+
+    blocks: Sequence[nn.Module]
+    attention: Sequence[nn.Module]
+    implementation: str
+    has_cls: bool
+    projector: Callable[[Tensor], Tensor]
+    merged: int = 1
+
+    def project(self, features: Tensor) -> Tensor:
+        """Return rows for the language model, [m, d]: `features` are [m, g, D], or [m, D] for g equal patches a token."""
+        if features.ndim == 2:
+            features = features[:, None].expand(-1, self.merged, -1)
+        return self.projector(features)
+
+
+def blocks_of(module: Any, name: str) -> Sequence[nn.Module]:
+    """Find the transformer blocks of a vision encoder: the first list of blocks that have attention.
+
+    Raises:
+        ModelError: there is none.
+    """
+    for found in module.modules():
+        if isinstance(found, nn.ModuleList) and len(found) and attention_of(found[0]) is not None:
+            return list(found)
+    raise ModelError(
+        f"the vision tower of {name} has no blocks with attention that are known", "biaskit models list names what is supported"
+    )
+
+
+def attention_of(block: Any) -> nn.Module | None:
+    """Return a block's attention module, by the names that the stock models give it."""
+    for name in ("self_attn", "attn", "attention"):
+        found = getattr(block, name, None)
+        if isinstance(found, nn.Module):
+            return found
+    return None
+
+
+def tower_of(model: PreTrainedModel) -> Tower:
+    """Find the tower of a stock model with `vision_tower` and `multi_modal_projector` (LLaVA, InternVL), or `visual` (Qwen-VL).
+
+    Raises:
+        ModelError: it has neither.
+    """
+    base: Any = model.base_model
+    name = type(model).__name__
+    module = getattr(base, "visual", None) or getattr(base, "vision_tower", None)
+    if module is None:
+        raise ModelError(f"{name} has no vision tower that is known", "its family must say where it is: ModelFamily.tower")
+    blocks = blocks_of(module, name)
+    attention = [found for found in map(attention_of, blocks) if found is not None]
+    implementation: str = module.config._attn_implementation
+    has_cls = any(parameter.endswith(("class_embedding", "cls_token")) for parameter, _ in module.named_parameters())
+    if hasattr(module, "merger"):
+        merged = int(module.config.spatial_merge_size) ** 2
+        return Tower(blocks, attention, implementation, has_cls, lambda rows: module.merger(rows.flatten(0, 1)), merged)
+    merged = round(1 / getattr(model.config, "downsample_ratio", 1)) ** 2
+    return Tower(blocks, attention, implementation, has_cls, lambda rows: base.multi_modal_projector(rows.flatten(1)), merged)
