@@ -18,8 +18,8 @@ from transformers import PreTrainedModel
 
 from biaskit.engine.arguments import method, stock_model
 from biaskit.engine.decisions import Decisions, Observe, Pruning
+from biaskit.engine.dropper import TokenDropper
 from biaskit.engine.limits import multi_axis
-from biaskit.engine.narrower import TokenDropper
 from biaskit.errors import BiaskitError
 from biaskit.families.checkpoints.load import Loaded
 from biaskit.prior.store import load_prior
