@@ -2,7 +2,7 @@
 
 The registry entry of the attention implementation that the model already uses is wrapped for the time of a `with` block. At the chosen
 layers the wrapper sees queries and keys as the kernel does, after rotary embedding, query and key norms and cache update, and computes one
-row of softmax in float32. No per-family code, no forward copied, nothing left behind.
+row of softmax in float32. No per-family code, no copied forward; afterwards the registry is as before.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def record_attention(
         layers: 0-based decoder layers.
         per_head: keep the heads apart; otherwise their mean.
         rows: [B] position of each sample's last prompt token; the last position by default, which is right for left padding.
-        stop: end the forward pass at the last wanted layer; the block is left at once, without an exception.
+        stop: end the forward pass at the last wanted layer; execution goes on after the block.
 
     Yields:
         A dict that fills with layer → [B, S] (or [B, heads, S]) rows, softmax over all keys, float32 on the layer's device.

@@ -64,8 +64,8 @@ class SampleReport:
     observed: Mapping[str, float] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        """One line: how many tokens are left of how many."""
-        layers = ", ".join(f"{left} from layer {layer} on" for layer, left, _ in self.stages)
+        """One line: how many tokens are kept of how many."""
+        layers = ", ".join(f"{kept} from layer {layer} on" for layer, kept, _ in self.stages)
         return f"SampleReport({len(self)} of {self.n_visual} visual tokens{': ' + layers if layers else ''})"
 
     @property

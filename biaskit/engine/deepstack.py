@@ -1,7 +1,7 @@
 """DeepStack (Qwen3-VL) on a narrowed sequence: visual features of the tower are added to the visual tokens after the first decoder layers.
 
 The language model adds them itself, at the positions of the whole prompt. Where the sequence is narrowed before the last addition, these
-hooks take the features away from the model and add them to the rows that are left.
+hooks take the features away from the model and add them to the rows that are kept.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ class DeepStack:
     @contextmanager
     def attached(self, stack: Any, narrowing: Callable[[int], Narrowing | None]) -> Iterator[None]:
         """Register a hook after each decoder layer of a language model that knows DeepStack; `narrowing` tells a layer's rows."""
-        with ExitStack() as held:
+        with ExitStack() as handles:
             if "deepstack_visual_embeds" in inspect.signature(type(stack).forward).parameters:
                 for number, layer in enumerate(stack.layers):
-                    held.callback(layer.register_forward_hook(partial(self._add, number, narrowing)).remove)
+                    handles.callback(layer.register_forward_hook(partial(self._add, number, narrowing)).remove)
             yield
 
     def forget(self) -> None:
-        """Drop what an earlier pass left."""
+        """Forget the features of an earlier pass."""
         self.place, self.features = None, ()
 
     def take_over(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:

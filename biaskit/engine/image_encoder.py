@@ -30,7 +30,7 @@ class ImageEncoderWatch:
     """What the images of the next prefill were, as far as it is known, and the readings of the vision tower on the way.
 
     Args:
-        model: a stock model. readings: what is wanted; those that are not of the tower are left to others.
+        model: a stock model. readings: what is wanted; only those of the tower are recorded here.
 
     Raises:
         ModelError: the model's tower does not have a reading.
@@ -172,7 +172,7 @@ def _around(base: Any, called: Callable[..., Any]) -> Iterator[tuple[Callable[..
 
 
 def _alike(a: Any, b: Any) -> bool:
-    """Tell whether two calls were given the same."""
+    """Whether two calls were given the same."""
     if isinstance(a, Tensor) or isinstance(b, Tensor):
         return a is b or (type(a) is type(b) and a.device == b.device and a.dtype == b.dtype and torch.equal(a, b))
     if isinstance(a, Mapping) and isinstance(b, Mapping):
@@ -183,7 +183,7 @@ def _alike(a: Any, b: Any) -> bool:
 
 
 def _same(a: Any, b: Any) -> bool:
-    """Tell whether two outputs of the encoder hold the same features; dispatched models hand copies on."""
+    """Whether two outputs of the encoder hold the same features; dispatched models hand copies on."""
     if a is b or a is None:
         return a is b
     mine, theirs = list(a.pooler_output), list(b.pooler_output)

@@ -61,7 +61,7 @@ def check_padding(valid: NDArray[np.bool_]) -> None:
 
 
 def check_no_images(model: PreTrainedModel, inputs: Mapping[str, Any], fresh: int) -> None:
-    """Refuse images in tokens that follow a prefill: they would stay unpruned, unnoticed.
+    """Refuse images in tokens that follow a prefill: they would not be pruned, and nothing would say so.
 
     Raises:
         ModelError: `input_ids` of the pass hold image placeholders.
@@ -94,7 +94,7 @@ def check_continues(new: tuple[int, int], seen: tuple[int, int], *, cached: int,
 
 
 def multi_axis(model: PreTrainedModel) -> bool:
-    """Tell whether position ids have several axes (M-RoPE: time, row, col): there is no one way to number them without gaps."""
+    """Whether position ids have several axes (M-RoPE: time, row, col): there is no one way to number them without gaps."""
     config = decoder(model).config
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     return "mrope_section" in rope

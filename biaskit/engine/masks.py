@@ -1,6 +1,6 @@
 """Attention masks of a narrowed sequence: read the one that the model made, and make the one that each narrowed layer needs.
 
-Masks of narrowed layers are made anew from two facts, which rows are alive and that attention is causal, in the form that the attention
+Masks of narrowed layers are made anew from two facts, which rows are valid and that attention is causal, in the form that the attention
 implementation expects. The model's own mask is read once per prompt, to make sure that these two facts are all there is to it.
 """
 
@@ -25,7 +25,7 @@ def mask_form(implementation: str) -> Form:
     """Return the form of mask that an attention implementation takes.
 
     Raises:
-        ModelError: nobody knows.
+        ModelError: the mask format of this attention implementation is unknown.
     """
     if implementation in ("sdpa", "eager"):
         return "bool" if implementation == "sdpa" else "additive"
@@ -60,7 +60,7 @@ def read_mask(mask: Any, batch: int, length: int, known: NDArray[np.bool_] | Non
 
 
 def _looked_at(mask: Tensor, batch: int, length: int) -> NDArray[np.bool_]:
-    """Read a mask."""
+    """Read a mask from the device."""
     if mask.ndim == 2:
         return np.asarray(fetch([mask[:, -length:].to(torch.bool)])[0])
     valid = _allowed(mask, batch)[:, -1, :length]
@@ -93,29 +93,29 @@ def _plain(mask: Tensor, valid: Tensor, batch: int, length: int) -> Tensor:
     return (allowed[:, :, :length] == causal).all(-1) & ~allowed[:, :, length:].any(-1)
 
 
-def make_mask(form: Form, alive: Tensor, queries: int, *, whole: bool, width: int | None, dtype: torch.dtype) -> Tensor | None:
+def make_mask(form: Form, valid: Tensor, queries: int, *, whole: bool, width: int | None, dtype: torch.dtype) -> Tensor | None:
     """Make the mask of a narrowed layer.
 
     Args:
         form: what the attention implementation takes.
-        alive: [B, keys] bool. queries: the last so many rows of the keys ask.
-        whole: all keys are alive.
-        width: length of a static cache, whose unused end is masked; None where keys are just those of `alive`.
+        valid: [B, keys] bool, False for padding rows. queries: number of queries; they are the last rows of the keys.
+        whole: no key is a padding row.
+        width: length of a static cache, whose unused end is masked; None where keys are just those of `valid`.
         dtype: of an additive mask.
 
     Returns:
         The mask, or None where the implementation does the same without one, and faster.
     """
-    keys = alive.shape[1]
+    keys = valid.shape[1]
     if form == "padding":
-        return None if whole else alive
+        return None if whole else valid
     if form == "bool" and whole and (queries == keys or (queries == 1 and width is None)):
         return None
-    rows = torch.arange(keys - queries, keys, device=alive.device)[:, None]
-    columns = torch.arange(keys, device=alive.device)
-    allowed = (columns <= rows) & alive[:, None, :]
-    allowed |= columns == rows  # a filler sees itself: rows without any key give NaN in some kernels
+    rows = torch.arange(keys - queries, keys, device=valid.device)[:, None]
+    columns = torch.arange(keys, device=valid.device)
+    allowed = (columns <= rows) & valid[:, None, :]
+    allowed |= columns == rows  # a padding row attends to itself: rows without any key give NaN in some kernels
     allowed = torch.nn.functional.pad(allowed, (0, (width or keys) - keys))[:, None]
     if form == "bool":
         return allowed
-    return torch.where(allowed, torch.zeros((), dtype=dtype, device=alive.device), torch.finfo(dtype).min)
+    return torch.where(allowed, torch.zeros((), dtype=dtype, device=valid.device), torch.finfo(dtype).min)

@@ -25,7 +25,7 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class Narrowing:
-    """The sequence that is left of a batch of prompts after tokens were dropped.
+    """The sequence of a batch of prompts after tokens were dropped.
 
     Attributes:
         positions: [B, M] int64, the position in the prompt that each row holds. Positions of valid rows ascend.
@@ -130,7 +130,7 @@ def compact_positions(valid: Bools | Tensor, narrowed: Narrowing) -> Tensor:
     """Renumber without gaps: the r-th token of a sample takes the place in the rotary table of the sample's r-th token before narrowing.
 
     Args:
-        valid: [B, S] bool, the prompt's tokens. narrowed: what is left of them.
+        valid: [B, S] bool, the prompt's tokens. narrowed: the sequence after tokens were dropped.
 
     Returns:
         [B, M] int64, positions whose rotary embedding each row gets, on the device; padding rows get that of the sample's first token.

@@ -18,8 +18,8 @@ from transformers import PreTrainedModel
 
 from biaskit.engine.arguments import method, stock_model
 from biaskit.engine.decisions import Decisions, Observe, Pruning
+from biaskit.engine.dropper import TokenDropper
 from biaskit.engine.limits import multi_axis
-from biaskit.engine.narrower import TokenDropper
 from biaskit.errors import BiaskitError
 from biaskit.families.checkpoints.load import Loaded
 from biaskit.prior.store import load_prior
@@ -46,7 +46,7 @@ def prune(
 ) -> Iterator[Pruning]:
     """Prune the visual tokens of every prompt that the model prefills inside the block.
 
-    Kept tokens stay in order and keep their position ids, unless the pruner says `positions = "compact"`; multi-axis ids (Qwen-VL) stay
+    Kept tokens remain in order with their position ids, unless the pruner says `positions = "compact"`; multi-axis ids (Qwen-VL) remain
     even then, as in the published ports. Text is never dropped. A pruner that keeps all N tokens changes no bit. Prompts must be padded on
     the left; those without images run unpruned. `generate()` may be called as usual, with dynamic or static caches, sampling or beams
     (InternVL with beams needs a transformers release that expands its tiles rightly: 5.17 does not). With `use_cache=False` every step is

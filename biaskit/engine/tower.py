@@ -61,7 +61,7 @@ def record_tower(tower: Tower, readings: frozenset[Reading]) -> Iterator[dict[Re
             for piece in _pieces(call):
                 parts[reading].append(_of_patches(reading, piece, tower.has_cls))
 
-    def left(reading: Reading, _block: Any, _args: Any, output: Any) -> None:
+    def ran(reading: Reading, _block: Any, _args: Any, output: Any) -> None:
         hidden: Tensor = output[0] if isinstance(output, tuple) else output
         parts[reading].append(hidden[:, int(tower.has_cls) :].flatten(0, 1) if hidden.ndim == 3 else hidden)
 
@@ -69,7 +69,7 @@ def record_tower(tower: Tower, readings: frozenset[Reading]) -> Iterator[dict[Re
         for reading in readings:
             layer = reading.layer % depth
             if reading.what == "hidden":
-                handles.callback(tower.blocks[layer].register_forward_hook(partial(left, reading)).remove)
+                handles.callback(tower.blocks[layer].register_forward_hook(partial(ran, reading)).remove)
             else:
                 calls.setdefault(layer, []).append(reading)
         if calls:

@@ -28,6 +28,10 @@ def get_pruner(name: str, *, preset: str | None = None, model_type: str | None =
         model_type: of the model to be pruned: a preset that the paper sets differently for its family is taken in that form.
         parameters: as `biaskit pruners show` prints them.
 
+    Example:
+        >>> get_pruner("d2pruner", retention=0.1, preset="localization").alpha
+        0.5
+
     Raises:
         BiaskitError: unknown name, preset or parameter (the hint offers the nearest), or a value the pruner refuses.
     """

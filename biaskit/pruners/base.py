@@ -44,7 +44,12 @@ class Stage:
     budget: int | None = None
 
     def tokens(self, n_tokens: int) -> int:
-        """Return how many of a sample's `n_tokens` visual tokens stay: 1 … n_tokens."""
+        """Return how many of a sample's `n_tokens` visual tokens are kept: 1 … n_tokens.
+
+        Example:
+            >>> Stage(2, retention=0.25).tokens(576), Stage(2, budget=64).tokens(10)
+            (144, 10)
+        """
         if self.budget is not None:
             return min(self.budget, n_tokens)
         assert self.retention is not None
@@ -56,6 +61,21 @@ class Pruner(ABC):
     """A method. A plug-in subclasses this, sets the class attributes, adds its parameters, and writes `choose`.
 
     `choose_many` need only be written to decide for a whole batch at once; it must keep what `choose` keeps.
+
+    Example:
+        >>> from biaskit.grid import Layout, Plane, raster
+        >>> @dataclass(frozen=True)
+        ... class Watched(Pruner):
+        ...     name = "watched"
+        ...     needs = frozenset({ATTENTION})
+        ...
+        ...     def choose(self, signals, budget):
+        ...         return Keep(signals[ATTENTION].topk(budget).indices)
+        >>> grid = raster(Plane("image", 1, 4))
+        >>> layout = Layout(np.arange(4), grid.planes, grid.plane, grid.row, grid.col)
+        >>> seen = Signals(layout, 2, {ATTENTION: torch.tensor([0.1, 0.4, 0.2, 0.3])})
+        >>> Watched(retention=0.5).select(seen, 2).indices.tolist()
+        [1, 3]
 
     The class attributes:
         name: registry key. title: the paper's spelling. paper, year, arxiv: where it is from; arxiv may be "".
@@ -176,9 +196,9 @@ class Pruner(ABC):
         return prior.for_layout(layout, layer)
 
     def select(self, signals: Signals, budget: int) -> Keep:
-        """Decide which visual tokens of one sample stay.
+        """Decide which visual tokens of one sample are kept.
 
-        If everything may stay, everything does, and the method is not asked.
+        If the budget is N or more, all are kept, and the method is not asked.
 
         Raises:
             BiaskitError: a signal the pruner needs is missing, or budget is below 1.

@@ -74,10 +74,10 @@ class D2Pruner(AttentionPruner):
         scores = self.score(signals)
         hidden = signals[HIDDEN].to(scores.device)
         where = cells(signals.layout)
-        kept, open_tokens, left = self._set_aside(signals.layout, budget)
+        kept, open_tokens, rest = self._set_aside(signals.layout, budget)
         groups = _groups(signals.layout, open_tokens, self.pool)
         found = []
-        for group, share in zip(groups, largest_remainder([len(g) for g in groups], left), strict=True):
+        for group, share in zip(groups, largest_remainder([len(g) for g in groups], rest), strict=True):
             if share:
                 index = upload(group, scores.device)
                 keep = self._on_graph(scores[index], hidden[index], where[torch.from_numpy(group)], share)

@@ -41,13 +41,13 @@ def read_selector(path: str | os.PathLike[str]) -> Selector:
     try:
         with safe_open(path, framework="pt") as file:
             found = {part: [key for key in file.keys() if _is(part, key)] for part in _PARTS}  # noqa: SIM118  (no mapping)
-            held = {part: [file.get_tensor(key) for key in keys[:1]] for part, keys in found.items() if len(keys) == 1}
+            tensors = {part: [file.get_tensor(key) for key in keys[:1]] for part, keys in found.items() if len(keys) == 1}
     except (OSError, SafetensorError) as error:
         raise BiaskitError(f"cannot read selector weights {path}: {error}", hint) from None
     for part, keys in found.items():
         if len(keys) != 1:
             raise BiaskitError(f"{path} has {len(keys)} tensors {part} of a scorer, not one", hint)
-    query_weight, query_bias, key_weight, key_bias = (held[part][0] for part in _PARTS)
+    query_weight, query_bias, key_weight, key_bias = (tensors[part][0] for part in _PARTS)
     hidden = len(query_bias)
     if query_weight.ndim != 2 or key_weight.shape != query_weight.shape or not hidden == len(key_bias) == len(query_weight):
         raise BiaskitError(

@@ -26,6 +26,10 @@ version = "1.2.3"
 
 [project.entry-points."biaskit.pruners"]
 edges = "their_pruners.edges"
+outlook = "their_pruners.outlook"
+
+[project.entry-points."biaskit.families"]
+their_llava = "their_pruners.their_llava"
 """
 
 MODULE = '''
@@ -59,6 +63,90 @@ class Edges(Pruner):
 '''
 
 
+OUTLOOK = '''
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from biaskit.pruners import Pruner, pruners
+from biaskit.signals import Keep, Reading, Signals
+
+FEATURES = Reading("hidden", "tower", layer=-3)
+ASKED = Reading("attention", queries="text", heads="max")
+
+
+@pruners.register("outlook")
+@dataclass(frozen=True)
+class Outlook(Pruner):
+    """Tokens that the text looks at and whose features stand out, by two readings that no built-in method takes."""
+
+    name: ClassVar[str] = "outlook"
+    title: ClassVar[str] = "Their Outlook"
+    paper: ClassVar[str] = "none"
+    needs: ClassVar[frozenset[Reading]] = frozenset({FEATURES, ASKED})
+
+    def choose(self, signals: Signals, budget: int) -> Keep:
+        features = signals[FEATURES].float()
+        unlike = (features - features.mean(0)).norm(dim=1)
+        return Keep((signals[ASKED] * unlike).topk(budget).indices, {"widest": float(unlike.max())})
+'''
+
+FAMILY = '''
+from __future__ import annotations
+
+from biaskit.families import families
+from biaskit.families.llava import Llava
+
+
+@families.register("their_llava")
+class TheirLlava(Llava):
+    """A model type of their own with the layout of LLaVA-1.5."""
+
+    title = "Their LLaVA"
+'''
+
+MODEL = """
+import json
+from transformers import LlavaConfig, LlavaForConditionalGeneration
+from biaskit import get_pruner, prune
+from biaskit.engine.image_encoder import encode_once
+from biaskit.families import families
+from biaskit.testing import check_family, check_pruner, tiny_inputs, tiny_model
+
+
+class TheirConfig(LlavaConfig):
+    model_type = "their_llava"
+
+
+class TheirModel(LlavaForConditionalGeneration):
+    config_class = TheirConfig
+
+
+stock, processor, _ = tiny_model("llava-1.5")
+settings = stock.config.to_dict()
+settings.pop("model_type")
+model = TheirModel(TheirConfig(**settings)).eval()
+model.load_state_dict(stock.state_dict())
+model.generation_config = stock.generation_config
+family = families.get(model.config.model_type)
+check_family(model, processor, family)
+outlook = get_pruner("outlook", retention=0.1)
+check_pruner(outlook, model="llava-1.5")
+inputs = tiny_inputs(family, processor, model.config)
+kept = []
+ran = []
+model.model.vision_tower.register_forward_hook(lambda *_: ran.append(1))
+with encode_once(model, outlook.needs):
+    for _ in range(2):
+        with prune(model, outlook) as pruning:
+            model.generate(**inputs, max_new_tokens=2, do_sample=False)
+        kept.append([sample.indices.tolist() for sample in pruning.samples])
+assert kept[0] == kept[1] and len(ran) == 1
+print(json.dumps({"family": family.title, "kept": [len(sample) for sample in kept[0]], "info": pruning.samples[0].info}))
+"""
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
     """The folder that the package is installed into, to be put on PYTHONPATH."""
@@ -70,7 +158,8 @@ def installed(tmp_path_factory):
     package.mkdir(parents=True)
     (root / "project" / "pyproject.toml").write_text(PYPROJECT)
     (package / "__init__.py").write_text("")
-    (package / "edges.py").write_text(textwrap.dedent(MODULE))
+    for name, text in (("edges", MODULE), ("outlook", OUTLOOK), ("their_llava", FAMILY)):
+        (package / f"{name}.py").write_text(textwrap.dedent(text))
     offline = ["--no-deps", "--no-index", "--no-build-isolation", "--disable-pip-version-check"]
     command = [sys.executable, "-m", "pip", "install", *offline, "--target", str(root / "target"), str(root / "project")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
@@ -129,6 +218,17 @@ def test_it_prunes(with_plugin, tmp_path):
     assert set_by_hand["info"] == {"recorded": 576}
     assert set_by_hand["mean_tokens"] == pytest.approx((2 * 576 + 4 * 9) / 6)
     assert (tmp_path / "kept.png").stat().st_size > 1000
+
+
+def test_a_new_reading_and_a_new_family_are_one_file_each(with_plugin, tmp_path):
+    """A pruner whose signals no other method needs, and a model type of their own: found, checked, and used together."""
+    code = [sys.executable, "-c", MODEL]
+    done = subprocess.run(code, capture_output=True, text=True, timeout=300, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["family"] == "Their LLaVA" and found["kept"] == [58, 58] and found["info"]["widest"] > 0
+    shown = json.loads(with_plugin("pruners", "show", "outlook", "--json", cwd=tmp_path).stdout)
+    assert shown["needs"] == ["attention[decoder, queries=text, heads=max]", "hidden[tower, layer=-3]"]
 
 
 def test_wrong_values_for_it_name_what_is_wrong(with_plugin, tmp_path):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 import torch
 from reference import Anywhere, Top
 
-from biaskit.errors import BiaskitError
+from biaskit.errors import BiaskitError, ModelError
 from biaskit.families.checkpoints.tiny import TINY, tiny_model
 from biaskit.grid import Plane, raster
 from biaskit.pruners.readings import ATTENTION, HIDDEN
@@ -92,3 +93,22 @@ def test_mistakes_of_families_are_found():
 
     with pytest.raises(AssertionError, match="planes \\['elsewhere'\\]"):
         check_family(model, processor, Other())
+
+
+@pytest.mark.parametrize("name", ["llava-1.5", "qwen2.5-vl", "internvl-qwen2"])
+def test_wrong_patches_of_families_are_found(name, monkeypatch):
+    model, processor, family = tiny_model(name)
+    right = type(family).patches
+
+    def swapped(self, config, inputs):
+        return [replace(part, index=part.index[::-1]) for part in right(self, config, inputs)]
+
+    def short(self, config, inputs):
+        return [part.part(np.arange(len(part.index) - 1)) for part in right(self, config, inputs)]
+
+    monkeypatch.setattr(type(family), "patches", swapped)
+    with pytest.raises(AssertionError, match="do not make its embedding"):
+        check_family(model, processor, family)
+    monkeypatch.setattr(type(family), "patches", short)
+    with pytest.raises(ModelError, match="patches behind"):
+        check_family(model, processor, family)

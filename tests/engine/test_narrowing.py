@@ -24,7 +24,7 @@ def test_valid_rows_are_the_positions_that_are_kept(keep_mask):
     found = Narrowing.of(torch.from_numpy(keep_mask))
     wanted = [np.flatnonzero(row).tolist() for row in keep_mask]
     assert len(found) == max(map(len, wanted))
-    assert [row[alive].tolist() for row, alive in zip(found.index, found.row_mask, strict=True)] == wanted
+    assert [row[valid].tolist() for row, valid in zip(found.index, found.row_mask, strict=True)] == wanted
     assert found.row_mask[:, -1].all(), "padding rows come first"
     assert found.whole == (len({len(row) for row in wanted}) == 1)
     assert found.counts().tolist() == [len(row) for row in wanted]
@@ -60,13 +60,13 @@ def test_take_expands_one_row_to_the_batch():
 
 
 @pytest.mark.parametrize("form", ["bool", "additive"])
-@given(alive=KEEP_MASKS, queries=st.integers(1, 13), extra=st.integers(0, 3))
-def test_masks_against_loops(form, alive, queries, extra):
-    rows, keys = alive.shape
+@given(valid=KEEP_MASKS, queries=st.integers(1, 13), extra=st.integers(0, 3))
+def test_masks_against_loops(form, valid, queries, extra):
+    rows, keys = valid.shape
     queries = min(queries, keys)
-    mask = make_mask(form, torch.from_numpy(alive), queries, whole=bool(alive.all()), width=keys + extra, dtype=torch.float32)
+    mask = make_mask(form, torch.from_numpy(valid), queries, whole=bool(valid.all()), width=keys + extra, dtype=torch.float32)
     if mask is None:
-        assert form == "bool" and alive.all() and queries == keys
+        assert form == "bool" and valid.all() and queries == keys
         return
     assert mask.shape == (rows, 1, queries, keys + extra)
     seen = mask if form == "bool" else mask == 0
@@ -75,7 +75,7 @@ def test_masks_against_loops(form, alive, queries, extra):
     for b in range(rows):
         for q in range(queries):
             at = keys - queries + q
-            wanted = [(k <= at and bool(alive[b, k])) or k == at for k in range(keys)] + [False] * extra
+            wanted = [(k <= at and bool(valid[b, k])) or k == at for k in range(keys)] + [False] * extra
             assert seen[b, 0, q].tolist() == wanted
 
 

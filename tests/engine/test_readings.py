@@ -17,6 +17,7 @@ from biaskit.engine.attention import Call, logit_rows, record_attention
 from biaskit.engine.image_encoder import encode_once
 from biaskit.engine.prune import prune
 from biaskit.engine.recorder import mean_of_rows
+from biaskit.engine.tower import _of_patches, _pieces
 from biaskit.errors import BiaskitError, ModelError
 from biaskit.families.checkpoints.tiny import TINY
 from biaskit.pruners.readings import EMBEDS, HIDDEN, NAMES, Reading
@@ -529,3 +530,19 @@ def test_signals_say_what_was_not_recorded():
         signals[EMBEDS]
     with pytest.raises(BiaskitError, match="hidden is not a reading of the vision tower"):
         signals.patches(HIDDEN)
+
+
+def test_sequences_that_are_packed_into_one_call_are_read_apart():
+    """Flash attention gets the images or windows of Qwen's tower in one call, with their cumulative lengths."""
+    generator = torch.Generator().manual_seed(0)
+    query, key = (torch.randn(1, 2, 9, 4, generator=generator) for _ in range(2))
+    packed = Call(query, key, causal=False, lengths=torch.tensor([0, 4, 9]))
+    pieces = list(_pieces(packed))
+    for reading in (Reading("attention", "tower", queries="mean"), Reading("logits", "tower", queries="mean", heads="each")):
+        found = torch.cat([_of_patches(reading, piece, has_cls=False) for piece in pieces], reading.axis)
+        logits = query[0] @ key[0].mT / 2
+        parts = [over_queries(reading, logits[:, start:end, start:end], slice(None)) for start, end in ((0, 4), (4, 9))]
+        torch.testing.assert_close(found, torch.cat(parts, -1))
+    assert torch.equal(
+        torch.cat([_of_patches(Reading("keys", "tower", heads="each"), piece, has_cls=False) for piece in pieces], 1), key[0]
+    )

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 from biaskit import device as transfer
 from biaskit import get_pruner, prune
 from biaskit.engine.contracts import flat_prior
-from biaskit.engine.narrower import TokenDropper, _Layer
+from biaskit.engine.dropper import TokenDropper, _Layer
 from biaskit.engine.recorder import Recorder
 from biaskit.pruners.readings import ATTENTION
 

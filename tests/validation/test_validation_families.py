@@ -16,6 +16,8 @@ from biaskit.engine.prune import prune
 from biaskit.families.checkpoints.load import load_model
 from biaskit.families.checkpoints.tiny import TINY
 from biaskit.prior.value import PlaneStats, Prior
+from biaskit.pruners.divprune import DivPrune
+from biaskit.pruners.readings import EMBEDS, Reading
 from biaskit.tasks import open_task
 from biaskit.validation.ask.methods import Grid
 from biaskit.validation.ask.questions import see
@@ -91,6 +93,24 @@ def test_warnings_are_said_once(checkpoint, tmp_path):
     loaded, said = tiny(checkpoint, "qwen2.5-vl"), []
     validate(loaded, "scenes-attribute", ["divprune"], [0.5, 0.1], out=tmp_path, limit=2, batch_size=1, say=said.append)
     assert len(said) == 1 and "DivPrune renumbers positions" in said[0]
+
+
+def test_methods_that_read_the_tower_share_one_pass_of_it(checkpoint, tmp_path, monkeypatch):
+    """Readings are kept beside the features: the tower runs once a batch whichever cells read it."""
+    loaded, ran, seen = tiny(checkpoint, "llava-1.5"), [], []
+    reading = Reading("attention", "tower", layer=-2, queries="cls")
+    choose_many = DivPrune.choose_many
+
+    def looks(self, signals, budget):
+        seen.extend(sample[reading].sum().item() for sample in signals)
+        return choose_many(self, signals, budget)
+
+    monkeypatch.setattr(DivPrune, "needs", frozenset({EMBEDS, reading}))
+    monkeypatch.setattr(DivPrune, "choose_many", looks)
+    loaded.model.base_model.vision_tower.register_forward_hook(lambda *_: ran.append(1))
+    validate(loaded, "scenes-attribute", ["none", "fastv", "divprune"], [0.5, 0.1], out=tmp_path, limit=4, batch_size=2)
+    assert len(ran) == 2 and len(seen) == 8
+    assert all(0 < mass < 1 for mass in seen) and sorted(seen)[::2] == sorted(seen)[1::2], "both retentions see the same"
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -216,7 +216,7 @@ class _Run:
             for (task, cell), there in plan.scores.items():
                 self._count(task, cell, there)
             self.report(Progress(self.done, self.total))
-            needs = frozenset[Reading]().union(*(cell.pruner.needs for cell in self.cells))
+            needs = frozenset[Reading](getattr(options.observe, "needs", ())).union(*(cell.pruner.needs for cell in self.cells))
             with encode_once(self.loaded.model, needs):
                 for name, batches in plan.batches.items():
                     self._ask(self.tasks[name], batches)
