@@ -136,13 +136,25 @@ class Layout:
         return len(self.positions)
 
     def part(self, indices: NDArray[np.int64]) -> Layout:
-        """Return the layout of some of the tokens: [n] ascending indices into the N. The planes keep their sizes."""
+        """Return the layout of some of the tokens: [n] ascending indices into the N. The planes keep their sizes.
+
+        >>> tokens = raster(Plane("image", 2, 2))
+        >>> layout = Layout(np.arange(4), tokens.planes, tokens.plane, tokens.row, tokens.col)
+        >>> layout.part(np.array([0, 3])).positions
+        array([0, 3])
+        """
         return Layout(self.positions[indices], self.planes, self.plane[indices], self.row[indices], self.col[indices], partial=True)
 
     def fold(self, values: Array) -> list[Array]:
         """Lay values [..., N], one per visual token, onto the planes: one array [..., rows, cols] per plane, in order.
 
         Cells without a token (`partial`) hold 0.
+
+        >>> tokens = raster(Plane("image", 2, 2))
+        >>> layout = Layout(np.arange(4), tokens.planes, tokens.plane, tokens.row, tokens.col)
+        >>> layout.fold(np.array([1, 2, 3, 4]))[0]
+        array([[1, 2],
+               [3, 4]])
         """
         maps = []
         for index, plane in enumerate(self.planes):
@@ -153,7 +165,13 @@ class Layout:
         return maps
 
     def unfold(self, maps: Sequence[Array]) -> Array:
-        """Read maps [..., rows, cols], one per plane, back in token order: [..., N]. The inverse of `fold`."""
+        """Read maps [..., rows, cols], one per plane, back in token order: [..., N]. The inverse of `fold`.
+
+        >>> tokens = raster(Plane("image", 2, 2))
+        >>> layout = Layout(np.arange(4), tokens.planes, tokens.plane, tokens.row, tokens.col)
+        >>> layout.unfold([np.array([[1, 2], [3, 4]])])
+        array([1, 2, 3, 4])
+        """
         values = np.empty((*maps[0].shape[:-2], len(self)), dtype=np.result_type(*maps))
         for index, folded in enumerate(maps):
             mine = self.plane == index
@@ -181,13 +199,22 @@ class Tokens:
 
 
 def raster(plane: Plane, index: int = 0) -> Tokens:
-    """All cells of one plane in row-major order, as plane number `index`."""
+    """All cells of one plane in row-major order, as plane number `index`.
+
+    >>> raster(Plane("image", 2, 3)).col
+    array([0, 1, 2, 0, 1, 2])
+    """
     row, col = np.divmod(np.arange(plane.rows * plane.cols, dtype=np.int64), plane.cols)
     return Tokens((plane,), np.full(len(row), index, dtype=np.int64), row, col)
 
 
 def join(parts: Sequence[Tokens]) -> Tokens:
-    """Put several runs of tokens one after another; their planes are numbered on."""
+    """Put several runs of tokens one after another; their planes are numbered on.
+
+    >>> both = join([raster(Plane("base", 1, 2)), raster(Plane("canvas", 2, 2))])
+    >>> len(both), both.plane.tolist()
+    (6, [0, 0, 1, 1, 1, 1])
+    """
     planes: list[Plane] = []
     numbers = []
     for part in parts:
@@ -280,6 +307,9 @@ def resample(values: Array, rows: int, cols: int) -> NDArray[np.float64]:
     """Bilinear resampling of maps [..., r, c] to [..., rows, cols], `align_corners=False`, in float64.
 
     Values are densities (attention × N), so a constant map keeps its constant. The same size returns the values unchanged.
+
+    >>> resample(np.array([[1.0, 3.0]]), 1, 4)
+    array([[1. , 1.5, 2.5, 3. ]])
     """
     values = np.asarray(values, dtype=np.float64)
     r, c = values.shape[-2:]
@@ -290,7 +320,11 @@ def resample(values: Array, rows: int, cols: int) -> NDArray[np.float64]:
 
 
 def overlap(one: Box, other: Box) -> float:
-    """Return the intersection over union of two boxes; 0 where either is turned inside out."""
+    """Return the intersection over union of two boxes; 0 where either is turned inside out.
+
+    >>> overlap((0, 0, 1, 1), (0.5, 0, 1, 1)), overlap((0, 0, 0.2, 0.2), (0.5, 0.5, 1, 1))
+    (0.5, 0.0)
+    """
     wide, high = min(one[2], other[2]) - max(one[0], other[0]), min(one[3], other[3]) - max(one[1], other[1])
     if wide <= 0 or high <= 0:
         return 0.0
