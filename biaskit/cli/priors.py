@@ -144,7 +144,13 @@ def diff(
 
 def _meta_diff(a: Prior, b: Prior) -> dict[str, tuple[str | None, str | None]]:
     """Metadata that differs: key → the two values, None where there is none."""
-    return {key: (a.meta.get(key), b.meta.get(key)) for key in sorted({*a.meta, *b.meta}) if a.meta.get(key) != b.meta.get(key)}
+    from biaskit.prior.revision import read_settings
+
+    mine, theirs = ({key: text for key, text in prior.meta.items() if key != "processor"} for prior in (a, b))
+    for meta, prior in ((mine, a), (theirs, b)):
+        settings = read_settings(prior.meta.get("processor", ""))
+        meta.update({f"processor {name}": json.dumps(value) for name, value in settings.items()})
+    return {key: (mine.get(key), theirs.get(key)) for key in sorted({*mine, *theirs}) if mine.get(key) != theirs.get(key)}
 
 
 def _only_one_has(a: Prior, b: Prior) -> list[str]:

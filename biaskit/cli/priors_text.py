@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from biaskit.prior.revision import read_settings
+
 if TYPE_CHECKING:
     from biaskit.prior.bias.report import BiasReport
     from biaskit.prior.store import PriorFile
@@ -84,6 +86,8 @@ def _provenance(prior: Prior) -> list[tuple[str, str]]:
             except ValueError:
                 prompts = text
             text = "\n".join(map(str, prompts)) if isinstance(prompts, list) else text
+        if key == "processor":
+            text = "\n".join(f"{name} = {json.dumps(value)}" for name, value in read_settings(text).items()) or text
         rows.append((key, text))
     rows.append(("layers", _layers(prior.layers)))
     for name, stats in prior.planes.items():
