@@ -71,13 +71,13 @@ def show(prior: PriorArgument, layer: LayerOption = None, plane: PlaneOption = N
     from biaskit.prior.store import load_prior
 
     value = narrow(load_prior(prior, hub=hub), layer, plane)
-    bias, settled = report(value), convergence(value)
+    bias, converged = report(value), convergence(value)
     if as_json:
-        _print_json({"prior": prior, **_summary(value), "bias": bias.to_json(), "convergence": settled})
+        _print_json({"prior": prior, **_summary(value), "bias": bias.to_json(), "convergence": converged})
         return
     from biaskit.cli.priors_text import print_show
 
-    print_show(value, bias, settled)
+    print_show(value, bias, converged)
 
 
 @app.command()

@@ -1,6 +1,6 @@
 """The bytes of a prior file, schema 1: named float32 and int32 tensors with flat `biaskit.*` strings, in canonical safetensors.
 
-This module knows tensors and strings; what they mean, and whether they make sense together, is `prior.py`'s.
+This module knows tensors and strings; what they mean, and whether they make sense together, `value.py` knows.
 """
 
 from __future__ import annotations
