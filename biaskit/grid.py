@@ -1,4 +1,4 @@
-"""Where each visual token sits: planes, layouts, folding a row of attention onto planes, resampling a plane.
+"""Where each visual token sits: planes, layouts, folding a row of attention onto planes.
 
 A *plane* is one rectangular grid of visual tokens (LLaVA-1.5 has one, LLaVA-NeXT three: base, canvas, newline column). A *layout* says
 for every visual token of one sample its position in the sequence and its (plane, row, col). Neighbourhoods and resampling stay inside a
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -91,6 +90,14 @@ class Layout:
 
     Raises:
         ValueError: lengths differ, positions do not ascend, or a cell is empty or filled twice.
+
+    >>> tokens = raster(Plane("image", 2, 2))
+    >>> layout = Layout(np.arange(4), tokens.planes, tokens.plane, tokens.row, tokens.col)
+    >>> layout.fold(np.array([1, 2, 3, 4]))[0]
+    array([[1, 2],
+           [3, 4]])
+    >>> layout, layout.part(np.array([0, 3])), layout.unfold([np.array([[1, 2], [3, 4]])])
+    (Layout(4 visual tokens: image 2×2), Layout(2 of 4 visual tokens: image 2×2), array([1, 2, 3, 4]))
     """
 
     positions: NDArray[np.int64]
@@ -121,12 +128,7 @@ class Layout:
             )
 
     def __repr__(self) -> str:
-        """One line: N, and the planes.
-
-        >>> tokens = raster(Plane("image", 2, 3))
-        >>> Layout(np.arange(6) + 4, tokens.planes, tokens.plane, tokens.row, tokens.col)
-        Layout(6 visual tokens: image 2×3)
-        """
+        """One line: N, and the planes."""
         planes = ", ".join(f"{plane.name} {plane.rows}×{plane.cols}" for plane in self.planes)
         some = f" of {sum(plane.rows * plane.cols for plane in self.planes)}" if self.partial else ""
         return f"Layout({len(self)}{some} visual tokens{': ' + planes if planes else ''})"
@@ -136,25 +138,13 @@ class Layout:
         return len(self.positions)
 
     def part(self, indices: NDArray[np.int64]) -> Layout:
-        """Return the layout of some of the tokens: [n] ascending indices into the N. The planes keep their sizes.
-
-        >>> tokens = raster(Plane("image", 2, 2))
-        >>> layout = Layout(np.arange(4), tokens.planes, tokens.plane, tokens.row, tokens.col)
-        >>> layout.part(np.array([0, 3])).positions
-        array([0, 3])
-        """
+        """Return the layout of some of the tokens: [n] ascending indices into the N. The planes keep their sizes."""
         return Layout(self.positions[indices], self.planes, self.plane[indices], self.row[indices], self.col[indices], partial=True)
 
     def fold(self, values: Array) -> list[Array]:
         """Lay values [..., N], one per visual token, onto the planes: one array [..., rows, cols] per plane, in order.
 
         Cells without a token (`partial`) hold 0.
-
-        >>> tokens = raster(Plane("image", 2, 2))
-        >>> layout = Layout(np.arange(4), tokens.planes, tokens.plane, tokens.row, tokens.col)
-        >>> layout.fold(np.array([1, 2, 3, 4]))[0]
-        array([[1, 2],
-               [3, 4]])
         """
         maps = []
         for index, plane in enumerate(self.planes):
@@ -165,13 +155,7 @@ class Layout:
         return maps
 
     def unfold(self, maps: Sequence[Array]) -> Array:
-        """Read maps [..., rows, cols], one per plane, back in token order: [..., N]. The inverse of `fold`.
-
-        >>> tokens = raster(Plane("image", 2, 2))
-        >>> layout = Layout(np.arange(4), tokens.planes, tokens.plane, tokens.row, tokens.col)
-        >>> layout.unfold([np.array([[1, 2], [3, 4]])])
-        array([1, 2, 3, 4])
-        """
+        """Read maps [..., rows, cols], one per plane, back in token order: [..., N]. The inverse of `fold`."""
         values = np.empty((*maps[0].shape[:-2], len(self)), dtype=np.result_type(*maps))
         for index, folded in enumerate(maps):
             mine = self.plane == index
@@ -287,36 +271,6 @@ def join_patches(parts: Sequence[PatchIndex]) -> PatchIndex:
         orders = [np.arange(len(part)) if part.order is None else part.order for part in parts]
         order = np.concatenate([each + start for each, start in zip(orders, starts, strict=False)])
     return PatchIndex(np.concatenate(index), tuple(size for part in parts for size in part.tiles), order)
-
-
-@lru_cache(maxsize=1024)
-def _interpolation(source: int, target: int) -> NDArray[np.float64]:
-    """[target, source] weights of linear interpolation with `align_corners=False`: cell centres at (i + 0.5) / n, edges clamped."""
-    centre = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
-    low = np.floor(centre).astype(np.int64)
-    high = np.minimum(low + 1, source - 1)
-    weights = np.zeros((target, source))
-    rows = np.arange(target)
-    weights[rows, low] += 1 - (centre - low)
-    weights[rows, high] += centre - low
-    weights.flags.writeable = False
-    return weights
-
-
-def resample(values: Array, rows: int, cols: int) -> NDArray[np.float64]:
-    """Bilinear resampling of maps [..., r, c] to [..., rows, cols], `align_corners=False`, in float64.
-
-    Values are densities (attention × N), so a constant map keeps its constant. The same size returns the values unchanged.
-
-    >>> resample(np.array([[1.0, 3.0]]), 1, 4)
-    array([[1. , 1.5, 2.5, 3. ]])
-    """
-    values = np.asarray(values, dtype=np.float64)
-    r, c = values.shape[-2:]
-    if (r, c) == (rows, cols):
-        return values
-    result: NDArray[np.float64] = _interpolation(r, rows) @ values @ _interpolation(c, cols).T
-    return result
 
 
 def overlap(one: Box, other: Box) -> float:

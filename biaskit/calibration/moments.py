@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from biaskit.grid import Layout, resample
+from biaskit.grid import Layout
+from biaskit.prior.resample import resample
 from biaskit.prior.value import PlaneStats
 
 if TYPE_CHECKING:

@@ -59,6 +59,7 @@ def sample_signals(
     """Random signals of one sample, only what is in `needs`; the same seed gives the same. `dtype` is that of the model.
 
     Example:
+        >>> from biaskit.signals import ATTENTION, HIDDEN
         >>> seen = sample_signals(sample_layouts()["square"], frozenset({ATTENTION}))
         >>> seen[ATTENTION].shape, HIDDEN in seen
         (torch.Size([36]), False)

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biaskit.errors import BiaskitError
-from biaskit.grid import Layout, resample
+from biaskit.grid import Layout
+from biaskit.prior.resample import resample
 from biaskit.prior.value import Prior
 
 PriorLayout = Literal["grid2d", "flat1d", "repeat"]

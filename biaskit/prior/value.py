@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from biaskit.errors import PriorError
 from biaskit.files import write_file
-from biaskit.grid import Layout, resample
+from biaskit.grid import Layout
 from biaskit.prior.format import REBUILD, pack, read_file, unpack
 from biaskit.prior.picture import SHOWN, html, png
 from biaskit.prior.planes import Floats, PlaneStats, check_plane, check_values
+from biaskit.prior.resample import resample
 from biaskit.prior.revision import revision_warning, settings_warning
 
 __all__ = ["KINDS", "PlaneStats", "Prior"]

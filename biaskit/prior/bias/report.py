@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from biaskit.display import html_table
 from biaskit.errors import BiaskitError
-from biaskit.grid import resample
 from biaskit.prior.bias.correlation import pearson, spearman, top_overlap
 from biaskit.prior.bias.jackknife import Replicates
 from biaskit.prior.bias.measures import Estimate, estimates
 from biaskit.prior.bias.verdict import classify
 from biaskit.prior.layers import Layers, read_layers
+from biaskit.prior.resample import resample
 from biaskit.prior.store import load_prior
 from biaskit.prior.value import PlaneStats, Prior
 from biaskit.registry import named_arguments
