@@ -1,4 +1,4 @@
-"""Where each visual token sits: planes, layouts, folding a row of attention onto planes, resampling a plane.
+"""Where each visual token sits: planes, layouts, folding a row of attention onto planes.
 
 A *plane* is one rectangular grid of visual tokens (LLaVA-1.5 has one, LLaVA-NeXT three: base, canvas, newline column). A *layout* says
 for every visual token of one sample its position in the sequence and its (plane, row, col). Neighbourhoods and resampling stay inside a
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -91,6 +90,14 @@ class Layout:
 
     Raises:
         ValueError: lengths differ, positions do not ascend, or a cell is empty or filled twice.
+
+    >>> tokens = raster(Plane("image", 2, 2))
+    >>> layout = Layout(np.arange(4), tokens.planes, tokens.plane, tokens.row, tokens.col)
+    >>> layout.fold(np.array([1, 2, 3, 4]))[0]
+    array([[1, 2],
+           [3, 4]])
+    >>> layout, layout.part(np.array([0, 3])), layout.unfold([np.array([[1, 2], [3, 4]])])
+    (Layout(4 visual tokens: image 2×2), Layout(2 of 4 visual tokens: image 2×2), array([1, 2, 3, 4]))
     """
 
     positions: NDArray[np.int64]
@@ -121,12 +128,7 @@ class Layout:
             )
 
     def __repr__(self) -> str:
-        """One line: N, and the planes.
-
-        >>> tokens = raster(Plane("image", 2, 3))
-        >>> Layout(np.arange(6) + 4, tokens.planes, tokens.plane, tokens.row, tokens.col)
-        Layout(6 visual tokens: image 2×3)
-        """
+        """One line: N, and the planes."""
         planes = ", ".join(f"{plane.name} {plane.rows}×{plane.cols}" for plane in self.planes)
         some = f" of {sum(plane.rows * plane.cols for plane in self.planes)}" if self.partial else ""
         return f"Layout({len(self)}{some} visual tokens{': ' + planes if planes else ''})"
@@ -181,13 +183,22 @@ class Tokens:
 
 
 def raster(plane: Plane, index: int = 0) -> Tokens:
-    """All cells of one plane in row-major order, as plane number `index`."""
+    """All cells of one plane in row-major order, as plane number `index`.
+
+    >>> raster(Plane("image", 2, 3)).col
+    array([0, 1, 2, 0, 1, 2])
+    """
     row, col = np.divmod(np.arange(plane.rows * plane.cols, dtype=np.int64), plane.cols)
     return Tokens((plane,), np.full(len(row), index, dtype=np.int64), row, col)
 
 
 def join(parts: Sequence[Tokens]) -> Tokens:
-    """Put several runs of tokens one after another; their planes are numbered on."""
+    """Put several runs of tokens one after another; their planes are numbered on.
+
+    >>> both = join([raster(Plane("base", 1, 2)), raster(Plane("canvas", 2, 2))])
+    >>> len(both), both.plane.tolist()
+    (6, [0, 0, 1, 1, 1, 1])
+    """
     planes: list[Plane] = []
     numbers = []
     for part in parts:
@@ -262,35 +273,12 @@ def join_patches(parts: Sequence[PatchIndex]) -> PatchIndex:
     return PatchIndex(np.concatenate(index), tuple(size for part in parts for size in part.tiles), order)
 
 
-@lru_cache(maxsize=1024)
-def _interpolation(source: int, target: int) -> NDArray[np.float64]:
-    """[target, source] weights of linear interpolation with `align_corners=False`: cell centres at (i + 0.5) / n, edges clamped."""
-    centre = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
-    low = np.floor(centre).astype(np.int64)
-    high = np.minimum(low + 1, source - 1)
-    weights = np.zeros((target, source))
-    rows = np.arange(target)
-    weights[rows, low] += 1 - (centre - low)
-    weights[rows, high] += centre - low
-    weights.flags.writeable = False
-    return weights
-
-
-def resample(values: Array, rows: int, cols: int) -> NDArray[np.float64]:
-    """Bilinear resampling of maps [..., r, c] to [..., rows, cols], `align_corners=False`, in float64.
-
-    Values are densities (attention × N), so a constant map keeps its constant. The same size returns the values unchanged.
-    """
-    values = np.asarray(values, dtype=np.float64)
-    r, c = values.shape[-2:]
-    if (r, c) == (rows, cols):
-        return values
-    result: NDArray[np.float64] = _interpolation(r, rows) @ values @ _interpolation(c, cols).T
-    return result
-
-
 def overlap(one: Box, other: Box) -> float:
-    """Return the intersection over union of two boxes; 0 where either is turned inside out."""
+    """Return the intersection over union of two boxes; 0 where either is turned inside out.
+
+    >>> overlap((0, 0, 1, 1), (0.5, 0, 1, 1)), overlap((0, 0, 0.2, 0.2), (0.5, 0.5, 1, 1))
+    (0.5, 0.0)
+    """
     wide, high = min(one[2], other[2]) - max(one[0], other[0]), min(one[3], other[3]) - max(one[1], other[1])
     if wide <= 0 or high <= 0:
         return 0.0

@@ -97,7 +97,11 @@ class Registry(Generic[T]):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return a hint: the known names nearest to `name`, or all of them."""
+    """Return a hint: the known names nearest to `name`, or all of them.
+
+    >>> did_you_mean("fastw", ["dart", "fastv"]), did_you_mean("xyz", ["dart", "fastv"])
+    ('did you mean fastv?', 'known: dart, fastv')
+    """
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from biaskit.calibration.feed import Batch, _Leaving
+from biaskit.calibration.feed import Batch, HostCopy
 from biaskit.engine.attention import prefill, record_attention
 from biaskit.errors import CalibrationError
 
@@ -26,9 +26,9 @@ def attended(
     Raises:
         CalibrationError: the GPU ran out of memory.
     """
-    waiting: tuple[Batch, _Leaving | None] | None = None
+    waiting: tuple[Batch, HostCopy | None] | None = None
     for batch in batches:
-        rows = None if batch.prepared is None else _Leaving(_attend(model, batch.prepared.inputs, layers, per_head=per_head))
+        rows = None if batch.prepared is None else HostCopy(_attend(model, batch.prepared.inputs, layers, per_head=per_head))
         if waiting is not None:
             yield waiting[0], None if waiting[1] is None else waiting[1].numpy()
         waiting = (batch, rows)

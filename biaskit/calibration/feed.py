@@ -134,8 +134,8 @@ def feed(preprocessor: Preprocessor, tasks: Sequence[Task], *, workers: int, pin
     return ahead(preprocessor, workers=workers, pin=pin, error=CalibrationError)
 
 
-class _Leaving:
-    """A tensor on its way to the host. A copy that is asked for later would wait for the work that was queued in between."""
+class HostCopy:
+    """An asynchronous copy of a tensor to the host, begun at once: begun later it would wait for the kernels launched in between."""
 
     def __init__(self, rows: Tensor) -> None:
         self.host, self.event = rows, None
@@ -145,7 +145,7 @@ class _Leaving:
             self.event.record(torch.cuda.current_stream(rows.device))
 
     def numpy(self) -> NDArray[Any]:
-        """Wait until it is there, and return it."""
+        """Wait for the copy, and return it as an array."""
         if self.event is not None:
             self.event.synchronize()
         array: NDArray[Any] = self.host.numpy()

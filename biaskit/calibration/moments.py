@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from biaskit.grid import Layout, resample
+from biaskit.grid import Layout
+from biaskit.prior.resample import resample
 from biaskit.prior.value import PlaneStats
 
 if TYPE_CHECKING:
@@ -75,6 +76,15 @@ class Moments:
     Args:
         samples: n, how many images there will be; image number s falls into block ⌊s · groups / n⌋.
         layers: L. canonical: (rows, cols) of each plane. heads: number of heads if they are kept apart. groups: blocks.
+
+    >>> from biaskit.grid import Plane, raster
+    >>> tokens = raster(Plane("image", 1, 2))
+    >>> layout = Layout(np.arange(2), tokens.planes, tokens.plane, tokens.row, tokens.col)
+    >>> moments = Moments(samples=2, layers=1, canonical={"image": (1, 2)})
+    >>> moments.add(0, layout, np.array([[0.1, 0.3]]))
+    >>> moments.add(1, layout, np.array([[0.3, 0.5]]))
+    >>> moments.stats()[0]["image"].mean
+    array([[[0.4, 0.8]]], dtype=float32)
     """
 
     def __init__(

@@ -77,11 +77,15 @@ def calibrate(
         max_skips: give up after so many unusable images; by default a quarter of n, at least 10.
         save_every: seconds between two writes of the state. force: overwrite `out`. restart: throw an unfinished state away.
 
-    Returns:
-        The prior, the same bytes for the same inputs on the same stack, however often it was interrupted.
+    Returns: the same bytes for the same inputs on the same stack, however often it was interrupted.
 
     Raises:
         BiaskitError: settings that cannot work, a source that runs dry, too many unusable images. The state is kept.
+
+    >>> from biaskit.testing import tiny_model
+    >>> model, processor, _ = tiny_model("llava-1.5")
+    >>> calibrate((model, processor), "generated", samples=2, layers=1, workers=0).n_images
+    2
     """
     loaded = as_loaded(model)
     options = Options(

@@ -71,13 +71,13 @@ def show(prior: PriorArgument, layer: LayerOption = None, plane: PlaneOption = N
     from biaskit.prior.store import load_prior
 
     value = narrow(load_prior(prior, hub=hub), layer, plane)
-    bias, settled = report(value), convergence(value)
+    bias, converged = report(value), convergence(value)
     if as_json:
-        _print_json({"prior": prior, **_summary(value), "bias": bias.to_json(), "convergence": settled})
+        _print_json({"prior": prior, **_summary(value), "bias": bias.to_json(), "convergence": converged})
         return
     from biaskit.cli.priors_text import print_show
 
-    print_show(value, bias, settled)
+    print_show(value, bias, converged)
 
 
 @app.command()
@@ -144,7 +144,13 @@ def diff(
 
 def _meta_diff(a: Prior, b: Prior) -> dict[str, tuple[str | None, str | None]]:
     """Metadata that differs: key → the two values, None where there is none."""
-    return {key: (a.meta.get(key), b.meta.get(key)) for key in sorted({*a.meta, *b.meta}) if a.meta.get(key) != b.meta.get(key)}
+    from biaskit.prior.revision import read_settings
+
+    mine, theirs = ({key: text for key, text in prior.meta.items() if key != "processor"} for prior in (a, b))
+    for meta, prior in ((mine, a), (theirs, b)):
+        settings = read_settings(prior.meta.get("processor", ""))
+        meta.update({f"processor {name}": json.dumps(value) for name, value in settings.items()})
+    return {key: (mine.get(key), theirs.get(key)) for key in sorted({*mine, *theirs}) if mine.get(key) != theirs.get(key)}
 
 
 def _only_one_has(a: Prior, b: Prior) -> list[str]:

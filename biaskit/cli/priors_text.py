@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from biaskit.prior.revision import read_settings
+
 if TYPE_CHECKING:
     from biaskit.prior.bias.report import BiasReport
     from biaskit.prior.store import PriorFile
@@ -84,6 +86,8 @@ def _provenance(prior: Prior) -> list[tuple[str, str]]:
             except ValueError:
                 prompts = text
             text = "\n".join(map(str, prompts)) if isinstance(prompts, list) else text
+        if key == "processor":
+            text = "\n".join(f"{name} = {json.dumps(value)}" for name, value in read_settings(text).items()) or text
         rows.append((key, text))
     rows.append(("layers", _layers(prior.layers)))
     for name, stats in prior.planes.items():
@@ -100,13 +104,13 @@ def _interval(value: float, low: float | None, high: float | None) -> str:
     return f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def _settled(point: dict[str, Any]) -> str:
+def _correlation(point: dict[str, Any]) -> str:
     unseen = point.get("unseen_r")
     return f"{point['r']:.3f}" + ("" if unseen is None else f" ({unseen:.3f})")
 
 
 def print_show(prior: Prior, report: BiasReport, convergence: Sequence[dict[str, Any]]) -> None:
-    """Print provenance, verdict per map, metrics with 95 % intervals, and how fast the map settled."""
+    """Print provenance, verdict per map, metrics with 95 % intervals, and how fast the map converged."""
     tables = [_table("provenance", ("", ""), _provenance(prior))]
     tables[0].show_header = False
     maps = report.layers
@@ -120,7 +124,7 @@ def print_show(prior: Prior, report: BiasReport, convergence: Sequence[dict[str,
         tables.append(_table("", ("metric", *(f"{m.plane} {m.layer}" for m in some)), rows))
     if convergence:
         counts = sorted({int(point["n"]) for point in convergence})
-        r = {(point["plane"], point["layer"], point["n"]): _settled(point) for point in convergence}
+        r = {(point["plane"], point["layer"], point["n"]): _correlation(point) for point in convergence}
         keys = list(dict.fromkeys((point["plane"], point["layer"]) for point in convergence))
         rows_r = [(*key, *(r.get((*key, n), "") for n in counts)) for key in keys]
         title = "correlation of the first n images' map with the final one (with that of the images after n)"

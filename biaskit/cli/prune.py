@@ -69,8 +69,8 @@ def prune(
     bias = None if prior is None else load_prior(prior)
     chosen = choices(min_pixels, max_pixels, max_tiles, image_mode, conversation)
     _, _, config, _ = read_checkpoint(model, revision, chosen)
-    chosen = {**share, **depth, **given}
-    runs = [(pruner, get_pruner(pruner, preset=preset, model_type=config.model_type, **chosen), bias)]
+    first = get_pruner(pruner, preset=preset, model_type=config.model_type, **{**share, **depth, **given})
+    runs = [(pruner, first, bias)]
     for name in names:
         key = name.removesuffix("+prior").strip()
         method = get_pruner(key, **share)

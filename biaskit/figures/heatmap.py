@@ -65,6 +65,12 @@ def heatmap(
     Raises:
         BiaskitError: no prior, no panel, labels that do not match, an unknown suffix, a file that exists or cannot be written.
         PriorError: a prior lacks a layer or plane that was asked for.
+
+    >>> from biaskit.prior.value import PlaneStats
+    >>> values = np.linspace(0.5, 1.5, 16, dtype=np.float32).reshape(1, 4, 4)
+    >>> figure = heatmap(Prior({"image": PlaneStats(values)}, (1,), np.ones(1, dtype=np.float32), {}))
+    >>> type(figure).__name__
+    'Figure'
     """
     group = [load_prior(one) for one in (priors if isinstance(priors, Sequence) and not isinstance(priors, str) else [priors])]
     if out is not None:

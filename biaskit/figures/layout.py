@@ -68,6 +68,9 @@ def slot(shapes: Mapping[str, tuple[int, int]], main: str, sizes: Sizes) -> Slot
         shapes: plane → (rows, cols) of the planes to show.
         main: the plane in the middle.
         sizes: `FULL` or `COMPACT`.
+
+    >>> slot({"image": (24, 24)}, "image", COMPACT).maps
+    {'image': (0.0, 0.38, 1.25, 1.25)}
     """
     maps: dict[str, Rect] = {}
     width, height = _fit(shapes[main], sizes.side)
@@ -116,6 +119,10 @@ def page(slots: Sequence[Slot], columns: int, sizes: Sizes, title: float, footer
     """Put panels into rows of `columns`, with `title` inches above, `footer` beneath, and the colour bar at the right.
 
     Columns and rows are as wide and high as their largest panel.
+
+    >>> place = page([slot({"image": (24, 24)}, "image", COMPACT)] * 3, 2, COMPACT, 0.0, 0.0)
+    >>> len(place.corners)
+    3
     """
     bar_gap, bar, bar_text = 0.35, 0.14, 0.8
     lines = [slots[i : i + columns] for i in range(0, len(slots), columns)]

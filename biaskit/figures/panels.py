@@ -118,7 +118,11 @@ def colour_limit(found: Sequence[Panel]) -> float:
 
 
 def colour_ticks(limit: float, fine: bool) -> list[float]:
-    """Multiples of uniform to label on a log2 scale of ± limit; a short colour bar has no room for fine ones."""
+    """Multiples of uniform to label on a log2 scale of ± limit; a short colour bar has no room for fine ones.
+
+    >>> colour_ticks(1.0, fine=True)
+    [0.5, 0.6666666666666666, 0.8, 1.0, 1.25, 1.5, 2.0]
+    """
     for reach, ticks in _FINE:
         if limit <= reach and (fine or limit < 1):
             return [tick for tick in ticks if abs(math.log2(tick)) <= limit + 1e-9]
@@ -133,14 +137,22 @@ def profile_reach(found: Sequence[Panel], limit: float) -> tuple[float, float]:
 
 
 def profile_ticks(reach: tuple[float, float]) -> list[float]:
-    """Uniform, and the outermost round numbers whose labels do not touch its own."""
+    """Uniform, and the outermost round numbers whose labels do not touch its own.
+
+    >>> profile_ticks((0.0, 2.5))
+    [0.0, 1.0, 2.0]
+    """
     apart = 0.2 * (reach[1] - reach[0])
     inside = [tick for tick in _PROFILE_TICKS if reach[0] <= tick <= reach[1] and abs(tick - 1) >= apart]
     return [*[t for t in inside if t < 1][:1], 1.0, *[t for t in inside if t > 1][-1:]]
 
 
 def multiple(tick: float) -> str:
-    """A multiple of uniform in few characters."""
+    """A multiple of uniform in few characters.
+
+    >>> multiple(1.5), multiple(0.125)
+    ('1.5', '0.125')
+    """
     return f"{tick:.2f}".rstrip("0").rstrip(".") if tick >= 0.2 else f"{tick:.3g}"
 
 

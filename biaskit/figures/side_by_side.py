@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from biaskit.errors import PriorError
 from biaskit.figures.panels import FAINTEST, HEADROOM, ROBUST, STRONGEST, colour_ticks, multiple
 from biaskit.figures.style import FAINT, STYLE, check_out, write_figure
-from biaskit.grid import resample
 from biaskit.prior.bias.report import compare
+from biaskit.prior.resample import resample
 from biaskit.prior.value import Prior
 
 Maps = NDArray[np.float64]

@@ -183,6 +183,11 @@ def narrow(prior: Prior, layer: int | None, plane: str | None) -> Prior:
 
     Raises:
         PriorError: no such layer or plane.
+
+    >>> values = np.ones((2, 3, 3), dtype=np.float32)
+    >>> prior = Prior({"image": PlaneStats(values)}, (1, 4), np.ones(2, dtype=np.float32), {})
+    >>> narrow(prior, 4, None).layers
+    (4,)
     """
     if plane is not None:
         prior.map(plane, prior.layers[0])

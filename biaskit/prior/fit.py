@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biaskit.errors import BiaskitError
-from biaskit.grid import Layout, resample
+from biaskit.grid import Layout
+from biaskit.prior.resample import resample
 from biaskit.prior.value import Prior
 
 PriorLayout = Literal["grid2d", "flat1d", "repeat"]
@@ -26,6 +27,15 @@ def fit_prior(prior: Prior, layout: Layout, layer: int, how: PriorLayout = "grid
     Raises:
         PriorError: no such layer, or the sample has a plane that the prior lacks.
         BiaskitError: `how` is unknown.
+
+    >>> from biaskit.grid import Plane, raster
+    >>> from biaskit.prior.planes import PlaneStats
+    >>> mean = np.array([[[1, 3]]], dtype=np.float32)
+    >>> prior = Prior({"image": PlaneStats(mean)}, (1,), np.ones(1, dtype=np.float32), {})
+    >>> tokens = raster(Plane("image", 1, 4))
+    >>> layout = Layout(np.arange(4), tokens.planes, tokens.plane, tokens.row, tokens.col)
+    >>> fit_prior(prior, layout, 1), fit_prior(prior, layout, 1, "repeat")
+    (array([1. , 1.5, 2.5, 3. ]), array([1., 3., 1., 3.]))
     """
     if how == "grid2d" or not layout.planes:
         return prior.for_layout(layout, layer)

@@ -1,6 +1,6 @@
 """The bytes of a prior file, schema 1: named float32 and int32 tensors with flat `biaskit.*` strings, in canonical safetensors.
 
-This module knows tensors and strings; what they mean, and whether they make sense together, is `prior.py`'s.
+This module knows tensors and strings; what they mean, and whether they make sense together, `value.py` knows.
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ def pack(tensors: Mapping[str, NDArray[Any]], meta: Mapping[str, str]) -> bytes:
     """Write float and int tensors and metadata as a prior file: sorted keys, no dates, so that equal contents are equal bytes.
 
     Not `safetensors.numpy.save`, which writes the metadata in random order.
+
+    >>> data = pack({"visual_mass": np.ones(1, dtype=np.float32)}, {"model": "org/name"})
+    >>> len(data), unpack(data, "prior")[1]
+    (148, {'model': 'org/name'})
     """
     header: dict[str, object] = {"__metadata__": {_PREFIX + key: value for key, value in meta.items()} | {_PREFIX + "schema": str(SCHEMA)}}
     blobs, end = [], 0

@@ -40,14 +40,22 @@ def settings_warning(mine: str, theirs: Mapping[str, Any]) -> str:
     >>> settings_warning('{"size": 336, "pad": true}', {"size": 224, "pad": True})
     'this prior was calibrated with another setting of the processor: size = 336, and is used with 224'
     """
-    try:
-        known = json.loads(mine) if mine else {}
-    except ValueError:
-        return ""
-    if not isinstance(known, dict):
-        return ""
+    known = read_settings(mine)
     differing = [name for name in known if name in theirs and known[name] != theirs[name]]
     if not differing:
         return ""
     parts = [f"{name} = {json.dumps(known[name])}, and is used with {json.dumps(theirs[name])}" for name in differing]
     return f"this prior was calibrated with another setting of the processor: {'; '.join(parts)}"
+
+
+def read_settings(text: str) -> dict[str, Any]:
+    """Read a prior's metadata `processor`: dotted name → value; empty where it is not there or no such mapping.
+
+    >>> read_settings('{"patch_size": 14}'), read_settings("")
+    ({'patch_size': 14}, {})
+    """
+    try:
+        found = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from biaskit.errors import PriorError
 from biaskit.files import write_file
-from biaskit.grid import Layout, resample
+from biaskit.grid import Layout
 from biaskit.prior.format import REBUILD, pack, read_file, unpack
 from biaskit.prior.picture import SHOWN, html, png
 from biaskit.prior.planes import Floats, PlaneStats, check_plane, check_values
+from biaskit.prior.resample import resample
 from biaskit.prior.revision import revision_warning, settings_warning
 
 __all__ = ["KINDS", "PlaneStats", "Prior"]
@@ -44,6 +45,13 @@ class Prior:
 
     Raises:
         PriorError: the parts contradict each other or hold values no calibration can give.
+
+    >>> values = np.linspace(0.5, 1.5, 16, dtype=np.float32).reshape(1, 4, 4)
+    >>> prior = Prior({"image": PlaneStats(values)}, (1,), np.ones(1, dtype=np.float32), {"model": "org/name", "model_type": "llava"})
+    >>> prior.map("image", 1)[0]
+    array([0.5       , 0.56666666, 0.63333333, 0.69999999])
+    >>> Prior.from_bytes(prior.to_bytes())
+    Prior(org/name, imported, layer 1; image 4×4)
     """
 
     planes: Mapping[str, PlaneStats]

@@ -19,9 +19,9 @@ from biaskit.calibration.run import PROMPT, calibrate
 from biaskit.errors import BiaskitError, CalibrationError, ImageSkipped, ModelError, SourceError
 from biaskit.families.checkpoints.load import Loaded, load_model
 from biaskit.families.checkpoints.tiny import TINY, tiny_model
-from biaskit.grid import resample
 from biaskit.images.base import ImageSource, order
 from biaskit.images.generated import GeneratedSource
+from biaskit.prior.resample import resample
 from biaskit.prior.value import Prior
 
 

@@ -215,3 +215,16 @@ def test_a_stock_model_comes_with_its_processor(tmp_path):
         wrap_model(torch.nn.Linear(1, 1), processor)
     with pytest.raises(BiaskitError, match="int 3 is no model"):
         calibrate(3, "generated")
+
+
+def test_priors_made_before_still_load_and_only_warn():
+    from pathlib import Path
+
+    from biaskit import Prior
+
+    golden = Prior.load(Path(__file__).parents[1] / "golden" / "prior-schema1.safetensors")
+    assert "processor" not in golden.meta
+    before = Prior(golden.planes, golden.layers, golden.visual_mass, {**golden.meta, "revision": "local-0123456789abcdef"})
+    with pytest.warns(UserWarning, match="older kind of fingerprint") as caught:
+        before.check_model(golden.model_type, "files-0123456789abcdef", golden.model, {"image_processor.size": 3})
+    assert len(caught) == 1

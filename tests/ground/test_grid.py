@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from biaskit.grid import Layout, Plane, Tokens, join, raster, resample
+from biaskit.grid import Layout, Plane, Tokens, join, raster
+from biaskit.prior.resample import resample
 
 sizes = st.tuples(st.integers(1, 9), st.integers(1, 9))
 

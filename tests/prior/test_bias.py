@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from biaskit.errors import BiaskitError, PriorError
-from biaskit.grid import resample
 from biaskit.prior.bias.correlation import pearson, ranks, spearman, top_overlap
 from biaskit.prior.bias.jackknife import Replicates, jackknife, t_quantile
 from biaskit.prior.bias.measures import MEASURES, band, estimate, estimates, strip, top_percent
 from biaskit.prior.bias.report import compare, convergence, report
 from biaskit.prior.bias.verdict import VERDICTS
+from biaskit.prior.resample import resample
 from biaskit.prior.value import PlaneStats, Prior
 
 GRIDS = [(24, 24), (12, 30), (40, 16), (7, 9)]

@@ -17,7 +17,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from biaskit.errors import FileError, PriorError
-from biaskit.grid import Layout, Plane, join, raster, resample
+from biaskit.grid import Layout, Plane, join, raster
+from biaskit.prior.resample import resample
 from biaskit.prior.value import PlaneStats, Prior
 
 ROOT = Path(__file__).parents[2]

@@ -38,6 +38,9 @@ def t_quantile(dof: int) -> float:
 
     Raises:
         ValueError: dof < 1.
+
+    >>> t_quantile(19), round(t_quantile(1000), 4)
+    (2.093, 1.9623)
     """
     if dof < 1:
         raise ValueError(f"a t quantile needs at least 1 degree of freedom, not {dof}")
@@ -145,6 +148,9 @@ def jackknife(value: float, left_out: Array, counts: Array) -> tuple[float, floa
         value: θ, the statistic of all images.
         left_out: [g], θ₋ⱼ.
         counts: [g], m_j > 0, at least two groups.
+
+    >>> tuple(round(value, 3) for value in jackknife(2.0, np.array([2.5, 2.0, 1.5]), np.array([1.0, 1.0, 1.0])))
+    (2.0, 0.577)
     """
     groups = len(counts)
     weight = counts / counts.sum()

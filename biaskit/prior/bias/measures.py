@@ -51,7 +51,11 @@ class Estimate:
 
 
 def band(size: int, start: float, stop: float) -> NDArray[np.float64]:
-    """[size] fraction of each of `size` equal cells that lies between `start` and `stop` (fractions of the side)."""
+    """[size] fraction of each of `size` equal cells that lies between `start` and `stop` (fractions of the side).
+
+    >>> band(4, 0.0, 0.375)
+    array([1. , 0.5, 0. , 0. ])
+    """
     edges = np.arange(size + 1, dtype=np.float64)
     covered = np.minimum(edges[1:], stop * size) - np.maximum(edges[:-1], start * size)
     result: NDArray[np.float64] = np.clip(covered, 0.0, 1.0)
@@ -59,7 +63,11 @@ def band(size: int, start: float, stop: float) -> NDArray[np.float64]:
 
 
 def share(maps: Maps, rows: Array, cols: Array) -> Maps:
-    """Share of the mass of maps [..., rows, cols] under the product of row weights and column weights: [...]; 0 for an empty map."""
+    """Share of the mass of maps [..., rows, cols] under the product of row weights and column weights: [...]; 0 for an empty map.
+
+    >>> float(share(np.array([[1.0, 1.0], [3.0, 3.0]]), band(2, 0.5, 1.0), np.ones(2)))
+    0.75
+    """
     total = maps.sum(axis=(-2, -1))
     part = (maps @ cols) @ rows
     result: Maps = np.where(total > 0, part / np.where(total > 0, total, 1.0), 0.0)
@@ -67,7 +75,11 @@ def share(maps: Maps, rows: Array, cols: Array) -> Maps:
 
 
 def strip(maps: Maps, top: float = 0.0, bottom: float = 1.0, left: float = 0.0, right: float = 1.0) -> Maps:
-    """Share of the mass of maps [..., rows, cols] in a box given in fractions of the sides: [...]."""
+    """Share of the mass of maps [..., rows, cols] in a box given in fractions of the sides: [...].
+
+    >>> float(strip(np.array([[1.0, 1.0], [3.0, 3.0]]), top=0.5))
+    0.75
+    """
     rows, cols = maps.shape[-2:]
     return share(maps, band(rows, top, bottom), band(cols, left, right))
 

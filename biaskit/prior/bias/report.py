@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from biaskit.display import html_table
 from biaskit.errors import BiaskitError
-from biaskit.grid import resample
 from biaskit.prior.bias.correlation import pearson, spearman, top_overlap
 from biaskit.prior.bias.jackknife import Replicates
 from biaskit.prior.bias.measures import Estimate, estimates
 from biaskit.prior.bias.verdict import classify
 from biaskit.prior.layers import Layers, read_layers
+from biaskit.prior.resample import resample
 from biaskit.prior.store import load_prior
 from biaskit.prior.value import PlaneStats, Prior
 from biaskit.registry import named_arguments
@@ -118,6 +118,11 @@ def bias_report(
 
     Raises:
         PriorError: the prior lacks a layer or plane that was asked for.
+
+    >>> values = np.linspace(0.5, 1.5, 16, dtype=np.float32).reshape(1, 4, 4)
+    >>> prior = Prior({"image": PlaneStats(values)}, (1,), np.ones(1, dtype=np.float32), {"model": "org/name", "model_type": "llava"})
+    >>> bias_report(prior).layers[0].verdict
+    'recency'
     """
     prior = load_prior(prior)
     chosen = read_layers(layers)
@@ -214,6 +219,11 @@ def compare(a: Prior, b: Prior) -> list[dict[str, Any]]:
 
     Raises:
         BiaskitError: the priors share no plane or no layer.
+
+    >>> values = np.linspace(0.5, 1.5, 16, dtype=np.float32).reshape(1, 4, 4)
+    >>> prior = Prior({"image": PlaneStats(values)}, (1,), np.ones(1, dtype=np.float32), {"model": "org/name", "model_type": "llava"})
+    >>> compare(prior, prior)[0]["pearson"]
+    1.0
     """
     planes = [name for name in _ordered(a) if name in b.planes]
     layers = [layer for layer in a.layers if layer in b.layers]

@@ -134,7 +134,7 @@ def adopt(prior: Prior, target: Prior) -> Prior:
     mine, theirs = len(prior.layers), len(target.layers)
     at = np.rint(np.linspace(0, mine - 1, theirs)).astype(int)
     planes = {name: PlaneStats(stats.mean[at], count=stats.count) for name, stats in prior.planes.items()}
-    known = {key: target.meta[key] for key in ("model", "model_type", "revision") if key in target.meta}
+    known = {key: target.meta[key] for key in ("model", "model_type", "revision", "processor") if key in target.meta}
     return Prior(planes, target.layers, prior.visual_mass[at], {**prior.meta, **known})
 
 
