@@ -179,6 +179,31 @@ def test_harm_is_called_harm(tmp_path):
     assert list(found.verdicts.values()) == ["hurts"] and "the prior hurts FastV" in found.text and "−" in found.text
 
 
+def test_a_method_that_nobody_here_knows_is_paired_too(tmp_path):
+    """A plug-in and its debiased twin, at 50 against 90 %, alone, beside others, and with settings of its own."""
+    theirs = {"theirs": {0.25: (0.5,) * 3}, "theirs+prior": {0.25: (0.9,) * 3}}
+    run = read_run(make_run(tmp_path / "alone", n=200, unpruned=1.0, kept=theirs, retentions=(0.25,), tasks=("scenes-where",)))
+    found = conclude([analyse(run, run.tasks[0], QUICK)])
+    assert found.verdicts == {"Their method with the prior against Their method without it": "helps"}
+    assert found.contrasts[0].found.difference.value == pytest.approx(0.4, abs=0.02)
+    assert "In this run the prior helps Their method." in found.text
+    assert list(ablation(analyse(run, run.tasks[0], QUICK))) == ["theirs", "theirs, debiased"]
+
+    beside = {**{name: KEPT[name] for name in ("random", "fastv", "fastv+prior")}, **theirs}
+    run = read_run(make_run(tmp_path / "beside", n=200, kept=beside, retentions=(0.25,), tasks=("scenes-where",)))
+    assert set(conclude([analyse(run, run.tasks[0], QUICK)]).verdicts) == {
+        "FastV with the prior against FastV without it",
+        "Their method with the prior against Their method without it",
+        "Debiased Their method against random tokens",
+    }
+
+    deep = {f"theirs@depth=3{suffix}": theirs[f"theirs{suffix}"] for suffix in ("", "+prior")}
+    run = read_run(make_run(tmp_path / "deep", n=200, kept=deep, retentions=(0.25,), tasks=("scenes-where",)))
+    assert conclude([analyse(run, run.tasks[0], QUICK)]).verdicts == {
+        "Their method (depth = 3) with the prior against Their method (depth = 3) without it": "helps"
+    }
+
+
 def test_nothing_to_conclude_from(tmp_path):
     run = read_run(make_run(tmp_path, n=30, kept={"random": KEPT["random"]}, tasks=("scenes-where",)))
     assert "cannot be said from this run" in conclude([analyse(run, run.tasks[0], QUICK)]).text

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import get_args
 
 from biaskit.errors import BiaskitError
-from biaskit.figures.style import write_figure
 from biaskit.files import write_file
 from biaskit.validation.report.contents import Report
-from biaskit.validation.report.figure_style import house_style
 from biaskit.validation.report.html import Code, Picture, Section, page
 from biaskit.validation.report.text_formats import comma_separated, latex, markdown
 from biaskit.validation.statistics.resampling import Kind
@@ -51,6 +49,9 @@ def write_report(report: Report, out: Path, formats: Sequence[str] = FORMATS, *,
         write_file(path, data)
     written = list(files)
     if "png" in formats:
+        from biaskit.figures.style import write_figure
+        from biaskit.validation.report.figure_style import house_style
+
         for path, drawing in drawings.items():
             with house_style():
                 write_figure(drawing.figure, path.with_name(f"{path.name}.png"))

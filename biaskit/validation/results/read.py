@@ -29,6 +29,7 @@ _READ: tuple[str, ...] = (
     "tags",
     "scores",
     "pruner",
+    "method",
     "retention",
     "budget",
     "prior",
