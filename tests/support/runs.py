@@ -76,8 +76,8 @@ def make_run(
         "model": {"name": model, "revision": "r1", "model_type": "llava"},
         "dims": DIMS, "dtype": "float32", "attention": "sdpa", "device": "cpu", "n": n, "seed": seed,
         "versions": {"torch": "2.13.0", "transformers": "5.23.0"},
-        "tasks": [{"name": task, "metric": metric, "fingerprint": "0" * 64} for task in tasks],
-        "cells": [method if method == "none" else f"{method}/r{r:g}" for method, r, _ in cells],
+        "tasks": [{"name": task, "metric": metric, "fingerprint": "0" * 64, "n": n} for task in tasks],
+        "priors": {}, "cells": [{"cell": method if method == "none" else f"{method}/r{r:g}"} for method, r, _ in cells],
     }  # fmt: skip
     (folder / "run.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     return folder

@@ -320,19 +320,19 @@ def test_what_cannot_be_read_is_named(tmp_path):
     folder = make_run(tmp_path / "a", n=6, tasks=("scenes-where",), kept={})
     whole = (folder / "results.jsonl").read_text().splitlines(keepends=True)
     for text, message in (
-        ("".join([whole[0], "{}\n", *whole[1:]]), r"line 2 is no answer of a validation: no task and no cell and no id"),
-        ("".join([whole[0], whole[0]]), "none answers scenes-where/0 twice"),
+        ("".join([whole[0], "{}\n", *whole[1:]]), r"line 2 is no answer of a validation: it has no field 'task'"),
+        ("".join([whole[0], whole[0]]), "none answers 'scenes-where/0' twice"),
         ("", "has no answers yet"),
-        (whole[0].replace('"iou50": ', '"iou50": NaN, "old": '), "line 1 .* score iou50 is not a number"),
-        (whole[0].replace('"iou50": ', '"iou50": "x", "old": '), "line 1 .* score iou50 is not a number"),
-        ("[1]\n", "line 1 .* no JSON object"),
+        (whole[0].replace('"iou50": ', '"iou50": NaN, "old": '), "line 1 .* no JSON: NaN is no JSON number"),
+        (whole[0].replace('"iou50": ', '"iou50": "x", "old": '), "line 1 .* field 'scores', 'iou50' cannot be 'x'"),
+        ("[1]\n", "line 1 .* it is no JSON object"),
     ):
         (folder / "results.jsonl").write_text(text)
         with pytest.raises(BiaskitError, match=message):
             read_run(folder)
     (folder / "results.jsonl").write_text("".join(whole))
     (folder / "run.json").write_text("{")
-    with pytest.raises(BiaskitError, match=r"cannot read .*run\.json"):
+    with pytest.raises(BiaskitError, match=r"run\.json is broken"):
         read_run(folder)
     (folder / "run.json").unlink()
     assert "no run.json" in read_run(folder).notes[0]

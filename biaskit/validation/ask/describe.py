@@ -18,6 +18,7 @@ from biaskit.prior.value import Prior
 from biaskit.tasks.base import Task
 from biaskit.validation.ask.methods import Cell
 from biaskit.validation.results.manifest import SCHEMA
+from biaskit.validation.results.schema import is_text
 
 
 def dims(loaded: Loaded) -> dict[str, int]:
@@ -50,7 +51,7 @@ def make_manifest(
     return {
         "schema": SCHEMA,
         "biaskit": __version__,
-        "commands": [command] if command else [],
+        "commands": ["".join(letter if is_text(letter) else "�" for letter in command)] if command else [],
         "model": {
             "name": loaded.name,
             "base": short_name(loaded.name),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +23,15 @@ if TYPE_CHECKING:  # figures take seconds to load: imported where they are drawn
     from matplotlib.figure import Figure
 
     from biaskit.validation.report.sweeps import Sweep
+
+
+def _finite(value: Any) -> Any:
+    """Plain values with null in place of numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @dataclass(frozen=True)
@@ -87,9 +97,8 @@ class Report:
     def subtitle(self) -> str:
         """Model, numerics and questions in one line."""
         manifest = self.run.manifest
-        model = manifest.get("model")
         words = [
-            str(model.get("revision", "")) if isinstance(model, dict) else "",
+            str(manifest.get("model", {}).get("revision", "")),
             *(str(manifest.get(k, "")) for k in ("dtype", "attention", "device")),
         ]
         tasks = ", ".join(f"{result.run.task} (n = {result.n})" for result in self.results)
@@ -171,7 +180,7 @@ class Report:
 
     def summary(self) -> dict[str, Any]:
         """The report as JSON knows it."""
-        return {
+        found: dict[str, Any] = {
             "run": str(self.run.folder),
             "model": self.run.model,
             "tasks": {result.run.task: {"n": result.n, "metric": result.measure.name} for result in self.results},
@@ -181,6 +190,7 @@ class Report:
             "settings": {**vars(self.settings)},
             **self.numbers(),
         }
+        return {key: _finite(value) for key, value in found.items()}
 
     def manifest_text(self) -> str:
         """The run's manifest, for the end of the page."""

@@ -35,7 +35,7 @@ def write_report(report: Report, out: Path, formats: Sequence[str] = FORMATS, *,
     if "tex" in formats:
         files |= {out / "tex" / f"{table.key}.tex": latex(table).encode() for c in report.chapters for table in (*c.tables, *c.more)}
     if "json" in formats:
-        files[out / "report.json"] = (json.dumps(report.summary(), indent=1, ensure_ascii=False) + "\n").encode()
+        files[out / "report.json"] = (json.dumps(report.summary(), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
     if "md" in formats:
         files[out / "report.md"] = as_markdown(report, linked="png" in formats).encode()
     if "html" in formats:

@@ -39,7 +39,7 @@ def merge(old: Mapping[str, Any] | None, new: dict[str, Any], where: str) -> dic
         )
     merged = {**old, "commands": [*old["commands"], *(line for line in new["commands"] if line not in old["commands"])]}
     for name, task in more.items():
-        tasks[name] = {**task, "n": max(task["n"], tasks.get(name, task)["n"])}
+        tasks[name] = {**task, "n": max(task["n"], tasks.get(name, task).get("n", 0))}
     merged["tasks"] = list(tasks.values())
     merged["priors"] = {**new["priors"], **old["priors"]}
     merged["cells"] = [*held.values(), *(fresh[label] for label in fresh if label not in held)]
