@@ -8,9 +8,10 @@ import importlib
 import inspect
 import numbers
 import pkgutil
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from biaskit.errors import BiaskitError
@@ -31,10 +32,16 @@ class Registry(Generic[T]):
         kind: what the plug-ins are, for messages. package: where the built-ins live.
     """
 
-    def __init__(self, kind: str, package: str, make: Callable[[Any], T] | None = None) -> None:
-        """Make an empty registry; `make` turns a registered class into what is kept: by default, one instance of it."""
+    def __init__(self, kind: str, package: str, make: Callable[[Any], T] | None = None, base: type | None = None) -> None:
+        """Make an empty registry.
+
+        Args:
+            kind, package: see above. make: turns a registered class into what is kept; by default, one instance of it.
+            base: what every plug-in must be a subclass of.
+        """
         self.kind = kind
         self.package = package
+        self._base = base
         self._make: Callable[[Any], T] = make or (lambda cls: cls())
         self._items: dict[str, T] = {}
         self._classes: dict[str, type] = {}
@@ -45,15 +52,19 @@ class Registry(Generic[T]):
 
         Raises:
             ValueError: a name is taken by another class.
+            TypeError: it is not of this kind.
         """
 
         def add(cls: C) -> C:
-            item = self._make(cls)
             for name in names:
-                held = self._classes.setdefault(name, cls)
+                held = self._classes.get(name, cls)
                 if held is not cls:
                     raise ValueError(f"{self.kind} {name!r} is already {held.__qualname__}")
-                self._items[name] = item
+            if self._base is not None and not (isinstance(cls, type) and issubclass(cls, self._base)):
+                raise TypeError(f"{getattr(cls, '__qualname__', cls)!r} is no {self._base.__name__}")
+            item = self._make(cls)
+            for name in names:
+                self._classes[name], self._items[name] = cls, item
             return cls
 
         return add
@@ -66,10 +77,11 @@ class Registry(Generic[T]):
         for module in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"{self.package}.{module.name}")
         for point in entry_points(group=self.package):
-            try:
-                point.load()
-            except Exception as error:  # a broken plug-in must not take the toolkit down with it
-                warnings.warn(f"{self.kind} plug-in {point.name!r} ({point.value}) failed to load: {error}", stacklevel=3)
+            before = dict(self._items), dict(self._classes)
+            why = _loaded(point)
+            if why:  # a broken plug-in must not take the toolkit down with it
+                self._items, self._classes = before
+                warnings.warn(f"{self.kind} plug-in {point.name!r} ({point.value}) failed to load: {why}; it is left out", stacklevel=3)
 
     def names(self) -> list[str]:
         """Return every known name, sorted."""
@@ -94,6 +106,28 @@ class Registry(Generic[T]):
         if name in self._items:
             return self._items[name]
         raise BiaskitError(f"unknown {self.kind} {name!r}", did_you_mean(name, known))
+
+
+PATIENCE = 60.0
+"""Seconds that a plug-in of somebody else's may take to be imported."""
+
+
+def _loaded(point: EntryPoint) -> str:
+    """Import what an entry point names; say why it failed, nothing where it did not. One that hangs is left behind in its thread."""
+    failed: list[str] = []
+
+    def load() -> None:
+        try:
+            point.load()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # also sys.exit() in a module
+            failed.append(f"{type(error).__name__}: {error}")
+
+    thread = threading.Thread(target=load, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    return f"it was not imported within {PATIENCE:g} s" if thread.is_alive() else "".join(failed)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -5,6 +5,6 @@ from __future__ import annotations
 from biaskit.families.base import ModelFamily, Prepared
 from biaskit.registry import Registry
 
-families: Registry[ModelFamily] = Registry("model family", __name__)
+families: Registry[ModelFamily] = Registry("model family", __name__, base=ModelFamily)
 
 __all__ = ["ModelFamily", "Prepared", "families"]

@@ -4,61 +4,13 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from biaskit.errors import BiaskitError
-from biaskit.images.base import ImageSource, View, order
+from biaskit.images.base import Asked, ImageSource, View, order, sources
 from biaskit.registry import named_arguments
 
-__all__ = ["ImageSource", "View", "open_source", "order"]
-
-
-@dataclass(frozen=True)
-class _Options:
-    coco_root: str | os.PathLike[str] | None
-    split: str
-    n: int | None
-    seed: int
-
-
-def _coco(options: _Options) -> ImageSource:
-    from biaskit.images.coco import open_coco
-
-    return open_coco(options.coco_root or os.environ.get("BIASKIT_COCO") or None, options.split)
-
-
-def _generated(options: _Options) -> ImageSource:
-    from biaskit.images.generated import GeneratedSource
-
-    return GeneratedSource(1000 if options.n is None else options.n, options.seed)
-
-
-def _scenes(options: _Options, placement: str) -> ImageSource:
-    from biaskit.images.scenes.source import SceneSource
-
-    return SceneSource(1000 if options.n is None else options.n, options.seed, placement)
-
-
-def _blank(options: _Options, kind: str) -> ImageSource:
-    from biaskit.images.blank import BlankSource
-
-    return BlankSource(kind, 1000 if options.n is None else options.n, options.seed)
-
-
-# A source with a name is one line here; what has no name is a path.
-_NAMED: dict[str, Callable[[_Options], ImageSource]] = {
-    "coco": _coco,
-    "generated": _generated,
-    "grey": partial(_blank, kind="grey"),
-    "noise": partial(_blank, kind="noise"),
-    "colours": partial(_blank, kind="colours"),
-    "scenes": partial(_scenes, placement="uniform"),
-    "scenes-photo": partial(_scenes, placement="photo"),
-    "scenes-empty": partial(_scenes, placement="empty"),
-}
+__all__ = ["Asked", "ImageSource", "View", "open_source", "order", "sources"]
 
 
 @named_arguments
@@ -90,12 +42,14 @@ def open_source(
     if isinstance(spec, ImageSource):
         return spec
     if not isinstance(spec, str | os.PathLike):
-        raise BiaskitError(f"{spec!r} is no image source", f"give {', '.join(_NAMED)}, or the path of a directory or annotation file")
+        raise BiaskitError(
+            f"{spec!r} is no image source", f"give {', '.join(sources.names())}, or the path of a directory or annotation file"
+        )
     text = os.fspath(spec)
     if coco_root is not None and text != "coco":
         raise BiaskitError(f"a COCO root ({os.fspath(coco_root)!r}) does not go with the image source {text!r}", "use the source 'coco'")
-    if text in _NAMED:
-        return _NAMED[text](_Options(coco_root, split, n, seed))
+    if text in sources:
+        return sources.get(text).named(Asked(text, n, seed, coco_root, split))
     path = Path(text).expanduser()
     if path.is_dir():
         return _directory(path, split)
@@ -125,7 +79,7 @@ def _hint(text: str, path: Path) -> str:
     if path.is_file():
         return "give a directory of images or a COCO annotation file (*.json), not a single file"
     siblings = [str(place) for place in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(text, [*_NAMED, *siblings], n=3, cutoff=0.6)
+    near = difflib.get_close_matches(text, [*sources.names(), *siblings], n=3, cutoff=0.6)
     if near:
         return f"did you mean {' or '.join(near)}?"
-    return f"give {', '.join(_NAMED)}, a directory of images, or a COCO annotation file (*.json)"
+    return f"give {', '.join(sources.names())}, a directory of images, or a COCO annotation file (*.json)"

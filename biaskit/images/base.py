@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import operator
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import SupportsIndex, overload
 
 import numpy as np
@@ -14,6 +16,28 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from biaskit.images.decode import decode
+from biaskit.registry import Registry
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a user asked for when naming a source.
+
+    Attributes:
+        name: one of the names that the source is registered under. n: how many pictures to draw, None for the default. seed: of drawn ones.
+        coco_root: local copy of COCO. split: which part of COCO.
+    """
+
+    name: str
+    n: int | None = None
+    seed: int = 0
+    coco_root: str | os.PathLike[str] | None = None
+    split: str = "val2017"
+
+    @property
+    def count(self) -> int:
+        """How many pictures to draw."""
+        return 1000 if self.n is None else self.n
 
 
 class ImageSource(ABC):
@@ -31,6 +55,15 @@ class ImageSource(ABC):
     def __repr__(self) -> str:
         """One line: its kind and how many images it has."""
         return f"<{type(self).__name__} {self.name}: {len(self)} images>"
+
+    @classmethod
+    def named(cls, asked: Asked) -> ImageSource:
+        """Open the source under one of the names that it is registered under; sources without a name are opened by path.
+
+        Raises:
+            SourceError: the source exists but cannot be used.
+        """
+        raise NotImplementedError(f"{cls.__name__} has no names")
 
     @abstractmethod
     def __len__(self) -> int:
@@ -125,3 +158,11 @@ def order(source: ImageSource, seed: int) -> NDArray[np.int64]:
     The first n are the images of a run of n; whatever has to be skipped is replaced from the ones that follow.
     """
     return np.random.default_rng(seed).permutation(len(source)).astype(np.int64)
+
+
+def _keep_class(cls: type[ImageSource]) -> type[ImageSource]:
+    return cls
+
+
+sources: Registry[type[ImageSource]] = Registry("image source", __name__.rpartition(".")[0], _keep_class, ImageSource)
+"""Sources that have names. Its entry-point group is `biaskit.images`."""

@@ -9,13 +9,13 @@ import numpy as np
 from PIL import Image
 
 from biaskit.errors import SourceError
-from biaskit.images.base import ImageSource
-from biaskit.images.drawn import DrawnSource
-from biaskit.images.generated import SIZES
+from biaskit.images.base import Asked, ImageSource, sources
+from biaskit.images.drawn import SIZES, DrawnSource
 
 KINDS = ("grey", "noise", "colours")
 
 
+@sources.register(*KINDS)
 class BlankSource(DrawnSource):
     """`n` pictures without content. The same seed gives the same bytes, and picture i does not depend on the others.
 
@@ -35,6 +35,11 @@ class BlankSource(DrawnSource):
             raise SourceError(f"no blank pictures of kind {kind!r}", f"choose {', '.join(KINDS)}")
         self.name, self.kind, self.colour = kind, kind, colour
         super().__init__(n, seed)
+
+    @classmethod
+    def named(cls, asked: Asked) -> ImageSource:
+        """Draw the kind that was named."""
+        return cls(asked.name, asked.count, asked.seed)
 
     def identify(self, index: int) -> str:
         """Return kind, colour or seed, and index."""

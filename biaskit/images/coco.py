@@ -11,7 +11,7 @@ from PIL import Image
 
 from biaskit.errors import ImageSkipped, SourceError
 from biaskit.images.answer import LOCAL_COPY
-from biaskit.images.base import ImageSource
+from biaskit.images.base import Asked, ImageSource, sources
 from biaskit.images.coco_files import COCO_URL, cache_directory, fetch_annotations, find_coco
 from biaskit.images.coco_records import read_records
 from biaskit.images.coco_stores import DirectoryStore, Store, UrlStore, ZipStore
@@ -19,6 +19,7 @@ from biaskit.images.decode import decode
 from biaskit.images.download import Downloader
 
 
+@sources.register("coco")
 class CocoSource(ImageSource):
     """The images of a COCO annotation file, in order of file name.
 
@@ -53,6 +54,11 @@ class CocoSource(ImageSource):
             raise SourceError(
                 f"none of the {len(self.records)} images of {str(annotations)!r} {where}", "give the directory or zip of its images"
             )
+
+    @classmethod
+    def named(cls, asked: Asked) -> ImageSource:
+        """Open COCO from its local copy, at the root that was given or $BIASKIT_COCO, else from the network."""
+        return open_coco(asked.coco_root or os.environ.get("BIASKIT_COCO") or None, asked.split)
 
     def __len__(self) -> int:
         """Return the number of images."""

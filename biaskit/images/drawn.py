@@ -9,7 +9,10 @@ from typing import ClassVar
 from PIL import Image
 
 from biaskit.errors import SourceError
-from biaskit.images.base import ImageSource
+from biaskit.images.base import Asked, ImageSource
+
+SIZES = ((640, 480), (480, 640), (640, 427), (427, 640), (512, 512), (336, 336), (640, 360), (375, 500), (800, 600), (600, 800))
+"""(width, height) in pixels: the shapes of everyday photographs, landscape and portrait in equal numbers."""
 
 
 class DrawnSource(ImageSource):
@@ -23,6 +26,11 @@ class DrawnSource(ImageSource):
     """
 
     version: ClassVar[int]
+
+    @classmethod
+    def named(cls, asked: Asked) -> ImageSource:
+        """Draw as many as were asked for."""
+        return cls(asked.count, asked.seed)
 
     def __init__(self, n: int, seed: int = 0) -> None:
         if n < 1:

@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from biaskit.images.drawn import DrawnSource
-
-SIZES = ((640, 480), (480, 640), (640, 427), (427, 640), (512, 512), (336, 336), (640, 360), (375, 500), (800, 600), (600, 800))
-"""(width, height) in pixels: the shapes of everyday photographs, landscape and portrait in equal numbers."""
+from biaskit.images.base import sources
+from biaskit.images.drawn import SIZES, DrawnSource
 
 
+@sources.register("generated")
 class GeneratedSource(DrawnSource):
     """`n` synthetic pictures. The same seed gives the same bytes, and picture i does not depend on the others.
 

@@ -13,7 +13,7 @@ def _keep_class(cls: type[Pruner]) -> type[Pruner]:
     return cls
 
 
-pruners: Registry[type[Pruner]] = Registry("pruner", __name__, _keep_class)
+pruners: Registry[type[Pruner]] = Registry("pruner", __name__, _keep_class, Pruner)
 
 __all__ = ["AttentionPruner", "Pruner", "Stage", "get_pruner", "param", "pruners"]
 

@@ -14,7 +14,7 @@ def _keep_class(cls: type[Task]) -> type[Task]:
     return cls
 
 
-tasks: Registry[type[Task]] = Registry("task", __name__, _keep_class)
+tasks: Registry[type[Task]] = Registry("task", __name__, _keep_class, Task)
 
 __all__ = ["WHOLE", "Opening", "Part", "Seen", "Task", "TaskView", "breakdown", "open_task", "task_class", "tasks"]
 

@@ -50,6 +50,50 @@ def test_plug_ins_come_in_by_entry_point(tmp_path):
     assert "'broken' (no_such_module) failed to load" in done.stderr
 
 
+BROKEN = {
+    "raises": "raise RuntimeError('their fault')",
+    "leaves": "import sys; sys.exit(3)",
+    "half": """
+        from biaskit.pruners import Pruner, pruners
+
+        @pruners.register("half")
+        class Half(Pruner):
+            \"\"\"Registered before the module fails.\"\"\"
+        raise ImportError("half of it")
+    """,
+    "none": """
+        from biaskit.pruners import pruners
+
+        @pruners.register("none_at_all")
+        class NoPruner:
+            pass
+    """,
+    "hangs": "import time; time.sleep(3600)",
+}
+
+
+def test_broken_plug_ins_are_named_and_left_out(tmp_path):
+    """One that raises, one that exits, one that fails half-way, one that is no pruner and one that hangs: the others are listed."""
+    info = tmp_path / "theirs-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[biaskit.pruners]\n" + "".join(f"{name} = their_{name}\n" for name in BROKEN))
+    for name, code in BROKEN.items():
+        (tmp_path / f"their_{name}.py").write_text(textwrap.dedent(code))
+    code = "import biaskit.registry; biaskit.registry.PATIENCE = 1.0; from biaskit.cli.app import app; app(['pruners', 'list', '--json'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=_path(tmp_path), timeout=60)
+    assert done.returncode == 0, done.stderr
+    listed = done.stdout
+    assert '"fastv"' in listed
+    assert '"half"' not in listed
+    assert "none_at_all" not in listed
+    for name, why in {
+        "raises": "RuntimeError: their fault", "leaves": "SystemExit: 3", "half": "ImportError: half of it", "none": "is no Pruner",
+        "hangs": "not imported within 1 s",
+    }.items():  # fmt: skip
+        assert any(f"{name!r}" in line and why in line and "left out" in line for line in done.stderr.splitlines()), (name, done.stderr)
+
+
 def _path(extra):
     import os
 

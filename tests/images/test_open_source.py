@@ -58,7 +58,7 @@ def test_open_source_helps(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "cocoo": r"did you mean coco",
         "genrated": r"did you mean generated\?",
         "va2017": r"did you mean val2017\?",
-        "zzzz": r"give coco, generated, grey, noise, colours, scenes, scenes-photo, scenes-empty, a directory of images, or a COCO anno",
+        "zzzz": r"give coco, colours, generated, grey, noise, scenes, scenes-empty, scenes-photo, a directory of images, or a COCO anno",
         "val2017/0.jpg": r"not a single file",
     }.items():
         with pytest.raises(BiaskitError, match=f"unknown image source '{spec}'") as caught:

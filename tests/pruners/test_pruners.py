@@ -137,7 +137,7 @@ def test_a_third_party_pruner(tmp_path: Path) -> None:
     assert "'last'" in done.stdout
     assert "'fastv'" in done.stdout
     assert "offset=1" in done.stdout
-    assert "pruner plug-in 'broken' (broken_tokens) failed to load: not today" in done.stderr
+    assert "pruner plug-in 'broken' (broken_tokens) failed to load: RuntimeError: not today; it is left out" in done.stderr
 
 
 def test_registry_refuses_a_second_owner_of_a_name() -> None:

@@ -7,6 +7,7 @@ import json
 import numpy as np
 
 DIMS = {"layers": 8, "hidden": 64, "inner": 192, "heads": 4, "kv_heads": 2, "head_dim": 16, "vocab": 512}
+TITLES = {"fastv": "FastV", "d2pruner": "D2Pruner", "none": "no pruning", "theirs": "Their method"}
 ROWS = ("top", "middle", "bottom")
 # what share of the questions that the unpruned model gets right is still right: method → retention → share, by row of the image
 KEPT = {
@@ -75,8 +76,8 @@ def make_run(
         "model": {"name": model, "revision": "r1", "model_type": "llava"},
         "dims": DIMS, "dtype": "float32", "attention": "sdpa", "device": "cpu", "n": n, "seed": seed,
         "versions": {"torch": "2.13.0", "transformers": "5.23.0"},
-        "tasks": [{"name": task, "metric": metric, "fingerprint": "0" * 64} for task in tasks],
-        "cells": [method if method == "none" else f"{method}/r{r:g}" for method, r, _ in cells],
+        "tasks": [{"name": task, "metric": metric, "fingerprint": "0" * 64, "n": n} for task in tasks],
+        "priors": {}, "cells": [{"cell": method if method == "none" else f"{method}/r{r:g}"} for method, r, _ in cells],
     }  # fmt: skip
     (folder / "run.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     return folder
@@ -86,6 +87,7 @@ def _record(task, method, retention, i, ok, row, per_image, graded, metric):
     pruner, _, prior = plain(method)
     kept = 144 if pruner == "none" else max(1, int(144 * retention + 0.5))
     known = parameters(method, retention)
+    title = TITLES.get(pruner, pruner) + (", debiased" if method == "fastv+prior" else "")
     layer = known.get("layer", 2)
     score = (0.6 + 0.4 * ((i * 7) % 11) / 11 if ok else 0.2 * ((i * 3) % 7) / 7) if graded else float(ok)
     return {
@@ -93,7 +95,7 @@ def _record(task, method, retention, i, ok, row, per_image, graded, metric):
         "cell": "none" if pruner == "none" else f"{method}/r{retention:g}",
         "id": f"{task}/{i}", "image": f"image-{i // per_image}.png",
         "layer_tokens": [[0, 144]] if pruner == "none" else [[0, 144], [layer, kept]],
-        "mean_tokens": (layer * 144 + (8 - layer) * kept) / 8, "method": pruner, "n_kept": kept, "n_text": 14, "n_visual": 144,
+        "mean_tokens": (layer * 144 + (8 - layer) * kept) / 8, "method": title, "n_kept": kept, "n_text": 14, "n_visual": 144,
         "parameters": known, "prior": "ab" * 32 if prior else None, "prompt": "?", "pruner": pruner, "retention": retention,
         "scores": {metric: score, "iou": 0.9 * score, "parsed": 1.0}, "seed": 0,
         "tags": {"row": row, "size": ("small", "large")[i % 2]}, "task": task, "truth": [0, 0, 1, 1],

@@ -179,6 +179,31 @@ def test_harm_is_called_harm(tmp_path):
     assert list(found.verdicts.values()) == ["hurts"] and "the prior hurts FastV" in found.text and "−" in found.text
 
 
+def test_a_method_that_nobody_here_knows_is_paired_too(tmp_path):
+    """A plug-in and its debiased twin, at 50 against 90 %, alone, beside others, and with settings of its own."""
+    theirs = {"theirs": {0.25: (0.5,) * 3}, "theirs+prior": {0.25: (0.9,) * 3}}
+    run = read_run(make_run(tmp_path / "alone", n=200, unpruned=1.0, kept=theirs, retentions=(0.25,), tasks=("scenes-where",)))
+    found = conclude([analyse(run, run.tasks[0], QUICK)])
+    assert found.verdicts == {"Their method with the prior against Their method without it": "helps"}
+    assert found.contrasts[0].found.difference.value == pytest.approx(0.4, abs=0.02)
+    assert "In this run the prior helps Their method." in found.text
+    assert list(ablation(analyse(run, run.tasks[0], QUICK))) == ["theirs", "theirs, debiased"]
+
+    beside = {**{name: KEPT[name] for name in ("random", "fastv", "fastv+prior")}, **theirs}
+    run = read_run(make_run(tmp_path / "beside", n=200, kept=beside, retentions=(0.25,), tasks=("scenes-where",)))
+    assert set(conclude([analyse(run, run.tasks[0], QUICK)]).verdicts) == {
+        "FastV with the prior against FastV without it",
+        "Their method with the prior against Their method without it",
+        "Debiased Their method against random tokens",
+    }
+
+    deep = {f"theirs@depth=3{suffix}": theirs[f"theirs{suffix}"] for suffix in ("", "+prior")}
+    run = read_run(make_run(tmp_path / "deep", n=200, kept=deep, retentions=(0.25,), tasks=("scenes-where",)))
+    assert conclude([analyse(run, run.tasks[0], QUICK)]).verdicts == {
+        "Their method (depth = 3) with the prior against Their method (depth = 3) without it": "helps"
+    }
+
+
 def test_nothing_to_conclude_from(tmp_path):
     run = read_run(make_run(tmp_path, n=30, kept={"random": KEPT["random"]}, tasks=("scenes-where",)))
     assert "cannot be said from this run" in conclude([analyse(run, run.tasks[0], QUICK)]).text
@@ -295,19 +320,19 @@ def test_what_cannot_be_read_is_named(tmp_path):
     folder = make_run(tmp_path / "a", n=6, tasks=("scenes-where",), kept={})
     whole = (folder / "results.jsonl").read_text().splitlines(keepends=True)
     for text, message in (
-        ("".join([whole[0], "{}\n", *whole[1:]]), r"line 2 is no answer of a validation: no task and no cell and no id"),
-        ("".join([whole[0], whole[0]]), "none answers scenes-where/0 twice"),
+        ("".join([whole[0], "{}\n", *whole[1:]]), r"line 2 is no answer of a validation: it has no field 'task'"),
+        ("".join([whole[0], whole[0]]), "none answers 'scenes-where/0' twice"),
         ("", "has no answers yet"),
-        (whole[0].replace('"iou50": ', '"iou50": NaN, "old": '), "line 1 .* score iou50 is not a number"),
-        (whole[0].replace('"iou50": ', '"iou50": "x", "old": '), "line 1 .* score iou50 is not a number"),
-        ("[1]\n", "line 1 .* no JSON object"),
+        (whole[0].replace('"iou50": ', '"iou50": NaN, "old": '), "line 1 .* no JSON: NaN is no JSON number"),
+        (whole[0].replace('"iou50": ', '"iou50": "x", "old": '), "line 1 .* field 'scores', 'iou50' cannot be 'x'"),
+        ("[1]\n", "line 1 .* it is no JSON object"),
     ):
         (folder / "results.jsonl").write_text(text)
         with pytest.raises(BiaskitError, match=message):
             read_run(folder)
     (folder / "results.jsonl").write_text("".join(whole))
     (folder / "run.json").write_text("{")
-    with pytest.raises(BiaskitError, match=r"cannot read .*run\.json"):
+    with pytest.raises(BiaskitError, match=r"run\.json is broken"):
         read_run(folder)
     (folder / "run.json").unlink()
     assert "no run.json" in read_run(folder).notes[0]

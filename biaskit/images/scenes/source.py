@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from PIL import Image
 
+from biaskit.images.base import Asked, ImageSource, sources
 from biaskit.images.drawn import DrawnSource
 from biaskit.images.scenes.draw import VERSION, Thing, draw_scene, things_of
 
 
+@sources.register("scenes", "scenes-photo", "scenes-empty")
 class SceneSource(DrawnSource):
     """`n` scenes. The same seed gives the same bytes, and scene i does not depend on the others.
 
@@ -25,6 +27,11 @@ class SceneSource(DrawnSource):
         super().__init__(n, seed)
         things_of(seed, 0, placement)  # refuses what no scene has
         self.placement = placement
+
+    @classmethod
+    def named(cls, asked: Asked) -> ImageSource:
+        """Place the things as the name says."""
+        return cls(asked.count, asked.seed, asked.name.removeprefix("scenes").removeprefix("-") or "uniform")
 
     def identify(self, index: int) -> str:
         """Return placement, seed and index."""

@@ -28,12 +28,13 @@ from biaskit.tasks import Task
 from biaskit.tasks.base import TaskView
 from biaskit.validation.ask.answers import Asker, Wanted
 from biaskit.validation.ask.arguments import AnyPrior, read_priors, read_shares, words
+from biaskit.validation.ask.describe import describe_prior, make_manifest
 from biaskit.validation.ask.methods import Cell, Grid
 from biaskit.validation.ask.plan import Batch, arranged, make_plan, opened, order
 from biaskit.validation.ask.progress import Progress, Report, Say, reported
 from biaskit.validation.ask.questions import Questions
 from biaskit.validation.results.directory import Directory, summaries
-from biaskit.validation.results.manifest import describe_prior, make_manifest, merge
+from biaskit.validation.results.manifest import merge
 
 if TYPE_CHECKING:
     from biaskit.families.checkpoints.wrap import AnyModel

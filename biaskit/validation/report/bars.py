@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import cycle
 
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -13,28 +14,40 @@ from matplotlib.patches import Patch
 from biaskit.figures.style import INK
 from biaskit.validation.report.analyse import TaskResults
 from biaskit.validation.report.figure_style import house_style, set_gaps, settled
-from biaskit.validation.results.cells import find, role
+from biaskit.validation.results.cells import find, role, twins
 from biaskit.validation.statistics.resampling import Estimate
 
-STEPS = {
+PAPER = {
     "fastv": "FastV (neither)",
     "fastv, debiased": "DI: debiased importance",
     "d2pruner": "SD: structural diversity, raw attention",
     "d2pruner, debiased": "DI + SD: D2Pruner",
 }
+"""How D2Pruner's figure calls its four steps; other methods are called by their own names."""
 
 
 def ablation(result: TaskResults) -> dict[str, dict[str, Estimate]]:
-    """Return step → budget → score in points, of the steps that the run has; empty if there are fewer than two."""
+    """Return step → budget → score in points, of all methods with and without their prior; empty if there are fewer than two steps."""
     found: dict[str, dict[str, Estimate]] = {}
-    for step in STEPS:
-        for budget in result.budgets:
-            for method in result.methods:
-                cell = find(result.run.cells, method, budget)
-                if cell is not None and not result.run.cells[cell].unpruned and role(result.run.cells[cell]) == step:
-                    found.setdefault(step, {})[budget] = result.scores[cell].times(100)
-                    break
-    return found if len(found) > 1 else {}
+    for budget in result.budgets:
+        debiased = {one.pruner for one in twins(result.run.cells, budget)}
+        for method in result.methods:
+            index = find(result.run.cells, method, budget)
+            cell = None if index is None else result.run.cells[index]
+            step = None if cell is None or cell.unpruned or cell.uniform else role(cell)
+            known = step in PAPER or (cell is not None and cell.pruner in debiased)
+            if index is not None and step is not None and known:
+                found.setdefault(step, {}).setdefault(budget, result.scores[index].times(100))
+    ordered = [step for step in PAPER if step in found] + [step for step in found if step not in PAPER]
+    return {step: found[step] for step in ordered} if len(found) > 1 else {}
+
+
+def step_titles(results: Sequence[TaskResults]) -> dict[str, str]:
+    """Return step → its words in the legend."""
+    names = {cell.pruner: cell.title for result in results for cell in result.run.cells}
+    steps = dict.fromkeys(step for result in results for step in ablation(result))
+    found = {step: step.replace(pruner, title, 1) for step in steps for pruner, title in names.items() if step.split(", ")[0] == pruner}
+    return {step: PAPER.get(step, found[step]) for step in steps}
 
 
 def draw_ablation(results: Sequence[TaskResults]) -> Figure | None:
@@ -48,15 +61,17 @@ def draw_ablation(results: Sequence[TaskResults]) -> Figure | None:
         figure = Figure(figsize=(2.9 * columns + 0.3, 2.4 * rows + 0.45), layout="constrained")
         set_gaps(figure)
         palette = sns.color_palette("colorblind", 10)
-        colours = dict(zip(STEPS, ((0.78, 0.78, 0.78), palette[3], palette[9], palette[0]), strict=True))
+        titles = step_titles(results)
+        fixed = dict(zip(PAPER, ((0.78, 0.78, 0.78), palette[3], palette[9], palette[0]), strict=True))
+        others = cycle([palette[k] for k in (1, 2, 4, 5, 6, 8)])
+        colours = {step: fixed[step] if step in fixed else next(others) for step in titles}
         grid = figure.subplots(rows, columns, squeeze=False)
         for index, axes in enumerate(grid.flat):
             if index < len(panels):
                 _panel(axes, *panels[index], colours)
             else:
                 axes.set_visible(False)
-        used = [step for step in STEPS if any(step in steps for _, steps in panels)]
-        handles = [Patch(color=colours[step], label=STEPS[step]) for step in used]
+        handles = [Patch(color=colours[step], label=title) for step, title in titles.items()]
         figure.legend(handles=handles, loc="outside lower center", ncols=2 if columns < 3 else 4, frameon=False, fontsize=7.5)
         return settled(figure)
 

@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.figure import Figure
-
-from biaskit.figures.style import METADATA
 from biaskit.validation.report import tables as build
 from biaskit.validation.report import tidy
 from biaskit.validation.report.analyse import Settings, TaskResults, analyse
 from biaskit.validation.report.average import Average, averages
-from biaskit.validation.report.bars import draw_ablation
 from biaskit.validation.report.contrasts import Conclusion, conclude
-from biaskit.validation.report.curves import average_curves, draw_curves, task_curves
-from biaskit.validation.report.figure_style import house_style
 from biaskit.validation.report.gate import Against, against_papers, incomparable, warnings
-from biaskit.validation.report.part_maps import draw_parts
-from biaskit.validation.report.sweeps import SYMBOLS, Sweep, draw_sweep, find_sweeps
 from biaskit.validation.report.tables import Table, file_name
 from biaskit.validation.results.read import Run
+
+if TYPE_CHECKING:  # figures take seconds to load: imported where they are drawn
+    from matplotlib.figure import Figure
+
+    from biaskit.validation.report.sweeps import Sweep
+
+
+def _finite(value: Any) -> Any:
+    """Plain values with null in place of numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,9 @@ class Drawing:
     @cached_property
     def svg(self) -> bytes:
         """The figure as SVG; the same figure gives the same bytes."""
+        from biaskit.figures.style import METADATA
+        from biaskit.validation.report.figure_style import house_style
+
         out = io.BytesIO()
         with house_style():
             self.figure.savefig(out, format="svg", metadata=METADATA[".svg"])
@@ -87,9 +97,8 @@ class Report:
     def subtitle(self) -> str:
         """Model, numerics and questions in one line."""
         manifest = self.run.manifest
-        model = manifest.get("model")
         words = [
-            str(model.get("revision", "")) if isinstance(model, dict) else "",
+            str(manifest.get("model", {}).get("revision", "")),
             *(str(manifest.get(k, "")) for k in ("dtype", "attention", "device")),
         ]
         tasks = ", ".join(f"{result.run.task} (n = {result.n})" for result in self.results)
@@ -98,6 +107,9 @@ class Report:
     @cached_property
     def chapters(self) -> list[Chapter]:
         """All tables and figures, in order."""
+        from biaskit.validation.report.bars import draw_ablation
+        from biaskit.validation.report.sweeps import find_sweeps
+
         found = [self._overview(), *(self._task(result) for result in self.results)]
         ablation = draw_ablation(self.results)
         sweeps = [sweep for result in self.results for sweep in find_sweeps(result)]
@@ -111,6 +123,8 @@ class Report:
         return found
 
     def _overview(self) -> Chapter:
+        from biaskit.validation.report.curves import average_curves, draw_curves, task_curves
+
         panels = [task_curves(result) for result in self.results]
         if len(self.results) > 1 and self.average:
             panels.append(average_curves(self.average, self.results))
@@ -125,6 +139,8 @@ class Report:
         return Chapter("overview", "Overview", drawings, [table for table in (average, answer) if table is not None])
 
     def _task(self, result: TaskResults) -> Chapter:
+        from biaskit.validation.report.part_maps import draw_parts
+
         drawings = []
         for kind in dict.fromkeys(part.kind for part in result.parts):
             figure = draw_parts(result, kind)
@@ -139,6 +155,8 @@ class Report:
         return Chapter(file_name(result.run.task), result.run.task, drawings, shown, folded)
 
     def _settings(self, ablation: Figure | None, sweeps: Sequence[Sweep]) -> Chapter:
+        from biaskit.validation.report.sweeps import SYMBOLS, draw_sweep
+
         drawings = []
         if ablation is not None:
             caption = "Ablation: attention alone, debiased importance (DI), structural diversity (SD), both."
@@ -162,7 +180,7 @@ class Report:
 
     def summary(self) -> dict[str, Any]:
         """The report as JSON knows it."""
-        return {
+        found: dict[str, Any] = {
             "run": str(self.run.folder),
             "model": self.run.model,
             "tasks": {result.run.task: {"n": result.n, "metric": result.measure.name} for result in self.results},
@@ -172,6 +190,7 @@ class Report:
             "settings": {**vars(self.settings)},
             **self.numbers(),
         }
+        return {key: _finite(value) for key, value in found.items()}
 
     def manifest_text(self) -> str:
         """The run's manifest, for the end of the page."""

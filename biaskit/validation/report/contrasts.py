@@ -10,16 +10,9 @@ import numpy as np
 from biaskit.errors import BiaskitError
 from biaskit.validation.report.analyse import Comparison, TaskResults, compare
 from biaskit.validation.report.average import draws_of_tasks, mean_over_tasks
-from biaskit.validation.results.cells import find, role
+from biaskit.validation.results.cells import find, twins
 from biaskit.validation.statistics.resampling import Estimate, Floats, bootstrap
 from biaskit.validation.statistics.significance import holm
-
-_SUBJECTS = {
-    "fastv": "FastV with the prior against FastV without it",
-    "d2pruner": "D2Pruner with the prior against D2Pruner without it",
-    "random": "{debiased} against random tokens",
-    "blind": "{debiased} against the best method that reads no attention",
-}
 
 
 @dataclass(frozen=True)
@@ -76,39 +69,35 @@ def conclude(results: Sequence[TaskResults]) -> Conclusion:
 
 
 def _pairs(result: TaskResults, budget: str) -> list[tuple[str, str, str]]:
-    """Questions that can be asked at a budget: (question, a, b); one a prior, where a run has several."""
+    """Questions that can be asked at a budget: (question, a, b).
+
+    Every method that was debiased is compared with itself without a prior, one question a prior. The last of them in the order of the run
+    is also compared with random tokens, and with the best method that reads no attention.
+    """
     cells = result.run.cells
-    roles: dict[str, list[str]] = {}
-    for method in result.methods:
-        index = find(cells, method, budget)
-        name = None if index is None or cells[index].unpruned else role(cells[index])
-        if name is not None:
-            roles.setdefault(name, []).append(method)
+    found = twins(cells, budget)
     pairs = []
-    for pruner in ("fastv", "d2pruner"):
-        debiased = roles.get(f"{pruner}, debiased", [])
-        plain = roles.get(pruner, [])[:1]
-        pairs += [(_named(_SUBJECTS[pruner], method, debiased), method, other) for method in debiased for other in plain]
-    champion = next((name for name in ("d2pruner, debiased", "fastv, debiased") if name in roles), None)
-    if champion is None:
+    for one in found:
+        for method in one.debiased if one.plain is not None else ():
+            prior = "the prior" if len(one.debiased) == 1 else f"the {_prior_of(method)} prior"
+            pairs.append((f"{one.title} with {prior} against {one.title} without it", method, str(one.plain)))
+    if not found:
         return pairs
-    title = {"d2pruner, debiased": "Debiased D2Pruner", "fastv, debiased": "Debiased FastV"}[champion]
-    blind = [method for name, mine in roles.items() if name not in ("random", champion) and reads_no_attention(name) for method in mine]
+    champion, paired = found[-1], {one.pruner for one in found}
+    shown = {method: cells[index] for method in result.methods if (index := find(cells, method, budget)) is not None}
+    others = [method for method, cell in shown.items() if not cell.unpruned and cell.pruner not in paired]
+    random = next((method for method in others if shown[method].pruner == "random"), None)
+    blind = [method for method in others if shown[method].pruner != "random" and reads_no_attention(shown[method].pruner)]
     best = max(blind, key=lambda method: result.scores[_index(result, method, budget)].value, default=None)
-    for question, other in (("random", roles.get("random", [None])[0]), ("blind", best)):
-        for method in roles[champion] if other is not None else []:
-            ours = title if len(roles[champion]) == 1 else f"{title} ({_prior_of(method)} prior)"
-            pairs.append((_SUBJECTS[question].format(debiased=ours), method, str(other)))
+    for words, other in (("random tokens", random), ("the best method that reads no attention", best)):
+        for method in champion.debiased if other is not None else ():
+            prior = "" if len(champion.debiased) == 1 else f" ({_prior_of(method)} prior)"
+            pairs.append((f"Debiased {champion.title}{prior} against {words}", method, str(other)))
     return pairs
 
 
 def _prior_of(method: str) -> str:
     return method.rpartition("+")[2]
-
-
-def _named(question: str, method: str, debiased: Sequence[str]) -> str:
-    """Name the prior in a question, where there are several."""
-    return question if len(debiased) == 1 else question.replace("the prior", f"the {_prior_of(method)} prior", 1)
 
 
 def _index(result: TaskResults, method: str, budget: str) -> int:

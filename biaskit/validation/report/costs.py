@@ -44,13 +44,9 @@ def costs(run: Run, task: TaskRun) -> dict[str, Cost]:
 
 
 def dimensions(manifest: Mapping[str, Any]) -> Mapping[str, int] | None:
-    """Sizes of the language model as the manifest has them, beside the model or inside it; None if one is missing."""
-    model = manifest.get("model")
-    for place in (manifest, model if isinstance(model, Mapping) else {}):
-        dims = place.get("dims")
-        if isinstance(dims, Mapping) and all(isinstance(dims.get(name), int) for name in _DIMS):
-            return {name: int(dims[name]) for name in _DIMS}
-    return None
+    """Sizes of the language model as the manifest has them; None if one is missing."""
+    dims = manifest.get("dims", {})
+    return {name: int(dims[name]) for name in _DIMS} if all(name in dims for name in _DIMS) else None
 
 
 def _flops(dims: Mapping[str, int] | None, layers: Mapping[tuple[tuple[tuple[int, float], ...], int], int]) -> float | None:

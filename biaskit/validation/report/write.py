@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import get_args
 
 from biaskit.errors import BiaskitError
-from biaskit.figures.style import write_figure
 from biaskit.files import write_file
 from biaskit.validation.report.contents import Report
-from biaskit.validation.report.figure_style import house_style
 from biaskit.validation.report.html import Code, Picture, Section, page
 from biaskit.validation.report.text_formats import comma_separated, latex, markdown
 from biaskit.validation.statistics.resampling import Kind
@@ -37,7 +35,7 @@ def write_report(report: Report, out: Path, formats: Sequence[str] = FORMATS, *,
     if "tex" in formats:
         files |= {out / "tex" / f"{table.key}.tex": latex(table).encode() for c in report.chapters for table in (*c.tables, *c.more)}
     if "json" in formats:
-        files[out / "report.json"] = (json.dumps(report.summary(), indent=1, ensure_ascii=False) + "\n").encode()
+        files[out / "report.json"] = (json.dumps(report.summary(), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
     if "md" in formats:
         files[out / "report.md"] = as_markdown(report, linked="png" in formats).encode()
     if "html" in formats:
@@ -51,6 +49,9 @@ def write_report(report: Report, out: Path, formats: Sequence[str] = FORMATS, *,
         write_file(path, data)
     written = list(files)
     if "png" in formats:
+        from biaskit.figures.style import write_figure
+        from biaskit.validation.report.figure_style import house_style
+
         for path, drawing in drawings.items():
             with house_style():
                 write_figure(drawing.figure, path.with_name(f"{path.name}.png"))

@@ -21,6 +21,7 @@ class Cell:
         pruner: registry key; "none" for the unpruned model.
         retention: share kept; None where a number of tokens was asked for. budget: that number.
         prior_id: sha256 of the prior that was used, None for none. parameters: the pruner's full settings.
+        name: of the method for people, as recorded.
     """
 
     label: str
@@ -30,6 +31,7 @@ class Cell:
     budget: int | None
     prior_id: str | None
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    name: str = ""
 
     @staticmethod
     def of(record: Mapping[str, Any]) -> Cell:
@@ -45,6 +47,7 @@ class Cell:
             budget=record.get("budget"),
             prior_id=record.get("prior"),
             parameters=record.get("parameters") or {},
+            name=str(record.get("method", "")),
         )
 
     @property
@@ -62,6 +65,21 @@ class Cell:
         """Whether attention was divided by the prior: not with strength 0, and not with the uniform control."""
         known = self.parameters
         return self.prior and float(known.get("strength", 1.0)) > 0 and known.get("mode") != "uniform"
+
+    @property
+    def uniform(self) -> bool:
+        """Whether it is the control whose prior is flat."""
+        return self.prior and self.parameters.get("mode") == "uniform"
+
+    @property
+    def half_debiased(self) -> bool:
+        """Whether it was debiased with another strength than 1."""
+        return self.debiased and float(self.parameters.get("strength", 1.0)) != 1
+
+    @property
+    def title(self) -> str:
+        """The method's name for people, as recorded; without "debiased"."""
+        return (self.name or self.pruner).removesuffix(", debiased")
 
     @property
     def settings(self) -> Mapping[str, str]:
@@ -130,11 +148,47 @@ def find(cells: Sequence[Cell], method: str, budget: str) -> int | None:
 
 
 def role(cell: Cell) -> str | None:
-    """Part that a cell plays in the question whether debiasing helps; None for swept settings."""
-    if not set(cell.settings) <= {"strength", "mode"}:
-        return None
-    if cell.pruner in ("fastv", "d2pruner"):
-        if cell.debiased:
-            return f"{cell.pruner}, debiased" if float(cell.parameters.get("strength", 1.0)) == 1 else None
-        return cell.pruner if cell.parameters.get("mode") != "uniform" or not cell.prior else f"{cell.pruner}, uniform"
-    return cell.pruner
+    """Part that a cell plays in the question whether debiasing helps: pruner, with or without its prior; None for swept settings."""
+    return None if set(cell.settings) - _CONTROLS or cell.half_debiased else cell.pruner + _PART[cell.debiased, cell.uniform]
+
+
+_PART = {(False, False): "", (True, False): ", debiased", (False, True): ", uniform"}
+
+
+@dataclass(frozen=True)
+class Twins:
+    """One method with its priors and without: labels of `methods`.
+
+    Attributes:
+        pruner: registry key. title: for people, with the settings that both have. debiased: with a prior at full strength, one a prior.
+        plain: without it; None if the run has none.
+    """
+
+    pruner: str
+    title: str
+    debiased: Sequence[str]
+    plain: str | None
+
+
+def twins(cells: Sequence[Cell], budget: str) -> list[Twins]:
+    """Return every method that was debiased at a budget beside the same one without its prior, in order of appearance.
+
+    Which cells belong together is read from the cells: the same pruner with the same settings, apart from those that switch debiasing off.
+    Swept settings are left out, as in the main tables.
+    """
+    rows = methods(cells)
+    found: dict[tuple[Any, ...], tuple[Cell, list[str], list[str]]] = {}
+    for method in rows:
+        index = find(cells, method, budget)
+        cell = None if index is None else cells[index]
+        if cell is None or cell.unpruned or cell.uniform or cell.half_debiased:
+            continue
+        own = tuple(sorted((key, value) for key, value in cell.settings.items() if key not in _CONTROLS))
+        _, debiased, plain = found.setdefault((cell.pruner, own), (cell, [], []))
+        (debiased if cell.debiased else plain).append(method)
+    made = []
+    for (pruner, own), (cell, debiased, plain) in found.items():
+        if debiased:
+            settings = ", ".join(f"{key} = {value}" for key, value in own)
+            made.append(Twins(pruner, cell.title + (f" ({settings})" if settings else ""), debiased, next(iter(plain), None)))
+    return made

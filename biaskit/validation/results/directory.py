@@ -19,6 +19,7 @@ from typing import IO, Any
 from biaskit.errors import BiaskitError, FileError
 from biaskit.files import check_target, replacing, sweep, uninterrupted, write_file
 from biaskit.validation.results.lines import answer_lines
+from biaskit.validation.results.schema import read_manifest
 
 RESULTS, MANIFEST, TIMING = "results.jsonl", "run.json", "timing.jsonl"
 
@@ -94,16 +95,11 @@ class Directory:
         Raises:
             BiaskitError: it is broken, or there are results that no manifest belongs to.
         """
-        if not self.manifest.exists():
-            if self.results.exists():
-                raise BiaskitError(
-                    f"{self.results} has no {MANIFEST} beside it", "choose another --out, or throw the results away with --force"
-                )
-            return None
-        try:
-            found: dict[str, Any] = json.loads(self.manifest.read_bytes())
-        except ValueError as error:
-            raise BiaskitError(f"{self.manifest} is broken: {error}", "choose another --out, or begin anew with --force") from error
+        found = read_manifest(self.manifest, "choose another --out, or begin anew with --force", ("commands", "tasks", "priors", "cells"))
+        if found is None and self.results.exists():
+            raise BiaskitError(
+                f"{self.results} has no {MANIFEST} beside it", "choose another --out, or throw the results away with --force"
+            )
         return found
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from torch import Tensor
 from biaskit.errors import BiaskitError
 from biaskit.select.kept.overlap import jaccard, jaccard_by_chance, overlap_coefficient
 from biaskit.validation.results.lines import answer_lines
+from biaskit.validation.results.schema import is_number, read_manifest
 from biaskit.validation.statistics.resampling import half_width
 
 _HINT = "run `biaskit validate … --analyse --out DIR` for this model and task"
@@ -134,8 +134,14 @@ def read_selections(directory: Path | str) -> Selections:
     path = directory / "results.jsonl"
     if not path.is_file():
         raise BiaskitError(f"there is no {path}", _HINT)
-    answers = (record for _, _, record in answer_lines(path))
-    records = [record for record in answers if record.get("selection") or (record.get("kept") and record.get("retention", 1) < 1)]
+    records = []
+    for number, (_, _, record) in enumerate(answer_lines(path), 1):
+        if record.get("selection") or record.get("kept"):
+            wrong = next((name for name in ("retention", "n_visual") if not is_number(record.get(name))), None)
+            if wrong is not None:
+                raise BiaskitError(f"{path}, line {number}: a measured answer without {wrong}", _HINT)
+            if record.get("selection") or record["retention"] < 1:
+                records.append(record)
     if not records:
         raise BiaskitError(f"{path} has no measures of selections", _HINT)
     return Selections(directory, _settings(directory / "run.json"), records)
@@ -143,11 +149,8 @@ def read_selections(directory: Path | str) -> Selections:
 
 def _settings(path: Path) -> dict[str, Any]:
     """What the manifest says about the analysis: nothing, if it says nothing."""
-    try:
-        said = json.loads(path.read_text(encoding="utf-8")).get("analysed")
-    except (OSError, ValueError):
-        return {}
-    return said if isinstance(said, dict) else {}
+    said = read_manifest(path, "restore it, or remove it to do without") or {}
+    return said.get("analysed") or {}
 
 
 def _method(cell: str) -> str:
