@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from biaskit.errors import PriorError
+from biaskit.files import existing
 from biaskit.prior.value import Prior
 from biaskit.registry import named_arguments
 
@@ -67,14 +68,14 @@ def load_prior(name: Prior | str | os.PathLike[str], *, hub: bool = False) -> Pr
     if not isinstance(name, str | os.PathLike):
         raise PriorError(f"{name!r} is no prior", "give a prior, a path, or the name of one (biaskit priors list)")
     text = os.fspath(name)
-    if Path(text).is_file():
+    if (path := existing(text)) and path.is_file():
         return Prior.load(text)
     on_hub = isinstance(name, str) and len(text.split("/")) > 1 and not text.startswith((".", "/", "~"))
     if "/" not in text and text not in {"", ".", ".."}:
         for folder in folders():
-            path = folder / (text.removesuffix(SUFFIX) + SUFFIX)
-            if path.is_file():
-                return Prior.load(path)
+            here = existing(folder / (text.removesuffix(SUFFIX) + SUFFIX))
+            if here and here.is_file():
+                return Prior.load(here)
     if hub and on_hub:
         return _from_hub(text)
     looked = [f"the path {text}", *(f"{folder}/" for folder in folders())]
@@ -83,7 +84,7 @@ def load_prior(name: Prior | str | os.PathLike[str], *, hub: bool = False) -> Pr
 
 def _hint(text: str, hub: bool, on_hub: bool) -> str:
     """Say what to do about a name that nothing has."""
-    if Path(text).is_dir():
+    if (path := existing(text)) and path.is_dir():
         return f"{text} is a folder: name a file in it"
     names = sorted({path.stem for path in _files()})
     near = difflib.get_close_matches(Path(text).name.removesuffix(SUFFIX).lower(), [n.lower() for n in names], n=3, cutoff=0.5)
