@@ -66,11 +66,11 @@ def read_expressions(path: Path, key: str, split: str, style: str = "") -> tuple
     found: list[Expression] = []
     splits = set()
     for number, row in enumerate(rows):
-        splits.add(row.get("split"))
+        splits.add(str(row.get("split"))[:40])
         if row.get("split") in (None, split):
             found += _from_row(row, number, path, key, style)
     if not found:
-        raise TaskError(f"{str(path)!r} has no split {split!r}", f"it has {', '.join(sorted(map(str, splits))) or 'no rows'}")
+        raise TaskError(f"{str(path)!r} has no split {split!r}", f"it has {', '.join(sorted(splits))[:300] or 'no rows'}")
     _one_unit(found, path)
     ids = [one.id for one in found]
     if len(set(ids)) < len(ids):  # rows that share an id are told apart by their number

@@ -11,13 +11,7 @@ from typing import Any
 import pytest
 from sandbox import Outcome, run_all
 
-FULL = os.environ.get("FAULTS") == "full"
 _KEY = "faults"
-
-
-def times(few: int, many: int) -> int:
-    """Return how often to do something."""
-    return many if FULL else few
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import times
 from mutations import as_json, mutated, mutated_json
+from sandbox import times
 from PIL import Image
 
 from biaskit.images import open_source

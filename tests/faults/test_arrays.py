@@ -7,8 +7,8 @@ import io
 import numpy as np
 import pytest
 import torch
-from conftest import times
 from mutations import mutated
+from sandbox import times
 from safetensors.torch import save
 
 from biaskit.prior.exchange import import_prior

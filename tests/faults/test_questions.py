@@ -7,8 +7,8 @@ import json
 import pickle
 
 import pytest
-from conftest import times
 from mutations import as_json, as_lines, mutated, mutated_json
+from sandbox import times
 from PIL import Image
 
 from biaskit.tasks import Seen, open_task

@@ -43,8 +43,9 @@ def mutated(data: bytes, random: Random) -> bytes:
 
 
 HOSTILE: tuple[Any, ...] = (
-    None, True, False, 0, -1, 1, 10**9, 10**18, 10**400, -(10**400), 0.5, -0.0, float("nan"), float("inf"), float("-inf"), "", " ", "a", "\0", "../x",
-    "/etc/passwd", "\ud800", "\u2028", "\x1b[31m", "a" * 300, "图" * 100, "x" * 100_000, "1e400", [], {}, [[]], [None], {"": None},
+    None, True, False, 0, -1, 1, 10**9, 10**18, 10**400, -(10**400), 0.5, -0.0, float("nan"), float("inf"), float("-inf"), "", " ", "a",
+    "\0", "../x", "/etc/passwd", "\ud800", "\u2028", "\x1b[31m", "a" * 300, "图" * 100, "x" * 100_000, "1e400", [], {}, [[]], [None],
+    {"": None},
     {"a": {"b": {}}}, [1, 2, 3, 4], ["a", "b"], [0] * 10_000,
 )  # fmt: skip
 
