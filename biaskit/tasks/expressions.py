@@ -21,7 +21,8 @@ from typing import Any
 from biaskit.errors import TaskError
 from biaskit.tasks.boxes import Box
 from biaskit.tasks.frames import inside
-from biaskit.tasks.rows import Row, Rows, TextRows, open_rows, pick, picture_file, read_json, whole, word
+from biaskit.tasks.rows import Row, Rows, TextRows, pick, picture_file, read_json, whole, word
+from biaskit.tasks.tables import open_rows
 
 _TEXTS = ("sent", "expression", "expressions", "sentences", "referring_expression", "caption", "answer", "text")
 _FILES = ("file_name", "image_path", "image")

@@ -14,7 +14,8 @@ from biaskit.tasks import tasks
 from biaskit.tasks.base import Opening, Seen, Task
 from biaskit.tasks.conventions import Wording
 from biaskit.tasks.pictures import Pictures, decoded
-from biaskit.tasks.rows import Rows, open_rows, pick, picture_file, word
+from biaskit.tasks.rows import Rows, pick, picture_file, word
+from biaskit.tasks.tables import open_rows
 from biaskit.tasks.yes_no import read_yes, score_yes, summarise_yes
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from biaskit.errors import TaskError
-from biaskit.files import existing
 
 Row = Mapping[str, Any]
 
@@ -108,22 +107,6 @@ def picture_file(row: Row, number: int, path: Path) -> str | None:
         return None
     held = unpacked(found)
     return found if held is None else f"base64-{hashlib.sha256(held).hexdigest()[:16]}"
-
-
-def open_rows(path: Path, key: str = "") -> Rows:
-    """Open a question file by its suffix; a path with a `*` names parquet shards.
-
-    Raises:
-        TaskError: as TextRows and ParquetRows, or no such file.
-    """
-    shards = sorted(path.parent.glob(path.name)) if "*" in path.name else [path]
-    if not shards or not all((there := existing(shard)) and there.is_file() for shard in shards):
-        raise TaskError(f"{str(path)[:300]!r} does not exist", "give the file of the questions, or the directory it is in")
-    if path.suffix != ".parquet":
-        return TextRows(path, key)
-    from biaskit.tasks.parquet import ParquetRows
-
-    return ParquetRows(shards)
 
 
 def read_json(path: Path) -> Any:

@@ -15,7 +15,8 @@ from biaskit.tasks.answers import METRICS
 from biaskit.tasks.base import Opening, Seen, Task
 from biaskit.tasks.conventions import Wording
 from biaskit.tasks.pictures import Pictures, decoded
-from biaskit.tasks.rows import Row, Rows, open_rows, pick, picture_file, word
+from biaskit.tasks.rows import Row, Rows, pick, picture_file, word
+from biaskit.tasks.tables import open_rows
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -6,8 +6,8 @@ import json
 
 import pytest
 from mutations import as_json, mutated, mutated_json
-from sandbox import times
 from PIL import Image
+from sandbox import times
 
 from biaskit.images import open_source
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from mutations import mutated
-from sandbox import times
 from safetensors.torch import save
+from sandbox import times
 
 from biaskit.prior.exchange import import_prior
 from biaskit.prior.value import PlaneStats, Prior

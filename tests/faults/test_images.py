@@ -11,8 +11,8 @@ from contextlib import suppress
 import numpy as np
 import pytest
 from mutations import mutated
-from sandbox import times
 from PIL import Image
+from sandbox import times
 
 from biaskit.errors import ImageSkipped
 from biaskit.images.decode import MIN_SIDE, decode, measure

@@ -8,8 +8,8 @@ import pickle
 
 import pytest
 from mutations import as_json, as_lines, mutated, mutated_json
-from sandbox import times
 from PIL import Image
+from sandbox import times
 
 from biaskit.tasks import Seen, open_task
 
