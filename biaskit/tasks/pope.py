@@ -120,7 +120,7 @@ def _read(path: Path, rows: Rows, source: int) -> list[_Asked]:
     for number, row in enumerate(rows):
         subset = str(pick(row, "subset", "category") or named or "unnamed")
         if pick(row, "label", "answer") is None:
-            hint = "LLaVA's llava_pope_test.jsonl has none: give the directory that also holds coco/coco_pope_*.json"
+            hint = "a file of questions alone has none: give the directory that also holds coco/coco_pope_*.json"
             raise TaskError(f"row {number} of {str(path)!r} has no label or answer", hint)
         label = word(row, number, path, "label", "answer")
         yes = read_yes(label)

@@ -6,7 +6,6 @@ import pytest
 from PIL import Image
 
 from biaskit.errors import ModelError
-from biaskit.tasks.wording import ask_region, ask_short
 
 
 @pytest.mark.parametrize("token", ["<image>", "<video>", "<|im_end|>", "<|image_pad|>", "<IMG_CONTEXT>", "</s>"])
@@ -21,5 +20,5 @@ def test_special_tokens_are_refused_by_name(tiny, token):
 def test_published_questions_and_plain_text_pass(tiny):
     model, processor, family = tiny
     picture = Image.new("RGB", (56, 56))
-    for text in (ask_region("the dog", model.config.model_type), ask_short("a < b > c?"), "<b>bold</b> <|x|>", "< image >"):
+    for text in (family.wording.ask_region("the dog"), family.wording.ask_short("a < b > c?"), "<b>bold</b> <|x|>", "< image >"):
         assert len(family.prepare(processor, model.config, [[picture]], [text])) == 1

@@ -12,6 +12,7 @@ from PIL import Image
 from sandbox import times
 
 from biaskit.tasks import Seen, open_task
+from biaskit.tasks.conventions import Wording
 
 IMAGE = {"bytes": None, "path": "a.png"}
 VQA = [{"question_id": k, "image": "a.png", "question": "What?", "answers": ["x"] * 10, "category": "c"} for k in range(3)]
@@ -44,11 +45,11 @@ def use(tmp_path):
         task = open_task(spec, data, images=tmp_path)
         task.fingerprint()
         for i in range(min(3, len(task))):
-            said = [task.identify(i), task.image_name(i), task.prompt(i, "qwen2_vl"), task.truth(i), task.tags(i), task.region(i)]
+            said = [task.identify(i), task.image_name(i), task.prompt(i, Wording()), task.truth(i), task.tags(i), task.region(i)]
             json.dumps(said, ensure_ascii=False).encode()
             picture = task.image(i)
-            seen = Seen("qwen2_vl", (picture.height, picture.width), (28, 28))
-            scores = task.score(i, "[100, 200, 300, 400] yes", seen)
+            seen = Seen((picture.height, picture.width), (28, 28))
+            scores = task.score(i, "[0.1, 0.2, 0.3, 0.4] yes", seen)
             assert all(0 <= score <= 1 for score in scores.values())
 
     return use

@@ -15,8 +15,10 @@ from biaskit.errors import TaskError
 from biaskit.images.decode import decode, measure
 from biaskit.tasks import Seen, open_task
 from biaskit.tasks.boxes import write_box
+from biaskit.tasks.conventions import BoxConvention
 from biaskit.tasks.frames import UNCLEAR, frame_of, same_shape
 
+BOXES = BoxConvention(units="thousand")
 W, H, BOX = 640, 480, (400.0, 40.0, 600.0, 200.0)
 
 
@@ -63,7 +65,7 @@ def test_a_perfect_answer_is_perfect_in_any_copy(tmp_path, case, kind):
     task = opened(tmp_path, [row()])
     picture = task.image(0)
     right = bright(picture)
-    seen = Seen("qwen2_vl", (picture.height, picture.width), (picture.height, picture.width))
+    seen = Seen((picture.height, picture.width), (picture.height, picture.width), boxes=BOXES)
     assert task.score(0, write_box(right, seen), seen)["iou"] > 0.97
     assert task.truth(0) == list(BOX)
     region = np.array(task.region(0)) * ([picture.height, picture.width] * 2)
@@ -85,7 +87,7 @@ def test_another_shape_is_refused(tmp_path, size, orientation):
     (tmp_path / "a.png").write_bytes(marked(orientation, size))
     task = opened(tmp_path, [row()])
     said = rf"a\.png has {size[0]}x{size[1]} pixels, but the data says 640x480"
-    seen = Seen("qwen2_vl", (size[1], size[0]), (size[1], size[0]))
+    seen = Seen((size[1], size[0]), (size[1], size[0]), boxes=BOXES)
     for act in (lambda: task.image(0), lambda: task.score(0, "(1,1),(2,2)", seen), lambda: task.tags(0), lambda: task.region(0)):
         with pytest.raises(TaskError, match=said):
             act()
@@ -121,7 +123,7 @@ def test_boxes_in_fractions_of_one(tmp_path, sized, key):
     task = opened(tmp_path, [one])
     assert task.truth(0) == pytest.approx(BOX)
     assert task.tags(0) == {"size": "large", "row": "top", "ring": "edge", "box": "in fractions of 1 in the data"}
-    seen = Seen("qwen2_vl", (H, W), (476, 644))
+    seen = Seen((H, W), (476, 644), boxes=BOXES)
     assert task.score(0, write_box(BOX, seen), seen)["iou"] > 0.97
     with pytest.raises(TaskError, match=r"row 1 .* in fractions of 1 \(1 have\), but 2 others are in pixels"):
         opened(tmp_path, [row(), one, row()])
