@@ -11,7 +11,7 @@ CONSTRAINTS ?= constraints.txt
 LMMS := lmms-eval==0.7.3
 LMMS_NEEDS := datasets evaluate loguru pytablewriter pytz sacrebleu tenacity
 
-.PHONY: setup demo demo-model test test-oldest test-lmms check format docs bench bench-gpu
+.PHONY: setup demo demo-model test test-faults test-oldest test-lmms check format docs bench bench-gpu
 
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
@@ -34,6 +34,10 @@ demo-model: setup
 
 test: setup
 	$(RUN) $(BIN)/python -m pytest -n $(JOBS) $(TESTS)
+
+# Hostile files and servers, in numbers that `make test` has time for; `make test-faults FAULTS=full` takes many more. Counts at the end.
+test-faults: setup
+	$(RUN) FAULTS=$(FAULTS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) tests/faults
 
 # The other end of the range of transformers versions: the tests that run models.
 MODEL_TESTS := tests/bench tests/calibration tests/demo tests/documents tests/engine tests/families tests/figures/test_overlay.py \

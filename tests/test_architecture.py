@@ -134,7 +134,7 @@ def test_the_tests_stand_where_the_package_s_folders_do():
     tests = {path.name for path in Path(__file__).parent.iterdir() if path.is_dir() and path.name != "__pycache__"}
     folders = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
     assert folders <= tests
-    assert tests - folders == {"ground", "support", "golden", "documents", "gpu", "lmms"}
+    assert tests - folders == {"ground", "support", "golden", "documents", "gpu", "lmms", "faults"}
 
 
 def loaded_by(code):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from biaskit.errors import BiaskitError
+from biaskit.files import existing
 from biaskit.registry import did_you_mean
 from biaskit.tasks.conventions import Wording
 from biaskit.tasks.wording import ask_presence
@@ -92,21 +93,13 @@ def read_prompts(words: str | os.PathLike[str] | Sequence[str | os.PathLike[str]
             if task not in TASKS:
                 raise BiaskitError(f"unknown task {task!r}", did_you_mean(task, TASKS))
             found.extend(TASKS[task](wording or Wording()))
-        elif _is_file(word):
-            found.extend(_lines(Path(word)))
+        elif (path := existing(word)) and path.is_file():
+            found.extend(_lines(path))
         elif word.strip():
             found.append(word)
         else:
             raise BiaskitError("a prompt is empty", "write a text, a file name, or task:NAME")
     return Prompts(found or (PROMPT,))
-
-
-def _is_file(word: str) -> bool:
-    """Tell whether a text names a file; most texts cannot be names at all."""
-    try:
-        return "\n" not in word and Path(word).is_file()
-    except (OSError, ValueError):
-        return False
 
 
 def _lines(path: Path) -> list[str]:

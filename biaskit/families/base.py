@@ -173,14 +173,10 @@ class ModelFamily(ABC):
 
         Raises:
             ImageSkipped: the processor refuses an image, or nothing is left of it.
-            ModelError: the checkpoint has no chat template, a prompt holds an image placeholder, or placeholders and visual tokens do not
-                match.
+            ModelError: the checkpoint has no chat template, a prompt holds one of its special tokens, or placeholders and visual tokens do
+                not match.
         """
-        marker = getattr(processor, "image_token", None)
-        if isinstance(marker, str) and marker and (found := next((prompt for prompt in prompts if marker in prompt), None)) is not None:
-            raise ModelError(
-                f"the prompt {found!r} holds the image placeholder {marker!r}", "take it out: the chat template puts the images in itself"
-            )
+        check_prompts(processor, prompts)
         texts = [chat_text(processor, prompt, n_images=len(mine)) for mine, prompt in zip(images, prompts, strict=True)]
         return self.encode(processor, config, images, texts)
 
@@ -249,6 +245,32 @@ def _numbered(tokens: Tokens, image: int) -> Tokens:
     from dataclasses import replace
 
     return replace(tokens, planes=tuple(replace(plane, image=image) for plane in tokens.planes))
+
+
+_MARKERS = ("ref", "box", "quad", "|object_ref_start|", "|object_ref_end|", "|box_start|", "|box_end|", "|quad_start|", "|quad_end|")
+_PUBLISHED = frozenset(f"<{slash}{name}>" for name in _MARKERS for slash in ("", "/"))  # they are part of published questions
+
+
+def check_prompts(processor: Any, prompts: Sequence[str]) -> None:
+    """Refuse a prompt with a text that the tokenizer would take for a special token: an image's place, or the end of the turn.
+
+    The markers of objects and boxes are let through, for published wordings hold them.
+
+    Raises:
+        ModelError: naming the token.
+    """
+    added = getattr(processor.tokenizer, "added_tokens_decoder", {}).values()
+    special = {str(token) for token in added if getattr(token, "special", False)}
+    special |= {token for name in ("image_token", "video_token") if isinstance(token := getattr(processor, name, None), str)}
+    for prompt in prompts:
+        found = [token for token in special - _PUBLISHED if token in prompt]
+        if found:
+            token = max(found, key=len)
+            kind = "image placeholder" if token == getattr(processor, "image_token", None) else "special token"
+            raise ModelError(
+                f"the prompt {prompt[:80]!r} holds the {kind} {token!r}",
+                f"take it out, or write it otherwise, such as {' '.join(token)!r}: the chat template puts the images in itself",
+            )
 
 
 def chat_text(processor: Any, prompt: str, n_images: int = 1) -> str:

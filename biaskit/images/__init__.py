@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from biaskit.errors import BiaskitError
+from biaskit.files import existing
 from biaskit.images.base import Asked, ImageSource, View, order, sources
 from biaskit.registry import named_arguments
 
@@ -51,11 +52,12 @@ def open_source(
     if text in sources:
         return sources.get(text).named(Asked(text, n, seed, coco_root, split))
     path = Path(text).expanduser()
-    if path.is_dir():
+    there = existing(path)
+    if there and path.is_dir():
         return _directory(path, split)
-    if path.is_file() and path.suffix.lower() == ".json":
+    if there and path.is_file() and path.suffix.lower() == ".json":
         return _annotations(path)
-    raise BiaskitError(f"unknown image source {text!r}", _hint(text, path))
+    raise BiaskitError(f"unknown image source {text[:300]!r}", _hint(text, path))
 
 
 def _directory(path: Path, split: str) -> ImageSource:
@@ -76,9 +78,9 @@ def _annotations(path: Path) -> ImageSource:
 
 
 def _hint(text: str, path: Path) -> str:
-    if path.is_file():
+    if (there := existing(path)) and there.is_file():
         return "give a directory of images or a COCO annotation file (*.json), not a single file"
-    siblings = [str(place) for place in path.parent.iterdir()] if path.parent.is_dir() else []
+    siblings = [str(place) for place in path.parent.iterdir()] if (above := existing(path.parent)) and above.is_dir() else []
     near = difflib.get_close_matches(text, [*sources.names(), *siblings], n=3, cutoff=0.6)
     if near:
         return f"did you mean {' or '.join(near)}?"

@@ -30,7 +30,7 @@ MAX_SCANNED = 700_000_000
 _STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}  # bytes a pixel; every other mode has 4
 _DECODER = {"JPEG": 6, "MPO": 6, "TIFF": 4, "WEBP": 10, "AVIF": 8, "JPEG2000": 12}  # bytes a pixel that it takes on the way
 _SLOW = {"JPEG2000": 24_000_000}  # pixels of about 10 s on one core of 2025
-_SLOW_PYTHON = 6_000_000  # likewise, for the formats that PIL decodes in Python (DDS, QOI, plain PPM, BMP with runs, …)
+_SLOW_PYTHON = 3_000_000  # likewise, for the formats that PIL decodes in Python (DDS, QOI, plain PPM, BMP with runs, …)
 
 _ORIENTATION = 0x0112
 _UPRIGHT = {

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import io
+import math
+import pickletools
+import struct
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +19,21 @@ from biaskit.errors import PriorError
 
 FORMATS = (".npy", ".npz", ".pt")
 
+MAX_BYTES = 256 << 20
+"""Bytes of a file, and of all that its parts unpack to."""
+MAX_VALUES = 16_000_000
+"""Values of an array: 80 layers of 447 × 447 tokens. A prior of the largest grids in use has a hundredth of them."""
+
 _PLAIN = "save it again as a plain float array: numpy.save(path, values)"
+_TENSOR = "other pickled objects are never loaded; save the tensor alone"
+
+# What `torch.save` writes for tensors and dicts of them; anything else that a pickle names is refused before PyTorch sees it.
+_TORCH_NAMES = frozenset({
+    "collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter",
+    *(f"torch {kind}Storage" for kind in ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool",
+                                           "ComplexFloat", "ComplexDouble")),
+})  # fmt: skip
+_MOST_STEPS = 1_000_000
 
 
 def read_array_file(path: Path) -> bytes:
@@ -26,6 +45,11 @@ def read_array_file(path: Path) -> bytes:
     if path.suffix.lower() not in FORMATS:
         raise PriorError(f"{path} is not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file", _PLAIN)
     try:
+        if not path.is_file():
+            path.stat()
+            raise PriorError(f"{path} cannot be read: it is no regular file", "give the path of a file")
+        if path.stat().st_size > MAX_BYTES:
+            raise PriorError(f"{path} has {path.stat().st_size} bytes, over the limit of {MAX_BYTES}", "save the map alone")
         return path.read_bytes()
     except OSError as error:
         raise PriorError(f"{path} cannot be read: {error.strerror or error}", "check the path and its permissions") from None
@@ -42,16 +66,9 @@ def decode_array(path: Path, data: bytes, key: str | None) -> NDArray[np.float64
     Raises:
         PriorError: damaged or pickled content, no such array, several and no key, or values that are not real numbers.
     """
-    held = _decode_torch(path, data) if path.suffix.lower() == ".pt" else _decode_numpy(path, data)
+    held = {".pt": _decode_torch, ".npz": _decode_npz, ".npy": _decode_npy}[path.suffix.lower()](path, data, key)
     if isinstance(held, Mapping):
-        names = ", ".join(map(str, held)) or "nothing"
-        if key is None and len(held) == 1:
-            (key,) = held
-        if key is None:
-            raise PriorError(f"{path} holds several arrays: {names}", "say which with --key")
-        if key not in held:
-            raise PriorError(f"{path} holds no {key!r}, only {names}", "say which with --key")
-        held = held[key]
+        held = held[_chosen(path, list(held), key)]
     elif key is not None:
         raise PriorError(f"{path} holds a single array, there is no {key!r} in it", "leave the key out")
     array = np.asarray(held)
@@ -60,19 +77,93 @@ def decode_array(path: Path, data: bytes, key: str | None) -> NDArray[np.float64
     return array.astype(np.float64)
 
 
-def _decode_numpy(path: Path, data: bytes) -> NDArray[Any] | Mapping[str, NDArray[Any]]:
+def _chosen(path: Path, names: list[str], key: str | None) -> str:
+    """Return the name of the array that is meant."""
+    shown = ", ".join(map(str, names))[:300] or "nothing"
+    if key is None and len(names) == 1:
+        return names[0]
+    if key is None:
+        raise PriorError(f"{path} holds several arrays: {shown}", "say which with --key")
+    if key not in names:
+        raise PriorError(f"{path} holds no {key!r}, only {shown}", "say which with --key")
+    return key
+
+
+def _decode_npy(path: Path, data: bytes, key: str | None) -> NDArray[Any]:
+    if data[:4] in (b"PK\3\4", b"PK\5\6"):
+        raise PriorError(f"{path} is an .npz archive by its content", "name it .npz")
+    return _npy(path, data)
+
+
+def _npy(path: Path, data: bytes) -> NDArray[Any]:
+    """Return the array of a `.npy` file, whose length must be what its header says."""
+    file = io.BytesIO(data)
     try:
-        loaded = np.load(io.BytesIO(data), allow_pickle=False)
-        if isinstance(loaded, np.lib.npyio.NpzFile):
-            with loaded:
-                return {name: loaded[name] for name in loaded.files}
+        version = np.lib.format.read_magic(file)
+        if version == (1, 0):
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+        else:
+            shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
+        if dtype.hasobject:
+            raise ValueError("it holds pickled objects")
+        if dtype.kind in "US":
+            raise PriorError(f"{path} holds {dtype} values, not real numbers", _PLAIN)
+        count = math.prod(shape)
+        if not 0 <= count <= MAX_VALUES:
+            raise ValueError(f"it claims {count} values, over the limit of {MAX_VALUES}")
+        if len(data) - file.tell() != count * dtype.itemsize:
+            raise ValueError(f"{len(data) - file.tell()} bytes of values, where its header says {count * dtype.itemsize}")
+        flat = np.frombuffer(data, dtype, count, file.tell())
+        return flat.reshape(shape, order="F" if fortran else "C")
+    except PriorError:
+        raise
     except Exception as error:  # a hostile header makes NumPy raise nearly anything
-        raise PriorError(f"{path} is not a readable NumPy file: {error}", f"pickled objects are never loaded; {_PLAIN}") from None
-    array: NDArray[Any] = loaded
-    return array
+        raise _unreadable(path, error) from None
 
 
-def _decode_torch(path: Path, data: bytes) -> NDArray[Any] | Mapping[str, NDArray[Any]]:
+def _decode_npz(path: Path, data: bytes, key: str | None) -> Mapping[str, NDArray[Any]]:
+    """Return the one array of a `.npz` archive that is meant; no other is unpacked."""
+    members = _members(path, data)
+    names = {name.removesuffix(".npy"): name for name in members}
+    chosen = _chosen(path, list(names), key)
+    return {chosen: _npy(path, _member(path, data, names[chosen]))}
+
+
+def _members(path: Path, data: bytes) -> list[str]:
+    """Return the names in a zip that unpacks to no more than `MAX_BYTES`."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            infos = archive.infolist()
+    except _BAD_ZIP as error:
+        raise _unreadable(path, error) from None
+    names = [info.filename for info in infos]
+    if len(set(names)) < len(names):
+        raise _unreadable(path, "two of its parts have one name")
+    if sum(info.file_size for info in infos) > MAX_BYTES:
+        raise PriorError(
+            f"{path} unpacks to {sum(info.file_size for info in infos)} bytes, over the limit of {MAX_BYTES}", "save the map alone"
+        )
+    return names
+
+
+def _member(path: Path, data: bytes, name: str) -> bytes:
+    """Return a part of a zip, its checksum verified."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return archive.read(name)
+    except _BAD_ZIP as error:
+        raise _unreadable(path, error) from None
+
+
+# What zipfile raises on broken archives; RuntimeError: an encrypted part, NotImplementedError: an unknown compression.
+_BAD_ZIP = (OSError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, struct.error, RuntimeError, OverflowError, MemoryError)
+
+
+def _unreadable(path: Path, why: object) -> PriorError:
+    return PriorError(f"{path} is not a readable NumPy file: {str(why)[:300]}", f"pickled objects are never loaded; {_PLAIN}")
+
+
+def _decode_torch(path: Path, data: bytes, key: str | None) -> NDArray[Any] | Mapping[str, NDArray[Any]]:
     try:
         import torch
     except ImportError:
@@ -81,18 +172,45 @@ def _decode_torch(path: Path, data: bytes) -> NDArray[Any] | Mapping[str, NDArra
     def plain(value: object, name: str) -> NDArray[Any]:
         if not isinstance(value, torch.Tensor):
             raise PriorError(f"{path}: {name} is a {type(value).__name__}, not a tensor", "save a tensor, or a dict of tensors")
+        if value.numel() > MAX_VALUES:
+            raise PriorError(f"{path}: {name} has {value.numel()} values, over the limit of {MAX_VALUES}", "save the map alone")
         array: NDArray[Any] = (value if value.is_complex() else value.to(torch.float64)).detach().numpy()
         return array
 
     try:
+        _check_torch(path, data)
         loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         if isinstance(loaded, dict):
-            return {str(name): plain(value, str(name)) for name, value in loaded.items()}
+            if not all(isinstance(name, str) for name in loaded):
+                raise PriorError(f"{path} is a dict whose keys are not texts", "save a tensor, or a dict of tensors by name")
+            name = _chosen(path, list(loaded), key)
+            return {name: plain(loaded[name], name)}
         return plain(loaded, "the content")
     except PriorError:
         raise
     except Exception as error:  # torch.load raises nearly anything on a damaged file
-        why = str(error).split("\n", 1)[0]
-        raise PriorError(
-            f"{path} is not a readable file of tensors: {why}", "other pickled objects are never loaded; save the tensor alone"
-        ) from None
+        why = str(error).split("\n", 1)[0][:300]
+        raise PriorError(f"{path} is not a readable file of tensors: {why}", _TENSOR) from None
+
+
+def _check_torch(path: Path, data: bytes) -> None:
+    """Verify every checksum, and that the pickle inside names nothing but what builds tensors.
+
+    Raises:
+        PriorError: the file is in the format of before PyTorch 1.6, damaged, or holds something else.
+    """
+    if not data.startswith(b"PK"):
+        raise PriorError(f"{path} is not a readable file of tensors: no zip", f"{_TENSOR}, with PyTorch 1.6 or newer")
+    names = _members(path, data)
+    programs = [name for name in names if name.rpartition("/")[2] == "data.pkl"]
+    if len(programs) != 1:
+        raise PriorError(f"{path} is not a readable file of tensors: {len(programs)} data.pkl in it", _TENSOR)
+    parts = {name: _member(path, data, name) for name in names}  # verifies the checksums, which PyTorch does not
+    for steps, (code, argument, _) in enumerate(pickletools.genops(parts[programs[0]])):
+        if (
+            code.name in ("GLOBAL", "STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4", "BYTEARRAY8", "NEXT_BUFFER")
+            and argument not in _TORCH_NAMES
+        ):
+            raise PriorError(f"{path} is not a readable file of tensors: it asks for {str(argument or code.name)[:100]}", _TENSOR)
+        if steps > _MOST_STEPS:
+            raise PriorError(f"{path} is not a readable file of tensors: it holds too many", _TENSOR)

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import difflib
 import os
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from biaskit.errors import PriorError
+from biaskit.files import existing
 from biaskit.prior.value import Prior
 from biaskit.registry import named_arguments
 
 SUFFIX = ".safetensors"
+HUB_SECONDS = 300.0
+"""Seconds that fetching a prior may take; they have some 100 kB."""
 HUB_FILE = "prior.safetensors"
 
 
@@ -67,14 +73,14 @@ def load_prior(name: Prior | str | os.PathLike[str], *, hub: bool = False) -> Pr
     if not isinstance(name, str | os.PathLike):
         raise PriorError(f"{name!r} is no prior", "give a prior, a path, or the name of one (biaskit priors list)")
     text = os.fspath(name)
-    if Path(text).is_file():
+    if (path := existing(text)) and path.is_file():
         return Prior.load(text)
     on_hub = isinstance(name, str) and len(text.split("/")) > 1 and not text.startswith((".", "/", "~"))
     if "/" not in text and text not in {"", ".", ".."}:
         for folder in folders():
-            path = folder / (text.removesuffix(SUFFIX) + SUFFIX)
-            if path.is_file():
-                return Prior.load(path)
+            here = existing(folder / (text.removesuffix(SUFFIX) + SUFFIX))
+            if here and here.is_file():
+                return Prior.load(here)
     if hub and on_hub:
         return _from_hub(text)
     looked = [f"the path {text}", *(f"{folder}/" for folder in folders())]
@@ -83,7 +89,7 @@ def load_prior(name: Prior | str | os.PathLike[str], *, hub: bool = False) -> Pr
 
 def _hint(text: str, hub: bool, on_hub: bool) -> str:
     """Say what to do about a name that nothing has."""
-    if Path(text).is_dir():
+    if (path := existing(text)) and path.is_dir():
         return f"{text} is a folder: name a file in it"
     names = sorted({path.stem for path in _files()})
     near = difflib.get_close_matches(Path(text).name.removesuffix(SUFFIX).lower(), [n.lower() for n in names], n=3, cutoff=0.5)
@@ -124,7 +130,7 @@ def _from_hub(name: str) -> Prior:
         raise PriorError(f"{name!r} does not name a prior on the hub", "write org/repo or org/repo/file.safetensors")
     where = f"{org}/{repo}"
     try:
-        path = hf_hub_download(where, file)
+        path = _within(HUB_SECONDS, partial(hf_hub_download, where, file))
     except errors.GatedRepoError:
         raise PriorError(
             f"{where} is gated on the hub", f"accept its terms on https://huggingface.co/{where} and log in: hf auth login"
@@ -140,6 +146,35 @@ def _from_hub(name: str) -> Prior:
         raise PriorError(f"{where} has no file {file}", f"name the file: {where}/FILE.safetensors") from None
     except errors.HFValidationError as error:
         raise PriorError(f"{where!r} cannot be a hub repository: {error}", "write org/repo or org/repo/file.safetensors") from None
-    except OSError as error:  # HTTP errors and refused connections are OSErrors
-        raise PriorError(f"{where}/{file} could not be fetched: {error}", "try again, or download the file and give its path") from None
-    return Prior.load(path)
+    except Exception as error:  # of httpx, urllib3, the file system, and of what a broken answer makes of the hub's own code
+        why = str(error).split("\n", 1)[0][:300] or type(error).__name__
+        raise PriorError(f"{where}/{file} could not be fetched: {why}", "try again, or download the file and give its path") from None
+    try:
+        return Prior.load(path)
+    except PriorError as first:
+        try:  # the hub's cache keeps what a broken connection or a proxy once left there
+            path = _within(HUB_SECONDS, partial(hf_hub_download, where, file, force_download=True))
+        except Exception:
+            raise first from None
+        return Prior.load(path)
+
+
+def _within(seconds: float, call: Callable[[], str]) -> str:
+    """Return what a call returns; its requests have timeouts of their own, but none for all of an answer that comes drop by drop."""
+    done: list[str] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            done.append(call())
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run, daemon=True, name="biaskit-hub")
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise TimeoutError(f"not done within {seconds:g} s")
+    if failed:
+        raise failed[0]
+    return done[0]

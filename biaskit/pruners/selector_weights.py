@@ -9,6 +9,10 @@ from pathlib import Path
 from torch import Tensor
 
 from biaskit.errors import BiaskitError
+from biaskit.files import existing
+
+MAX_WEIGHTS = 64_000_000
+"""Weights of a linear map. Published scorers have 3,584 × 3,584."""
 
 _PARTS = ("q_proj.weight", "q_proj.bias", "k_proj.weight", "k_proj.bias")
 
@@ -39,21 +43,39 @@ def read_selector(path: str | os.PathLike[str]) -> Selector:
     path = Path(path).expanduser()
     hint = "give the safetensors file of a VisionSelector scorer: q_proj and k_proj, weight and bias"
     try:
+        if existing(path) and not path.is_file():
+            raise BiaskitError(f"cannot read selector weights {path}: it is no regular file", hint)
         with safe_open(path, framework="pt") as file:
             found = {part: [key for key in file.keys() if _is(part, key)] for part in _PARTS}  # noqa: SIM118  (no mapping)
-            tensors = {part: [file.get_tensor(key) for key in keys[:1]] for part, keys in found.items() if len(keys) == 1}
-    except (OSError, SafetensorError) as error:
-        raise BiaskitError(f"cannot read selector weights {path}: {error}", hint) from None
+            _check_shapes(path, {part: file.get_slice(keys[0]).get_shape() for part, keys in found.items() if len(keys) == 1}, hint)
+            held = {part: [file.get_tensor(key) for key in keys[:1]] for part, keys in found.items() if len(keys) == 1}
+    except (OSError, SafetensorError, ValueError, TypeError, RuntimeError, MemoryError, OverflowError, KeyError) as error:
+        raise BiaskitError(f"cannot read selector weights {path}: {str(error)[:300]}", hint) from None
     for part, keys in found.items():
         if len(keys) != 1:
             raise BiaskitError(f"{path} has {len(keys)} tensors {part} of a scorer, not one", hint)
-    query_weight, query_bias, key_weight, key_bias = (tensors[part][0] for part in _PARTS)
-    hidden = len(query_bias)
-    if query_weight.ndim != 2 or key_weight.shape != query_weight.shape or not hidden == len(key_bias) == len(query_weight):
-        raise BiaskitError(
-            f"{path}: q_proj {list(query_weight.shape)} and k_proj {list(key_weight.shape)} do not match, or the biases do not", hint
-        )
+    query_weight, query_bias, key_weight, key_bias = (held[part][0] for part in _PARTS)
+    for part, tensors in held.items():
+        if not tensors[0].is_floating_point() or not tensors[0].isfinite().all():
+            what = (
+                f"is {str(tensors[0].dtype).removeprefix('torch.')}"
+                if not tensors[0].is_floating_point()
+                else "has values that are not finite"
+            )
+            raise BiaskitError(f"{path}: {part} {what}", hint)
     return Selector((query_weight, query_bias), (key_weight, key_bias))
+
+
+def _check_shapes(path: Path, shapes: dict[str, list[int]], hint: str) -> None:
+    """Refuse parts that do not fit together, by the header alone."""
+    if len(shapes) < len(_PARTS):  # which one is missing or there twice is told by the caller
+        return
+    query, query_bias, key, key_bias = (list(shapes[part]) for part in _PARTS)
+    if len(query) != 2 or 0 in query or key != query or not query_bias == key_bias == query[:1]:
+        told = f"q_proj {query} and k_proj {key} do not match, or their biases {query_bias} and {key_bias} do not"
+        raise BiaskitError(f"{path}: {told}", hint)
+    if query[0] * query[1] > MAX_WEIGHTS:
+        raise BiaskitError(f"{path}: q_proj {query} has over {MAX_WEIGHTS} weights", hint)
 
 
 def _is(part: str, key: str) -> bool:

@@ -20,7 +20,9 @@ from typing import Any
 
 from biaskit.errors import TaskError
 from biaskit.tasks.boxes import Box
-from biaskit.tasks.rows import Row, Rows, TextRows, open_rows, pick, read_json, word
+from biaskit.tasks.frames import inside
+from biaskit.tasks.rows import Row, Rows, TextRows, pick, picture_file, read_json, whole, word
+from biaskit.tasks.tables import open_rows
 
 _TEXTS = ("sent", "expression", "expressions", "sentences", "referring_expression", "caption", "answer", "text")
 _FILES = ("file_name", "image_path", "image")
@@ -36,6 +38,7 @@ class Expression:
         size: (rows, cols) in pixels, (0, 0) if the data does not say.
         area: of the object in pixels (its segmentation where known, else its box). tags: for break-downs.
         number: the row that holds the picture itself.
+        fractions: the data has the box in fractions of 1. Without a size, `box` is in fractions too, until the picture is measured.
     """
 
     id: str
@@ -46,6 +49,7 @@ class Expression:
     area: float = 0.0
     tags: Mapping[str, str] = field(default_factory=dict)
     number: int = 0
+    fractions: bool = False
 
 
 def read_expressions(path: Path, key: str, split: str, style: str = "") -> tuple[list[Expression], Rows]:
@@ -63,15 +67,41 @@ def read_expressions(path: Path, key: str, split: str, style: str = "") -> tuple
     found: list[Expression] = []
     splits = set()
     for number, row in enumerate(rows):
-        splits.add(row.get("split"))
+        splits.add(str(row.get("split"))[:40])
         if row.get("split") in (None, split):
             found += _from_row(row, number, path, key, style)
     if not found:
-        raise TaskError(f"{str(path)!r} has no split {split!r}", f"it has {', '.join(sorted(map(str, splits))) or 'no rows'}")
+        raise TaskError(f"{str(path)!r} has no split {split!r}", f"it has {', '.join(sorted(splits))[:300] or 'no rows'}")
+    _one_unit(found, path)
     ids = [one.id for one in found]
     if len(set(ids)) < len(ids):  # rows that share an id are told apart by their number
         found = [Expression(**{**vars(one), "id": f"{one.id}#{k}"}) for k, one in enumerate(found)]
     return found, rows
+
+
+def _one_unit(found: list[Expression], path: Path) -> None:
+    """Refuse a file that has some boxes in fractions of 1 and others in pixels."""
+    odd = [one for one in found if one.fractions]
+    if 0 < len(odd) < len(found):
+        rest = f"{len(found) - len(odd)} others are in pixels"
+        raise TaskError(
+            f"row {odd[0].number} of {str(path)!r} has a box in fractions of 1 ({len(odd)} have), but {rest}", "write all boxes one way"
+        )
+
+
+def by_id(found: Any, what: str, path: Path) -> dict[Any, Any]:
+    """Return the records of a COCO list by their id.
+
+    Raises:
+        TaskError: two records share an id and differ: which one is meant cannot be told. KeyError, TypeError: a record has none.
+    """
+    held: dict[Any, Any] = {}
+    twice = 0
+    for one in found:
+        twice += held.setdefault(one["id"], one) != one
+    if twice:
+        raise TaskError(f"{twice} {what} of {str(path)!r} share their id with another one", f"give every one of the {what} its own id")
+    return held
 
 
 class _CocoRows(TextRows):
@@ -87,44 +117,59 @@ class _CocoRows(TextRows):
             super().__init__(path, "images")
             return
         self.path = path
-        names = {one.get("id"): one.get("name") for one in found.get("categories", ())}
         try:
-            by_id = {image["id"]: image for image in images}
+            names = {one["id"]: one.get("name") for one in found.get("categories") or ()}
+            pictures = by_id(images, "images", path)
             self.rows = [
                 {"bbox_xywh": one["bbox"], "category": names.get(one.get("category_id"))}
-                | {name: by_id[one["image_id"]].get(name) for name in ("file_name", "width", "height", "split")}
+                | {name: pictures[one["image_id"]].get(name) for name in ("file_name", "width", "height", "split")}
                 | {name: value for name, value in one.items() if name not in ("bbox", "segmentation", "category") and value is not None}
                 for one in found["annotations"]
             ]
-        except (KeyError, TypeError) as error:
-            raise TaskError(f"{str(path)!r}: an annotation lacks {error}", "give COCO-style JSON with expressions") from error
+        except (KeyError, TypeError, AttributeError) as error:
+            raise TaskError(f"{str(path)!r}: an annotation lacks {str(error)[:200]}", "give COCO-style JSON with expressions") from error
 
 
 def _from_row(row: Row, number: int, path: Path, key: str, style: str) -> list[Expression]:
-    box = _box_of(row, number, path, style)
+    size = whole(row, number, path, "height", "image_height"), whole(row, number, path, "width", "image_width")
+    box, fractions = _box_of(row, number, path, style, size)
     texts = _texts(pick(row, *_TEXTS))
     if not texts:
         raise TaskError(
-            f"row {number} of {str(path)!r} has no expression", f"it has {', '.join(map(str, row))}; looked for {', '.join(_TEXTS)}"
+            f"row {number} of {str(path)!r} has no expression", f"it has {', '.join(map(str, row))[:300]}; looked for {', '.join(_TEXTS)}"
         )
     name = pick(row, "question_id", "ref_id", "ann_id", "id", "id_")
-    stem = f"{key}/{name if name is not None else number}"
-    category, dataset = row.get("category"), row.get("dataset")
-    known = {"category": category, "set": dataset}
-    file = row.get("image") if isinstance(row.get("image"), str) else None
+    stem = f"{key}/{str(name)[:200] if name is not None else number}"
+    known = {"category": row.get("category"), "set": row.get("dataset")}
+    image = row.get("image")
+    file = picture_file(row, number, path) if not isinstance(image, Mapping) or pick(row, *_FILES[:2]) is None else None
+    local = row.get("local_file")
     return [
         Expression(
             id=f"{stem}/{k}" if len(texts) > 1 else stem,
             text=text,
             box=box,
-            file=pick(row, "local_file") or file or word(row, number, path, *_FILES),
-            size=(int(pick(row, "height", "image_height") or 0), int(pick(row, "width", "image_width") or 0)),
-            area=float(pick(row, "area") or (box[2] - box[0]) * (box[3] - box[1])),
+            file=(local if isinstance(local, str) else None) or file or word(row, number, path, *_FILES),
+            size=size,
+            area=_area(row, number, path) or (box[2] - box[0]) * (box[3] - box[1]),
             tags={tag: value for tag, value in known.items() if isinstance(value, str)},
             number=number,
+            fractions=fractions,
         )
         for k, text in enumerate(texts)
     ]
+
+
+def _area(row: Row, number: int, path: Path) -> float:
+    """Return the area of a row's object in pixels, 0 where it says none."""
+    found = row.get("area")
+    try:
+        area = float(found or 0)
+    except (TypeError, ValueError, OverflowError):
+        area = math.nan
+    if not 0 <= area < math.inf:
+        raise TaskError(f"row {number} of {str(path)!r}: area is {str(found)[:60]!r}", "areas are numbers of pixels")
+    return area
 
 
 def _texts(found: Any) -> list[str]:
@@ -137,7 +182,8 @@ def _texts(found: Any) -> list[str]:
     return [text.strip() for text in texts if isinstance(text, str) and text.strip()]
 
 
-def _box_of(row: Row, number: int, path: Path, style: str) -> Box:
+def _box_of(row: Row, number: int, path: Path, style: str, size: tuple[int, int]) -> tuple[Box, bool]:
+    """Return a row's box in pixels of its size, and whether it was in fractions of 1."""
     own = next((name for name in ("xyxy", "xywh") if row.get(f"bbox_{name}") is not None), "")
     # the hub's lmms-lab rows keep COCO's boxes; whoever writes one expression a row for scoring writes corners
     way = own or style or ("xywh" if row.get("answer") is not None else "xyxy")
@@ -145,14 +191,18 @@ def _box_of(row: Row, number: int, path: Path, style: str) -> Box:
     where = f"row {number} of {str(path)!r}"
     try:
         a, b, c, d = (float(value) for value in values)  # type: ignore[union-attr]  # whatever is no four numbers ends below
-    except (TypeError, ValueError) as error:
-        raise TaskError(f"{where} has no box of four numbers: {values!r}", "boxes are named bbox, bbox_xyxy or bbox_xywh") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        hint = "boxes are named bbox, bbox_xyxy or bbox_xywh"
+        raise TaskError(f"{where} has no box of four numbers: {repr(values)[:200]}", hint) from error
     box = (a, b, c, d) if way == "xyxy" else (a, b, a + c, b + d)
-    cols, rows = pick(row, "width", "image_width") or math.inf, pick(row, "height", "image_height") or math.inf
-    inside = box[0] < box[2] and box[1] < box[3] and box[0] + box[2] <= 2 * cols and box[1] + box[3] <= 2 * rows
-    if not inside or not all(map(math.isfinite, box)):
-        other = "xywh" if way == "xyxy" else "xyxy"
-        raise TaskError(
-            f"{where}: {[a, b, c, d]} is no box within the image, read as {way}", f"if it is written otherwise, add box={other}"
-        )
-    return box
+    fractions = all(0 <= value <= 1 for value in (*box, c, d))  # nobody means a box within one pixel
+    if fractions and min(size) > 0:
+        box = box[0] * size[1], box[1] * size[0], box[2] * size[1], box[3] * size[0]
+    if not all(map(math.isfinite, box)) or not inside(box, (size[0] or math.inf, size[1] or math.inf)):
+        raise TaskError(f"{where}: {[a, b, c, d]} is no box within the image, read as {way}", other_way(way))
+    return box, fractions
+
+
+def other_way(way: str) -> str:
+    """Say how a box might be read otherwise."""
+    return f"if it is written otherwise, add box={'xywh' if way == 'xyxy' else 'xyxy'}"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from biaskit.errors import TaskError
+from biaskit.files import existing
 from biaskit.registry import did_you_mean
 from biaskit.tasks import tasks
 from biaskit.tasks.base import Opening, Part, Seen, Task
@@ -14,12 +16,15 @@ from biaskit.tasks.box_scores import place_tags, score_box, size_tag
 from biaskit.tasks.boxes import check_units
 from biaskit.tasks.conventions import Wording
 from biaskit.tasks.expressions import Expression, read_expressions
-from biaskit.tasks.pictures import HINT, Pictures, decoded
+from biaskit.tasks.frames import Frame, frame_of, inside
+from biaskit.tasks.pictures import HINT, Pictures, decoded, measured
 from biaskit.tasks.refs import read_refs
 from biaskit.tasks.rows import Rows
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from biaskit.images.decode import Measured
 
 
 class Grounding(Task):
@@ -40,8 +45,9 @@ class Grounding(Task):
     def __init__(
         self, name: str, expressions: Sequence[Expression], pictures: Pictures, rows: Rows | None = None, convention: str | None = None
     ) -> None:
-        self.name, self.expressions, self.pictures, self.rows, self.convention = name, expressions, pictures, rows, convention
-        self._sizes: dict[int, tuple[int, int]] = {}
+        self.name, self.pictures, self.rows, self.convention = name, pictures, rows, convention
+        self._measured: dict[str, Measured] = {}
+        self.expressions = [self._in_pixels(one) for one in expressions]
 
     @classmethod
     def open(cls, opening: Opening) -> Task:
@@ -82,10 +88,24 @@ class Grounding(Task):
         return self.expressions[i].id
 
     def image(self, i: int) -> Image:
-        """Return the picture."""
+        """Return the picture.
+
+        Raises:
+            TaskError: it is missing or broken, is not of the size that the data gives (turned and resized copies apart), or does not
+                hold the box.
+        """
         one = self.expressions[i]
-        held = self.rows.picture(one.number) if self.rows is not None else None
-        return decoded(held, one.file) if held is not None else self.pictures.open(one.file)
+        data = self._read(one)
+        picture = decoded(data, one.file)
+        size = picture.height, picture.width
+        if min(one.size) > 0:
+            if one.size != size:
+                self._frame(i, measured(data, one.file))
+        elif not inside(one.box, size):
+            where = f"{one.id}: the box {[round(value, 2) for value in one.box]}"
+            hint = "if the data writes it otherwise, add box=xywh or box=xyxy, or give the width and height that it was measured in"
+            raise TaskError(f"{where} is not within {one.file}, which has {size[1]}x{size[0]} pixels", hint)
+        return picture
 
     def image_name(self, i: int) -> str:
         """Return the picture's file name."""
@@ -96,37 +116,91 @@ class Grounding(Task):
         return wording.ask_region(self.expressions[i].text)
 
     def truth(self, i: int) -> list[float]:
-        """Return the true box: x1 y1 x2 y2 in pixels."""
+        """Return the true box: x1 y1 x2 y2 in pixels of the size that the data gives, the same whatever copy of the picture is here."""
         return [float(value) for value in self.expressions[i].box]
 
     def score(self, i: int, answer: str, seen: Seen) -> dict[str, float]:
-        """Score one box: see `score_box`."""
-        return score_box(answer, self.expressions[i].box, seen, self.convention)
+        """Score one box: see `score_box`. The true box is taken to the picture that was seen, if that is resized or turned.
+
+        Raises:
+            TaskError: the picture is not of the size that the data gives, neither resized nor turned.
+        """
+        one = self.expressions[i]
+        box = one.box
+        if min(one.size) > 0 and one.size != seen.size:
+            # what was seen is this picture upright, or that resized once more: the frame's own sizes do not matter
+            frame = replace(self._frame(i, self._measure(one)), picture=seen.size)
+            box = frame.place(box)
+        return score_box(answer, box, seen, self.convention)
 
     def tags(self, i: int) -> dict[str, str]:
-        """Return `size`, `row`, `ring`, and what the data says of the object."""
+        """Return `size`, `row`, `ring`, and what the data says of the object.
+
+        Also `picture`, where the picture is a resized or turned copy of the one that was annotated, and `box`, where the data has it in
+        fractions of 1: a report counts both.
+        """
         one = self.expressions[i]
-        return {"size": size_tag(one.area), **place_tags(one.box, self._size_of(i)), **one.tags}
+        frame = self._known_frame(i)
+        told = {"picture": frame.how, "box": "in fractions of 1 in the data" if one.fractions else ""}
+        where = place_tags(frame.place(one.box), frame.picture)
+        return {"size": size_tag(one.area), **where, **one.tags, **{kind: value for kind, value in told.items() if value}}
 
     def region(self, i: int) -> Part:
-        """Return the true box."""
-        x1, y1, x2, y2 = self.expressions[i].box
-        rows, cols = self._size_of(i)
+        """Return the true box, in fractions of the upright picture."""
+        frame = self._known_frame(i)
+        x1, y1, x2, y2 = frame.place(self.expressions[i].box)
+        rows, cols = frame.picture
         return y1 / rows, x1 / cols, y2 / rows, x2 / cols
 
-    def _size_of(self, i: int) -> tuple[int, int]:
-        """Return (rows, cols) of a picture, from the data if it says, else from the picture."""
-        if min(self.expressions[i].size) > 0:
-            return self.expressions[i].size
-        if i not in self._sizes:
-            image = self.image(i)
-            self._sizes[i] = image.height, image.width
-        return self._sizes[i]
+    def _read(self, one: Expression) -> bytes:
+        held = self.rows.picture(one.number) if self.rows is not None else None
+        return held if held is not None else self.pictures.read(one.file)
+
+    def _measure(self, one: Expression) -> Measured:
+        key = f"{one.number} {one.file}" if self.rows is not None else one.file
+        if key not in self._measured:
+            self._measured[key] = measured(self._read(one), one.file)
+        return self._measured[key]
+
+    def _known_frame(self, i: int) -> Frame:
+        """Return the frame of a picture; while there is none, that of the data, if it says how large the picture is."""
+        one = self.expressions[i]
+        try:
+            picture = self._measure(one)
+        except TaskError:
+            if min(one.size) > 0:
+                return Frame(one.size, one.size)
+            raise
+        return self._frame(i, picture)
+
+    def _frame(self, i: int, picture: Measured) -> Frame:
+        """Return how pixels of the data become pixels of the picture.
+
+        Raises:
+            TaskError: it is not the same picture.
+        """
+        one = self.expressions[i]
+        upright = picture.size[::-1]
+        frame = frame_of(one.size, picture) if min(one.size) > 0 else Frame(upright, upright)
+        if frame is None:
+            sizes = f"{one.file} has {upright[1]}x{upright[0]} pixels, but the data says {one.size[1]}x{one.size[0]}"
+            raise TaskError(f"{one.id}: {sizes}", "give the pictures that were annotated: a copy may be resized, but not cropped or padded")
+        return frame
+
+    def _in_pixels(self, one: Expression) -> Expression:
+        """Measure the picture of a box that the data has in fractions of 1 without a size."""
+        if not one.fractions or min(one.size) > 0:
+            return one
+        cols, rows = self._measure(one).size
+        x1, y1, x2, y2 = one.box
+        box = x1 * cols, y1 * rows, x2 * cols, y2 * rows
+        return replace(one, box=box, size=(rows, cols), area=one.area if one.area > 1 else (box[2] - box[0]) * (box[3] - box[1]))
 
 
 def _find(data: Path, key: str, split: str, by: str) -> Path:
     """Return the question file at `data`: the file itself, or one of the published layouts under a directory."""
-    if data.is_file() or "*" in data.name:
+    there = existing(data)
+    if (there and there.is_file()) or "*" in data.name:
         return data
     plain = {"refcoco+": "refcocoplus"}.get(key, key)
     hub = {"refcoco": "RefCOCO", "refcoco+": "RefCOCOplus", "refcocog": "RefCOCOg"}[key]
@@ -139,11 +213,13 @@ def _find(data: Path, key: str, split: str, by: str) -> Path:
         *(data / folder / f"{stem}.json" for folder in ("", "annotations") for stem in (f"{key}_{split}", "referring_expressions")),
     ]
     for path in choices:
-        if path.is_file() or ("*" in path.name and any(path.parent.glob(path.name))):
+        if ((found := existing(path)) and found.is_file()) or (
+            "*" in path.name and existing(path.parent) and any(path.parent.glob(path.name))
+        ):
             return path
     looked = ", ".join(dict.fromkeys(path.name for path in choices))
-    what = "has no" if data.is_dir() else "does not exist; looked for"
-    raise TaskError(f"{str(data)!r} {what} {looked}", f"give the file itself, or another directory; {HINT.split(' (')[0]} as well")
+    what = "has no" if there else "does not exist; looked for"
+    raise TaskError(f"{str(data)[:300]!r} {what} {looked}", f"give the file itself, or another directory; {HINT.split(' (')[0]} as well")
 
 
 def _instances(refs: Path) -> Path:

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from biaskit.errors import TaskError
+from biaskit.files import existing
 from biaskit.registry import did_you_mean
 from biaskit.tasks import tasks
 from biaskit.tasks.base import Opening, Seen, Task
 from biaskit.tasks.conventions import Wording
 from biaskit.tasks.pictures import Pictures, decoded
-from biaskit.tasks.rows import Rows, open_rows, pick, word
+from biaskit.tasks.rows import Rows, pick, picture_file, word
+from biaskit.tasks.tables import open_rows
 from biaskit.tasks.yes_no import read_yes, score_yes, summarise_yes
 
 if TYPE_CHECKING:
@@ -117,19 +119,28 @@ def _read(path: Path, rows: Rows, source: int) -> list[_Asked]:
     found = []
     for number, row in enumerate(rows):
         subset = str(pick(row, "subset", "category") or named or "unnamed")
+        if pick(row, "label", "answer") is None:
+            hint = "a file of questions alone has none: give the directory that also holds coco/coco_pope_*.json"
+            raise TaskError(f"row {number} of {str(path)!r} has no label or answer", hint)
         label = word(row, number, path, "label", "answer")
         yes = read_yes(label)
         if yes is None:
             raise TaskError(f"row {number} of {str(path)!r}: the label is {label!r}", "labels are yes or no")
-        file = pick(row, "local_file") or (row["image"] if isinstance(row.get("image"), str) else None)
-        file = file or word(row, number, path, "image_source", "image", "file_name")
+        local = row.get("local_file")
+        image = picture_file(row, number, path) if isinstance(row.get("image"), (str, list)) else None
+        file = (local if isinstance(local, str) else None) or image
+        if file is None and pick(row, "image_source", "file_name") is None:
+            file = picture_file(row, number, path)
+        file = file or word(row, number, path, "image_source", "file_name", "image")
         name = pick(row, "question_id", "id")
         found.append(
             _Asked(
                 id=f"pope/{subset}/{name if name is not None else number}",
                 text=word(row, number, path, "text", "question"),
                 yes=yes,
-                file=file if "." in file else f"{file}.jpg",  # the hub's rows name COCO's picture without its suffix
+                file=file
+                if "." in file or file.startswith("base64-")
+                else f"{file}.jpg",  # the hub names COCO's picture without its suffix
                 subset=subset,
                 source=source,
                 number=number,
@@ -141,21 +152,23 @@ def _read(path: Path, rows: Rows, source: int) -> list[_Asked]:
 
 
 def _find(data: Path, wanted: str) -> list[Path]:
-    """Return the question files at `data`."""
-    if data.is_file() or "*" in data.name:
+    """Return the question files at `data`; those with labels win."""
+    if ((there := existing(data)) and there.is_file()) or "*" in data.name:
         return [data]
     subsets = SUBSETS if wanted == "all" else (wanted,)
+    if there is None:
+        raise TaskError(f"{str(data)[:300]!r} does not exist; looked for coco_pope_{subsets[0]}.json, pope.jsonl", "give the file itself")
     for folder in ("", "coco", "output/coco", "annotations"):
         own = [data / folder / f"coco_pope_{subset}.json" for subset in subsets]
         if all(path.is_file() for path in own):
             return own
-        for name in ("pope.jsonl", "llava_pope_test.jsonl"):
-            if (data / folder / name).is_file():
-                return [data / folder / name]
+        if (data / folder / "pope.jsonl").is_file():
+            return [data / folder / "pope.jsonl"]
     for folder in ("data", "Full", ""):
         for pattern in [*(f"{subset}-*.parquet" for subset in subsets), "test-*.parquet"]:
             if any((data / folder).glob(pattern)):
                 own = [data / folder / f"{subset}-*.parquet" for subset in subsets]
                 return own if pattern != "test-*.parquet" else [data / folder / pattern]
-    what = "holds none of" if data.is_dir() else "does not exist; looked for"
-    raise TaskError(f"{str(data)!r} {what} coco_pope_{subsets[0]}.json, pope.jsonl, test-*.parquet", "give the file itself")
+    if (data / "llava_pope_test.jsonl").is_file():  # LLaVA's questions, whose answers lie in coco/
+        return [data / "llava_pope_test.jsonl"]
+    raise TaskError(f"{str(data)!r} holds none of coco_pope_{subsets[0]}.json, pope.jsonl, test-*.parquet", "give the file itself")

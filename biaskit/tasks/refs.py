@@ -1,55 +1,19 @@
 """The original files of RefCOCO: `refs(unc).p`, a pickle, beside COCO's `instances.json` (lichengunc/refer).
 
-A pickle is a program. These hold nothing but lists, dicts, texts and numbers, so a reader that refuses everything else reads them all.
+They are read by `plain_pickle`: nothing in them is executed.
 """
 
 from __future__ import annotations
 
-import io
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from biaskit.errors import TaskError
-from biaskit.tasks.expressions import Expression
+from biaskit.tasks.expressions import Expression, by_id
+from biaskit.tasks.frames import inside
+from biaskit.tasks.plain_pickle import read_plain_pickle
 from biaskit.tasks.rows import read_json
-
-_ALLOWED = {
-    ("builtins", "set"): set, ("builtins", "frozenset"): frozenset,
-    ("__builtin__", "set"): set, ("__builtin__", "frozenset"): frozenset,
-}  # fmt: skip
-
-
-class _Restricted(pickle._Unpickler):
-    """Builds containers, texts and numbers; any other name that a pickle asks for is refused before anything of it runs.
-
-    The reader in Python, not the one in C: ten bytes that name a high memo slot make that one take gigabytes. RefCOCO takes some 8 s.
-    """
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _ALLOWED[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}") from None
-
-    def persistent_load(self, pid: Any) -> Any:
-        raise pickle.UnpicklingError("it refers to objects outside of itself")
-
-
-def read_plain_pickle(path: Path) -> Any:
-    """Return what a pickle of plain containers, texts and numbers holds; nothing in it is ever executed.
-
-    Raises:
-        TaskError: it is damaged, or asks for anything else.
-    """
-    hint = "refs(unc).p holds lists, dicts, texts and numbers only: download it again from where it was published"
-    try:
-        return _Restricted(io.BytesIO(path.read_bytes()), encoding="latin1").load()
-    except OSError as error:
-        raise TaskError(f"cannot read {str(path)!r}: {error}", "give the directory that holds refs(unc).p") from error
-    except Exception as error:  # a hostile pickle fails in every way there is
-        raise TaskError(f"{str(path)!r} is refused: {error or type(error).__name__}", hint) from error
 
 
 def read_refs(refs: Path, instances: Path, split: str, key: str) -> list[Expression]:
@@ -67,18 +31,23 @@ def read_refs(refs: Path, instances: Path, split: str, key: str) -> list[Express
         raise TaskError(f"{str(refs)!r} does not hold a list of refs", "give refs(unc).p, refs(umd).p or refs(google).p")
     coco = read_json(instances)
     try:
-        boxes = {one["id"]: one for one in coco["annotations"]}
-        images = {one["id"]: one for one in coco["images"]}
-        names = {one["id"]: one["name"] for one in coco.get("categories", ())}
-    except (KeyError, TypeError) as error:
-        raise TaskError(f"{str(instances)!r} is no instances.json: {error!r}", "give COCO's instances.json beside the refs") from error
+        boxes = by_id(coco["annotations"], "annotations", instances)
+        images = by_id(coco["images"], "images", instances)
+        names = {one["id"]: str(one["name"]) for one in coco.get("categories") or ()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise TaskError(
+            f"{str(instances)!r} is no instances.json: {error!r}"[:500], "give COCO's instances.json beside the refs"
+        ) from error
     try:
         chosen = [ref for ref in found if _in_split(ref["split"], split)]
         if not chosen:
-            raise TaskError(f"{str(refs)!r} has no split {split!r}", f"it has {', '.join(sorted({ref['split'] for ref in found}))}")
+            known = ", ".join(sorted({str(ref["split"])[:40] for ref in found}))
+            raise TaskError(f"{str(refs)!r} has no split {split!r}", f"it has {known[:300] or 'no refs'}")
         return [one for ref in chosen for one in _expressions(ref, boxes[ref["ann_id"]], images[ref["image_id"]], names, key)]
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise TaskError(f"{str(refs)!r} and {str(instances)!r} do not match: {error!r}", "take both from the same release") from error
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
+        raise TaskError(
+            f"{str(refs)!r} and {str(instances)!r} do not match: {error!r}"[:1000], "take both from the same release"
+        ) from error
 
 
 def _in_split(of_ref: str, split: str) -> bool:
@@ -88,16 +57,32 @@ def _in_split(of_ref: str, split: str) -> bool:
     return "test" in of_ref if split == "test" else of_ref == split
 
 
+def _number(value: Any) -> Any:
+    """Return an id: a number or a short text."""
+    if not isinstance(value, int) and not (isinstance(value, str) and len(value) <= 100):
+        raise TypeError(f"an id is a {type(value).__name__}")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"a {type(value).__name__} is where a text belongs")
+    return value
+
+
 def _expressions(ref: dict[str, Any], annotation: Any, image: Any, names: dict[Any, str], key: str) -> Sequence[Expression]:
     x, y, wide, high = (float(value) for value in annotation["bbox"])
     size = (int(image["height"]), int(image["width"]))
+    box = (x, y, x + wide, y + high)
+    if min(size) < 1 or not inside(box, size):
+        raise ValueError(f"the box {[x, y, wide, high]} of annotation {ref['ann_id']} is not within {size[1]}x{size[0]} pixels")
     category = names.get(annotation.get("category_id"), "")
     return [
         Expression(
-            id=f"{key}/{ref['ref_id']}/{sentence['sent_id']}",
-            text=str(sentence["sent"]),
-            box=(x, y, x + wide, y + high),
-            file=str(image["file_name"]),
+            id=f"{key}/{_number(ref['ref_id'])}/{_number(sentence['sent_id'])}",
+            text=_text(sentence["sent"]),
+            box=box,
+            file=_text(image["file_name"]),
             size=size,
             area=float(annotation.get("area") or wide * high),
             tags={"category": category} if category else {},

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import hashlib
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +18,10 @@ Row = Mapping[str, Any]
 
 SUFFIXES = (".jsonl", ".json", ".parquet")
 _IMAGE = "image"
+_LISTS = ("data", "questions", "annotations", "rows")  # where TextVQA, VQAv2 and others keep their list in a JSON object
+
+MAX_BYTES = 1 << 30
+"""Bytes of a file of questions, and of what a column of a parquet file may unpack to at once."""
 
 
 class Rows(ABC):
@@ -32,7 +40,7 @@ class TextRows(Rows):
     """The rows of a JSON or JSON-lines file (POPE's `.json` files hold JSON lines, too).
 
     Args:
-        path: the file. key: where the list lies in a JSON object, such as "annotations".
+        path: the file. key: where the list lies in a JSON object, such as "annotations"; by default where it usually lies.
 
     Raises:
         TaskError: it cannot be read, or holds something other than objects.
@@ -42,7 +50,8 @@ class TextRows(Rows):
         self.path = path
         found = read_json(path)
         if isinstance(found, dict):
-            found = found.get(key) if key else [found]
+            lists = [name for name in ((key,) if key else _LISTS) if isinstance(found.get(name), list)]
+            found = found[lists[0]] if lists else None if key else [found]
         if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
             raise TaskError(f"{str(path)!r} does not hold a list of objects", "give JSON lines with one question each")
         self.rows: list[dict[str, Any]] = found
@@ -51,82 +60,77 @@ class TextRows(Rows):
         """Iterate over the rows of the file."""
         return iter(self.rows)
 
-
-class ParquetRows(Rows):
-    """The rows of parquet shards, in order. Pictures are read when asked for, a row group at a time.
-
-    Raises:
-        TaskError: pyarrow is not installed, or a file is no parquet file.
-    """
-
-    def __init__(self, paths: list[Path]) -> None:
-        try:
-            from pyarrow import parquet
-        except ImportError as error:
-            hint = "pip install pyarrow, or export the rows as JSON lines"
-            raise TaskError(f"{str(paths[0])!r} is a parquet file, but pyarrow is not installed", hint) from error
-        try:
-            self._files = [parquet.ParquetFile(path) for path in paths]
-        except (OSError, ValueError) as error:
-            raise TaskError(f"cannot read the parquet file(s) {[str(path) for path in paths]}: {error}", "download them again") from error
-        self._groups: list[tuple[int, int, int]] = []  # first row, file, row group
-        start = 0
-        for index, file in enumerate(self._files):
-            for group in range(file.num_row_groups):
-                self._groups.append((start, index, group))
-                start += file.metadata.row_group(group).num_rows
-        self._held: tuple[int, list[Any]] = (-1, [])
-
-    def __iter__(self) -> Iterator[Row]:
-        """Iterate over the rows, pictures left out."""
-        for file in self._files:
-            columns = [name for name in file.schema_arrow.names if name != _IMAGE]
-            for batch in file.iter_batches(columns=columns):
-                yield from batch.to_pylist()
-
     def picture(self, number: int) -> bytes | None:
-        """Return the picture in the column `image`, as the hub's image feature stores it: {"bytes", "path"}."""
-        slot = max(slot for slot, group in enumerate(self._groups) if group[0] <= number)
-        start, file, group = self._groups[slot]
-        if self._held[0] != slot:
-            if _IMAGE not in self._files[file].schema_arrow.names:
-                return None
-            self._held = slot, self._files[file].read_row_group(group, columns=[_IMAGE]).column(0).to_pylist()
-        cell = self._held[1][number - start]
-        data = cell.get("bytes") if isinstance(cell, dict) else cell
-        return data if isinstance(data, bytes) else None
+        """Return the picture that a row holds in base64, None where it names a file."""
+        found = single(self.rows[number].get(_IMAGE), number, self.path)
+        return unpacked(found) if isinstance(found, str) else None
 
 
-def open_rows(path: Path, key: str = "") -> Rows:
-    """Open a question file by its suffix; a path with a `*` names parquet shards.
+def single(cell: Any, number: int, path: Path) -> Any:
+    """Return the picture of a cell, which may be in a list, or in the hub's {"bytes", "path"}.
 
     Raises:
-        TaskError: as TextRows and ParquetRows, or no such file.
+        TaskError: there are several.
     """
-    shards = sorted(path.parent.glob(path.name)) if "*" in path.name else [path]
-    if not shards or not all(shard.is_file() for shard in shards):
-        raise TaskError(f"{str(path)!r} does not exist", "give the file of the questions, or the directory it is in")
-    return ParquetRows(shards) if path.suffix == ".parquet" else TextRows(path, key)
+    if isinstance(cell, (list, tuple)):
+        if len(cell) > 1:
+            raise TaskError(f"row {number} of {str(path)!r} has {len(cell)} images", "questions about one image each are understood")
+        cell = cell[0] if cell else None
+    if isinstance(cell, Mapping):
+        held = cell.get("bytes")
+        cell = held if isinstance(held, (bytes, str)) and held else cell.get("path")
+    return cell
+
+
+_PICTURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
+
+
+def unpacked(text: str) -> bytes | None:
+    """Return the picture that a base64 text holds, None where the text is more likely a name."""
+    if len(text) < 200:
+        return None
+    try:
+        held = base64.b64decode(re.sub(r"^data:image/[\w.+-]+;base64,", "", text[:100]) + text[100:], validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return held if held.startswith(_PICTURES) else None
+
+
+def picture_file(row: Row, number: int, path: Path) -> str | None:
+    """Return what the column `image` calls the picture of a row, None where it says nothing. Pictures in base64 are named by their hash.
+
+    Raises:
+        TaskError: the row has several pictures.
+    """
+    found = single(row.get(_IMAGE), number, path)
+    if not isinstance(found, str) or not found:
+        return None
+    held = unpacked(found)
+    return found if held is None else f"base64-{hashlib.sha256(held).hexdigest()[:16]}"
 
 
 def read_json(path: Path) -> Any:
-    """Return what a JSON file holds; a file of JSON lines is a list.
+    """Return what a JSON file holds; a file of JSON lines is a list. Lines end at line feeds alone: JSON allows U+2028 inside a text.
 
     Raises:
         TaskError: it cannot be read; the message names the line.
     """
     try:
+        size = path.stat().st_size
+        if size > MAX_BYTES or not path.is_file():
+            why = f"it has {size} bytes, over the limit of {MAX_BYTES}" if path.is_file() else "it is no regular file"
+            raise TaskError(f"cannot read {str(path)!r}: {why}", "give a JSON or JSON-lines file")
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise TaskError(f"cannot read {str(path)!r}: {error}", "give a JSON or JSON-lines file") from error
     try:
-        return json.loads(text)
+        return _checked(json.loads(text), text, path)
     except RecursionError as error:
         raise TaskError(f"{str(path)!r} is nested too deeply", "give a JSON or JSON-lines file") from error
     except ValueError:
         pass
     found = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
                 found.append(json.loads(line))
@@ -134,6 +138,20 @@ def read_json(path: Path) -> Any:
                 raise TaskError(f"{str(path)!r} line {number} is not JSON: {error}", "give a JSON or JSON-lines file") from error
     if not found:
         raise TaskError(f"{str(path)!r} is empty", "give a file with at least one question")
+    return _checked(found, text, path)
+
+
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def _checked(found: Any, text: str, path: Path) -> Any:
+    """Refuse halves of surrogate pairs: no tokenizer, file or terminal takes them."""
+    if _HALF.search(text):
+        try:
+            json.dumps(found, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            what = f"{str(path)!r} has a text with half a surrogate pair, {error.object[error.start : error.end]!a}"
+            raise TaskError(what, "write the character as UTF-8, or as both halves") from None
     return found
 
 
@@ -150,5 +168,26 @@ def word(row: Row, number: int, path: Path, *names: str) -> str:
     """
     found = pick(row, *names)
     if not isinstance(found, (str, int, float)) or not str(found).strip():
-        raise TaskError(f"row {number} of {str(path)!r} has no {' or '.join(names)}", f"it has {', '.join(map(str, row)) or 'nothing'}")
+        raise TaskError(
+            f"row {number} of {str(path)!r} has no {' or '.join(names)}", f"it has {', '.join(map(str, row))[:300] or 'nothing'}"
+        )
     return str(found)
+
+
+def whole(row: Row, number: int, path: Path, *names: str) -> int:
+    """Return the whole number of the first of these columns, 0 where there is none.
+
+    Raises:
+        TaskError: it is something else than a whole number from 0.
+    """
+    found = pick(row, *names)
+    if found is None:
+        return 0
+    try:
+        count = int(found)
+        sound = not isinstance(found, bool) and count == float(found) and 0 <= count < 10**9
+    except (TypeError, ValueError, OverflowError):
+        sound = False
+    if not sound:
+        raise TaskError(f"row {number} of {str(path)!r}: {names[0]} is {str(found)[:60]!r}", "sizes are whole numbers of pixels")
+    return count

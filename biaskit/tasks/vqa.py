@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from biaskit.errors import TaskError
+from biaskit.files import existing
 from biaskit.registry import did_you_mean
 from biaskit.tasks import tasks
 from biaskit.tasks.answers import METRICS
 from biaskit.tasks.base import Opening, Seen, Task
 from biaskit.tasks.conventions import Wording
 from biaskit.tasks.pictures import Pictures, decoded
-from biaskit.tasks.rows import Row, Rows, open_rows, pick, word
+from biaskit.tasks.rows import Row, Rows, pick, picture_file, word
+from biaskit.tasks.tables import open_rows
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -58,7 +60,7 @@ class VQA(Task):
         if (metric and metric not in METRICS) or len(opening.flags) > 1 or opening.settings:
             given = ":".join([*opening.flags, *(opening.settings or {})])
             raise TaskError(f"vqa has no metric {given!r}", did_you_mean(given, METRICS))
-        if opening.data is None or opening.data.is_dir():
+        if opening.data is None or ((there := existing(opening.data)) and there.is_dir()):
             what = f"{str(opening.data)!r} is a directory" if opening.data else "vqa needs data"
             raise TaskError(what, f"give --data the file of the questions: {cls.needs}")
         rows = open_rows(opening.data)
@@ -117,10 +119,12 @@ def _read(row: Row, number: int, path: Path, metric: str) -> _Asked:
     if chosen not in METRICS:
         raise TaskError(f"row {number} of {str(path)!r} has the unknown metric {chosen!r}", did_you_mean(chosen, METRICS))
     name, kind = pick(row, "question_id", "questionId", "id"), pick(row, "category", "question_type", "type")
-    file = row.get("image") if isinstance(row.get("image"), str) else pick(row, "file_name", "image_id")
+    image = picture_file(row, number, path)
+    file = image if isinstance(row.get("image"), (str, list)) and image else pick(row, "file_name", "image_id")
+    file = file if file is not None else image
     prompt = row.get("prompt")
     return _Asked(
-        id=f"vqa/{name if name is not None else number}",
+        id=f"vqa/{str(name)[:200] if name is not None else number}",
         text=word(row, number, path, "question", "text"),
         truths=truths,
         file=str(file if file is not None else number),

@@ -199,3 +199,39 @@ def test_hub_file_is_validated(places: Path, monkeypatch: pytest.MonkeyPatch) ->
     hub(monkeypatch, bad)
     with pytest.raises(PriorError, match="damaged"):
         store.load_prior("org/repo", hub=True)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("release unlocked lock"), ValueError("a size that lies"), KeyError("etag"), EOFError()])
+def test_whatever_a_broken_answer_makes_of_the_hub_s_code(places: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    hub(monkeypatch, error)
+    with pytest.raises(PriorError, match=r"org/repo/prior\.safetensors could not be fetched: .") as caught:
+        store.load_prior("org/repo", hub=True)
+    assert "try again" in caught.value.hint
+
+
+def test_an_answer_that_never_ends(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import threading
+
+    import huggingface_hub
+
+    over = threading.Event()
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda where, file: over.wait(60))
+    monkeypatch.setattr(store, "HUB_SECONDS", 0.2)
+    with pytest.raises(PriorError, match=r"could not be fetched: not done within 0\.2 s"):
+        store.load_prior("org/repo", hub=True)
+    over.set()
+
+
+def test_a_bad_file_in_the_hub_s_cache_is_fetched_again(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    cached = places / "cached.safetensors"
+    cached.write_bytes(b"<html>")
+
+    def download(where: str, file: str, force_download: bool = False) -> str:
+        if force_download:
+            cached.write_bytes((places / "packaged" / "qwen.safetensors").read_bytes())
+        return str(cached)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    assert store.load_prior("org/repo", hub=True).model == "packaged qwen"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,38 @@ def test_weights_that_cannot_be_used(tmp_path: Path) -> None:
     for wrong in ({"importance": "selector"}, {"weights": "selector.safetensors"}):
         with pytest.raises(BiaskitError, match="weights is"):
             get_pruner("idpruner", budget=9, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "says"),
+    [
+        (((4, 6), (4,), (4, 5), (4,)), "do not match"),
+        (((4, 6), (), (4, 6), ()), "do not match"),
+        (((24,), (4,), (24,), (4,)), "do not match"),
+        (((4, 6), (4, 1), (4, 6), (4, 1)), "do not match"),
+        (((0, 6), (0,), (0, 6), (0,)), "do not match"),
+        (((4, 6, 1), (4,), (4, 6, 1), (4,)), "do not match"),
+    ],
+)
+def test_shapes_that_are_no_scorer(tmp_path, shapes, says):
+    names = ("q_proj.weight", "q_proj.bias", "k_proj.weight", "k_proj.bias")
+    path = tmp_path / "x.safetensors"
+    save_file({name: torch.zeros(shape) for name, shape in zip(names, shapes, strict=True)}, path)
+    with pytest.raises(BiaskitError, match=says):
+        read_selector(path)
+
+
+def test_values_that_are_no_weights(tmp_path):
+    shapes = {"q_proj.weight": (4, 6), "q_proj.bias": (4,), "k_proj.weight": (4, 6), "k_proj.bias": (4,)}
+    path = tmp_path / "x.safetensors"
+    save_file({name: torch.zeros(shape, dtype=torch.int32) for name, shape in shapes.items()}, path)
+    with pytest.raises(BiaskitError, match=r"q_proj\.weight is int32"):
+        read_selector(path)
+    save_file({name: torch.full(shape, float("nan")) for name, shape in shapes.items()}, path)
+    with pytest.raises(BiaskitError, match=r"q_proj\.weight has values that are not finite"):
+        read_selector(path)
+    with pytest.raises(BiaskitError, match="cannot read selector weights"):
+        read_selector(tmp_path / ("a" * 300))
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    with pytest.raises(BiaskitError, match="no regular file"):
+        read_selector(tmp_path / "pipe.safetensors")

@@ -17,9 +17,9 @@ from models import boxes, wording
 from PIL import Image
 
 from biaskit.errors import TaskError
-from biaskit.tasks import Seen, open_task
+from biaskit.tasks import Seen, open_task, plain_pickle
 from biaskit.tasks.pictures import Pictures, spellings
-from biaskit.tasks.refs import read_plain_pickle
+from biaskit.tasks.plain_pickle import read_plain_pickle
 
 SEEN = Seen((480, 640), (480, 640), boxes=boxes("qwen3_vl"))
 NAMES = ["COCO_train2014_000000000007.jpg", "COCO_train2014_000000000008.jpg"]
@@ -467,3 +467,55 @@ def test_the_real_sample(coco_sample):
     pope = open_task("pope", coco_sample)
     assert len(pope) == 18 and all(pope.image(i).size == (375, 500) for i in range(18))
     assert [len(open_task(f"pope:{subset}", coco_sample)) for subset in ("random", "popular", "adversarial")] == [6, 6, 6]
+
+
+BOMBS = {
+    "a byte array of 8 GB": b"\x80\x05\x96" + (8 << 30).to_bytes(8, "little") + b"abc.",
+    "lists that double": b"]q\x00." + b"",
+    "tuples as a key": b"}K\x01K\x01\x86" + b"2\x86" * 60 + b"Ns.",
+    "a set of tuples": b"cbuiltins\nset\n(](K\x01K\x01\x86" + b"2\x86" * 60 + b"etR.",
+    "a frozen set of tuples": b"\x80\x04(K\x01K\x01\x86" + b"2\x86" * 60 + b"\x91.",
+    "a list in itself": b"]q\x00h\x00a.",
+    "more steps than refs have": b"]" + b"N0" * 60_000 + b".",
+    "more containers than refs have": b"](" + b"}" * 41_000 + b"e.",
+}
+BOMBS["lists that double"] = (
+    b"]q\x00K\x01a0"
+    + b"".join(
+        b"]r" + (k + 1).to_bytes(4, "little") + b"(j" + k.to_bytes(4, "little") + b"j" + k.to_bytes(4, "little") + b"e0" for k in range(60)
+    ).replace(b"j\0\0\0\0", b"h\0")
+    + b"j\x3c\0\0\0."
+)
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_pickles_that_would_never_end_or_fill_the_memory(tmp_path, monkeypatch, kind):
+    """The bounds on steps and containers are a hundredth of what they are, so that the test is short."""
+    for bound in ("MAX_STEPS", "MAX_HELD"):
+        monkeypatch.setattr(plain_pickle, bound, getattr(plain_pickle, bound) // 100)
+    path = tmp_path / "refs(unc).p"
+    path.write_bytes(BOMBS[kind])
+    tracemalloc.start()
+    try:
+        with pytest.raises(TaskError, match="is refused: ") as caught:
+            read_plain_pickle(path)
+        assert len(caught.value.message) < 1000 and tracemalloc.get_traced_memory()[1] < 2e7
+    finally:
+        tracemalloc.stop()
+
+
+def test_many_refs_cannot_share_many_sentences(tmp_path, release):
+    """10⁴ refs times 10⁴ sentences from a few bytes each would be 10⁸ questions."""
+    sentences = [{"sent": "x", "sent_id": k} for k in range(1000)]
+    refs = [{"ref_id": k, "ann_id": 70, "image_id": 7, "split": "val", "sentences": sentences} for k in range(1000)]
+    path = release / "refcoco" / "refs(unc).p"
+    path.write_bytes(pickle.dumps(refs))
+    assert path.stat().st_size < 100_000
+    with pytest.raises(TaskError, match="is refused: containers that it shares make far more"):
+        open_task("refcoco", release)
+
+
+def test_pickles_may_share_a_little(tmp_path):
+    shared = ["a", {"b": 1}]
+    (tmp_path / "x.p").write_bytes(pickle.dumps([shared, shared, {"again": shared}]))
+    assert read_plain_pickle(tmp_path / "x.p") == [shared, shared, {"again": shared}]

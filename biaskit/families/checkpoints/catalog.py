@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from biaskit.errors import ModelError
+from biaskit.files import existing
 from biaskit.tasks.conventions import BoxConvention, Wording
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def resolve(name: str) -> Place:
     Raises:
         ModelError: none of them (the hint offers near short names), or a checkpoint known to need remote code.
     """
-    if Path(name).is_dir():
+    if (there := existing(name)) and there.is_dir():
         return Place(name, local=True)
     if name in EMBEDDED:
         directory = Path(__file__).parents[2] / "demo" / EMBEDDED[name]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from biaskit.errors import BiaskitError
+from biaskit.files import existing
 from biaskit.prior.store import load_prior
 from biaskit.prior.value import Prior
 from biaskit.validation.ask.methods import read_retention
@@ -53,7 +53,7 @@ def named(text: str, default: str) -> tuple[str, str]:
     (('task', 'priors/task.safetensors'), ('prior', 'llava-1.5'))
     """
     found = re.fullmatch(r"([\w+.:-]+)=(.+)", text)
-    return (found.group(1), found.group(2)) if found and not Path(text).exists() else (default, text)
+    return (found.group(1), found.group(2)) if found and existing(text) is None else (default, text)
 
 
 def read_priors(given: AnyPrior | Sequence[AnyPrior] | Mapping[str, AnyPrior] | None) -> dict[str, Prior]:
