@@ -75,8 +75,8 @@ PLANS = {
             ),
             120,
         ),
-        Part("select", ("select --sizes 576,2880,20000 --naive-up-to 2880 --repeats 5 --device cuda",), 100),
-        Part("select-batch-8", ("select --sizes 2880 --batch 8 --naive-up-to 0 --repeats 7 --device cuda",), 60),
+        Part("select", ("select --sizes 576,2880,20000 --authors-up-to 2880 --repeats 5 --device cuda",), 100),
+        Part("select-batch-8", ("select --sizes 2880 --batch 8 --authors-up-to 0 --repeats 7 --device cuda",), 60),
         Part(
             "grow",
             (

@@ -18,7 +18,11 @@ from biaskit.select.keep import Keep
 
 Diagonal = Literal["included", "excluded"]
 
-_SAME = 1e-5  # a range of cosines below this is rounding: all tokens are alike
+ALIKE = 1e-5
+"""A range of cosines below this counts as rounding: all tokens are alike."""
+
+ROUNDING = 2.0**-38
+"""A fused similarity in float64 that exceeds θ by no more than this equals it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +48,8 @@ class Graph:
 
     @cached_property
     def edges(self) -> Tensor:
-        """Bool, shaped like `fused`."""
-        return self.fused > self.threshold
+        """Bool, shaped like `fused`. In float64 a value within rounding of the threshold counts as equal to it, which is no edge."""
+        return self.fused > self.threshold + (ROUNDING if self.fused.dtype == torch.float64 else 0)
 
     @property
     def density(self) -> float:
@@ -175,7 +179,7 @@ def _range(unit: Tensor, similarity: Tensor | None, diagonal: Diagonal) -> tuple
 
 def fuse(similarity: Tensor, s_min: float, s_max: float, alpha: float) -> Tensor:
     """Return α · minmax(cosine), of any shape: the part of S_fused that is meaning."""
-    if s_max - s_min < _SAME:
+    if s_max - s_min < ALIKE:
         return torch.full_like(similarity, alpha)
     return alpha * ((similarity - s_min) / (s_max - s_min))
 

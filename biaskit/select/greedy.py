@@ -10,11 +10,9 @@ from biaskit.device import upload
 from biaskit.errors import BiaskitError
 from biaskit.select.checks import Order, answer, count, fraction, matrix, vector
 from biaskit.select.cosine import cosines, row_blocks, unit_rows
-from biaskit.select.cpu.cosines import Product, greedy_dtype
-from biaskit.select.cpu.farthest import most_isolated
-from biaskit.select.cpu.greedy import lazy_greedy, least_similar
+from biaskit.select.cpu import lazy_greedy, least_similar
 from biaskit.select.gpu.when import few_launches
-from biaskit.select.scores import min_max
+from biaskit.select.scores import min_max, scaled
 
 
 def _greedy_on_device(unit: Tensor, n: int, first: Tensor, worth: Tensor, weight: float) -> Tensor:
@@ -55,14 +53,15 @@ def mmr_select(importance: Tensor, features: Tensor, n: int, *, lam: float = 0.5
         kept = mmr_on_device([importance], [features], n, lam, eps, order)[0]
         return upload(kept, features.device)
     features = matrix("features", features, finite=features.device.type != "cpu")
-    worth = min_max(vector("importance", importance, len(features)).to(features.device), eps=eps)
+    importance = vector("importance", importance, len(features)).to(features.device)
     fraction("lam", lam)
     n = count(n, len(features))
     if not n:
         return torch.zeros(0, dtype=torch.int64, device=features.device)
     if features.device.type == "cpu":
-        picked = lazy_greedy(Product(features, low=greedy_dtype(features)), n, int(worth.argmax()), (lam * worth).numpy(), 1 - lam)
-        return answer(torch.from_numpy(picked), order)
+        worth = scaled(importance.double(), eps)
+        return answer(torch.from_numpy(lazy_greedy(features, n, int(worth.argmax()), (lam * worth).numpy(), 1 - lam)), order)
+    worth = min_max(importance, eps=eps)
     return answer(_greedy_on_device(unit_rows(features), n, worth.argmax(), lam * worth, 1 - lam), order)
 
 
@@ -90,10 +89,7 @@ def max_min_select(features: Tensor, n: int, *, order: Order = "sequence") -> Te
     if not n:
         return torch.zeros(0, dtype=torch.int64, device=features.device)
     if features.device.type == "cpu":
-        product = Product(features, low=greedy_dtype(features))
-        first, known = most_isolated(product)
-        picked = lazy_greedy(product, n, first, np.zeros(len(product), np.float32), 1.0, known=known)
-        return answer(torch.from_numpy(picked), order)
+        return answer(torch.from_numpy(lazy_greedy(features, n, None, np.zeros(len(features)), 1.0)), order)
     unit = unit_rows(features)
     nearest = torch.cat([block.amax(1) for block in row_blocks(unit, own=-torch.inf)])
     return answer(_greedy_on_device(unit, n, nearest.argmin(), torch.zeros_like(nearest), 1.0), order)

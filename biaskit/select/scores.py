@@ -63,7 +63,11 @@ def min_max(values: Tensor, *, eps: float = 1e-6) -> Tensor:
     Raises:
         BiaskitError: not [N], or not finite.
     """
-    values = vector("values", values)
+    return scaled(vector("values", values), eps)
+
+
+def scaled(values: Tensor, eps: float) -> Tensor:
+    """The formula of `min_max` alone, in the values' own dtype."""
     if not len(values):
         return values
     if not math.isfinite(float(values.max() - values.min())):
