@@ -124,8 +124,7 @@ class Edges:
             rest, some = np.flatnonzero(~touched), blocking[start : start + _BLOCK]
             over, error = self._approximate(tokens[rest], some)
             linked: Bools = over > error
-            certain: Bools = linked.any(1)
-            undecided = (np.abs(over) <= error) & ~certain[:, None]
+            undecided = (np.abs(over) <= error) & ~linked.any(1, keepdims=True)
             touched[rest] = self._settle(linked, undecided, tokens[rest], some).any(1)
         return touched
 
