@@ -34,6 +34,13 @@ def d2_select(
 
     Returns:
         The kept tokens; `info` also has `edge_density`, `s_min` and `s_max`.
+
+    Example:
+        >>> import torch
+        >>> features = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
+        >>> keep = d2_select(torch.tensor([1.0, 0.9, 0.2, 0.1]), features, None, 2)
+        >>> keep.indices.tolist(), keep.info["edge_density"]
+        ([0, 2], 0.3333333333333333)
     """
     if few_launches([features]) and plain(pivot_mode, fill):
         from biaskit.select.gpu.batch import d2_on_device

@@ -125,6 +125,12 @@ def d2_graph(features: Tensor, where: Tensor | None, *, alpha: float = 1.0, thet
 
     Raises:
         BiaskitError: shapes, values that are not finite, α or θ outside 0 … 1, or no cells although α < 1.
+
+    Example:
+        >>> import torch
+        >>> features = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
+        >>> d2_graph(features, None).adjacency().int().tolist()
+        [[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0]]
     """
     features = matrix("features", features)
     where = check_graph(features, where, alpha, theta, diagonal)
@@ -231,6 +237,12 @@ def graph_select(
 
     Raises:
         BiaskitError: n below 1, pivot_ratio outside 0 … 1, an unknown mode, or scores that are not [N] and finite.
+
+    Example:
+        >>> import torch
+        >>> features = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
+        >>> graph_select(torch.tensor([1.0, 0.9, 0.2, 0.1]), d2_graph(features, None), 2, pivot_ratio=0.5).indices.tolist()
+        [0, 2]
     """
     scores = vector("scores", scores, len(graph))
     check_switches(pivot_ratio, pivot_mode, fill)

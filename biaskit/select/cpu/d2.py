@@ -37,10 +37,10 @@ def d2_on_cpu(
     """
     ranked = scores.sort(descending=True, stable=True).indices.numpy()
     edges = Edges(features, links, alpha=alpha, theta=theta, diagonal=diagonal == "included")
-    wanted, nobody = pivots_of(n, pivot_ratio), np.empty(0, np.int64)
-    pivots = ranked[:wanted] if pivot_mode == "topk" else edges.first_independent(ranked, nobody, wanted)
+    wanted, none = pivots_of(n, pivot_ratio), np.empty(0, np.int64)
+    pivots = ranked[:wanted] if pivot_mode == "topk" else edges.first_independent(ranked, none, wanted)
     others = ranked[~np.isin(ranked, pivots)]
-    more = edges.first_independent(others, pivots if exclude_pivot_neighbours else nobody, n - len(pivots))
+    more = edges.first_independent(others, pivots if exclude_pivot_neighbours else none, n - len(pivots))
     chosen = np.concatenate([pivots, more])
     independent, missing = len(chosen), n - len(chosen)
     about = {"edge_density": edges.density, "s_min": edges.s_min, "s_max": edges.s_max}
