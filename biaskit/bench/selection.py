@@ -15,6 +15,7 @@ from torch import Tensor
 from biaskit.bench import authors
 from biaskit.bench.clock import host_clock, machine
 from biaskit.bench.features import MadeUp, made_up
+from biaskit.bench.report import Keep, nothing
 from biaskit.errors import BiaskitError
 from biaskit.registry import did_you_mean
 from biaskit.select import (
@@ -93,6 +94,7 @@ def bench_selectors(
     seed: int = 0,
     cpu_time: bool = False,
     progress: Callable[[str], None] = lambda line: None,
+    keep: Keep = nothing,
 ) -> dict[str, Any]:
     """Time selectors and their authors' algorithms in one process: a warm-up each, then in turns, the first changing.
 
@@ -101,7 +103,7 @@ def bench_selectors(
         batch: samples selected from together; times are divided by it, and the authors' algorithm sees the first sample.
         authors_up_to: above this N the authors' algorithms, which need several N × N matrices, are left out, and nothing is compared.
         cpu_time: on a CPU with one thread, count what the process spends instead of the wall clock.
-        progress: told a line after each measurement.
+        progress: told a line after each measurement. keep: told its `Line` as a mapping.
 
     Returns:
         What ran where, `lines` (see `Line`), and `exponents`: slopes of log time over log N, by least squares.
@@ -125,6 +127,7 @@ def bench_selectors(
             n = budget(size, retention)
             line = _line(method, samples[0], n, _ours(method, samples, n), batch, repeats, size <= authors_up_to, time)
             lines.append(line)
+            keep(asdict(line))
             progress(_text(line))
     return {
         "benchmark": "selection",

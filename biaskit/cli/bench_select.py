@@ -38,7 +38,7 @@ def select(
     # heavy imports only once the arguments make sense
     import torch
 
-    from biaskit.bench.report import check_free
+    from biaskit.bench.report import check_free, keeper
     from biaskit.bench.selection import METHODS, bench_selectors
     from biaskit.bench.selection_report import markdown, write
 
@@ -56,6 +56,7 @@ def select(
         batch=batch,
         seed=seed,
         cpu_time=cpu_time,
+        keep=keeper(out, "selection"),
         progress=lambda line: print(line, file=sys.stderr),
     )
     if out is not None:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from biaskit.bench import selection
 from biaskit.bench.features import grid_of, made_up
+from biaskit.bench.report import keeper, kept_rows, write
 from biaskit.bench.selection import METHODS, Line, bench_selectors, exponents
 from biaskit.bench.selection_report import markdown
 from biaskit.cli.bench_select import select
@@ -56,6 +57,20 @@ def test_another_answer_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(METHODS, "fastv", (lambda sample, n: torch.arange(n), *METHODS["fastv"][1:]))
     with pytest.raises(BiaskitError, match="fastv kept other tokens of 48 than its authors' algorithm does"):
         bench_selectors([48], dim=8, methods=["fastv"], repeats=1)
+
+
+def test_rows_are_kept_as_they_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep = keeper(tmp_path / "out", "selection")
+
+    def stopped(line: str) -> None:
+        if line.startswith("uniform"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bench_selectors([48], dim=8, methods=["fastv", "uniform"], repeats=1, keep=keep, progress=stopped)
+    assert [row["method"] for row in kept_rows(tmp_path / "out")] == ["fastv", "uniform"]
+    write(tmp_path / "out", "selection", {}, "")
+    assert kept_rows(tmp_path / "out") == []
 
 
 def test_exponents() -> None:
