@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from biaskit.bench.prefill import Plan, measure
+from biaskit.bench.report import Keep, nothing
 from biaskit.bench.table import markdown
 from biaskit.bench.workload import cells
 from biaskit.families.checkpoints.load import Loaded
@@ -48,6 +49,7 @@ def measure_growth(
     repeats: int = 3,
     cpu_time: bool = False,
     say: Callable[[str], None] = lambda line: None,
+    keep: Keep = nothing,
 ) -> dict[str, Any]:
     """Measure along N (pictures a prompt, batch 1) and along the batch size (one picture a prompt).
 
@@ -72,7 +74,10 @@ def measure_growth(
         except (torch.OutOfMemoryError, MemoryError):
             skipped.append(f"{count} pictures a prompt, batch {batch}: out of memory")
             continue
-        points += [{"along": along, **_point(row)} for row in rows if "times" in row]
+        for row in rows:
+            if "times" in row:
+                points.append({"along": along, **_point(row)})
+                keep(points[-1])
     exponents = {along: _exponents([point for point in points if point["along"] == along], along) for along in ("N", "batch")}
     return {"retention": retention, "cpu_time": cpu_time, "points": points, "exponents": exponents, "skipped": skipped}
 

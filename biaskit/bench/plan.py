@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from biaskit.bench.report import command, dump
+from biaskit.bench.report import command, dump, kept_rows
 from biaskit.errors import BiaskitError
 from biaskit.files import check_target, check_writable, write_file
 
@@ -76,8 +76,8 @@ PLANS = {
             ),
             120,
         ),
-        Part("select", ("select --sizes 576,2880,20000 --naive-up-to 2880 --repeats 5 --device cuda",), 100),
-        Part("select-batch-8", ("select --sizes 2880 --batch 8 --naive-up-to 0 --repeats 7 --device cuda",), 60),
+        Part("select", ("select --sizes 576,2880,20000 --authors-up-to 2880 --repeats 5 --device cuda",), 100),
+        Part("select-batch-8", ("select --sizes 2880 --batch 8 --authors-up-to 0 --repeats 7 --device cuda",), 60),
         Part(
             "grow",
             (
@@ -148,7 +148,7 @@ def _part(part: Part, end: float, say: Say) -> tuple[dict[str, Any], str]:
         attempt, text = _attempt(version, left)
         say(f"{part.name}: " + (attempt.get("error") or f"done in {attempt['seconds']} s"))
         attempts.append(attempt)
-        if "result" in attempt and not _exhausted(attempt["result"]):
+        if not _exhausted(attempt):
             break
     done = [attempt for attempt in attempts if "result" in attempt]
     best = done[-1] if done else attempts[-1]
@@ -157,8 +157,11 @@ def _part(part: Part, end: float, say: Say) -> tuple[dict[str, Any], str]:
     return found, text if done and best is attempts[-1] else f"`biaskit bench {best['arguments']}`: {best.get('error', 'see the JSON')}"
 
 
-def _exhausted(result: Any) -> bool:
-    """Tell whether something ran out of memory, so that a smaller version is worth a try."""
+def _exhausted(attempt: dict[str, Any]) -> bool:
+    """Return whether something ran out of memory, so that a smaller version is worth a try."""
+    if "OutOfMemoryError" in attempt.get("stderr", "") or "out of memory" in attempt.get("stderr", ""):
+        return True
+    result = attempt.get("result")
     rows = result.get("rows", []) if isinstance(result, dict) else []
     return any("out of memory" in str(row.get("error", "")) for row in rows)
 
@@ -172,7 +175,8 @@ def _attempt(arguments: str, seconds: float) -> tuple[dict[str, Any], str]:
         try:
             done = subprocess.run(words, capture_output=True, text=True, timeout=seconds, check=False)
         except subprocess.TimeoutExpired:
-            return facts | {"seconds": round(time.monotonic() - start, 1), "error": f"stopped after {seconds:.0f} s"}, ""
+            late = {"seconds": round(time.monotonic() - start, 1), "error": f"stopped after {seconds:.0f} s"}
+            return facts | late | {"rows": kept_rows(Path(folder))}, ""
         facts["seconds"] = round(time.monotonic() - start, 1)
         if done.returncode:
             return facts | {"error": f"exit {done.returncode}", "stderr": done.stderr[-2000:]}, ""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from biaskit.bench.clock import Clock, PeakMemory, Timing
 from biaskit.bench.probes import Probes
+from biaskit.bench.report import Keep, nothing
 from biaskit.bench.workload import Cell, dims, n_text, on_device, prompts
 from biaskit.engine.decisions import Pruning
 from biaskit.engine.prune import prune
@@ -53,7 +54,7 @@ class _Run:
     error: str = ""
 
 
-def measure(loaded: Loaded, found: Sequence[Cell], plan: Plan, say: Say = lambda line: None) -> list[dict[str, Any]]:
+def measure(loaded: Loaded, found: Sequence[Cell], plan: Plan, say: Say = lambda line: None, keep: Keep = nothing) -> list[dict[str, Any]]:
     """Measure every cell at every batch size.
 
     Cells take turns within a round, so that a machine that slows down slows all of them. Speed-ups are medians over rounds of the
@@ -74,7 +75,9 @@ def measure(loaded: Loaded, found: Sequence[Cell], plan: Plan, say: Say = lambda
                 _turn(loaded, run, inputs, plan, first=turn == 0, count=turn >= plan.warmup)
         base = next((run for run in runs if run.cell.pruner is None and not run.error), None)
         shared = {"batch": batch, "N": statistics.mean(counts), "n_text": n_text(prepared)}
-        rows += [shared | _row(loaded, run, base, shared, plan.new_tokens) for run in runs]
+        for run in runs:
+            rows.append(shared | _row(loaded, run, base, shared, plan.new_tokens))
+            keep(rows[-1])
     return rows
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,41 @@ def write(directory: Path, name: str, result: Mapping[str, Any], text: str) -> l
     files = [directory / f"{name}.json", directory / f"{name}.md"]
     for file, content in zip(files, (dump(result), text), strict=True):
         write_file(file, content + "\n")
+    (directory / f"{name}{PARTIAL}").unlink(missing_ok=True)
     return files
+
+
+Row = Mapping[str, Any]
+
+Keep = Callable[[Row], None]
+"""Told each row as it is measured."""
+
+PARTIAL = ".partial.jsonl"
+
+
+def nothing(row: Row) -> None:
+    """Keep no row: what `keeper` answers where there is no directory."""
+
+
+def keeper(directory: Path | None, name: str) -> Keep:
+    """Return what appends each row, as it is measured, to DIRECTORY/NAME.partial.jsonl, which `write` replaces by the whole result."""
+    if directory is None:
+        return nothing
+    directory.mkdir(parents=True, exist_ok=True)
+    file = directory / f"{name}{PARTIAL}"
+    file.unlink(missing_ok=True)
+
+    def keep(row: Row) -> None:
+        with file.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+
+    return keep
+
+
+def kept_rows(directory: Path) -> list[dict[str, Any]]:
+    """Return the rows of measurements that did not end; a last line that was cut short is left out."""
+    files = [file.read_text(encoding="utf-8") for file in sorted(directory.glob(f"*{PARTIAL}"))]
+    return [json.loads(line) for text in files for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
 def dump(result: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Time every selector alone against the number of visual tokens, beside its naive loop, and check that both keep the same tokens."""
+"""Time every selector alone against the number of visual tokens, beside its authors' algorithm: both must keep the same tokens."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from biaskit.bench import naive
+from biaskit.bench import authors
 from biaskit.bench.clock import host_clock, machine
 from biaskit.bench.features import MadeUp, made_up
+from biaskit.bench.report import Keep, nothing
 from biaskit.errors import BiaskitError
 from biaskit.registry import did_you_mean
 from biaskit.select import (
@@ -33,20 +34,20 @@ from biaskit.select import (
 
 Ours = Callable[[MadeUp, int], Tensor]
 
-METHODS: dict[str, tuple[Ours, naive.Naive, bool]] = {
-    "fastv": (lambda s, n: top_k(s.scores, n), naive.top, False),
-    "uniform": (lambda s, n: uniform_select(len(s.scores), n), naive.evenly, False),
-    "d2pruner": (lambda s, n: d2_select(s.scores, s.features, s.where, n).indices, functools.partial(naive.d2, alpha=1.0), True),
+METHODS: dict[str, tuple[Ours, authors.Released, bool]] = {
+    "fastv": (lambda s, n: top_k(s.scores, n), authors.top, False),
+    "uniform": (lambda s, n: uniform_select(len(s.scores), n), authors.evenly, False),
+    "d2pruner": (lambda s, n: d2_select(s.scores, s.features, s.where, n).indices, functools.partial(authors.d2, alpha=1.0), True),
     "d2pruner α=0.5": (
         lambda s, n: d2_select(s.scores, s.features, s.where, n, alpha=0.5).indices,
-        functools.partial(naive.d2, alpha=0.5),
+        functools.partial(authors.d2, alpha=0.5),
         True,
     ),
-    "idpruner": (lambda s, n: mmr_select(s.scores, s.features, n), naive.marginal_relevance, True),
-    "divprune": (lambda s, n: max_min_select(s.features, n), naive.farthest, True),
-    "dart": (lambda s, n: dart_select(s.scores, s.features, s.text_scores, s.text_features, n), naive.least_duplicated, True),
+    "idpruner": (lambda s, n: mmr_select(s.scores, s.features, n), authors.marginal_relevance, True),
+    "divprune": (lambda s, n: max_min_select(s.features, n), authors.farthest, True),
+    "dart": (lambda s, n: dart_select(s.scores, s.features, s.text_scores, s.text_features, n), authors.least_duplicated, True),
 }
-"""Name → our selector, its naive loop, and whether that does loop over picks."""
+"""Name → our selector, its authors' algorithm, and whether that loops over picks."""
 
 Together = Callable[[Tensor, list[Tensor], Tensor, int], list[Tensor]]
 
@@ -62,19 +63,19 @@ TOGETHER: dict[str, Together] = {
 
 @dataclass(frozen=True)
 class Line:
-    """One selector at one size. Times in milliseconds a sample, [median, lower and upper quartile]; None where the naive loop was left out.
+    """One selector at one size. Milliseconds a sample, [median, lower and upper quartile]; None where the authors' were left out.
 
     Attributes:
-        same: whether ours keeps the tokens that the naive loop keeps on exact cosines. On a CPU this is asserted; on a GPU cosines are
+        same: whether ours keeps the tokens that the authors' algorithm keeps in float64. On a CPU this is asserted; on a GPU cosines are
             float32, and decisions closer than their rounding may fall otherwise.
-        same_in_float32: how many of them the timed naive loop, in float32 throughout, keeps too.
+        same_in_float32: how many of them the timed one, in float32 throughout, keeps too.
     """
 
     method: str
     tokens: int
     kept: int
     ours_ms: tuple[float, float, float]
-    naive_ms: tuple[float, float, float] | None
+    authors_ms: tuple[float, float, float] | None
     speedup: float | None
     same: bool | None
     same_in_float32: int | None
@@ -87,21 +88,22 @@ def bench_selectors(
     methods: Sequence[str] = tuple(METHODS),
     retention: float = 0.112,
     repeats: int = 5,
-    naive_up_to: int = 5760,
+    authors_up_to: int = 5760,
     device: str = "cpu",
     batch: int = 1,
     seed: int = 0,
     cpu_time: bool = False,
     progress: Callable[[str], None] = lambda line: None,
+    keep: Keep = nothing,
 ) -> dict[str, Any]:
-    """Time selectors and naive loops in one process: a warm-up each, then in turns, the one that goes first changing every time.
+    """Time selectors and their authors' algorithms in one process: a warm-up each, then in turns, the first changing.
 
     Args:
         sizes: N. dim: d of the features. methods: keys of `METHODS`. retention: share kept. repeats: of every measurement.
-        batch: samples selected from together; times are divided by it, and the naive loop sees the first sample.
-        naive_up_to: above this N the loops, which need several N × N matrices, are left out, and nothing is compared.
+        batch: samples selected from together; times are divided by it, and the authors' algorithm sees the first sample.
+        authors_up_to: above this N the authors' algorithms, which need several N × N matrices, are left out, and nothing is compared.
         cpu_time: on a CPU with one thread, count what the process spends instead of the wall clock.
-        progress: told a line after each measurement.
+        progress: told a line after each measurement. keep: told its `Line` as a mapping.
 
     Returns:
         What ran where, `lines` (see `Line`), and `exponents`: slopes of log time over log N, by least squares.
@@ -123,8 +125,9 @@ def bench_selectors(
         samples = [_moved(made_up(size, dim, seed + number), where) for number in range(batch)]
         for method in methods:
             n = budget(size, retention)
-            line = _line(method, samples[0], n, _ours(method, samples, n), batch, repeats, size <= naive_up_to, time)
+            line = _line(method, samples[0], n, _ours(method, samples, n), batch, repeats, size <= authors_up_to, time)
             lines.append(line)
+            keep(asdict(line))
             progress(_text(line))
     return {
         "benchmark": "selection",
@@ -165,7 +168,7 @@ def _line(
     sample = replace(sample, where=sample.where.to(time.device))
     calls = {"ours": ours}
     if compare:
-        calls["naive"] = lambda: loop(sample, n, naive.float32_cosines)
+        calls["authors"] = lambda: loop(sample, n, authors.float32_cosines)
     kept = {name: call().tolist() for name, call in calls.items()}  # the warm-up
     often = {name: max(1, min(1000, int(2 / time(call, 1)))) for name, call in calls.items()}  # 2 ms: what a clock can tell
     times: dict[str, list[float]] = {name: [] for name in calls}
@@ -174,11 +177,13 @@ def _line(
             times[name].append(time(calls[name], often[name]))
     same = None
     if compare:
-        same = kept["ours"] == loop(sample, n, naive.exact_cosines).tolist()
+        same = kept["ours"] == loop(sample, n, authors.float64_cosines).tolist()
         if not same and time.device.type == "cpu":
-            raise BiaskitError(f"{method} kept other tokens of {len(sample.scores)} than its loop does", "this is a bug: please report it")
+            raise BiaskitError(
+                f"{method} kept other tokens of {len(sample.scores)} than its authors' algorithm does", "this is a bug: please report it"
+            )
     times["ours"] = [each / batch for each in times["ours"]]
-    mine, theirs = _summary(times["ours"]), _summary(times["naive"]) if compare else None
+    mine, theirs = _summary(times["ours"]), _summary(times["authors"]) if compare else None
     return Line(
         method,
         len(sample.scores),
@@ -187,7 +192,7 @@ def _line(
         theirs,
         theirs[0] / mine[0] if theirs else None,
         same,
-        len(set(kept["ours"]) & set(kept["naive"])) if compare else None,
+        len(set(kept["ours"]) & set(kept["authors"])) if compare else None,
     )
 
 
@@ -217,13 +222,13 @@ def _summary(times: Sequence[float]) -> tuple[float, float, float]:
 
 
 def exponents(lines: Sequence[Line]) -> dict[str, dict[str, float]]:
-    """Fit time ∝ N^p, method by method: {method: {"ours": p, "naive": p}}; what has fewer than two sizes is left out."""
+    """Fit time ∝ N^p, method by method: {method: {"ours": p, "authors": p}}; what has fewer than two sizes is left out."""
     fitted: dict[str, dict[str, float]] = {}
     for method in dict.fromkeys(line.method for line in lines):
         mine = [line for line in lines if line.method == method]
         curves = {
             "ours": [(line.tokens, line.ours_ms[0]) for line in mine],
-            "naive": [(line.tokens, line.naive_ms[0]) for line in mine if line.naive_ms],
+            "authors": [(line.tokens, line.authors_ms[0]) for line in mine if line.authors_ms],
         }
         fitted[method] = {name: _slope(points) for name, points in curves.items() if len({size for size, _ in points}) > 1}
     return fitted
@@ -234,5 +239,5 @@ def _slope(points: Sequence[tuple[int, float]]) -> float:
 
 
 def _text(line: Line) -> str:
-    naive_text = "" if line.naive_ms is None else f", naive {line.naive_ms[0]:.1f} ms: {line.speedup:.1f} ×"
-    return f"{line.method}, {line.tokens} tokens: {line.ours_ms[0]:.1f} ms{naive_text}"
+    theirs_text = "" if line.authors_ms is None else f", authors' {line.authors_ms[0]:.1f} ms: {line.speedup:.1f} ×"
+    return f"{line.method}, {line.tokens} tokens: {line.ours_ms[0]:.1f} ms{theirs_text}"

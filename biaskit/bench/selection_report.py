@@ -17,18 +17,18 @@ from biaskit.figures.style import FAINT, STYLE, write_figure
 def markdown(report: Mapping[str, Any]) -> str:
     """Return the table of a report, with the exponents below it."""
     rows = [
-        "| selector | N | kept | ours, ms | naive, ms | naive / ours | same tokens | float32 loop keeps of them |",
+        "| selector | N | kept | ours, ms | authors', ms | authors' / ours | same tokens in float64 | theirs in float32 keeps of them |",
         "|---|---:|---:|---:|---:|---:|---|---:|",
     ]
     for line in report["lines"]:
-        loop = line["naive_ms"]
+        loop = line["authors_ms"]
         rows.append(
             f"| {line['method']} | {line['tokens']:,} | {line['kept']:,} | {_time(line['ours_ms'])} | {_time(loop) if loop else '–'} "
             f"| {line['speedup']:.1f} | {'yes' if line['same'] else 'no'} | {line['same_in_float32']} |"
             if loop
             else f"| {line['method']} | {line['tokens']:,} | {line['kept']:,} | {_time(line['ours_ms'])} | – | – | not compared | – |"
         )
-    slopes = [f"{method}: ours {p['ours']:.2f}" + (f", naive {p['naive']:.2f}" if "naive" in p else "")
+    slopes = [f"{method}: ours {p['ours']:.2f}" + (f", authors' {p['authors']:.2f}" if "authors" in p else "")
               for method, p in report["exponents"].items() if "ours" in p]  # fmt: skip
     about = (
         f"Median (quartiles) of {report['repeats']}{', CPU time' if report['cpu_time'] else ''}; {describe(report['machine'])}; "
@@ -54,7 +54,7 @@ def write(report: Mapping[str, Any], folder: Path) -> list[Path]:
 
 
 def draw(report: Mapping[str, Any]) -> Figure:
-    """Draw time against N on logarithmic axes, one panel a selector: ours, its naive loop, and the fitted power of N."""
+    """Draw time against N on logarithmic axes, one panel a selector: ours, its authors' algorithm, and the fitted power of N."""
     style: Any = STYLE
     with mpl.rc_context(style):
         methods = list(dict.fromkeys(line["method"] for line in report["lines"]))
@@ -63,7 +63,7 @@ def draw(report: Mapping[str, Any]) -> Figure:
         for panel, method in zip(panels, methods, strict=True):
             mine = [line for line in report["lines"] if line["method"] == method]
             powers = report["exponents"][method]
-            for name, colour, mark in (("naive", FAINT, "s"), ("ours", "C0", "o")):
+            for name, colour, mark in (("authors", FAINT, "s"), ("ours", "C0", "o")):
                 points = [(line["tokens"], line[f"{name}_ms"][0]) for line in mine if line[f"{name}_ms"]]
                 if points:
                     label = f"{name}, N^{powers[name]:.2f}" if name in powers else name

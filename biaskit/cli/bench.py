@@ -69,7 +69,7 @@ def bench(
     if context.invoked_subcommand is not None:
         return
     from biaskit.bench.prefill import Plan, measure
-    from biaskit.bench.report import check_free
+    from biaskit.bench.report import check_free, keeper
     from biaskit.bench.table import NOTE, table
     from biaskit.bench.workload import cells
     from biaskit.cli.calibrate import say
@@ -80,7 +80,7 @@ def bench(
     check_free(out, "prefill", force)
     loaded = _model(model, random_weights, shrink, device, dtype, attention)
     found = cells(loaded, [name.strip() for name in pruner.split(",") if name.strip()], shares, layer)
-    rows = measure(loaded, found, plan, say)
+    rows = measure(loaded, found, plan, say, keeper(out, "prefill"))
     _finish("prefill", {"plan": vars(plan), "rows": rows}, f"{table(rows)}\n\n{NOTE}", loaded, out, as_json)
 
 
@@ -133,14 +133,24 @@ def grow(
 ) -> None:
     """Show how cost grows with visual tokens and batch size: tables, fitted exponents, and with --out a log–log figure."""
     from biaskit.bench.growth import draw, measure_growth, table
-    from biaskit.bench.report import check_free
+    from biaskit.bench.report import check_free, keeper
     from biaskit.cli.calibrate import say
 
     check_free(out, "growth", force)
     loaded = _model(model, True, shrink, device, dtype, "sdpa")
     names = [name.strip() for name in pruner.split(",") if name.strip()]
     counts, batches = _numbers(images, int, "--images"), _numbers(batch_size, int, "--batch-size")
-    found = measure_growth(loaded, names, retention, images=counts, batch_sizes=batches, repeats=repeats, cpu_time=cpu_time, say=say)
+    found = measure_growth(
+        loaded,
+        names,
+        retention,
+        images=counts,
+        batch_sizes=batches,
+        repeats=repeats,
+        cpu_time=cpu_time,
+        say=say,
+        keep=keeper(out, "growth"),
+    )
     _finish("growth", found, table(found), loaded, out, as_json)
     if out is not None:
         from biaskit.bench.clock import machine

@@ -5,11 +5,14 @@ Three separate kinds of function, free to combine: a score (`relative_attention`
 
 Everywhere: N visual tokens of one sample, n of them kept. Tensors of any float dtype and device come in; features in half precision are
 multiplied as they are, all else is float32. Selections answer [n] int64, ascending by default, so that the answer can index a sequence at
-once; `order="choice"` gives the order in which the method picked. A tie goes to the lower index. Cosines are rounded to 2⁻¹⁸, so that a
-token and its copies have cosine 1 whatever the order of summation; autocast is off inside. On a CPU a selection's are float64's wherever a
-decision hangs on them. (A GPU that was told to multiply float32 as TF32 has cosines good to 1e-3 only.)
+once; `order="choice"` gives the order in which the method picked. A tie goes to the lower index; autocast is off inside.
 
-Those that end in `_many` take a batch, [B, N, …]; on a GPU that is a few launches for all samples and one wait, for answers on the CPU.
+Ties: on a CPU every comparison is decided as by float64 cosines, rounded to 2⁻²⁴ ≈ 6e-8, what float32 features can express. So copies of
+a token tie, and tokens keep the order of unrounded float64 unless they are closer than that. On a GPU cosines are float32's, rounded to
+2⁻¹⁸ ≈ 4e-6: decisions closer than that go to the lower index and may differ from the CPU's. torch's settings for TF32 change neither.
+
+Those that end in `_many` take a batch, [B, N, …]; on a GPU that is a constant number of kernel launches for all samples and one
+host-device synchronisation, for answers on the CPU.
 
     a_rel = relative_attention(attention, prior)                                  # [N], [N] → [N]
     keep = d2_select(a_rel, hidden, cells((24, 24)), 64, alpha=0.5).indices       # [64] of 576

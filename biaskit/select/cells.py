@@ -17,6 +17,10 @@ def cells(grid: Layout | tuple[int, int], *, newline_column: bool = True) -> Ten
     Args:
         grid: (rows, cols) of one plane in raster order, or a layout.
         newline_column: count a row's newline token as one more column of its image's canvas; otherwise newlines are a plane apart.
+
+    Example:
+        >>> cells((2, 2)).tolist()
+        [[0, 0, 0], [0, 0, 1], [0, 1, 0], [0, 1, 1]]
     """
     if not isinstance(grid, Layout):
         rows, cols = grid
@@ -53,6 +57,10 @@ def neighbours(where: Tensor) -> Tensor:
 
     Raises:
         BiaskitError: not [N, 3], negative, or two tokens in one cell.
+
+    Example:
+        >>> neighbours(cells((1, 3))).tolist()
+        [[-1, -1, -1, -1, 1, -1, -1, -1], [-1, -1, -1, 0, 2, -1, -1, -1], [-1, -1, -1, 1, -1, -1, -1, -1]]
     """
     check_cells(where, len(where))
     if not len(where):
@@ -61,7 +69,7 @@ def neighbours(where: Tensor) -> Tensor:
     n_planes = int(plane.max()) + 1
     rows = torch.zeros(n_planes, dtype=torch.int64, device=where.device).scatter_reduce(0, plane, row + 1, "amax")
     cols = torch.zeros_like(rows).scatter_reduce(0, plane, col + 1, "amax")
-    sizes = (rows + 2) * (cols + 2)  # a border of empty cells around every plane: nobody's neighbour lies outside the table
+    sizes = (rows + 2) * (cols + 2)  # a border of empty cells around every plane: no neighbour lies outside the table
     width = cols[plane] + 2
     place = (sizes.cumsum(0) - sizes)[plane] + (row + 1) * width + col + 1
     table = torch.full((int(sizes.sum()),), -1, dtype=torch.int64, device=where.device)

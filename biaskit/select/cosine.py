@@ -1,8 +1,14 @@
-"""Cosine similarity in float32, rounded so that copies of a token are alike, and never more of it at once than is asked for."""
+"""Cosine similarity, rounded so that equal cosines compare equal, and never more of the matrix at once than is asked for.
+
+On a CPU products are float64's and rounded to 2⁻²⁴ ≈ 6e-8, all that features in float32 can express: copies of a token tie, and next to
+nothing else. On a device they are float32's, whose sums over thousands of channels are off by up to 1e-6, and are rounded to 2⁻¹⁸ ≈ 4e-6,
+which also ties cosines that differ.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,12 +17,15 @@ BLOCK = 1024
 """Rows of the similarity matrix that are held at once where the whole is not needed."""
 
 STEPS = 2.0**18
-"""Cosines are whole multiples of 1 / STEPS."""
+"""Cosines on a device are whole multiples of 1 / STEPS."""
+
+EXACT_STEPS = 2.0**24
+"""Cosines on a CPU are whole multiples of 1 / EXACT_STEPS."""
 
 
 def unit_rows(features: Tensor) -> Tensor:
-    """Scale rows [N, d] of any float dtype to length 1, in float32. A row of zeros stays zero: it is similar to nothing."""
-    features = features.to(torch.float32)
+    """Scale rows [N, d] of any float dtype to length 1, in float64 on a CPU, else in float32. A row of zeros stays zero."""
+    features = features.to(torch.float64 if features.device.type == "cpu" else torch.float32)
     largest = features.abs().amax(-1, keepdim=True) if features.shape[-1] else features.new_ones(len(features), 1)
     features = features / torch.where(largest > 0, largest, 1.0)  # lengths that float32 cannot square
     length = torch.linalg.vector_norm(features, dim=-1, keepdim=True)
@@ -24,27 +33,39 @@ def unit_rows(features: Tensor) -> Tensor:
 
 
 def rounded(similarity: Tensor) -> Tensor:
-    """Round to multiples of 2⁻¹⁸ ≈ 4e-6: a float32 dot product over thousands of channels is off by up to 1e-6.
+    """Round to multiples of 2⁻²⁴ (float64) or 2⁻¹⁸ (float32).
 
-    Without this the cosine of a token with its copy is 1 only up to that error, which changes with the order of summation, and decides.
+    Without this the cosine of a token with its copy is 1 only up to an error that changes with the order of summation, and decides.
     """
-    return (similarity * STEPS).round() / STEPS
+    steps = EXACT_STEPS if similarity.dtype == torch.float64 else STEPS
+    return (similarity * steps).round() / steps
 
 
-def cpu_multiplies_float32() -> bool:
-    """Whether a CPU's product of float32 is one: `torch.set_float32_matmul_precision("medium")` makes it one of bfloat16."""
-    matmul = getattr(torch.backends.mkldnn, "matmul", None)
-    if matmul is None:  # torch before 2.9
-        return torch.get_float32_matmul_precision() == "highest"
-    return matmul.fp32_precision in ("ieee", "none")
+def multiplies_float32(kind: str) -> bool:
+    """Return whether products of float32 on this kind of device (`cpu`, `cuda`) are not rounded to TF32 or bfloat16 on the way.
+
+    `torch.set_float32_matmul_precision` and `torch.backends.cuda.matmul.allow_tf32` allow that.
+    """
+    if kind not in ("cpu", "cuda"):
+        return True
+    matmul: Any = torch.backends.cuda.matmul if kind == "cuda" else getattr(torch.backends.mkldnn, "matmul", None)
+    if hasattr(matmul, "fp32_precision"):
+        return matmul.fp32_precision in ("ieee", "none")
+    return torch.get_float32_matmul_precision() == "highest"  # torch before 2.9
+
+
+def products(a: Tensor, b: Tensor) -> Tensor:
+    """Return a bᵀ for rows a [..., N, d] and b [..., M, d]: [..., N, M], in float32 at least whatever torch was told about precision."""
+    if a.dtype == torch.float32 and not multiplies_float32(a.device.type):
+        a, b = a.double(), b.double()
+    with torch.autocast(a.device.type, enabled=False):
+        return a @ b.mT
 
 
 def cosines(a: Tensor, b: Tensor) -> Tensor:
-    """Return a @ bᵀ for unit rows a [N, d] and b [M, d] or one row [d]: [N, M] or [N]."""
-    if a.device.type == "cpu" and not cpu_multiplies_float32():
-        a, b = a.double(), b.double()
-    with torch.autocast(a.device.type, enabled=False):
-        return rounded(a @ b.mT if b.ndim == 2 else a @ b).to(torch.float32)
+    """Return the rounded cosines of unit rows a [N, d] and b [M, d] or one row [d]: [N, M] or [N], in the dtype of `a`."""
+    found = products(a, b) if b.ndim == 2 else products(a, b[None])[:, 0]
+    return rounded(found.to(a.dtype))
 
 
 def row_blocks(unit: Tensor, own: float | None = None) -> Iterator[Tensor]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from biaskit.device import upload
-from biaskit.select.checks import matrix
-from biaskit.select.cpu.graph import _on_cpu
+from biaskit.select.cells import neighbours
+from biaskit.select.checks import count, matrix, vector
+from biaskit.select.cpu import d2_on_cpu
 from biaskit.select.gpu.when import few_launches, plain
-from biaskit.select.graph import Diagonal, Fill, PivotMode, d2_graph, graph_select
+from biaskit.select.graph import Diagonal, Fill, PivotMode, check_graph, check_switches, d2_graph, graph_select
 from biaskit.select.keep import Keep
 
 
@@ -33,6 +34,13 @@ def d2_select(
 
     Returns:
         The kept tokens; `info` also has `edge_density`, `s_min` and `s_max`.
+
+    Example:
+        >>> import torch
+        >>> features = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
+        >>> keep = d2_select(torch.tensor([1.0, 0.9, 0.2, 0.1]), features, None, 2)
+        >>> keep.indices.tolist(), keep.info["edge_density"]
+        ([0, 2], 0.3333333333333333)
     """
     if few_launches([features]) and plain(pivot_mode, fill):
         from biaskit.select.gpu.batch import d2_on_device
@@ -42,8 +50,15 @@ def d2_select(
         return Keep(upload(found.indices, features.device), found.info)
     features = matrix("features", features, finite=features.device.type != "cpu")
     if features.device.type == "cpu" and len(features):
-        switches = (pivot_ratio, pivot_mode, exclude_pivot_neighbours, fill)
-        return _on_cpu(scores, features, where, n, alpha, theta, diagonal, *switches)
+        where = check_graph(features, where, alpha, theta, diagonal)
+        scores = vector("scores", scores, len(features)).cpu()
+        check_switches(pivot_ratio, pivot_mode, fill)
+        links = neighbours(where) if where is not None and (alpha < 1 or alpha <= theta) else None
+        return d2_on_cpu(
+            scores, features, where, links, count(n, len(scores)),
+            alpha=alpha, theta=theta, diagonal=diagonal,
+            pivot_ratio=pivot_ratio, pivot_mode=pivot_mode, exclude_pivot_neighbours=exclude_pivot_neighbours, fill=fill,
+        )  # fmt: skip
     graph = d2_graph(features, where, alpha=alpha, theta=theta, diagonal=diagonal)
     keep = graph_select(
         scores, graph, n, pivot_ratio=pivot_ratio, pivot_mode=pivot_mode, exclude_pivot_neighbours=exclude_pivot_neighbours, fill=fill

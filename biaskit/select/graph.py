@@ -18,7 +18,11 @@ from biaskit.select.keep import Keep
 
 Diagonal = Literal["included", "excluded"]
 
-_SAME = 1e-5  # a range of cosines below this is rounding: all tokens are alike
+ALIKE = 1e-5
+"""A range of cosines below this counts as rounding: all tokens are alike."""
+
+ROUNDING = 2.0**-38
+"""A fused similarity in float64 that exceeds θ by no more than this equals it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +48,8 @@ class Graph:
 
     @cached_property
     def edges(self) -> Tensor:
-        """Bool, shaped like `fused`."""
-        return self.fused > self.threshold
+        """Bool, shaped like `fused`. In float64 a value within rounding of the threshold counts as equal to it, which is no edge."""
+        return self.fused > self.threshold + (ROUNDING if self.fused.dtype == torch.float64 else 0)
 
     @property
     def density(self) -> float:
@@ -121,6 +125,12 @@ def d2_graph(features: Tensor, where: Tensor | None, *, alpha: float = 1.0, thet
 
     Raises:
         BiaskitError: shapes, values that are not finite, α or θ outside 0 … 1, or no cells although α < 1.
+
+    Example:
+        >>> import torch
+        >>> features = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
+        >>> d2_graph(features, None).adjacency().int().tolist()
+        [[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0]]
     """
     features = matrix("features", features)
     where = check_graph(features, where, alpha, theta, diagonal)
@@ -175,7 +185,7 @@ def _range(unit: Tensor, similarity: Tensor | None, diagonal: Diagonal) -> tuple
 
 def fuse(similarity: Tensor, s_min: float, s_max: float, alpha: float) -> Tensor:
     """Return α · minmax(cosine), of any shape: the part of S_fused that is meaning."""
-    if s_max - s_min < _SAME:
+    if s_max - s_min < ALIKE:
         return torch.full_like(similarity, alpha)
     return alpha * ((similarity - s_min) / (s_max - s_min))
 
@@ -227,6 +237,12 @@ def graph_select(
 
     Raises:
         BiaskitError: n below 1, pivot_ratio outside 0 … 1, an unknown mode, or scores that are not [N] and finite.
+
+    Example:
+        >>> import torch
+        >>> features = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
+        >>> graph_select(torch.tensor([1.0, 0.9, 0.2, 0.1]), d2_graph(features, None), 2, pivot_ratio=0.5).indices.tolist()
+        [0, 2]
     """
     scores = vector("scores", scores, len(graph))
     check_switches(pivot_ratio, pivot_mode, fill)

@@ -10,11 +10,9 @@ from biaskit.device import upload
 from biaskit.errors import BiaskitError
 from biaskit.select.checks import Order, answer, count, fraction, matrix, vector
 from biaskit.select.cosine import cosines, row_blocks, unit_rows
-from biaskit.select.cpu.cosines import Product, greedy_dtype
-from biaskit.select.cpu.farthest import most_isolated
-from biaskit.select.cpu.greedy import lazy_greedy, least_similar
+from biaskit.select.cpu import lazy_greedy, least_similar
 from biaskit.select.gpu.when import few_launches
-from biaskit.select.scores import min_max
+from biaskit.select.scores import min_max, scaled
 
 
 def _greedy_on_device(unit: Tensor, n: int, first: Tensor, worth: Tensor, weight: float) -> Tensor:
@@ -35,8 +33,8 @@ def _greedy_on_device(unit: Tensor, n: int, first: Tensor, worth: Tensor, weight
 def mmr_select(importance: Tensor, features: Tensor, n: int, *, lam: float = 0.5, eps: float = 1e-6, order: Order = "sequence") -> Tensor:
     """Maximal marginal relevance (IDPruner): the most important, then always argmax λ · Imp − (1 − λ) · max cosine with the chosen.
 
-    Imp is `importance` scaled to 0 … 1 by min–max. O(n · N · d) time; beside the features a CPU holds n · N half-precision numbers
-    and some 300 float32 numbers a token.
+    Imp is `importance` scaled to 0 … 1 by min–max. O(n · N · d) time; beside the features a CPU holds n · N float32 numbers
+    and some 300 a token. Source: Carbonell and Goldstein (1998), as IDPruner uses it; values on a CPU are float64's.
 
     Args:
         importance: [N], any unit. features: [N, d], projector output. n: how many to keep.
@@ -48,6 +46,12 @@ def mmr_select(importance: Tensor, features: Tensor, n: int, *, lam: float = 0.5
 
     Raises:
         BiaskitError: shapes, values that are not finite, n below 1, or λ outside 0 … 1.
+
+    Example:
+        >>> import torch
+        >>> features = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
+        >>> mmr_select(torch.tensor([1.0, 0.9, 0.2, 0.1]), features, 2).tolist()
+        [0, 2]
     """
     if few_launches([features]):
         from biaskit.select.gpu.batch import mmr_on_device
@@ -55,14 +59,15 @@ def mmr_select(importance: Tensor, features: Tensor, n: int, *, lam: float = 0.5
         kept = mmr_on_device([importance], [features], n, lam, eps, order)[0]
         return upload(kept, features.device)
     features = matrix("features", features, finite=features.device.type != "cpu")
-    worth = min_max(vector("importance", importance, len(features)).to(features.device), eps=eps)
+    importance = vector("importance", importance, len(features)).to(features.device)
     fraction("lam", lam)
     n = count(n, len(features))
     if not n:
         return torch.zeros(0, dtype=torch.int64, device=features.device)
     if features.device.type == "cpu":
-        picked = lazy_greedy(Product(features, low=greedy_dtype(features)), n, int(worth.argmax()), (lam * worth).numpy(), 1 - lam)
-        return answer(torch.from_numpy(picked), order)
+        worth = scaled(importance.double(), eps)
+        return answer(torch.from_numpy(lazy_greedy(features, n, int(worth.argmax()), (lam * worth).numpy(), 1 - lam)), order)
+    worth = min_max(importance, eps=eps)
     return answer(_greedy_on_device(unit_rows(features), n, worth.argmax(), lam * worth, 1 - lam), order)
 
 
@@ -70,7 +75,7 @@ def max_min_select(features: Tensor, n: int, *, order: Order = "sequence") -> Te
     """Max–min diversity (DivPrune): first the token farthest from its nearest neighbour, then always the one farthest from the chosen set.
 
     Distance is 1 − cosine. The first pick takes O(N² · d) time on a GPU; on a CPU no more than that, and much less as a rule. A CPU holds
-    what `mmr_select` does, and 64 MiB while it looks for the first one.
+    what `mmr_select` does. Source: DivPrune (Alvar et al., 2025), algorithm 1.
 
     Args:
         features: [N, d], projector output. n: how many to keep.
@@ -80,6 +85,12 @@ def max_min_select(features: Tensor, n: int, *, order: Order = "sequence") -> Te
 
     Raises:
         BiaskitError: shapes, values that are not finite, or n below 1.
+
+    Example:
+        >>> import torch
+        >>> features = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
+        >>> max_min_select(features, 2).tolist()
+        [0, 2]
     """
     if few_launches([features]):
         from biaskit.select.gpu.batch import max_min_on_device
@@ -90,10 +101,7 @@ def max_min_select(features: Tensor, n: int, *, order: Order = "sequence") -> Te
     if not n:
         return torch.zeros(0, dtype=torch.int64, device=features.device)
     if features.device.type == "cpu":
-        product = Product(features, low=greedy_dtype(features))
-        first, known = most_isolated(product)
-        picked = lazy_greedy(product, n, first, np.zeros(len(product), np.float32), 1.0, known=known)
-        return answer(torch.from_numpy(picked), order)
+        return answer(torch.from_numpy(lazy_greedy(features, n, None, np.zeros(len(features)), 1.0)), order)
     unit = unit_rows(features)
     nearest = torch.cat([block.amax(1) for block in row_blocks(unit, own=-torch.inf)])
     return answer(_greedy_on_device(unit, n, nearest.argmin(), torch.zeros_like(nearest), 1.0), order)
@@ -127,6 +135,13 @@ def dart_select(
 
     Raises:
         BiaskitError: shapes, values that are not finite, n or `pivots` below 1, or `text_pivots` below 0.
+
+    Example:
+        >>> import torch
+        >>> features = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
+        >>> nothing = features[:0]
+        >>> dart_select(torch.tensor([1.0, 0.9, 0.2, 0.1]), features, nothing[:, 0], nothing, 2, pivots=1).tolist()
+        [0, 2]
     """
     features = matrix("features", features, finite=features.device.type != "cpu")
     text_features = matrix("text_features", text_features).to(features.device)

@@ -50,6 +50,13 @@ def d2_select_many(
 
     Raises:
         BiaskitError: as `d2_select`.
+
+    Example:
+        >>> import torch
+        >>> features = torch.eye(3)[None].repeat(2, 1, 1)
+        >>> scores = torch.tensor([[3.0, 2.0, 1.0], [1.0, 2.0, 3.0]])
+        >>> [keep.indices.tolist() for keep in d2_select_many(scores, features, None, 2)]
+        [[0, 1], [1, 2]]
     """
     if few_launches(features) and plain(pivot_mode, fill):
         kinds = (pivot_ratio, exclude_pivot_neighbours, fill)
@@ -74,6 +81,13 @@ def mmr_select_many(
 
     Raises:
         BiaskitError: as `mmr_select`.
+
+    Example:
+        >>> import torch
+        >>> features = torch.eye(3)[None].repeat(2, 1, 1)
+        >>> scores = torch.tensor([[3.0, 2.0, 1.0], [1.0, 2.0, 3.0]])
+        >>> mmr_select_many(scores, features, 2).tolist()
+        [[0, 1], [1, 2]]
     """
     choice("order", order, ("sequence", "choice"))
     if not few_launches(features):
@@ -93,6 +107,11 @@ def max_min_select_many(features: Batch, n: int, *, order: Order = "sequence") -
 
     Raises:
         BiaskitError: as `max_min_select`.
+
+    Example:
+        >>> import torch
+        >>> max_min_select_many(torch.tensor([[[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]]]), 2).tolist()
+        [[0, 2]]
     """
     choice("order", order, ("sequence", "choice"))
     if not few_launches(features):
@@ -105,6 +124,11 @@ def top_k_many(scores: Tensor, n: int, *, order: Order = "sequence") -> Tensor:
 
     Raises:
         BiaskitError: as `top_k`.
+
+    Example:
+        >>> import torch
+        >>> top_k_many(torch.tensor([[3.0, 2.0, 1.0], [1.0, 2.0, 3.0]]), 2).tolist()
+        [[0, 1], [1, 2]]
     """
     choice("order", order, ("sequence", "choice"))
     if not on_device(scores):

@@ -32,6 +32,11 @@ def relative_attention(attention: Tensor, prior: Tensor, *, strength: float = 1.
 
     Raises:
         BiaskitError: shapes differ, values are negative or not finite, the prior is all zero, or has zeros and ε is 0.
+
+    Example:
+        >>> import torch
+        >>> relative_attention(torch.tensor([0.25, 0.5]), torch.tensor([0.5, 2.0]), eps=0.0).tolist()
+        [0.5, 0.25]
     """
     attention = vector("attention", attention)
     prior = vector("prior", prior, len(attention)).to(attention.device)
@@ -62,8 +67,17 @@ def min_max(values: Tensor, *, eps: float = 1e-6) -> Tensor:
 
     Raises:
         BiaskitError: not [N], or not finite.
+
+    Example:
+        >>> import torch
+        >>> min_max(torch.tensor([1.0, 2.0, 3.0]), eps=0.0).tolist()
+        [0.0, 0.5, 1.0]
     """
-    values = vector("values", values)
+    return scaled(vector("values", values), eps)
+
+
+def scaled(values: Tensor, eps: float) -> Tensor:
+    """The formula of `min_max` alone, in the values' own dtype."""
     if not len(values):
         return values
     if not math.isfinite(float(values.max() - values.min())):
@@ -78,6 +92,11 @@ def feature_norm(features: Tensor) -> Tensor:
 
     Raises:
         BiaskitError: not [N, d], or not finite.
+
+    Example:
+        >>> import torch
+        >>> feature_norm(torch.tensor([[3.0, 4.0], [0.0, 1.0]])).tolist()
+        [5.0, 1.0]
     """
     norm: Tensor = torch.linalg.vector_norm(matrix("features", features).float(), dim=-1)
     return norm
@@ -95,6 +114,12 @@ def selector_score(features: Tensor, query: tuple[Tensor, Tensor], key: tuple[Te
 
     Raises:
         BiaskitError: the weights are for features of another size.
+
+    Example:
+        >>> import torch
+        >>> linear = (torch.eye(2), torch.zeros(2))
+        >>> selector_score(torch.tensor([[2.0, 0.0], [0.0, 0.0]]), linear, linear).round(decimals=2).tolist()
+        [1.409999966621399, 0.0]
     """
     features = matrix("features", features).float()
     (query_weight, query_bias), (key_weight, key_bias) = ([part.detach().to(features) for part in pair] for pair in (query, key))
@@ -121,6 +146,11 @@ def soft_top_k(scores: Tensor, share: float = 0.2, *, steps: int = 64) -> Tensor
 
     Raises:
         BiaskitError: share is not in (0, 1), or the scores are no finite vector.
+
+    Example:
+        >>> import torch
+        >>> soft_top_k(torch.tensor([9.0, 0.0, 0.0, -9.0]), share=0.5).round(decimals=1).tolist()
+        [1.0, 0.5, 0.5, 0.0]
     """
     scores = vector("scores", scores)
     if not 0 < share < 1:
@@ -144,6 +174,11 @@ def relative_attention_many(attention: Tensor, prior: Tensor, *, strength: float
 
     Raises:
         BiaskitError: as there; for numbers on a device inside `arguments.deferred`, once results are read.
+
+    Example:
+        >>> import torch
+        >>> relative_attention_many(torch.tensor([[0.25, 0.5]]), torch.tensor([[0.5, 2.0]]), eps=0.0).tolist()
+        [[0.5, 0.25]]
     """
     settings: dict[str, Any] = {"strength": strength, "mode": mode, "eps": eps}
     usual = 0 <= strength <= 1 and mode in ("ratio", "difference", "uniform") and 0 <= eps < math.inf

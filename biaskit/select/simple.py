@@ -21,6 +21,11 @@ def top_k(scores: Tensor, n: int, *, order: Order = "sequence") -> Tensor:
 
     Raises:
         BiaskitError: n is below 1, or the scores are no finite vector.
+
+    Example:
+        >>> import torch
+        >>> top_k(torch.tensor([0.1, 0.7, 0.2, 0.7]), 2).tolist()
+        [1, 3]
     """
     n = count(n, len(scores)) if scores.ndim == 1 else n
     if order == "sequence" and scores.ndim == 1 and n < len(scores) and scores.dtype == torch.float32 and scores.device.type == "cpu":
@@ -46,6 +51,11 @@ def random_select(n_tokens: int, n: int, generator: Generator, *, order: Order =
 
     Raises:
         BiaskitError: n is below 1.
+
+    Example:
+        >>> import torch
+        >>> len(random_select(9, 4, torch.Generator().manual_seed(0)))
+        4
     """
     return answer(torch.randperm(n_tokens, generator=generator, device=generator.device)[: count(n, n_tokens)], order)
 
@@ -62,6 +72,10 @@ def uniform_select(n_tokens: int, n: int, *, where: Tensor | None = None) -> Ten
 
     Raises:
         BiaskitError: n is below 1, the cells are not [N, 3], or a plane is not a full rectangle.
+
+    Example:
+        >>> uniform_select(9, 3).tolist()
+        [1, 4, 7]
     """
     n = count(n, n_tokens)
     if where is None:
@@ -109,6 +123,10 @@ def largest_remainder(sizes: Sequence[int], n: int) -> list[int]:
 
     Raises:
         BiaskitError: n is negative or more than there is.
+
+    Example:
+        >>> largest_remainder([4, 4, 1], 3)
+        [2, 1, 0]
     """
     total = sum(sizes)
     if not 0 <= n <= total:

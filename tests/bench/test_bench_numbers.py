@@ -79,7 +79,9 @@ def fake(monkeypatch, tmp_path):
         "import json, sys, time\n"
         "what = sys.argv[4]\n"
         "if what == 'fail': sys.exit('broken')\n"
-        "if what == 'hang': time.sleep(60)\n"
+        "if what == 'hang':\n"
+        "    open(sys.argv[-1] + '/x.partial.jsonl', 'w').write('{\"row\": 1}\\n{\"row\": 2}\\n{\"ro')\n"
+        "    time.sleep(60)\n"
         "command = 'biaskit ' + ' '.join(sys.argv[3:])\n"
         "open(sys.argv[-1] + '/x.md', 'w').write(f'`{command}`')\n"
         "print(json.dumps({'command': command, 'rows': [{'error': 'out of memory'}] if what == 'oom' else []}))\n"
@@ -89,12 +91,13 @@ def fake(monkeypatch, tmp_path):
 
 
 def test_a_plan_goes_on_after_failures(fake, tmp_path):
-    parts = [Part("one", ("fail",)), Part("two", ("hang",), 5.5), Part("three", ("oom", "fine")), Part("four", ("fine",))]
+    parts = [Part("one", ("fail",)), Part("two", ("hang", "fine"), 5.5), Part("three", ("oom", "fine")), Part("four", ("fine",))]
     failed = run("cpu", tmp_path / "out" / "x.json", minutes=5, parts=parts)
     assert failed == ["one", "two"]
     found = json.loads((tmp_path / "out" / "x.json").read_text())["parts"]
     assert found["one"]["error"] == "exit 1" and "broken" in found["one"]["stderr"]
-    assert found["two"]["error"].startswith("stopped after")
+    assert found["two"]["error"].startswith("stopped after"), "a smaller version is for what ran out of memory"
+    assert found["two"]["rows"] == [{"row": 1}, {"row": 2}], "measured before it was stopped"
     assert found["three"]["arguments"] == "fine" and found["three"]["other_attempts"][0]["arguments"] == "oom"
     text = (tmp_path / "out" / "x.md").read_text()
     assert text.count("## ") == 4 and "`biaskit bench fine`" in text

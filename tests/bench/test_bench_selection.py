@@ -1,4 +1,4 @@
-"""`biaskit bench select`: every selector against its loop, the report, and what is refused."""
+"""`biaskit bench select`: every selector against its authors' algorithm, the report, and what is refused."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from biaskit.bench import selection
 from biaskit.bench.features import grid_of, made_up
+from biaskit.bench.report import keeper, kept_rows, write
 from biaskit.bench.selection import METHODS, Line, bench_selectors, exponents
 from biaskit.bench.selection_report import markdown
 from biaskit.cli.bench_select import select
@@ -34,11 +35,11 @@ def test_features_are_reproducible_and_smooth() -> None:
 
 def test_every_selector_keeps_what_its_loop_keeps() -> None:
     told: list[str] = []
-    report = bench_selectors([48, 96], dim=32, repeats=2, retention=0.25, naive_up_to=48, progress=told.append)
+    report = bench_selectors([48, 96], dim=32, repeats=2, retention=0.25, authors_up_to=48, progress=told.append)
     lines = report["lines"]
     assert [(line["method"], line["tokens"]) for line in lines] == [(method, size) for size in (48, 96) for method in METHODS]
     assert all(line["same"] is True and line["kept"] == 12 and line["speedup"] > 0 for line in lines[: len(METHODS)])
-    assert all(line["same"] is None and line["naive_ms"] is None for line in lines[len(METHODS) :])
+    assert all(line["same"] is None and line["authors_ms"] is None for line in lines[len(METHODS) :])
     assert set(report["exponents"]["d2pruner"]) == {"ours"}
     assert len(told) == len(lines)
     assert markdown(report).count("\n| ") == 2 * len(METHODS)
@@ -54,13 +55,27 @@ def test_a_batch_is_timed_by_the_sample() -> None:
 
 def test_another_answer_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(METHODS, "fastv", (lambda sample, n: torch.arange(n), *METHODS["fastv"][1:]))
-    with pytest.raises(BiaskitError, match="fastv kept other tokens of 48 than its loop does"):
+    with pytest.raises(BiaskitError, match="fastv kept other tokens of 48 than its authors' algorithm does"):
         bench_selectors([48], dim=8, methods=["fastv"], repeats=1)
+
+
+def test_rows_are_kept_as_they_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep = keeper(tmp_path / "out", "selection")
+
+    def stopped(line: str) -> None:
+        if line.startswith("uniform"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bench_selectors([48], dim=8, methods=["fastv", "uniform"], repeats=1, keep=keep, progress=stopped)
+    assert [row["method"] for row in kept_rows(tmp_path / "out")] == ["fastv", "uniform"]
+    write(tmp_path / "out", "selection", {}, "")
+    assert kept_rows(tmp_path / "out") == []
 
 
 def test_exponents() -> None:
     lines = [Line("m", n, 1, (n**1.5, 0, 0), (n**2.0, 0, 0) if n < 400 else None, None, None, None) for n in (100, 200, 400)]
-    assert exponents(lines) == {"m": {"ours": pytest.approx(1.5), "naive": pytest.approx(2.0)}}
+    assert exponents(lines) == {"m": {"ours": pytest.approx(1.5), "authors": pytest.approx(2.0)}}
     assert exponents(lines[:1]) == {"m": {}}
 
 

@@ -53,7 +53,7 @@ def test_a_batch_is_its_samples(method, pretend, interpreter, monkeypatch):
     found = pruner.select_many(samples(), [9] * len(PLACES))
     assert [keep.indices.tolist() for keep in found] == [keep.indices.tolist() for keep in expected]
     for keep, wanted in zip(found, expected, strict=True):
-        assert keep.info == pytest.approx(wanted.info, abs=1e-6)
+        assert keep.info == pytest.approx(wanted.info, abs=2**-19)
     assert found[4].indices.tolist() == list(range(9))
 
 

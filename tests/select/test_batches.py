@@ -125,6 +125,7 @@ def test_tokens_like_a_model_s(dtype):
         for keep, wanted in zip(found, expected, strict=True):
             assert keep.indices.tolist() == wanted.indices.tolist()
             for name, value in wanted.info.items():
+                value = round(value * 2**18) / 2**18 if name in ("s_min", "s_max") else value  # as a device rounds cosines
                 assert keep.info[name] == pytest.approx(value, abs=1e-4 if name == "edge_density" else 0), name
     kept = mmr_select_many(scores, sequence[:, 7:277], 40)
     assert kept.tolist() == [on_the_cpu(mmr_select, s.scores, s.features, 40).tolist() for s in samples]

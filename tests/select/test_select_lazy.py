@@ -12,16 +12,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from biaskit.bench import naive
+from biaskit.bench import authors
 from biaskit.bench.features import made_up
 from biaskit.select import cells, d2_graph, d2_select, dart_select, graph_select, max_min_select, mmr_select, neighbours, top_k
 from biaskit.select.cpu import cosines as product_module
+from biaskit.select.cpu import d2 as linked_module
 from biaskit.select.cpu import extremes as range_module
-from biaskit.select.cpu import farthest as isolated_module
+from biaskit.select.cpu import farthest as farthest_module
 from biaskit.select.cpu import greedy as lazy_module
-from biaskit.select.cpu import links as linked_module
 from biaskit.select.cpu.cosines import Product
-from biaskit.select.cpu.links import independent
+from biaskit.select.cpu.d2 import independent
 
 CASES = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -31,20 +31,20 @@ CASES = settings(
 @pytest.fixture(params=["float32", "bfloat16"])
 def coarse(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Small panels and few kept rows, so that a handful of tokens walks through all of the code; and either fast product."""
-    monkeypatch.setattr(product_module, "_ROOM", 0)
-    monkeypatch.setattr(product_module, "_has_matrix_units", lambda: request.param == "bfloat16")
+    monkeypatch.setattr(product_module, "_LARGE", 0)
+    monkeypatch.setattr(product_module, "bfloat16_is_faster", lambda: request.param == "bfloat16")
     monkeypatch.setattr(product_module, "_WIDE", 0)
     monkeypatch.setattr(product_module, "_CLEAR", -1)
     monkeypatch.setattr(product_module, "PANEL", 4)
-    monkeypatch.setattr(lazy_module, "AMONG", 3)
-    monkeypatch.setattr(isolated_module, "_WINDOW", 4)
-    monkeypatch.setattr(isolated_module, "_FEW", 3)
-    monkeypatch.setattr(lazy_module, "_SMALL", 64)
+    monkeypatch.setattr(lazy_module, "CANDIDATES", 3)
+    monkeypatch.setattr(farthest_module, "_WINDOW", 4)
+    monkeypatch.setattr(farthest_module, "_ROWS", 3)
+    monkeypatch.setattr(lazy_module, "_ROWS", 2)
     monkeypatch.setattr(lazy_module, "_DEAR", 2)
     monkeypatch.setattr(linked_module, "_SMALL", 2)
     monkeypatch.setattr(linked_module, "_BLOCK", 3)
     monkeypatch.setattr(linked_module, "_MOST", 5)
-    monkeypatch.setattr(linked_module, "_DOUBTFUL", 3)
+    monkeypatch.setattr(linked_module, "_MANY", 3)
     monkeypatch.setattr(linked_module, "_EACH", 1)
     return str(request.param)
 
@@ -65,30 +65,31 @@ def test_fast_cosines_are_as_near_as_they_say(kind: str, low: torch.dtype) -> No
     wide = features.double() / features.double().norm(dim=1, keepdim=True).clamp_min(1e-300)
     exact = (wide @ wide.T).numpy()
     everyone, some = np.arange(50), np.arange(7, 40, 3)
-    for about in (0.0, 0.3, 0.9):
-        fast = product.rows(everyone, about=about)
-        assert (np.abs(fast - exact) <= product.errors(fast, about=about)).all()
-        assert product.errors(fast, about=about).max() <= product.error(2.0, about=about)
-        near = np.abs(exact - about) < 0.2
-        assert (np.abs(fast - exact)[near] <= product.error(0.21, about=about)).all()
-        fast = product.columns(some, everyone[::2], about=about)
-        assert (np.abs(fast - exact[::2, some]) <= product.errors(fast, about=about)).all()
-        fast = product.columns(some, about=about)
-        assert (np.abs(fast - exact[:, some]) <= product.errors(fast, about=about)).all()
+    approximate = product.columns(everyone)
+    error = product.errors(approximate)
+    assert (np.abs(approximate - exact) <= error).all()
+    assert error.max() <= product.error(1.01)
+    small = np.abs(approximate) < 0.2
+    assert (np.abs(approximate - exact)[small] <= product.error(0.2)).all()
+    approximate = product.columns(some, everyone[::2])
+    assert (np.abs(approximate - exact[::2, some]) <= product.errors(approximate)).all()
+    low_bound, high_bound = product.bounds(some)
+    assert (low_bound <= exact[some]).all() and (exact[some] <= high_bound).all()
+    low_bound, high_bound = product.bounds(some, some)
+    assert (low_bound <= exact[np.ix_(some, some)]).all() and (exact[np.ix_(some, some)] <= high_bound).all()
     windows = [(first + 16 * w, block) for first, blocks in product.windows(16) for w, block in enumerate(blocks.numpy())]
     assert [(start, len(block)) for start, block in windows] == [(0, 16), (16, 16), (32, 16), (48, 2)]
     for start, block in windows:
         there = slice(start, start + len(block))
         assert (np.abs(block - exact[there, there]) <= product.errors(block)).all()
-    for start, panel, scale in product.panels():
-        fast = panel.numpy() * scale[:, None]
+    for start, panel in product.panels():
+        fast = panel.numpy()
         assert (np.abs(fast - exact[start:, start : start + fast.shape[1]]) <= product.errors(fast)).all()
     assert product.error() < (0.02 if low == torch.bfloat16 else 1e-3)
-    fast, error = product.rows_with(features[some].float() if kind != "huge" else features[some] * 1e-30)
+    fast, error = product.columns_with(features[some].float() if kind != "huge" else features[some] * 1e-30)
     assert np.abs(fast - exact[some]).max() <= error < 1e-3
-    assert np.abs(product.exact(3, everyone) - exact[3]).max() <= 2.0**-19 + 1e-9
-    assert np.array_equal(product.exact_pairs(np.full(50, 3), everyone), product.exact(3, everyone))
-    assert np.array_equal(product.exact_table(np.array([3]), everyone)[0], product.exact(3, everyone))
+    assert np.abs(product.exact_pairs(np.full(50, 3), everyone) - exact[3]).max() <= 2.0**-25 + 1e-12
+    assert np.array_equal(product.exact_table(np.array([3]), everyone)[0], product.exact_pairs(np.full(50, 3), everyone))
     assert product.zeros.tolist() == (features == 0).all(1).tolist()
 
 
@@ -148,19 +149,19 @@ def test_as_the_loops_do(coarse: str, seed: int, dtype: torch.dtype, doubled: bo
     for n in (1, 11, 40, 96):
         for alpha in (0.5, 1.0):
             kept = d2_select(sample.scores, features, sample.where, n, alpha=alpha).indices
-            assert torch.equal(kept, naive.d2(sample, n, naive.exact_cosines, alpha=alpha))
-        assert torch.equal(mmr_select(sample.scores, features, n), naive.marginal_relevance(sample, n, naive.exact_cosines))
-        assert torch.equal(max_min_select(features, n), naive.farthest(sample, n, naive.exact_cosines))
+            assert torch.equal(kept, authors.d2(sample, n, authors.exact_cosines, alpha=alpha))
+        assert torch.equal(mmr_select(sample.scores, features, n), authors.marginal_relevance(sample, n, authors.exact_cosines))
+        assert torch.equal(max_min_select(features, n), authors.farthest(sample, n, authors.exact_cosines))
         arguments = (sample.scores, features, sample.text_scores, sample.text_features)
         kept = dart_select(*arguments, n)
         if n >= 4:
-            assert torch.equal(kept, naive.least_duplicated(sample, n, naive.exact_cosines))
+            assert torch.equal(kept, authors.least_duplicated(sample, n, authors.exact_cosines))
         assert torch.equal(dart_select(*arguments, n, order="choice").sort().values, kept)
         assert torch.equal(top_k(sample.scores, n), top_k(sample.scores, n, order="choice").sort().values)
 
 
 def test_all_tokens_alike_are_looked_at_in_blocks(coarse: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(range_module, "_DOUBTFUL", 3)
+    monkeypatch.setattr(range_module, "_MANY", 3)
     features = torch.randn(1, 40, generator=torch.Generator().manual_seed(0)).expand(24, -1) * torch.arange(1, 25)[:, None]
     for diagonal in ("included", "excluded"):
         keep = d2_select(torch.zeros(24), features, cells((4, 6)), 7, diagonal=diagonal)
@@ -174,27 +175,27 @@ def test_tokens_too_alike_to_call_are_not_looked_at_pair_by_pair(monkeypatch: py
     random, asked = torch.Generator().manual_seed(0), 0
     features = (torch.randn(1, 512, generator=random) + noise * torch.randn(800, 512, generator=random)).bfloat16()
     sample = type(made_up(4, 4))(features, torch.rand(800, generator=random), cells((20, 40)), features[:1], torch.ones(1))
-    alone, pairs = Product.exact, Product.exact_pairs
+    table, pairs = Product.exact_table, Product.exact_pairs
 
-    def exact(self: Product, token: int, others: np.ndarray) -> np.ndarray:
+    def exact_table(self: Product, tokens: np.ndarray, others: np.ndarray) -> np.ndarray:
         nonlocal asked
-        asked += len(others)
-        return alone(self, token, others)
+        asked += len(others) if len(tokens) == 1 else 0
+        return table(self, tokens, others)
 
     def exact_pairs(self: Product, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         nonlocal asked
         asked += len(a)
         return pairs(self, a, b)
 
-    monkeypatch.setattr(Product, "exact", exact)
+    monkeypatch.setattr(Product, "exact_table", exact_table)
     monkeypatch.setattr(Product, "exact_pairs", exact_pairs)
-    assert torch.equal(max_min_select(features, 20), naive.farthest(sample, 20, naive.exact_cosines))
+    assert torch.equal(max_min_select(features, 20), authors.farthest(sample, 20, authors.exact_cosines))
     assert asked < 40 * 800, "of 320,000 pairs"
     for pivot_mode in ("topk", "mis"):
         asked = 0
         keep = d2_select(sample.scores, features, None, 80, pivot_mode=pivot_mode)
         if noise and pivot_mode == "topk":
-            assert torch.equal(keep.indices, naive.d2(sample, 80, naive.exact_cosines, alpha=1.0))
+            assert torch.equal(keep.indices, authors.d2(sample, 80, authors.exact_cosines, alpha=1.0))
         assert asked < 100_000, "of 320,000 pairs"
 
 
@@ -203,17 +204,17 @@ def test_greedy_selections_of_tokens_too_alike_to_call_compute_blocks(monkeypatc
     random, asked = torch.Generator().manual_seed(0), 0
     features = (torch.randn(1, 64, generator=random) + noise * torch.randn(600, 64, generator=random)).bfloat16()
     sample = type(made_up(4, 4))(features, torch.rand(600, generator=random), cells((20, 30)), features[:1], torch.ones(1))
-    alone = Product.exact
+    table = Product.exact_table
 
-    def exact(self: Product, token: int, others: np.ndarray) -> np.ndarray:
+    def exact_table(self: Product, tokens: np.ndarray, others: np.ndarray) -> np.ndarray:
         nonlocal asked
-        asked += len(others)
-        return alone(self, token, others)
+        asked += len(others) if len(tokens) == 1 else 0
+        return table(self, tokens, others)
 
-    monkeypatch.setattr(Product, "exact", exact)
-    assert torch.equal(mmr_select(sample.scores, features, 450), naive.marginal_relevance(sample, 450, naive.exact_cosines))
+    monkeypatch.setattr(Product, "exact_table", exact_table)
+    assert torch.equal(mmr_select(sample.scores, features, 450), authors.marginal_relevance(sample, 450, authors.exact_cosines))
     asked = 0
-    assert torch.equal(max_min_select(features, 450), naive.farthest(sample, 450, naive.exact_cosines))
+    assert torch.equal(max_min_select(features, 450), authors.farthest(sample, 450, authors.exact_cosines))
     assert asked < 40_000, "of 270,000 pairs"
 
 
@@ -223,34 +224,24 @@ def test_wherever_exact_cosines_take_over(coarse: str, monkeypatch: pytest.Monke
     for seed in range(3):
         sample = made_up(96, 80, seed)
         sample = type(sample)(copies(sample.features), sample.scores, sample.where, sample.text_features, sample.text_scores)
-        assert torch.equal(mmr_select(sample.scores, sample.features, 60), naive.marginal_relevance(sample, 60, naive.exact_cosines))
-        assert torch.equal(max_min_select(sample.features, 60), naive.farthest(sample, 60, naive.exact_cosines))
+        assert torch.equal(mmr_select(sample.scores, sample.features, 60), authors.marginal_relevance(sample, 60, authors.exact_cosines))
+        assert torch.equal(max_min_select(sample.features, 60), authors.farthest(sample, 60, authors.exact_cosines))
 
 
 def test_no_block_is_as_large_as_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     """All tokens are wanted and none is linked: edges among each other are looked at in blocks."""
     monkeypatch.setattr(linked_module, "_MOST", 64)
-    among, most = linked_module.Linked._among, 0
+    among, most = linked_module.Edges._among, 0
 
-    def watched(self: linked_module.Linked, tokens: np.ndarray) -> np.ndarray:
+    def watched(self: linked_module.Edges, tokens: np.ndarray) -> np.ndarray:
         nonlocal most
         most = max(most, len(tokens))
         return among(self, tokens)
 
-    monkeypatch.setattr(linked_module.Linked, "_among", watched)
+    monkeypatch.setattr(linked_module.Edges, "_among", watched)
     keep = d2_select(torch.arange(300.0), torch.eye(300), None, 290, pivot_ratio=0.0)
     assert keep.indices.tolist() == list(range(10, 300)) and keep.info["independent"] == 290
     assert most == 64
-
-
-def test_few_rows_are_held_while_looking_for_the_most_isolated(monkeypatch: pytest.MonkeyPatch) -> None:
-    features = torch.randn(600, 32, generator=torch.Generator().manual_seed(0))
-    expected = isolated_module.most_isolated(Product(features))
-    monkeypatch.setattr(isolated_module, "_SPARE", 0)
-    token, held = isolated_module.most_isolated(Product(features))
-    assert token == expected[0]
-    assert len(held) == isolated_module._FEW < len(expected[1])
-    assert all(row.base is None for bounds in held.values() for row in bounds)
 
 
 def test_odd_sizes_are_no_reason_to_warn() -> None:
@@ -265,18 +256,23 @@ def test_odd_sizes_are_no_reason_to_warn() -> None:
 
 
 @pytest.mark.parametrize("alpha", [0.3, 0.7, 1.0])
-def test_the_whole_graph_is_made_of_exact_cosines(alpha: float) -> None:
-    """Few steps of 2⁻¹⁸ from the smallest to the largest cosine, and θ is met exactly by some pairs, which float32 puts a step off."""
+def test_edges_are_those_of_exact_cosines(alpha: float) -> None:
+    """A narrow range of cosines, and θ is met exactly by some pairs: no edge, in the graph as in the selection without it."""
     for seed in range(8):
         random = torch.Generator().manual_seed(seed)
         features = torch.randn(1, 300, generator=random) + 0.005 * torch.randn(70, 300, generator=random)
         where, scores = cells((7, 10)), torch.rand(70, generator=random)
-        exact = naive.exact_cosines(features, features)
+        exact = authors.exact_cosines(features, features)
         meaning = alpha * ((exact - exact.min()) / (exact.max() - exact.min()))
-        fused = meaning + (1 - alpha) * ((where[:, None, 1:] - where[None, :, 1:]).abs().amax(2) == 1)
+        fused = meaning + (1 - alpha) * ((where[:, None, 1:] - where[None, :, 1:]).abs().amax(2) == 1).double()
         theta = float(fused[0, 1])
-        linked = linked_module.Linked(features, neighbours(where) if alpha < 1 else None, alpha=alpha, theta=theta, diagonal=True)
-        assert torch.equal(linked.graph().adjacency(), (fused > theta).fill_diagonal_(False))
+        expected = (fused > theta + 1e-11).fill_diagonal_(False)
+        assert not expected[0, 1]
+        assert torch.equal(d2_graph(features, where, alpha=alpha, theta=theta).adjacency(), expected)
+        edges = linked_module.Edges(features, neighbours(where) if alpha < 1 else None, alpha=alpha, theta=theta, diagonal=True)
+        everyone = np.arange(70)
+        assert np.array_equal(edges._among(everyone), np.triu(expected.numpy(), 1))
+        assert np.array_equal(edges._touched(everyone[9:], everyone[:9]), expected.numpy()[9:, :9].any(1))
         switches = {"alpha": alpha, "theta": theta, "pivot_ratio": 0.0}
         keeps = [d2_select(scores, features, where, 60, fill=fill, **switches) for fill in ("none", "score", "layers", "raise_theta")]
         assert len({keep.info["independent"] for keep in keeps}) == 1, "the fill comes after"

@@ -27,7 +27,7 @@ class Packed:
     """B images with n questions each.
 
     Attributes:
-        ids: [B, n, slot] int64, question and answer. labels: likewise, the token that follows; −100 where nobody asks.
+        ids: [B, n, slot] int64, question and answer. labels: likewise, the token that follows; −100 where there is no question.
         weights: [B, n, slot] float32, of the loss. lengths: [B, n] int64, tokens of each question.
         asked: (image, slot, position) of the last prompt token of every question that is about things of its scene: three [r] int64.
         target: [r, 144] bool, visual tokens of the one thing asked about (none for questions whose answer is "no").

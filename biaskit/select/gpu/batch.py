@@ -1,4 +1,4 @@
-"""Selections for a batch of samples: on a device a few launches for all of them and one wait, at the end; on a CPU one after another.
+"""Selections for a batch of samples: on a device a constant number of kernel launches and one synchronisation, at the end.
 
 What is kept is what `d2_select`, `mmr_select` and `max_min_select` keep of each sample alone; on a device those go through here. Answers
 are on the CPU: they come in one transfer with the report and with whether all numbers were finite.
@@ -41,7 +41,7 @@ def d2_on_device(
     theta: float,
     diagonal: Diagonal,
 ) -> list[Keep]:
-    """Do what `d2_select_many` does in a few launches. The host waits at the end."""
+    """Do what `d2_select_many` does in a constant number of launches. The host synchronises once, at the end."""
     from biaskit.select.gpu.cosines import chunks, multiply
     from biaskit.select.gpu.graph import counted, walk
 
@@ -100,7 +100,7 @@ def codes(where: Tensor, n_tokens: int, *, alone: bool) -> tuple[NDArray[np.int3
 def _greedily(
     rows: list[Tensor], n: int, weight: float, order: Order, begin: Callable[[slice, Table], tuple[Tensor, ...]], names: Sequence[str]
 ) -> Tensor:
-    """Select from B samples [N, d] in a few launches. The host waits at the end.
+    """Select from B samples [N, d] in a constant number of launches. The host synchronises once, at the end.
 
     Args:
         begin: answers for some samples what `greedy_in_one_launch` takes as worth and first, and then where the inputs that `names` has
@@ -152,7 +152,7 @@ def _in_order(picked: NDArray[np.int64], order: Order) -> Tensor:
 
 
 def mmr_on_device(importance: Batch, features: Batch, n: int, lam: float, eps: float, order: Order) -> Tensor:
-    """Do what `mmr_select_many` does in a few launches."""
+    """Do what `mmr_select_many` does on a device."""
     from biaskit.select.gpu.greedy import weighed
 
     choice("order", order, ("sequence", "choice"))
@@ -162,7 +162,7 @@ def mmr_on_device(importance: Batch, features: Batch, n: int, lam: float, eps: f
 
 
 def max_min_on_device(features: Batch, n: int, order: Order) -> Tensor:
-    """Do what `max_min_select_many` does in a few launches."""
+    """Do what `max_min_select_many` does on a device."""
     from biaskit.select.gpu.greedy import most_isolated
 
     choice("order", order, ("sequence", "choice"))

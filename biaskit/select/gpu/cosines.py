@@ -15,6 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from biaskit.select.cosine import products as multiply_rows
+
 ROOM = 2**30
 """Bytes that the tables of the samples in hand may take; one sample may take more."""
 
@@ -102,8 +104,8 @@ def multiply(features: Sequence[Tensor], order: Tensor | None = None, *, triangl
 
 def _product(a: Tensor, b: Tensor, out: Tensor) -> None:
     """Write a bᵀ, [B, m, k] float32, for rows a [B, m, d] and b [B, k, d]."""
-    with torch.autocast(a.device.type, enabled=False):
-        if a.is_cuda and a.dtype != torch.float32:
+    if a.is_cuda and a.dtype != torch.float32:
+        with torch.autocast(a.device.type, enabled=False):
             torch.bmm(a, b.mT, out_dtype=torch.float32, out=out)
-        else:
-            out.copy_(torch.bmm(a.float(), b.float().mT))
+    else:
+        out.copy_(multiply_rows(a.float(), b.float()))

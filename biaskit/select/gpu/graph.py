@@ -1,4 +1,4 @@
-"""D2Pruner's graph and its greedy expansion on a device: a few launches for a whole batch, and the host waits for none of them.
+"""D2Pruner's graph and its greedy expansion on a device: a constant number of launches for a whole batch, without synchronisation.
 
 Tokens are known by their rank, 0 is best, so that row r of the table from column r + 1 on is all that the greedy loop asks of the token of
 rank r: the upper triangle. No edge is stored. Whether two tokens are linked is worked out where it is asked, from their cosine alone: the
@@ -145,7 +145,7 @@ def _count(
     products, inverse, order, code, facts, counts, total, every, width, stride,
     placed: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr, facts_width: tl.constexpr,
 ):  # fmt: skip
-    """Count the linked pairs of every so manieth row, [B, parts]."""
+    """Count the linked pairs of every k-th row, [B, parts]."""
     sample = tl.program_id(1).to(tl.int64)
     begin = tl.program_id(0) * rows
     row = (begin + tl.arange(0, rows)) * every

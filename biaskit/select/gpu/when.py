@@ -1,4 +1,4 @@
-"""When a selection is made in a few launches on a device; otherwise it takes the general way, with some launches a pick or a round."""
+"""When a selection runs in the Triton kernels, a constant number of launches; otherwise it takes several launches a pick or a round."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ MOST = 8192
 
 
 def few_launches(features: Tensor | Sequence[Tensor]) -> bool:
-    """Tell whether it is so for features of B samples, each [N, d]: on a device, with Triton installed, and not too many tokens."""
+    """True if the Triton kernels support these features of B samples, each [N, d]: on a device, Triton installed, N up to `MOST`."""
     if not len(features) or not on_device(features[0]):
         return False
     return features[0].ndim == 2 and 0 < len(features[0]) <= MOST and find_spec("triton") is not None
 
 
 def plain(pivot_mode: str, fill: str) -> bool:
-    """Tell whether it is so for these switches of `d2_select`."""
+    """True if the Triton kernels support these switches of `d2_select`."""
     return pivot_mode == "topk" and fill in ("score", "none")

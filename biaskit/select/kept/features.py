@@ -118,7 +118,7 @@ def nearest_cosine_distance(features: Tensor, kept: Tensor) -> float:
     """Mean over the kept tokens of the cosine distance to the nearest other one, 0 … 2; NaN for one token.
 
     Raises:
-        BiaskitError: features that are not [N, d], or a kept set that is none.
+        BiaskitError: features that are not [N, d], or invalid kept indices.
     """
     features = matrix("features", features)
     kept = check_kept(kept, len(features)).to(features.device)

@@ -29,7 +29,7 @@ def spacing(where: Tensor, kept: Tensor) -> float:
         At least 1; NaN where no kept token has a neighbour.
 
     Raises:
-        BiaskitError: not [N, 3], or a kept set that is none.
+        BiaskitError: not [N, 3], or invalid kept indices.
     """
     check_cells(where, len(where))
     mine = where.cpu()[check_kept(kept, len(where)).cpu()]
@@ -107,7 +107,7 @@ def coverage(weights: NDArray[np.float64], kept: Tensor) -> float:
         NaN where the model sees nothing of the box (cropped away).
 
     Raises:
-        BiaskitError: a kept set that is none.
+        BiaskitError: invalid kept indices.
     """
     chosen = check_kept(kept, len(weights)).cpu().numpy()
     total = float(weights.sum())

@@ -1,7 +1,8 @@
-"""The selections as their public repositories write them, step by step in Python, in our own words: what our selectors are timed against.
+"""The selections with the operations of their authors' public functions, in our own words: what our selectors are timed against.
 
-All take a function that answers cosines, so that the same loop runs in float32, which is timed, and on cosines as `exact_cosines` makes
-them, which is what our selectors must equal. They answer ascending indices.
+The algorithm as released: the full N × N table of cosines, then one pass over rows of it and one read of the result per pick. All take a
+function that answers cosines, so that the same loop runs in float32, which is timed, and in float64, whose tokens ours must equal. They
+answer ascending indices.
 """
 
 from __future__ import annotations
@@ -14,15 +15,16 @@ from torch import Tensor
 
 from biaskit.bench.features import MadeUp
 from biaskit.select import min_max
+from biaskit.select.scores import scaled
 
 Cosines = Callable[[Tensor, Tensor], Tensor]
-"""Features [m, d] and [k, d] to their cosines [m, k] float32."""
+"""Features [m, d] and [k, d] to their cosines [m, k]."""
 
-Naive = Callable[[MadeUp, int, Cosines], Tensor]
+Released = Callable[[MadeUp, int, Cosines], Tensor]
 
 
 def float32_cosines(a: Tensor, b: Tensor) -> Tensor:
-    """Bring to float32, normalise and multiply, as everyone does."""
+    """Bring to float32, normalise and multiply, as the authors do."""
     return _cosines(a.float(), b.float() if b is not a else None)
 
 
@@ -32,10 +34,14 @@ def _cosines(a: Tensor, b: Tensor | None) -> Tensor:
     return cosine
 
 
+def float64_cosines(a: Tensor, b: Tensor) -> Tensor:
+    """Normalise and multiply in float64."""
+    return _cosines(a.double(), b.double() if b is not a else None)
+
+
 def exact_cosines(a: Tensor, b: Tensor) -> Tensor:
-    """Normalise and multiply in float64, and round to 2⁻¹⁸, the rule of `biaskit.select` that makes copies of a token alike."""
-    cosine = _cosines(a.double(), b.double() if b is not a else None)
-    return ((cosine * 2**18).round() / 2**18).float()
+    """Return those of float64 rounded to 2⁻²⁴, the rule of `biaskit.select` on a CPU that makes copies of a token tie."""
+    return (float64_cosines(a, b) * 2**24).round() / 2**24
 
 
 def top(sample: MadeUp, n: int, cosines: Cosines) -> Tensor:
@@ -44,20 +50,20 @@ def top(sample: MadeUp, n: int, cosines: Cosines) -> Tensor:
 
 
 def evenly(sample: MadeUp, n: int, cosines: Cosines) -> Tensor:
-    """Take every so manieth token."""
+    """Take tokens at even distances."""
     total = len(sample.scores)
     return torch.tensor([math.floor((2 * i + 1) * total / (2 * n)) for i in range(n)])
 
 
 def d2(sample: MadeUp, n: int, cosines: Cosines, *, alpha: float, theta: float = 0.8, pivot_ratio: float = 0.7) -> Tensor:
-    """Build the whole graph; pivots; then the best that is available, its neighbours out, one by one; the rest by score."""
+    """D2Pruner: the whole graph; pivots; then the best that is available, its neighbours out, one by one; the rest by score."""
     total = len(sample.scores)
     similarity = cosines(sample.features, sample.features)
     low, high = similarity.min(), similarity.max()
     fused = alpha * ((similarity - low) / (high - low))
     if alpha < 1:
         apart = (sample.where[:, None, 1:] - sample.where[None, :, 1:]).abs().amax(2)
-        fused = fused + (1 - alpha) * (apart == 1)
+        fused = fused + (1 - alpha) * (apart == 1).to(fused.dtype)
     edges = fused > theta
     edges.fill_diagonal_(False)
     pivots = sample.scores.sort(descending=True, stable=True).indices[: math.floor(round(pivot_ratio * n, 9))]
@@ -78,28 +84,23 @@ def d2(sample: MadeUp, n: int, cosines: Cosines, *, alpha: float, theta: float =
 
 
 def marginal_relevance(sample: MadeUp, n: int, cosines: Cosines, *, lam: float = 0.5) -> Tensor:
-    """Keep the largest cosine with the chosen ones, and bring it up to date with one matrix–vector product a pick."""
-    importance = min_max(sample.scores)
-    if cosines is float32_cosines:
-        features = sample.features.float()
-        unit = features / features.norm(dim=1, keepdim=True)
-        row: Callable[[int], Tensor] = lambda token: unit @ unit[token]  # noqa: E731
-    else:
-        table = cosines(sample.features, sample.features)
-        row = table.__getitem__
+    """IDPruner's MMR: the table; a pick, the chosen ones masked, the highest value by `topk`, read by the host."""
+    table = cosines(sample.features, sample.features)
+    importance = min_max(sample.scores) if table.dtype == torch.float32 else scaled(sample.scores.to(table.dtype), 1e-6)
     nearest = torch.full_like(importance, -1.0)
+    masked = torch.zeros_like(importance, dtype=torch.bool)
     chosen: list[int] = []
     for _ in range(n):
-        value = lam * importance - (1 - lam) * nearest
-        value[chosen] = -torch.inf
-        best = int(value.argmax())
+        value = (lam * importance - (1 - lam) * nearest).masked_fill(masked, -torch.inf)
+        (best,) = value.topk(1).indices.tolist()
         chosen.append(best)
-        nearest = torch.maximum(nearest, row(best))
+        masked[best] = True
+        nearest = torch.maximum(nearest, table[best])
     return torch.tensor(sorted(chosen))
 
 
 def farthest(sample: MadeUp, n: int, cosines: Cosines) -> Tensor:
-    """All distances; then, a pick, the smallest distance of every token to all chosen ones, found anew."""
+    """DivPrune: the table of distances; a pick, the smallest distance of every token to all chosen ones from their rows, and its argmax."""
     distance = 1 - cosines(sample.features, sample.features)
     nearest = distance.clone().fill_diagonal_(torch.inf).min(0).values
     chosen = [int(nearest.argmax())]
@@ -111,7 +112,7 @@ def farthest(sample: MadeUp, n: int, cosines: Cosines) -> Tensor:
 
 
 def least_duplicated(sample: MadeUp, n: int, cosines: Cosines, *, pivots: int = 4) -> Tensor:
-    """Eight pivots; for each in turn the tokens least similar to it that are not chosen, walking down a sorted list."""
+    """DART: eight pivots; for each in turn the tokens least similar to it that are not chosen, walking down a sorted list."""
     mine = sample.scores.sort(descending=True, stable=True).indices[:pivots]
     theirs = sample.text_scores.sort(descending=True, stable=True).indices[:pivots]
     chosen = mine.tolist()
