@@ -103,3 +103,28 @@ class Qwen3VL(QwenVL):
     # the wording of its own RefCOCO figures (QwenLM/Qwen3-VL issue 1721); boxes in thousandths again (issues 1485 and 1741)
     wording = Wording(region='Locate every object that matches the description "{}" in the image. Report bbox coordinates in JSON format.')
     box_convention = BoxConvention("thousand")
+
+
+@families.register("qwen3_vl_moe")
+class Qwen3VLMoe(Qwen3VL):
+    """Qwen3-VL with a mixture of experts."""
+
+    title = "Qwen3-VL-MoE"
+
+
+@families.register("glm4v")
+class Glm4V(QwenVL):
+    """GLM-4.1V, whose grid is Qwen-VL's."""
+
+    title = "GLM-4.1V"
+    processor = "Glm4vProcessor"
+    image_processor = "Glm4vImageProcessor"
+
+
+@families.register("glm46v")
+class Glm46V(QwenVL):
+    """GLM-4.6V, whose grid is Qwen-VL's."""
+
+    title = "GLM-4.6V"
+    processor = "Glm46VProcessor"
+    image_processor = "Glm46VImageProcessor"
