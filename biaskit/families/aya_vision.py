@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from biaskit.families import families
 from biaskit.families.base import PREPROCESSOR, PROCESSOR, ModelFamily, Size
+from biaskit.families.checkpoints.tower import tower_at
 from biaskit.families.tiles import marked_runs, tile_tokens
 from biaskit.grid import PatchIndex, Tokens, join_patches, merged_patches
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from biaskit.families.checkpoints.tower import Tower
 
 
 @families.register("aya_vision")
@@ -47,6 +51,11 @@ class AyaVision(ModelFamily):
         samples = inputs["input_ids"].cpu().numpy()
         images = [views for ids in samples for views in marked_runs(ids, config.image_token_id, side * side)]
         return [join_patches([one] * len(views)) for views in images]
+
+    def tower(self, model: PreTrainedModel) -> Tower:
+        """The projector shuffles the patches of a square by itself: a token's own patches are one."""
+        base: Any = model.base_model
+        return tower_at(base.vision_tower, lambda rows: base.multi_modal_projector(rows).flatten(0, 2), model.config.downsample_factor**2)
 
     def canonical(self, config: Any) -> dict[str, tuple[int, int]]:
         """Canvas of two tiles by two; the view of the whole image as it is."""

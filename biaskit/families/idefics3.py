@@ -10,11 +10,15 @@ import numpy as np
 from biaskit.errors import ModelError
 from biaskit.families import families
 from biaskit.families.base import PREPROCESSOR, PROCESSOR, ModelFamily, Size
+from biaskit.families.checkpoints.tower import tower_at
 from biaskit.families.tiles import marked_runs, tiled
 from biaskit.grid import PatchIndex, Plane, Tokens, join, join_patches, merged_patches, raster
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from biaskit.families.checkpoints.tower import Tower
 
 
 @families.register("idefics3")
@@ -50,6 +54,16 @@ class Idefics3(ModelFamily):
         samples = inputs["input_ids"].cpu().numpy()
         images = [views for ids in samples for views in marked_runs(ids, config.image_token_id, side * side)]
         return [join_patches([one] * len(views)) for views in images]
+
+    def tower(self, model: PreTrainedModel) -> Tower:
+        """The encoder's output is normalised, and the connector shuffles and projects it."""
+        base: Any = model.base_model
+
+        def project(rows: Tensor) -> Tensor:
+            found: Tensor = base.connector(base.vision_model.post_layernorm(rows)).flatten(0, 1)
+            return found
+
+        return tower_at(base.vision_model, project, round(model.config.scale_factor) ** 2)
 
     def canonical(self, config: Any) -> dict[str, tuple[int, int]]:
         """Canvas of two tiles by two; the view of the whole image as it is."""

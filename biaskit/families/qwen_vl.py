@@ -10,12 +10,16 @@ from numpy.typing import NDArray
 
 from biaskit.families import families
 from biaskit.families.base import PREPROCESSOR, ModelFamily, Size
+from biaskit.families.checkpoints.tower import tower_at
 from biaskit.families.frame import bound_pixels
 from biaskit.grid import PatchIndex, Plane, Tokens, join, join_patches, merged_patches, raster
 from biaskit.tasks.conventions import BoxConvention, Wording
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from biaskit.families.checkpoints.tower import Tower
 
 
 class QwenVL(ModelFamily):
@@ -120,9 +124,21 @@ class Glm4V(QwenVL):
     processor = "Glm4vProcessor"
     image_processor = "Glm4vImageProcessor"
 
+    def tower(self, model: PreTrainedModel) -> Tower:
+        """A convolution joins the patches of a block before the merger."""
+        visual: Any = model.base_model.visual
+        side = int(visual.spatial_merge_size)
+
+        def project(rows: Tensor) -> Tensor:
+            joined = visual.downsample(visual.post_layernorm(rows).unflatten(1, (side, side)).permute(0, 3, 1, 2))
+            found: Tensor = visual.merger(joined.flatten(1))
+            return found
+
+        return tower_at(visual, project, side * side)
+
 
 @families.register("glm46v")
-class Glm46V(QwenVL):
+class Glm46V(Glm4V):
     """GLM-4.6V, whose grid is Qwen-VL's."""
 
     title = "GLM-4.6V"
