@@ -14,7 +14,7 @@ _LINEAR = (
     "use a model whose layers all have softmax attention, such as Qwen3-VL",
 )
 _TWO_WAYS = (
-    "its image tokens attend to one another in both directions, and dropping some changes what the others see before the decision",
+    "its image tokens attend to one another in both directions, but narrowed layers get causal masks: results would not be exact",
     "use a family with causal attention over the image (biaskit models list)",
 )
 
@@ -30,7 +30,7 @@ UNFIT = {
         "use a family that has (biaskit models list)",
     ),
 }
-"""Model types that no family can cover: (reason, what to do)."""
+"""Model types that no family covers: (reason, what to do)."""
 
 _QUANTISED = {
     "bitsandbytes": ("bitsandbytes", ("bitsandbytes",)),
