@@ -114,11 +114,7 @@ def load_model(
     config_file, settings, family = _identify(place, revision)
     config = _config(place, revision)
     family.check(config)
-    chosen = read_layers(layers)
-    if chosen is not None and not isinstance(chosen, str):
-        from biaskit.families.checkpoints.decoder import check_layers
-
-        check_layers(chosen, config.get_text_config().num_hidden_layers)
+    _check_layers(layers, config)
     target, where = find_device(device), _dtype(dtype, settings, device)
     quantised = quantisation(settings, place.target, target)
     size, shards = weights(place, revision)
@@ -220,6 +216,15 @@ def _dtype(dtype: str, settings: dict[str, Any], device: str) -> str:
         return dtype
     own = str(settings.get("dtype", settings.get("torch_dtype", "bfloat16")))
     return "float32" if find_device(device) == "cpu" or own not in _DTYPE_BYTES else own
+
+
+def _check_layers(layers: Layers | None, config: Any) -> None:
+    """Refuse decoder layers that the checkpoint does not have."""
+    chosen = read_layers(layers)
+    if chosen is not None and not isinstance(chosen, str):
+        from biaskit.families.checkpoints.decoder import check_layers
+
+        check_layers(chosen, config.get_text_config().num_hidden_layers)
 
 
 def _grown(size: int, settings: dict[str, Any], dtype: str) -> int:
