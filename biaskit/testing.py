@@ -5,6 +5,7 @@ nothing about quality, and everything about shapes, positions and exactness.
 from __future__ import annotations
 
 from biaskit.engine.contracts import check_family, check_pruner
-from biaskit.families.checkpoints.tiny import SPECIAL, TINY, byte_tokenizer, save_tiny, tiny_inputs, tiny_model
+from biaskit.families.checkpoints.tiny import TINY, save_tiny, tiny_inputs, tiny_model
+from biaskit.families.checkpoints.tiny_parts import SPECIAL, byte_tokenizer
 
 __all__ = ["SPECIAL", "TINY", "byte_tokenizer", "check_family", "check_pruner", "save_tiny", "tiny_inputs", "tiny_model"]

@@ -10,11 +10,15 @@ import numpy as np
 from biaskit.errors import ModelError
 from biaskit.families import families
 from biaskit.families.base import PREPROCESSOR, PROCESSOR, ModelFamily, Size
-from biaskit.grid import PatchIndex, Plane, Tokens, join, join_patches, merged_patches, raster
+from biaskit.families.tiles import arrangement, runs, tile_tokens
+from biaskit.grid import PatchIndex, Tokens, join_patches, merged_patches
 from biaskit.tasks.conventions import BoxConvention, Wording
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+__all__ = ["InternVL", "arrangement"]
 
 
 @families.register("internvl")
@@ -34,30 +38,13 @@ class InternVL(ModelFamily):
     def tokens(self, config: Any, inputs: Mapping[str, Tensor], sizes: Sequence[Size] | None) -> list[Tokens]:
         """Count each image's tiles in the prompt; their arrangement follows from its size or, without it, from the thumbnail."""
         side = _side(config)
-        result = []
-        first = 0
         counts = _views(config, inputs["input_ids"].cpu().numpy(), side * side)
         if sum(counts) != len(inputs["pixel_values"]):
             raise ModelError(
                 f"the placeholders are those of {sum(counts)} views, but the images have {len(inputs['pixel_values'])}",
                 "pass the processor's whole output, and images and prompts of the same batch",
             )
-        for image, views in enumerate(counts):
-            tiles = views - 1 if views > 1 else 1
-            if views == 2:
-                raise ModelError(
-                    "an image has one tile and a thumbnail", "InternVL's processor never makes this; pass its output unchanged"
-                )
-            if tiles == 1:
-                rows, cols = 1, 1
-            elif sizes is not None:
-                rows, cols = arrangement(tiles, sizes[image][1] / sizes[image][0])
-            else:
-                rows, cols = _arrangement_seen(_pooled(inputs["pixel_values"][first : first + views]))
-            canvas = _tiled(rows, cols, side)
-            result.append(join([canvas, raster(Plane("thumbnail", side, side))]) if views > 1 else canvas)
-            first += views
-        return result
+        return tile_tokens(counts, side, inputs["pixel_values"], sizes)
 
     def processor_settings(self, config: Any) -> dict[tuple[str, str], Any]:
         """The processor writes a fixed number of placeholders for each tile."""
@@ -100,66 +87,7 @@ def _side(config: Any) -> int:
 
 def _views(config: Any, input_ids: np.ndarray, per_view: int) -> list[int]:
     """Number of views (tiles and thumbnail) of each image. Start and end tokens part the images, so each contiguous run is one image."""
-    counts = []
-    for ids in input_ids:
-        visual = np.concatenate([[False], ids == config.image_token_id, [False]])
-        edges = np.flatnonzero(np.diff(visual.astype(np.int8)))
-        counts.extend((edges[1::2] - edges[::2]).tolist())
+    counts = [end - start for ids in input_ids for start, end in runs(ids, config.image_token_id)]
     if any(count % per_view for count in counts):
         raise ModelError(f"an image has {counts} visual tokens, not a multiple of {per_view}", "pass the processor's output unchanged")
     return [count // per_view for count in counts]
-
-
-def _grids(tiles: int) -> list[tuple[int, int]]:
-    return [(tiles // cols, cols) for cols in range(1, tiles + 1) if tiles % cols == 0]
-
-
-def arrangement(tiles: int, aspect: float) -> tuple[int, int]:
-    """Return (rows, cols) of the tiles: the grid of that many tiles whose shape is nearest to the image's (`aspect` = width / height)."""
-    return min(_grids(tiles), key=lambda grid: (abs(aspect - grid[1] / grid[0]), grid[0]))
-
-
-_CELLS = 28
-"""Side of the pictures that are compared."""
-
-
-def _pooled(views: Tensor) -> np.ndarray:
-    """Average each view down to 28 × 28 where it lies: [views, 3, pixels, pixels] → [views, 3, 28, 28] float32 on the host."""
-    step = max(1, views.shape[-1] // _CELLS)
-    side = views.shape[-1] // step
-    blocks = views[..., : side * step, : side * step].float().unflatten(-1, (side, step)).unflatten(-3, (side, step))
-    found: np.ndarray = blocks.mean((-3, -1)).cpu().numpy()
-    return found
-
-
-def _arrangement_seen(views: np.ndarray) -> tuple[int, int]:
-    """Find the arrangement by laying the tiles out in every possible way and comparing the picture with the thumbnail.
-
-    Args:
-        views: [tiles + 1, 3, pixels, pixels], the thumbnail last.
-    """
-    *tiles, thumbnail = views
-    cells = min(_CELLS, thumbnail.shape[-1])
-
-    def shrink(picture: np.ndarray, rows: int, cols: int) -> np.ndarray:
-        height, width = picture.shape[-2] // rows * rows, picture.shape[-1] // cols * cols
-        blocks = picture[:, :height, :width].reshape(len(picture), rows, height // rows, cols, width // cols)
-        mean: np.ndarray = blocks.mean((2, 4))
-        return mean
-
-    def misfit(grid: tuple[int, int]) -> float:
-        rows, cols = grid
-        laid = np.concatenate([np.concatenate(tiles[r * cols : (r + 1) * cols], axis=-1) for r in range(rows)], axis=-2)
-        return float(np.square(shrink(laid, cells, cells) - shrink(thumbnail, cells, cells)).mean())
-
-    return min(_grids(len(tiles)), key=misfit)
-
-
-def _tiled(rows: int, cols: int, side: int) -> Tokens:
-    """Tokens of rows × cols tiles, tile by tile, on one canvas."""
-    index = np.arange(rows * cols * side * side, dtype=np.int64)
-    tile, inside = np.divmod(index, side * side)
-    tile_row, tile_col = np.divmod(tile, cols)
-    row, col = np.divmod(inside, side)
-    plane = Plane("canvas", rows * side, cols * side)
-    return Tokens((plane,), np.zeros_like(index), tile_row * side + row, tile_col * side + col)

@@ -56,3 +56,11 @@ class LlavaNext(ModelFamily):
         """Base as it is; canvas two tiles high and wide (672 × 672 in the papers)."""
         side = config.vision_config.image_size // config.vision_config.patch_size
         return {"base": (side, side), "canvas": (2 * side, 2 * side), "newline": (2 * side, 1)}
+
+
+@families.register("llava_next_video")
+class LlavaNextVideo(LlavaNext):
+    """LLaVA-NeXT-Video, on still images."""
+
+    title = "LLaVA-NeXT-Video"
+    processor = "LlavaNextVideoProcessor"

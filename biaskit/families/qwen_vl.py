@@ -10,12 +10,16 @@ from numpy.typing import NDArray
 
 from biaskit.families import families
 from biaskit.families.base import PREPROCESSOR, ModelFamily, Size
+from biaskit.families.checkpoints.tower import tower_at
 from biaskit.families.frame import bound_pixels
 from biaskit.grid import PatchIndex, Plane, Tokens, join, join_patches, merged_patches, raster
 from biaskit.tasks.conventions import BoxConvention, Wording
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from biaskit.families.checkpoints.tower import Tower
 
 
 class QwenVL(ModelFamily):
@@ -103,3 +107,40 @@ class Qwen3VL(QwenVL):
     # the wording of its own RefCOCO figures (QwenLM/Qwen3-VL issue 1721); boxes in thousandths again (issues 1485 and 1741)
     wording = Wording(region='Locate every object that matches the description "{}" in the image. Report bbox coordinates in JSON format.')
     box_convention = BoxConvention("thousand")
+
+
+@families.register("qwen3_vl_moe")
+class Qwen3VLMoe(Qwen3VL):
+    """Qwen3-VL with a mixture of experts."""
+
+    title = "Qwen3-VL-MoE"
+
+
+@families.register("glm4v")
+class Glm4V(QwenVL):
+    """GLM-4.1V, whose grid is Qwen-VL's."""
+
+    title = "GLM-4.1V"
+    processor = "Glm4vProcessor"
+    image_processor = "Glm4vImageProcessor"
+
+    def tower(self, model: PreTrainedModel) -> Tower:
+        """A convolution joins the patches of a block before the merger."""
+        visual: Any = model.base_model.visual
+        side = int(visual.spatial_merge_size)
+
+        def project(rows: Tensor) -> Tensor:
+            joined = visual.downsample(visual.post_layernorm(rows).unflatten(1, (side, side)).permute(0, 3, 1, 2))
+            found: Tensor = visual.merger(joined.flatten(1))
+            return found
+
+        return tower_at(visual, project, side * side)
+
+
+@families.register("glm46v")
+class Glm46V(Glm4V):
+    """GLM-4.6V, whose grid is Qwen-VL's."""
+
+    title = "GLM-4.6V"
+    processor = "Glm46VProcessor"
+    image_processor = "Glm46VImageProcessor"

@@ -24,7 +24,7 @@ from biaskit.pruners.readings import EMBEDS, HIDDEN, NAMES, Reading
 from biaskit.select.keep import Keep
 
 K = 3
-LONG = [("llava-next", "several")]  # whole maps of 5,000 tokens
+LONG = [("llava-next", "several"), ("llava-next-video", "several")]  # whole maps of 5,000 tokens
 MODELS = [("sdpa", torch.float64), ("eager", torch.float32)]  # float32 kernels of two implementations differ by more than a reading
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 
@@ -128,7 +128,7 @@ def tower_blocks(model):
     base = model.base_model
     if hasattr(base, "visual"):
         return list(base.visual.blocks)
-    encoder = base.vision_tower.encoder
+    encoder = (base.vision_tower if hasattr(base, "vision_tower") else base.vision_model).encoder
     return list(getattr(encoder, "layers", None) or encoder.layer)
 
 
@@ -287,7 +287,7 @@ TOWER = [
 TOWER += [Reading("keys", "tower", layer=-2), Reading("keys", "tower", layer=-1, heads="each")]
 TOWER += [Reading("hidden", "tower", layer=0), Reading("hidden", "tower", layer=-2)]
 CLS = [Reading("attention", "tower", layer=-2, queries="cls"), Reading("logits", "tower", layer=-1, queries="cls", heads="each")]
-HAS_CLS = {name: name in ("llava-1.5", "llava-next") or "internvl" in name for name in TINY}
+HAS_CLS = {name: name in ("llava-1.5", "llava-next", "llava-next-video") or "internvl" in name for name in TINY}
 
 
 def of_patches(reading, model, calls, hidden, *, cls):
@@ -394,6 +394,10 @@ def test_a_canvas_that_was_shrunk_has_the_patches_it_was_interpolated_from():
 
 LIT = {"llava-1.5": (336, 336, 14), "llava-next": (336, 336, 14), "llava-onevision": (126, 126, 14), "qwen2-vl": (168, 224, 14)}
 LIT |= {"qwen2.5-vl": (168, 224, 14), "qwen3-vl": (128, 192, 16), "internvl-qwen2": (224, 224, 14), "internvl-llama": (224, 224, 14)}
+LIT |= {"internvl-qwen3": LIT["internvl-qwen2"], "qwen3-vl-moe": LIT["qwen3-vl"], "llava-next-video": LIT["llava-next"]}
+LIT |= {"glm4v": LIT["qwen2-vl"], "glm46v": LIT["qwen2-vl"], "aya-vision": (112, 112, 14)}
+LIT |= {"idefics3": (112, 112, 14), "smolvlm": (112, 112, 14)}
+TILED = {"idefics3": 2, "smolvlm": 2}  # tiles along the sides of the image: the first one is lit
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -409,7 +413,7 @@ def test_patches_are_counted_row_by_row(name):
 
     def first(lit):
         entering.clear()
-        pixels = np.zeros((height, width, 3), np.uint8)
+        pixels = np.zeros((height * TILED.get(name, 1), width * TILED.get(name, 1), 3), np.uint8)
         if lit is not None:
             pixels[lit[0] * side : (lit[0] + 1) * side, lit[1] * side : (lit[1] + 1) * side] = 255
         inputs = family.prepare(processor, model.config, [[Image.fromarray(pixels)]], ["hi"]).inputs

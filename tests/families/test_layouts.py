@@ -14,6 +14,7 @@ from biaskit.errors import ModelError
 from biaskit.families import families
 from biaskit.families.checkpoints.decoder import decoder
 from biaskit.families.checkpoints.tiny import TINY, tiny_model
+from biaskit.families.checkpoints.tiny_parts import available
 from biaskit.families.internvl import arrangement
 
 SIZES = [(640, 480), (480, 640), (500, 200), (150, 420), (336, 336)]
@@ -65,8 +66,9 @@ def local(request):
             tower = "vision" in name or "visual" in name
             if tower and re.search(r"attn?\w*\.(out_proj|proj|projection_layer)\.|attention\.(out_proj|projection_layer)\.", name):
                 weight.zero_()
-                silenced += 1
-    assert silenced >= 4, "every layer's output projection, weight and bias"
+                silenced += name.endswith("weight")
+    vision = model.config.vision_config
+    assert silenced >= (getattr(vision, "depth", None) or vision.num_hidden_layers), "every layer's output projection, and a pooling head's"
     return model, processor, family
 
 
@@ -170,7 +172,9 @@ def test_every_family_is_tested_and_gives_a_canonical_size(tiny):
 
 
 def test_the_list_of_tiny_models_covers_every_family():
-    assert {tiny_model(name, layers=1)[0].config.model_type for name in TINY} == set(families.names())
+    """Where the stock library's image processor does not run without torchvision, a family has none."""
+    missing = set() if available("Idefics3ImageProcessor") else {"idefics3", "smolvlm"}
+    assert {tiny_model(name, layers=1)[0].config.model_type for name in TINY} == set(families.names()) - missing
 
 
 def test_a_processor_without_chat_template_is_refused(tiny):

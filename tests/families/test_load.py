@@ -53,6 +53,9 @@ def test_offline_for_real():
     [
         ("OpenGVLab/InternVL2_5-8B", "OpenGVLab/InternVL2_5-8B-MPO-hf"),
         ("OpenGVLab/InternVL3-8B", "OpenGVLab/InternVL3-8B-hf"),
+        ("OpenGVLab/InternVL3_5-8B", "OpenGVLab/InternVL3_5-8B-HF"),
+        ("OpenGVLab/InternVL3_5-30B-A3B", "OpenGVLab/InternVL3_5-30B-A3B-HF"),
+        ("lmms-lab/llava-onevision-qwen2-7b-si", "llava-hf/llava-onevision-qwen2-7b-si-hf"),
         ("liuhaotian/llava-v1.5-7b", "llava-hf/llava-1.5-7b-hf"),
     ],
 )

@@ -10,7 +10,7 @@ import torch
 from reference import Anywhere, Ragged, Top, cast, model_of, picture, positions_left, reference_logits
 
 from biaskit.engine.prune import prune
-from biaskit.families.checkpoints.tiny import SPECIAL
+from biaskit.families.checkpoints.tiny_parts import SPECIAL
 from biaskit.select.keep import Keep
 
 NEW = 8
@@ -19,7 +19,8 @@ NEW = 8
 SPECIAL_IDS = list(range(len(SPECIAL)))  # a random model may generate an image placeholder, which no model takes back
 
 
-SIZES = {"internvl-llama": [(448, 224), (224, 224)], "internvl-qwen2": [(448, 224), (224, 224)]}
+SIZES = {f"internvl-{text}": [(448, 224), (224, 224)] for text in ("llama", "qwen2", "qwen3")}
+SIZES["aya-vision"] = [(224, 112), (112, 112)]
 
 
 PROMPTS = ["hi", "hello, what is in the picture?"]

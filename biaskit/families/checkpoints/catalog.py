@@ -40,6 +40,7 @@ CHECKPOINTS = {
     "llava-1.5": Checkpoint("llava-hf/llava-1.5-7b-hf", "llava"),
     "llava-1.5-13b": Checkpoint("llava-hf/llava-1.5-13b-hf", "llava"),
     "llava-next": Checkpoint("llava-hf/llava-v1.6-vicuna-7b-hf", "llava_next"),
+    "llava-next-mistral": Checkpoint("llava-hf/llava-v1.6-mistral-7b-hf", "llava_next"),
     "llava-next-13b": Checkpoint("llava-hf/llava-v1.6-vicuna-13b-hf", "llava_next"),
     "llava-onevision": Checkpoint("llava-hf/llava-onevision-qwen2-7b-ov-hf", "llava_onevision"),
     "qwen2-vl": Checkpoint("Qwen/Qwen2-VL-7B-Instruct", "qwen2_vl"),
@@ -49,6 +50,29 @@ CHECKPOINTS = {
     "internvl2.5": Checkpoint("OpenGVLab/InternVL2_5-8B-MPO-hf", "internvl", _MPO),
     "internvl2.5-2b": Checkpoint("OpenGVLab/InternVL2_5-2B-MPO-hf", "internvl", _MPO),
     "internvl3": Checkpoint("OpenGVLab/InternVL3-8B-hf", "internvl"),
+    "llava-next-video": Checkpoint("llava-hf/LLaVA-NeXT-Video-7B-hf", "llava_next_video"),
+    "smolvlm-256m": Checkpoint("HuggingFaceTB/SmolVLM-256M-Instruct", "idefics3"),
+    "smolvlm-500m": Checkpoint("HuggingFaceTB/SmolVLM-500M-Instruct", "idefics3"),
+    "smolvlm": Checkpoint("HuggingFaceTB/SmolVLM-Instruct", "idefics3"),
+    "smolvlm2": Checkpoint("HuggingFaceTB/SmolVLM2-2.2B-Instruct", "smolvlm"),
+    "idefics3": Checkpoint("HuggingFaceM4/Idefics3-8B-Llama3", "idefics3"),
+    "aya-vision": Checkpoint("CohereLabs/aya-vision-8b", "aya_vision"),
+    "glm-4.1v": Checkpoint("zai-org/GLM-4.1V-9B-Thinking", "glm4v"),
+}
+
+_OTHER_SIZES = {
+    "llava-onevision": ("llava-hf/llava-onevision-qwen2-{}-ov-hf", "llava_onevision", ("0.5b", "72b")),
+    "qwen2-vl": ("Qwen/Qwen2-VL-{}-Instruct", "qwen2_vl", ("2B", "72B")),
+    "qwen2.5-vl": ("Qwen/Qwen2.5-VL-{}-Instruct", "qwen2_5_vl", ("32B", "72B")),
+    "qwen3-vl": ("Qwen/Qwen3-VL-{}-Instruct", "qwen3_vl", ("2B", "4B", "32B")),
+    "qwen3-vl-moe": ("Qwen/Qwen3-VL-{}-Instruct", "qwen3_vl_moe", ("30B-A3B", "235B-A22B")),
+    "internvl3": ("OpenGVLab/InternVL3-{}-hf", "internvl", ("1B", "2B", "14B")),
+    "internvl3.5": ("OpenGVLab/InternVL3_5-{}-HF", "internvl", ("1B", "2B", "4B", "8B", "14B")),
+}
+CHECKPOINTS |= {
+    f"{short.removesuffix('-moe')}-{size.lower()}": Checkpoint(form.format(size), model_type)
+    for short, (form, model_type, all_sizes) in _OTHER_SIZES.items()
+    for size in all_sizes
 }
 
 
@@ -136,12 +160,15 @@ def twin(hub_id: str) -> str | None:
         "liuhaotian/llava-v1.6-vicuna-7b": "llava-hf/llava-v1.6-vicuna-7b-hf",
         "liuhaotian/llava-v1.6-vicuna-13b": "llava-hf/llava-v1.6-vicuna-13b-hf",
         "liuhaotian/llava-v1.6-mistral-7b": "llava-hf/llava-v1.6-mistral-7b-hf",
-        "lmms-lab/llava-onevision-qwen2-7b-ov": "llava-hf/llava-onevision-qwen2-7b-ov-hf",
         "OpenGVLab/InternVL2_5-2B": "OpenGVLab/InternVL2_5-2B-MPO-hf (MPO: trained further)",
         "OpenGVLab/InternVL2_5-8B": "OpenGVLab/InternVL2_5-8B-MPO-hf (MPO: trained further)",
     }
     if hub_id in known:
         return known[hub_id]
+    if re.fullmatch(r"lmms-lab/llava-onevision-qwen2-(0\.5b|7b|72b)-(ov|si)", hub_id):
+        return f"{hub_id.replace('lmms-lab', 'llava-hf')}-hf"
+    if re.fullmatch(r"OpenGVLab/InternVL3_5-\d+B(-A\d+B)?", hub_id):
+        return f"{hub_id}-HF"
     if re.fullmatch(r"OpenGVLab/InternVL(2_5-\w+-MPO|3-\w+(-Instruct)?)", hub_id):
         return f"{hub_id}-hf"
     return None

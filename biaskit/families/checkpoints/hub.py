@@ -67,7 +67,7 @@ def weights(place: Place, revision: str | None) -> tuple[int, int]:
         ModelError: it has none, or the hub cannot be reached.
     """
     if place.local:
-        sizes = [path.stat().st_size for path in Path(place.target).glob("*.safetensors")]
+        sizes = [path.stat().st_size for path in Path(place.target).glob("*.safetensors") if not path.name.startswith("adapter_")]
     else:
         from huggingface_hub import HfApi, try_to_load_from_cache
 

@@ -19,6 +19,7 @@ from biaskit.families.checkpoints.options import Choice, configure
 from biaskit.families.checkpoints.probe import probe
 from biaskit.families.checkpoints.processor_settings import processor_settings
 from biaskit.families.checkpoints.processors import load_processor
+from biaskit.families.checkpoints.refused import UNFIT, check_adapter, quantisation
 from biaskit.prior.layers import Layers, read_layers
 from biaskit.registry import named_arguments
 
@@ -115,11 +116,12 @@ def load_model(
     family.check(config)
     _check_layers(read_layers(layers), config)
     target, where = find_device(device), _dtype(dtype, settings, device)
+    quantised = quantisation(settings, place.target, target)
     size, shards = weights(place, revision)
-    device_map = _fit(_grown(size, settings, where), target, auto=device == "auto")
+    device_map = _fit(size if quantised else _grown(size, settings, where), target, auto=device == "auto")
     spread = target if device_map is None else f"all {device_map} GPUs"
     files = f"{shards} {'shard' if shards == 1 else 'shards'}"
-    say(f"{family.title}: {size / 1e9:.2f} GB of weights in {files} → {where} on {spread}, {attention} attention")
+    say(f"{family.title}: {size / 1e9:.2f} GB of weights in {files} → {quantised or where} on {spread}, {attention} attention")
     choices = {
         "min_pixels": min_pixels, "max_pixels": max_pixels, "max_tiles": max_tiles, "image_mode": image_mode, "conversation": conversation,
     }  # fmt: skip
@@ -152,6 +154,8 @@ def _processor(
 
 def _identify(place: Place, revision: str | None) -> tuple[Path, dict[str, Any], ModelFamily]:
     """Return a checkpoint's config file, what it says, and its family."""
+    if place.local:
+        check_adapter(Path(place.target))
     path = small_file(place, "config.json", revision)
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
@@ -200,6 +204,9 @@ def find_family(place: Place, settings: dict[str, Any]) -> ModelFamily:
         return families.get(model_type)
     if "auto_map" in settings or _foreign(settings):
         raise needs_code(place.target)
+    if model_type in UNFIT:
+        reason, hint = UNFIT[model_type]
+        raise ModelError(f"{place.target} is a {model_type!r} model: {reason}", hint)
     raise ModelError(
         f"{place.target} is a {model_type!r} model, which no family covers", f"supported model types: {', '.join(families.names())}"
     )
@@ -217,6 +224,15 @@ def _dtype(dtype: str, settings: dict[str, Any], device: str) -> str:
         return dtype
     own = str(settings.get("dtype", settings.get("torch_dtype", "bfloat16")))
     return "float32" if find_device(device) == "cpu" or own not in _DTYPE_BYTES else own
+
+
+def _check_layers(layers: Layers | None, config: Any) -> None:
+    """Refuse decoder layers that the checkpoint does not have."""
+    chosen = read_layers(layers)
+    if chosen is not None and not isinstance(chosen, str):
+        from biaskit.families.checkpoints.decoder import check_layers
+
+        check_layers(chosen, config.get_text_config().num_hidden_layers)
 
 
 def _grown(size: int, settings: dict[str, Any], dtype: str) -> int:

@@ -20,7 +20,7 @@ from biaskit.families.checkpoints.device import find_device
 from biaskit.families.checkpoints.load import Loaded
 from biaskit.families.checkpoints.processors import build_processor
 from biaskit.families.checkpoints.sizes import Sizes, Tower, shrunk, sizes
-from biaskit.families.checkpoints.tiny import CHAT, QWEN_IDS, Parts, byte_tokenizer, special_id
+from biaskit.families.checkpoints.tiny_parts import CHAT, QWEN_IDS, Parts, byte_tokenizer, special_id
 from biaskit.prior.value import PlaneStats, Prior
 
 

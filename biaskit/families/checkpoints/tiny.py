@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,98 +12,36 @@ import numpy as np
 import torch
 import transformers as hf
 from PIL import Image
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from biaskit.families import ModelFamily, families
 from biaskit.families.checkpoints.processors import build_processor
+from biaskit.families.checkpoints.tiny_parts import (
+    INTERN_CHAT,
+    LLAVA_CHAT,
+    QWEN_CHAT,
+    QWEN_IDS,
+    VIT,
+    Parts,
+    byte_tokenizer,
+    rope,
+    special_id,
+    text_sizes,
+)
+from biaskit.families.checkpoints.tiny_tiles import TILES
 from biaskit.files import staged, write_file
-
-SPECIAL = [
-    *("<pad>", "<s>", "</s>", "<unk>", "<image>", "<video>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"),
-    *("<|image_pad|>", "<|video_pad|>", "<img>", "</img>", "<IMG_CONTEXT>"),
-]
-
-
-_PARTS = "{% for c in m['content'] %}{% if c['type'] == 'image' %}IMAGE{% else %}{{ c['text'] }}{% endif %}{% endfor %}"
-
-
-_LLAVA_CHAT = (
-    "{% for m in messages %}{{ m['role'].upper() }}: " + _PARTS.replace("IMAGE", "<image>\n") + " {% endfor %}"
-    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
-)
-
-
-_CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n" + _PARTS + "<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-
-
-_QWEN_CHAT = _CHATML.replace("IMAGE", "<|vision_start|><|image_pad|><|vision_end|>")
-
-
-_INTERN_CHAT = _CHATML.replace("IMAGE", "<IMG_CONTEXT>\n")
-
-
-CHAT = {"llava": _LLAVA_CHAT, "qwen": _QWEN_CHAT, "internvl": _INTERN_CHAT}
-"""Chat templates that stand in for those of the checkpoints."""
-
-
-def special_id(token: str) -> int:
-    """Return a special token's id in `byte_tokenizer`."""
-    return SPECIAL.index(token)
-
-
-def byte_tokenizer(**named: str) -> Any:
-    """Return a fast tokenizer of bytes and the special tokens of every family; `named` become its extra special tokens."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    core = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate([*SPECIAL, *alphabet])}, merges=[]))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    core.add_special_tokens(SPECIAL)
-    extra = {"extra_special_tokens": named} if named else {}
-    return hf.PreTrainedTokenizerFast(
-        tokenizer_object=core, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>", padding_side="left",
-        model_input_names=["input_ids", "attention_mask"], **extra,
-    )  # fmt: skip
-
-
-def _text(layers: int, **more: Any) -> dict[str, Any]:
-    return {
-        "vocab_size": 320, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": layers, "num_attention_heads": 4,
-        "num_key_value_heads": 2, "max_position_embeddings": 16384, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, **more,
-    }  # fmt: skip
-
-
-_VIT = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
-
-
-QWEN_IDS = {
-    "image_token_id": special_id("<|image_pad|>"), "video_token_id": special_id("<|video_pad|>"),
-    "vision_start_token_id": special_id("<|vision_start|>"), "vision_end_token_id": special_id("<|vision_end|>"),
-}  # fmt: skip
-
 
 _PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
 
 
 def _clip() -> Any:
-    return hf.CLIPVisionConfig(**_VIT, num_hidden_layers=3, image_size=336, patch_size=14, projection_dim=32)
-
-
-def _rope(**more: Any) -> dict[str, Any]:
-    return {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3], **more}}
-
-
-Parts = tuple[Any, Any, Any, dict[str, Any]]
-"""(config, image processor, tokenizer, processor settings)."""
+    return hf.CLIPVisionConfig(**VIT, num_hidden_layers=3, image_size=336, patch_size=14, projection_dim=32)
 
 
 _LLAVA_SETTINGS = {
     "patch_size": 14,
     "vision_feature_select_strategy": "default",
     "num_additional_image_tokens": 1,
-    "chat_template": _LLAVA_CHAT,
+    "chat_template": LLAVA_CHAT,
 }
 
 
@@ -112,26 +51,34 @@ _SQUARE = {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width":
 def _llava(layers: int) -> Parts:
     ids = {"image_token_id": special_id("<image>"), "image_token_index": special_id("<image>")}
     tower = {"vision_feature_layer": -2, "vision_feature_select_strategy": "default"}
-    config = hf.LlavaConfig(vision_config=_clip(), text_config=hf.LlamaConfig(**_text(layers)), **ids, **tower)
+    config = hf.LlavaConfig(vision_config=_clip(), text_config=hf.LlamaConfig(**text_sizes(layers)), **ids, **tower)
     return config, hf.CLIPImageProcessorPil(**_SQUARE), byte_tokenizer(image_token="<image>"), dict(_LLAVA_SETTINGS)
 
 
 def _llava_next(layers: int) -> Parts:
     tower = {"vision_feature_layer": -2, "vision_feature_select_strategy": "default", "image_grid_pinpoints": _PINPOINTS}
-    text = hf.LlamaConfig(**_text(layers))
+    text = hf.LlamaConfig(**text_sizes(layers))
     config = hf.LlavaNextConfig(vision_config=_clip(), text_config=text, image_token_index=special_id("<image>"), **tower)
     pixels = hf.LlavaNextImageProcessorPil(**_SQUARE, image_grid_pinpoints=_PINPOINTS)
     return config, pixels, byte_tokenizer(image_token="<image>"), dict(_LLAVA_SETTINGS)
 
 
+def _llava_next_video(layers: int) -> Parts:
+    ids = {"image_token_index": special_id("<image>"), "video_token_index": special_id("<video>")}
+    tower = {"vision_feature_layer": -2, "vision_feature_select_strategy": "default", "image_grid_pinpoints": _PINPOINTS}
+    config = hf.LlavaNextVideoConfig(vision_config=_clip(), text_config=hf.LlamaConfig(**text_sizes(layers)), **ids, **tower)
+    pixels = hf.LlavaNextImageProcessorPil(**_SQUARE, image_grid_pinpoints=_PINPOINTS)
+    return config, pixels, byte_tokenizer(image_token="<image>", video_token="<video>"), dict(_LLAVA_SETTINGS)
+
+
 def _llava_onevision(layers: int) -> Parts:
-    vision = hf.SiglipVisionConfig(**_VIT, num_hidden_layers=2, image_size=126, patch_size=14)
+    vision = hf.SiglipVisionConfig(**VIT, num_hidden_layers=2, image_size=126, patch_size=14)
     pinpoints = [[126 * rows, 126 * cols] for rows in range(1, 7) for cols in range(1, 7)]
     shared = {"vision_feature_select_strategy": "full", "vision_aspect_ratio": "anyres_max_9"}
     image, video = special_id("<image>"), special_id("<video>")
     config = hf.LlavaOnevisionConfig(
         vision_config=vision,
-        text_config=hf.Qwen2Config(**_text(layers)),
+        text_config=hf.Qwen2Config(**text_sizes(layers)),
         image_token_index=image,
         image_token_id=image,
         video_token_index=video,
@@ -141,18 +88,18 @@ def _llava_onevision(layers: int) -> Parts:
         **shared,
     )
     pixels = hf.LlavaOnevisionImageProcessorPil(size={"height": 126, "width": 126}, image_grid_pinpoints=pinpoints)
-    settings = {**shared, "num_image_tokens": 81, "chat_template": _LLAVA_CHAT}
+    settings = {**shared, "num_image_tokens": 81, "chat_template": LLAVA_CHAT}
     return config, pixels, byte_tokenizer(image_token="<image>", video_token="<video>"), settings
 
 
 def _qwen(config: type, patch: int, tower: dict[str, Any], text: dict[str, Any]) -> Callable[[int], Parts]:
     def make(layers: int) -> Parts:
         vision = {"num_heads": 2, "patch_size": patch, "spatial_merge_size": 2, "temporal_patch_size": 2, **tower}
-        whole = config(text_config=_text(layers, **text), vision_config=vision, **QWEN_IDS)
+        whole = config(text_config=text_sizes(layers, **text), vision_config=vision, **QWEN_IDS)
         pixels = hf.Qwen2VLImageProcessorPil(
             patch_size=patch, merge_size=2, temporal_patch_size=2, min_pixels=56 * 56, max_pixels=28 * 28 * 400
         )
-        return whole, pixels, byte_tokenizer(), {"chat_template": _QWEN_CHAT}
+        return whole, pixels, byte_tokenizer(), {"chat_template": QWEN_CHAT}
 
     return make
 
@@ -173,16 +120,42 @@ _TOWER_3 = _TOWER_25 | {"depth": 4, "num_position_embeddings": 256, "deepstack_v
 del _TOWER_3["window_size"], _TOWER_3["fullatt_block_indexes"]
 
 
+_MOE = {"moe_intermediate_size": 32, "num_experts": 4, "num_experts_per_tok": 2}
+
+
+_GLM_IDS = {
+    "image_token_id": special_id("<|image_pad|>"), "video_token_id": special_id("<|video_pad|>"),
+    "image_start_token_id": special_id("<|vision_start|>"), "image_end_token_id": special_id("<|vision_end|>"),
+    "video_start_token_id": special_id("<img>"), "video_end_token_id": special_id("</img>"),
+}  # fmt: skip
+
+
+def _glm(config: type, pixels: type) -> Callable[[int], Parts]:
+    def make(layers: int) -> Parts:
+        vision = {
+            "depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 64, "image_size": 112,
+            "patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2,
+        }  # fmt: skip
+        text = {"model_type": "glm4v_text", "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}}
+        whole = config(text_config=text_sizes(layers, **text), vision_config=vision, **_GLM_IDS)
+        processor = pixels(
+            patch_size=14, merge_size=2, temporal_patch_size=2, size={"shortest_edge": 2 * 56 * 56, "longest_edge": 2 * 28 * 28 * 400}
+        )
+        return whole, processor, byte_tokenizer(image_token="<|image_pad|>", video_token="<|video_pad|>"), {"chat_template": QWEN_CHAT}
+
+    return make
+
+
 def _internvl(text: Callable[..., Any]) -> Callable[[int], Parts]:
     def make(layers: int) -> Parts:
-        vision = {**_VIT, "num_hidden_layers": 2, "image_size": [224, 224], "patch_size": [14, 14]}
+        vision = {**VIT, "num_hidden_layers": 2, "image_size": [224, 224], "patch_size": [14, 14]}
         ids = {"image_token_id": special_id("<IMG_CONTEXT>"), "image_seq_length": 64, "downsample_ratio": 0.5}
-        config = hf.InternVLConfig(vision_config=vision, text_config=text(**_text(layers)), **ids)
+        config = hf.InternVLConfig(vision_config=vision, text_config=text(**text_sizes(layers)), **ids)
         pixels = hf.GotOcr2ImageProcessorPil(size={"height": 224, "width": 224}, crop_to_patches=True, min_patches=1, max_patches=12)
         tokens = byte_tokenizer(
             start_image_token="<img>", end_image_token="</img>", context_image_token="<IMG_CONTEXT>", video_token="<video>"
         )
-        return config, pixels, tokens, {"image_seq_length": 64, "chat_template": _INTERN_CHAT}
+        return config, pixels, tokens, {"image_seq_length": 64, "chat_template": INTERN_CHAT}
 
     return make
 
@@ -191,11 +164,17 @@ _TINY: dict[str, Callable[[int], Parts]] = {
     "llava-1.5": _llava,
     "llava-next": _llava_next,
     "llava-onevision": _llava_onevision,
-    "qwen2-vl": _qwen(hf.Qwen2VLConfig, 14, {"depth": 2, "embed_dim": 32, "hidden_size": 64, "mlp_ratio": 2}, _rope()),
-    "qwen2.5-vl": _qwen(hf.Qwen2_5_VLConfig, 14, _TOWER_25, _rope()),
-    "qwen3-vl": _qwen(hf.Qwen3VLConfig, 16, _TOWER_3, {"head_dim": 16, **_rope(mrope_interleaved=True)}),
+    "qwen2-vl": _qwen(hf.Qwen2VLConfig, 14, {"depth": 2, "embed_dim": 32, "hidden_size": 64, "mlp_ratio": 2}, rope()),
+    "qwen2.5-vl": _qwen(hf.Qwen2_5_VLConfig, 14, _TOWER_25, rope()),
+    "qwen3-vl": _qwen(hf.Qwen3VLConfig, 16, _TOWER_3, {"head_dim": 16, **rope(mrope_interleaved=True)}),
     "internvl-llama": _internvl(hf.LlamaConfig),
     "internvl-qwen2": _internvl(hf.Qwen2Config),
+    "internvl-qwen3": _internvl(partial(hf.Qwen3Config, head_dim=16)),
+    "qwen3-vl-moe": _qwen(hf.Qwen3VLMoeConfig, 16, _TOWER_3, {"head_dim": 16, **_MOE, **rope(mrope_interleaved=True)}),
+    "llava-next-video": _llava_next_video,
+    "glm4v": _glm(hf.Glm4vConfig, hf.Glm4vImageProcessorPil),
+    "glm46v": _glm(hf.Glm46VConfig, hf.Glm46VImageProcessorPil),
+    **TILES,
 }
 
 
@@ -218,7 +197,8 @@ def tiny_model(
     """
     config, image_processor, tokenizer, settings = _TINY[name](layers)
     family = families.get(config.model_type)
-    model = hf.AutoModelForImageTextToText.from_config(config, attn_implementation=attention)
+    experts = {"experts_implementation": "eager"} if hasattr(config.get_text_config(), "num_experts") else {}  # the others know no float64
+    model = hf.AutoModelForImageTextToText.from_config(config, attn_implementation=attention, **experts)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter_name, weight in sorted(model.named_parameters()):

@@ -72,12 +72,20 @@ def tower_of(model: PreTrainedModel) -> Tower:
     module = getattr(base, "visual", None) or getattr(base, "vision_tower", None)
     if module is None:
         raise ModelError(f"{name} has no vision tower that is known", "its family must say where it is: ModelFamily.tower")
-    blocks = blocks_of(module, name)
+    if hasattr(module, "merger"):
+        return tower_at(module, lambda rows: module.merger(rows.flatten(0, 1)), int(module.config.spatial_merge_size) ** 2)
+    merged = round(1 / getattr(model.config, "downsample_ratio", 1)) ** 2
+    return tower_at(module, lambda rows: base.multi_modal_projector(rows.flatten(1)), merged)
+
+
+def tower_at(module: Any, projector: Callable[[Tensor], Tensor], merged: int) -> Tower:
+    """Describe a vision encoder whose features a projector turns into rows for the language model, `merged` patches each.
+
+    Raises:
+        ModelError: it has no blocks with attention that are known.
+    """
+    blocks = blocks_of(module, type(module).__name__)
     attention = [found for found in map(attention_of, blocks) if found is not None]
     implementation: str = module.config._attn_implementation
     has_cls = any(parameter.endswith(("class_embedding", "cls_token")) for parameter, _ in module.named_parameters())
-    if hasattr(module, "merger"):
-        merged = int(module.config.spatial_merge_size) ** 2
-        return Tower(blocks, attention, implementation, has_cls, lambda rows: module.merger(rows.flatten(0, 1)), merged)
-    merged = round(1 / getattr(model.config, "downsample_ratio", 1)) ** 2
-    return Tower(blocks, attention, implementation, has_cls, lambda rows: base.multi_modal_projector(rows.flatten(1)), merged)
+    return Tower(blocks, attention, implementation, has_cls, projector, merged)

@@ -1,0 +1,90 @@
+"""What looks like a checkpoint and cannot be measured as it is: adapters, quantised weights without their library, unfit architectures."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from biaskit.errors import ModelError
+
+_LINEAR = (
+    "its layers are for the most part linear attention: no attention row to read, and a dropped token stays in their state",
+    "use a model whose layers all have softmax attention, such as Qwen3-VL",
+)
+_TWO_WAYS = (
+    "its image tokens attend to one another in both directions, but narrowed layers get causal masks: results would not be exact",
+    "use a family with causal attention over the image (biaskit models list)",
+)
+
+UNFIT = {
+    "qwen3_5": _LINEAR,
+    "qwen3_5_moe": _LINEAR,
+    "minicpmv4_6": _LINEAR,
+    "minicpmv4_7": _LINEAR,
+    "gemma3": _TWO_WAYS,
+    "paligemma": _TWO_WAYS,
+    "mllama": (
+        "it sees images by cross attention: there are no visual tokens in the sequence",
+        "use a family that has (biaskit models list)",
+    ),
+}
+"""Model types that no family covers: (reason, what to do)."""
+
+_QUANTISED = {
+    "bitsandbytes": ("bitsandbytes", ("bitsandbytes",)),
+    "awq": ("AWQ", ("gptqmodel", "awq")),
+    "gptq": ("GPTQ", ("gptqmodel",)),
+    "compressed-tensors": ("compressed-tensors", ("compressed_tensors",)),
+    "fp8": ("FP8", ()),
+}
+
+
+def check_adapter(directory: Path) -> None:
+    """Refuse the directory of an adapter, and a checkpoint with an adapter beside it.
+
+    Raises:
+        ModelError: with the way to merge it.
+    """
+    path = directory / "adapter_config.json"
+    if not path.is_file():
+        return
+    try:
+        base = json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path") or "its base model"
+    except (ValueError, AttributeError):
+        base = "its base model"
+    merge = (
+        f"model = PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained({base!r}), {str(directory)!r}).merge_and_unload(); "
+        "model.save_pretrained(OUT), and copy the base model's processor files there"
+    )
+    if (directory / "config.json").is_file():
+        raise ModelError(
+            f"{directory} has an adapter (adapter_config.json) beside a full checkpoint, and which of the two is meant is not clear",
+            f"move adapter_* away if it is merged already; else merge it first: {merge}",
+        )
+    raise ModelError(f"{directory} is an adapter of {base}, not a checkpoint", f"merge it first: {merge}")
+
+
+def quantisation(settings: dict[str, Any], target: str, device: str) -> str:
+    """Return how a checkpoint's weights are quantised, for people; "" if they are not.
+
+    Args:
+        settings: its config.json. device: where it shall run.
+
+    Raises:
+        ModelError: the stock library cannot run such weights here.
+    """
+    found = settings.get("quantization_config") or (settings.get("text_config") or {}).get("quantization_config")
+    if not found:
+        return ""
+    method = str(found.get("quant_method") or ("bitsandbytes" if found.get("load_in_4bit") or found.get("load_in_8bit") else "unknown"))
+    title, packages = _QUANTISED.get(method, (method, ()))
+    bits = found.get("bits") or {True: 4}.get(found.get("load_in_4bit")) or {True: 8}.get(found.get("load_in_8bit"))
+    name = f"{title} ({bits} bit)" if bits else title
+    original = "use the original checkpoint in bfloat16"
+    if device == "cpu":
+        raise ModelError(f"the weights of {target} are quantised with {name}, which runs on a GPU", f"{original}, or a GPU")
+    if packages and not any(find_spec(package) for package in packages):
+        raise ModelError(f"the weights of {target} are quantised with {name}", f"install {' or '.join(packages)}, or {original}")
+    return name

@@ -1,0 +1,134 @@
+"""Images cut into tiles, tokens tile by tile, with a view of the whole image last: what InternVL, Aya Vision and Idefics 3 share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from biaskit.errors import ModelError
+from biaskit.grid import Plane, Tokens, join, raster
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def runs(ids: np.ndarray, token: int) -> list[tuple[int, int]]:
+    """Return (start, end) of every contiguous run of a token in a sequence.
+
+    Example:
+        >>> runs(np.array([7, 9, 9, 7, 9]), 9)
+        [(1, 3), (4, 5)]
+    """
+    visual = np.concatenate([[False], ids == token, [False]])
+    edges = np.flatnonzero(np.diff(visual.astype(np.int8)))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+
+
+def marked_runs(ids: np.ndarray, token: int, length: int) -> list[list[tuple[int, int]]]:
+    """Return the runs of each image of a sequence, where every view has a run of its own, and a mark before the last view's.
+
+    The sequence ends with a whole image, so the token before its last run is the mark that stands before the view of the whole image.
+
+    Args:
+        ids: [S]. token: the image placeholder. length: visual tokens of a view.
+
+    Raises:
+        ModelError: a run has another length.
+    """
+    found = runs(ids, token)
+    if any(end - start != length for start, end in found):
+        sizes = sorted({end - start for start, end in found})
+        raise ModelError(f"views of {sizes} visual tokens, where each has {length}", "pass the processor's output unchanged")
+    images: list[list[tuple[int, int]]] = [[]]
+    for start, end in found:
+        images[-1].append((start, end))
+        if ids[start - 1] == ids[found[-1][0] - 1]:
+            images.append([])
+    return images[:-1]
+
+
+def tile_tokens(counts: Sequence[int], side: int, views: Tensor, sizes: Sequence[tuple[int, int]] | None) -> list[Tokens]:
+    """Return the tokens of images whose tiles are arranged as their shapes ask for.
+
+    Args:
+        counts: views of each image, the one of the whole image included.
+        side: visual tokens along the side of a view.
+        views: [views, 3, pixels, pixels] of all images; they tell the arrangement where no sizes do.
+        sizes: (rows, cols) in pixels of the images, or None.
+
+    Raises:
+        ModelError: an image has one tile and a view of the whole.
+    """
+    result = []
+    first = 0
+    for image, count in enumerate(counts):
+        tiles = count - 1 if count > 1 else 1
+        if count == 2:
+            raise ModelError("an image has one tile and a thumbnail", "the stock processor never makes this; pass its output unchanged")
+        if tiles == 1:
+            rows, cols = 1, 1
+        elif sizes is not None:
+            rows, cols = arrangement(tiles, sizes[image][1] / sizes[image][0])
+        else:
+            rows, cols = _arrangement_seen(_pooled(views[first : first + count]))
+        canvas = tiled(rows, cols, side)
+        result.append(join([canvas, raster(Plane("thumbnail", side, side))]) if count > 1 else canvas)
+        first += count
+    return result
+
+
+def _grids(tiles: int) -> list[tuple[int, int]]:
+    return [(tiles // cols, cols) for cols in range(1, tiles + 1) if tiles % cols == 0]
+
+
+def arrangement(tiles: int, aspect: float) -> tuple[int, int]:
+    """Return (rows, cols) of the tiles: the grid of that many tiles whose shape is nearest to the image's (`aspect` = width / height)."""
+    return min(_grids(tiles), key=lambda grid: (abs(aspect - grid[1] / grid[0]), grid[0]))
+
+
+_CELLS = 28
+"""Side of the pictures that are compared."""
+
+
+def _pooled(views: Tensor) -> np.ndarray:
+    """Average each view down to 28 × 28 where it lies: [views, 3, pixels, pixels] → [views, 3, 28, 28] float32 on the host."""
+    step = max(1, views.shape[-1] // _CELLS)
+    side = views.shape[-1] // step
+    blocks = views[..., : side * step, : side * step].float().unflatten(-1, (side, step)).unflatten(-3, (side, step))
+    found: np.ndarray = blocks.mean((-3, -1)).cpu().numpy()
+    return found
+
+
+def _arrangement_seen(views: np.ndarray) -> tuple[int, int]:
+    """Find the arrangement by laying the tiles out in every possible way and comparing the picture with the thumbnail.
+
+    Args:
+        views: [tiles + 1, 3, pixels, pixels], the thumbnail last.
+    """
+    *tiles, thumbnail = views
+    cells = min(_CELLS, thumbnail.shape[-1])
+
+    def shrink(picture: np.ndarray, rows: int, cols: int) -> np.ndarray:
+        height, width = picture.shape[-2] // rows * rows, picture.shape[-1] // cols * cols
+        blocks = picture[:, :height, :width].reshape(len(picture), rows, height // rows, cols, width // cols)
+        mean: np.ndarray = blocks.mean((2, 4))
+        return mean
+
+    def misfit(grid: tuple[int, int]) -> float:
+        rows, cols = grid
+        laid = np.concatenate([np.concatenate(tiles[r * cols : (r + 1) * cols], axis=-1) for r in range(rows)], axis=-2)
+        return float(np.square(shrink(laid, cells, cells) - shrink(thumbnail, cells, cells)).mean())
+
+    return min(_grids(len(tiles)), key=misfit)
+
+
+def tiled(rows: int, cols: int, side: int) -> Tokens:
+    """Tokens of rows × cols tiles, tile by tile, on one canvas."""
+    index = np.arange(rows * cols * side * side, dtype=np.int64)
+    tile, inside = np.divmod(index, side * side)
+    tile_row, tile_col = np.divmod(tile, cols)
+    row, col = np.divmod(inside, side)
+    plane = Plane("canvas", rows * side, cols * side)
+    return Tokens((plane,), np.zeros_like(index), tile_row * side + row, tile_col * side + col)
