@@ -18,16 +18,20 @@ Those that end in `_many` take a batch, [B, N, …]; on a GPU that is a few laun
 from __future__ import annotations
 
 from biaskit.select.cells import cells, neighbours
+from biaskit.select.coverage import scope_select
 from biaskit.select.d2 import d2_select
+from biaskit.select.deduplicated import vispruner_select
 from biaskit.select.graph import Graph, d2_graph, graph_select
 from biaskit.select.greedy import dart_select, max_min_select, mmr_select
 from biaskit.select.keep import budget
 from biaskit.select.many import d2_select_many, max_min_select_many, mmr_select_many, top_k_many
+from biaskit.select.merging import Merge, visionzip_merge
 from biaskit.select.scores import feature_norm, min_max, relative_attention, relative_attention_many, selector_score, soft_top_k
 from biaskit.select.simple import largest_remainder, random_select, top_k, uniform_select
 
 __all__ = [
     "Graph",
+    "Merge",
     "budget",
     "cells",
     "d2_graph",
@@ -46,9 +50,12 @@ __all__ = [
     "random_select",
     "relative_attention",
     "relative_attention_many",
+    "scope_select",
     "selector_score",
     "soft_top_k",
     "top_k",
     "top_k_many",
     "uniform_select",
+    "visionzip_merge",
+    "vispruner_select",
 ]
