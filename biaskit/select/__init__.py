@@ -21,8 +21,10 @@ from biaskit.select.cells import cells, neighbours
 from biaskit.select.coverage import scope_select
 from biaskit.select.d2 import d2_select
 from biaskit.select.deduplicated import vispruner_select
+from biaskit.select.dpp import dpp_select, text_relevance
 from biaskit.select.graph import Graph, d2_graph, graph_select
 from biaskit.select.greedy import dart_select, max_min_select, mmr_select
+from biaskit.select.hierarchical import hiprune_select
 from biaskit.select.keep import budget
 from biaskit.select.many import d2_select_many, max_min_select_many, mmr_select_many, top_k_many
 from biaskit.select.merging import Merge, visionzip_merge
@@ -38,8 +40,10 @@ __all__ = [
     "d2_select",
     "d2_select_many",
     "dart_select",
+    "dpp_select",
     "feature_norm",
     "graph_select",
+    "hiprune_select",
     "largest_remainder",
     "max_min_select",
     "max_min_select_many",
@@ -53,6 +57,7 @@ __all__ = [
     "scope_select",
     "selector_score",
     "soft_top_k",
+    "text_relevance",
     "top_k",
     "top_k_many",
     "uniform_select",

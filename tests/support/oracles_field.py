@@ -71,3 +71,48 @@ def scope(scores: Sequence[float], features: Floats, n: int, alpha: float) -> tu
         chosen.append(best)
         covered = np.maximum(covered, similarity[best])
     return chosen, closest
+
+
+def hiprune(middle: Sequence[float], late: Sequence[float], where: NDArray[np.int64], n: int, alpha: float, buffers: str) -> list[int]:
+    anchors = descending(middle)[: round(n * alpha / 5)]
+    chosen = list(anchors)
+    cols = int(where[:, 2].max()) + 1
+    for a in anchors:
+        for down, right in ((-1, 0), (0, -1), (0, 1), (1, 0)):
+            if buffers == "flat":
+                beside = [min(max(a + down * cols + right, 0), len(middle) - 1)]
+            else:
+                beside = [i for i, cell in enumerate(where) if (cell == where[a] + [0, down, right]).all()]
+            chosen += [i for i in beside if i not in chosen]
+    chosen = chosen[:n]
+    return chosen + [i for i in descending(late) if i not in chosen][: n - len(chosen)]
+
+
+def dpp(relevance: Sequence[float], features: Floats, n: int, kernel: str, weight: float) -> tuple[list[int], float]:
+    """The subset by determinants outright: each pick is the one with the largest det of the kernel on the chosen set."""
+    rho = np.array(relevance, np.float64)
+    low, spread = rho.min(), rho.max() - rho.min()
+    similarity = cosine_matrix(features)
+    if kernel == "product":
+        r = (rho - low + 1e-6) / spread if spread else np.ones(len(rho))
+        full = r[:, None] * similarity * r[None]
+    else:
+        r = (rho - low) / (spread + 1e-6) if spread else np.ones(len(rho))
+        if kernel == "blend":
+            full = (1 - weight) * similarity + weight * r[:, None] * similarity * r[None]
+        else:
+            r = np.exp(weight / (2 * (1 - weight)) * r) if spread else r
+            full = r[:, None] * similarity * r[None]
+    chosen: list[int] = []
+    closest, before = np.inf, 1.0
+    while len(chosen) < n:
+        left = [i for i in range(len(rho)) if i not in chosen]
+        gains = {i: np.linalg.det(full[np.ix_([*chosen, i], [*chosen, i])]) / before for i in left}
+        best = max(gains, key=lambda i: (gains[i], -i))
+        if gains[best] < 1e-9:
+            closest = closest if gains[best] < 1e-13 else 0.0  # used up, or too near to that to call
+            return chosen + [i for i in descending(relevance) if i not in chosen][: n - len(chosen)], closest
+        closest = min([closest, *(gains[best] - g for i, g in gains.items() if i != best)])
+        chosen.append(best)
+        before = np.linalg.det(full[np.ix_(chosen, chosen)])
+    return chosen, closest
