@@ -28,12 +28,16 @@ from biaskit.select.hierarchical import hiprune_select
 from biaskit.select.keep import budget
 from biaskit.select.many import d2_select_many, max_min_select_many, mmr_select_many, top_k_many
 from biaskit.select.merging import Merge, visionzip_merge
+from biaskit.select.prumerge import full_width_attention, outlier_count, prumerge_merge, regular_sample
 from biaskit.select.scores import feature_norm, min_max, relative_attention, relative_attention_many, selector_score, soft_top_k
 from biaskit.select.simple import largest_remainder, random_select, top_k, uniform_select
+from biaskit.select.tome import Matching, bipartite_matching, tokens_after
 
 __all__ = [
     "Graph",
+    "Matching",
     "Merge",
+    "bipartite_matching",
     "budget",
     "cells",
     "d2_graph",
@@ -42,6 +46,7 @@ __all__ = [
     "dart_select",
     "dpp_select",
     "feature_norm",
+    "full_width_attention",
     "graph_select",
     "hiprune_select",
     "largest_remainder",
@@ -51,13 +56,17 @@ __all__ = [
     "mmr_select",
     "mmr_select_many",
     "neighbours",
+    "outlier_count",
+    "prumerge_merge",
     "random_select",
+    "regular_sample",
     "relative_attention",
     "relative_attention_many",
     "scope_select",
     "selector_score",
     "soft_top_k",
     "text_relevance",
+    "tokens_after",
     "top_k",
     "top_k_many",
     "uniform_select",

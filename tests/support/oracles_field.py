@@ -116,3 +116,62 @@ def dpp(relevance: Sequence[float], features: Floats, n: int, kernel: str, weigh
         chosen.append(best)
         before = np.linalg.det(full[np.ix_(chosen, chosen)])
     return chosen, closest
+
+
+def outliers(attention: Sequence[float]) -> int:
+    low, high = np.percentile(np.array(attention, np.float64), [25, 75])
+    return max(sum(1 for a in attention if a > high + 1.5 * (high - low)), 1)
+
+
+def prumerge(
+    attention: Sequence[float], keys: Floats, features: Floats, n: int | None, plus: bool, neighbours: int
+) -> tuple[list[int], Floats, float]:
+    """(places as released, their contents, closest decision)."""
+    total, order, closest = len(attention), descending(attention), np.inf
+    if n is None:
+        few = outliers(attention)
+        kept = order[:few]
+        if plus:
+            stride = max(int(int(total / few) / 3), 1)
+            kept = kept + [i for i in range(0, total - 1, stride) if i not in kept]
+    else:
+        places = total if n >= total else max(n - 1, 1)
+        few = min(outliers(attention), places) if plus else places
+        others = sorted(order[few:])
+        missing = places - few
+        kept = order[:few] + [others[int(np.floor((2 * k + 1) * len(others) / (2 * missing) + 1e-12))] for k in range(missing)]
+    contents = []
+    for i in kept:
+        similar = {j: cosine(keys[i], keys[j]) for j in range(total) if j != i}
+        near = sorted(similar, key=lambda j: (-similar[j], j))
+        if neighbours < len(near) and neighbours:
+            closest = min(closest, gap([similar[near[neighbours - 1]], similar[near[neighbours]]]))
+        contents.append(features[i] + sum((attention[j] * features[j] for j in near[:neighbours]), np.zeros(features.shape[1])))
+    rest = [i for i in range(total) if i not in kept]
+    if rest:
+        kept = [*kept, min(rest, key=lambda i: (-attention[i], i))]
+        contents.append(sum(attention[i] * features[i] for i in rest))
+    return kept, np.array(contents).reshape(len(kept), -1), closest
+
+
+def tome(keys: Floats, features: Floats, sizes: Sequence[float], r: int, protected: int) -> tuple[list[int], Floats, list[float], float]:
+    """(tokens that name the rows, contents, sizes, closest decision)."""
+    total, closest = len(keys), np.inf
+    even, odd = list(range(0, total, 2)), list(range(1, total, 2))
+    r = max(min(r, (total - protected) // 2), 0)
+    best = {}
+    for a in even:
+        similar = [cosine(keys[a], keys[b]) for b in odd]
+        if odd and not (protected and a == 0):
+            closest = min(closest, gap(similar))
+            best[a] = (max(similar), odd[similar.index(max(similar))])
+    order = sorted(best, key=lambda a: (-best[a][0], a))
+    if 0 < r < len(order):
+        closest = min(closest, gap([best[order[r - 1]][0], best[order[r]][0]]))
+    rows = [a for a in even if a not in order[:r]] + odd
+    contents, after = [], []
+    for row in rows:
+        members = [row] + [a for a in order[:r] if best[a][1] == row]
+        after.append(sum(sizes[i] for i in members))
+        contents.append(sum(sizes[i] * features[i] for i in members) / after[-1])
+    return rows, np.array(contents).reshape(len(rows), -1), after, closest
