@@ -175,3 +175,76 @@ def tome(keys: Floats, features: Floats, sizes: Sequence[float], r: int, protect
         after.append(sum(sizes[i] for i in members))
         contents.append(sum(sizes[i] * features[i] for i in members) / after[-1])
     return rows, np.array(contents).reshape(len(rows), -1), after, closest
+
+
+def hired(early: Sequence[float], regions: Sequence[int], sizes: Sequence[int], n: int, alpha: float) -> tuple[int, list[int]]:
+    """Budgets as released, decimals cut off."""
+    whole = min(int(n * alpha + 1e-9), len(early))
+    rest = min(n - whole, sum(sizes))
+    marked = descending(early)[: int(len(early) * (1 - alpha) + 1e-9)]
+    marks = [sum(1 for i in marked if regions[i] == k) for k in range(len(sizes))]
+    return whole, [min(int(rest * c / max(sum(marks), 1) + 1e-9), size) for c, size in zip(marks, sizes, strict=True)]
+
+
+def globalcom2(thumbnail: Sequence[float], regions: Sequence[int], tiles: int, retention: float) -> Floats:
+    sums = np.array([sum(g for g, k in zip(thumbnail, regions, strict=True) if k == tile) for tile in range(tiles)])
+    force = np.exp((sums - sums.max()) / 10)
+    sigma = force / force.sum()
+    return np.minimum(1, retention * (1 + sigma - sigma.mean()))
+
+
+def raters(visual: Floats, text: Floats) -> list[bool]:
+    weight = np.zeros(len(text))
+    for v in visual:
+        z = np.array([np.dot(v, t) for t in text])
+        weight += np.exp(z - z.max()) / np.exp(z - z.max()).sum() / len(visual)
+    found = [bool(w > weight.mean() + 1e-12) for w in weight]
+    return found if any(found) else [True] * len(text)
+
+
+def sparsevlm(scores: Sequence[float], hidden: Floats, keep: int, nearest: int) -> tuple[list[int], Floats, float]:
+    """(places as released, their contents, closest decision)."""
+    order, closest = descending(scores), np.inf
+    kept, dropped = sorted(order[:keep]), order[keep:]
+    contents = [hidden[i] for i in kept]
+    if dropped:
+        best = sorted(dropped[: int(0.3 * len(dropped) + 1e-9) + 1])
+        points = [hidden[i] / np.sqrt(hidden.shape[1]) for i in best]
+        apart = np.array([[np.sqrt(((a - b) ** 2).sum()) for b in points] for a in points])
+        density = [float(np.exp(-np.mean(np.sort(row)[:nearest] ** 2))) for row in apart]
+        closest = min([closest, *np.diff(np.unique(density))])
+        ranked = descending(density)
+        peak = []
+        for i in range(len(best)):
+            denser = ranked[: ranked.index(i)]
+            peak.append(density[i] * (min(apart[i, j] for j in denser) if denser else apart.max()))
+        closest = min([closest, *np.diff(np.unique(peak))])
+        centres = descending(peak)[: int(len(best) / 10) + 1]
+        joined: dict[int, list[int]] = {c: [] for c in centres}
+        for i in range(len(best)):
+            distances = [apart[i, c] for c in centres]
+            closest = min(closest, gap([-d for d in distances]) if i not in centres else np.inf)
+            joined[i if i in centres else centres[distances.index(min(distances))]].append(i)
+        contents += [np.mean([hidden[best[i]] for i in joined[c]], axis=0) for c in centres]
+        kept = kept + [best[c] for c in centres]
+    return kept, np.array(contents).reshape(len(kept), -1), closest
+
+
+def fitprune(cross: Floats, own: Floats, alpha: float) -> list[int]:
+    left, deleted = list(range(cross.shape[1])), []
+    for c, s in zip(cross, own, strict=True):
+        runs = []
+        for values in (c, s):
+            rest, run = list(left), set()
+            for i in sorted(left, key=lambda i, values=values: (values[i], i)):
+                rest.remove(i)
+                if sum(values[j] for j in rest) < (1 - alpha) * sum(values) - 1e-9:
+                    break
+                run.add(i)
+            runs.append(run)
+        going = runs[0] & runs[1]
+        if len(going) == len(left):
+            going -= {min(left, key=lambda i: (-c[i], i))}
+        left = [i for i in left if i not in going]
+        deleted.append(len(going))
+    return deleted
