@@ -20,6 +20,7 @@ from __future__ import annotations
 from biaskit.select.cells import cells, neighbours
 from biaskit.select.coverage import scope_select
 from biaskit.select.d2 import d2_select
+from biaskit.select.debiasing import debias, positive_share
 from biaskit.select.deduplicated import vispruner_select
 from biaskit.select.dpp import dpp_select, text_relevance
 from biaskit.select.graph import Graph, d2_graph, graph_select
@@ -66,6 +67,7 @@ __all__ = [
     "d2_select",
     "d2_select_many",
     "dart_select",
+    "debias",
     "dpp_select",
     "feature_norm",
     "fitprune_deletions",
@@ -88,6 +90,7 @@ __all__ = [
     "mmr_select_many",
     "neighbours",
     "outlier_count",
+    "positive_share",
     "prumerge_merge",
     "pyramid_counts",
     "random_select",

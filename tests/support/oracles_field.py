@@ -248,3 +248,9 @@ def fitprune(cross: Floats, own: Floats, alpha: float) -> list[int]:
         left = [i for i in left if i not in going]
         deleted.append(len(going))
     return deleted
+
+
+def prior_tr(p: Sequence[float], q: Sequence[float], eps: float = 1e-10) -> Floats:
+    p, q = np.array(p, np.float64), np.array(q, np.float64)
+    p, q = p / (p.sum() + eps), q / (q.sum() + eps)
+    return np.array([a * np.log((a + eps) / (b + eps)) for a, b in zip(p, q, strict=True)])
