@@ -95,8 +95,8 @@ def prumerge_merge(
     Args:
         attention: [N] of the class token, such as `full_width_attention` of the tower's last layer.
         keys: [N, C] keys of that layer, heads side by side.
-        n: places in all, the one for the rest included. None: `outlier_count` of them, and one for the rest, as published. With `plus` a
-            given n keeps the outliers, n at most, and fills up with evenly spaced ones of the other tokens.
+        n: places in all, the one for the rest included (with 1 there is none). None: `outlier_count` of them, and one for the rest, as
+            published. With `plus` a given n keeps the outliers, n at most, and fills up with evenly spaced ones of the other tokens.
         plus: PruMerge+: keep the `regular_sample` too.
         neighbours: tokens merged into each kept one; fewer where there are not as many.
         remainder: whether the one for the rest exists.
@@ -119,6 +119,7 @@ def prumerge_merge(
     choice("order", order, ("sequence", "choice"))
     if neighbours < 0:
         raise BiaskitError(f"neighbours is {neighbours}", "choose 32, as published, or another number from 0")
+    remainder = remainder and n != 1
     kept = _kept(attention, n, plus, remainder)
     total = len(attention)
     merge = identity_merge(total, kept)

@@ -148,7 +148,7 @@ def prumerge(
             closest = min(closest, gap([similar[near[neighbours - 1]], similar[near[neighbours]]]))
         contents.append(features[i] + sum((attention[j] * features[j] for j in near[:neighbours]), np.zeros(features.shape[1])))
     rest = [i for i in range(total) if i not in kept]
-    if rest:
+    if rest and n != 1:
         kept = [*kept, min(rest, key=lambda i: (-attention[i], i))]
         contents.append(sum(attention[i] * features[i] for i in rest))
     return kept, np.array(contents).reshape(len(kept), -1), closest
