@@ -27,6 +27,7 @@ def _describe(name: str, cls: type[Pruner]) -> dict[str, Any]:
         "year": cls.year,
         "arxiv": cls.arxiv,
         "acts": cls.acts,
+        "families": cls.families,
         "needs": sorted(map(str, cls.needs)),
         "prior": cls.prior,
         "positions": next(p.default for p in parameters if p.name == "positions"),
@@ -73,6 +74,7 @@ def show(name: Annotated[str, typer.Argument(help="A pruner's name.", show_defau
     print(f"{item['title']}: {item['summary']}")
     print(f"paper: {source}")
     print(f"acts: {item['acts']}")
+    print(f"families: {item['families']}")
     print(f"needs: {', '.join(item['needs']) or 'nothing'}; prior {item['prior']}; position ids {item['positions']}")
     print("parameters:")
     width = max(len(parameter["name"]) for parameter in item["parameters"])

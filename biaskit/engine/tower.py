@@ -38,7 +38,11 @@ def check_tower(tower: Tower, readings: Iterable[Reading]) -> None:
         if not -depth <= reading.layer < depth:
             raise ModelError(f"{reading}: the vision tower has blocks 0 … {depth - 1}", f"choose a layer from {-depth} to {depth - 1}")
         if reading.queries == "cls" and not tower.has_cls:
-            raise ModelError(f"{reading}: the vision tower of this model has no CLS token", "read the column mean instead: queries='mean'")
+            raise ModelError(
+                f"{reading}: the vision tower of this model has no CLS token",
+                "those of llava, llava-next (CLIP) and internvl have one; elsewhere read the mean of all rows: queries='mean', "
+                "a pruner's attend='mean'",
+            )
 
 
 @contextmanager

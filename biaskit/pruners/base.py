@@ -80,6 +80,7 @@ class Pruner(ABC):
     The class attributes:
         name: registry key. title: the paper's spelling. paper, year, arxiv: where it is from; arxiv may be "".
         acts: where it drops tokens, in words.
+        families: the models it works on, in words.
         needs: the readings that `choose` takes from `Signals`; the engine records nothing else.
         exact: `choose` keeps exactly the budget. A method that finds the number by itself says False.
         prior: whether `choose` reads `Signals.a_bias`.
@@ -97,6 +98,7 @@ class Pruner(ABC):
     year: ClassVar[int | None] = None
     arxiv: ClassVar[str] = ""
     acts: ClassVar[str] = "inside the language model, before layer K"
+    families: ClassVar[str] = "every family"
     needs: ClassVar[frozenset[Reading]] = frozenset()
     exact: ClassVar[bool] = True
     prior: ClassVar[Literal["required", "optional", "unused"]] = "unused"

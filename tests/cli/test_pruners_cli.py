@@ -60,7 +60,7 @@ def test_show_d2pruner() -> None:
 def test_show_unknown() -> None:
     with pytest.raises(BiaskitError, match="unknown pruner 'fastvv'") as caught:
         CliRunner().invoke(app, ["show", "fastvv"], catch_exceptions=False)
-    assert caught.value.hint == "did you mean fastv?"
+    assert caught.value.hint == "did you mean fastv or fastervlm?"
 
 
 def test_help_is_light() -> None:

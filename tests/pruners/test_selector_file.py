@@ -15,7 +15,7 @@ from biaskit.errors import BiaskitError
 from biaskit.pruners import get_pruner
 from biaskit.pruners.readings import EMBEDS
 from biaskit.pruners.selector_weights import read_selector
-from biaskit.select import mmr_select, selector_score, soft_top_k
+from biaskit.select import mmr_select, selector_score, soft_top_k, top_k
 
 
 def tensors(prefix: str = "", hidden: int = 5, width: int = 10) -> dict[str, Tensor]:
@@ -98,3 +98,12 @@ def test_values_that_are_no_weights(tmp_path):
     os.mkfifo(tmp_path / "pipe.safetensors")
     with pytest.raises(BiaskitError, match="no regular file"):
         read_selector(tmp_path / "pipe.safetensors")
+
+
+def test_visionselector_keeps_the_highest_scores(tmp_path: Path) -> None:
+    save_file(tensors(), tmp_path / "selector.safetensors")
+    s, weights = signals(), read_selector(tmp_path / "selector.safetensors")
+    pruner = get_pruner("visionselector", budget=9, weights=tmp_path / "selector.safetensors")
+    assert pruner.select(s, 9).indices.tolist() == top_k(selector_score(s[EMBEDS], weights.query, weights.key), 9).tolist()
+    with pytest.raises(BiaskitError, match="has no weights"):
+        get_pruner("visionselector", budget=9)

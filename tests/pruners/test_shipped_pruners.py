@@ -30,8 +30,23 @@ METHODS = {  # name → (pruner, parameters, whether it gets the prior)
     "divprune": ("divprune", {}, False),
     "idpruner, norm": ("idpruner", {"layer": 0, "importance": "norm"}, False),
     "idpruner, attention": ("idpruner", {"layer": 2, "importance": "attention"}, False),
+    "fastervlm": ("fastervlm", {"attend": "mean"}, False),
+    "vispruner": ("vispruner", {"attend": "mean", "step": 1}, False),
+    "scope": ("scope", {"attend": "mean"}, False),
+    "visionzip": ("visionzip", {"attend": "mean", "contextual": 0.3}, False),
+    "hiprune": ("hiprune", {"middle": 0, "alpha": 1.0}, False),
+    "prumerge": ("prumerge", {"attend": "mean"}, False),
+    "prumerge+": ("prumerge+", {"attend": "mean"}, False),
+    "hired": ("hired", {"attend": "mean"}, False),
+    "globalcom2": ("globalcom2", {"attend": "mean"}, False),
+    "cdpruner": ("cdpruner", {}, False),
+    "cdpruner, openvino": ("cdpruner", {"preset": "openvino"}, False),
+    "pool": ("pool", {}, False),
 }
-PLACES = {"divprune": 0, "idpruner, norm": 0}  # K; 2 for the others
+TRAINED = {"visionselector"}  # needs weights for one size of features: test_selector_file
+K0 = ("divprune", "idpruner, norm", "fastervlm", "vispruner", "scope", "visionzip", "hiprune", "prumerge", "prumerge+")
+K0 += ("hired", "globalcom2", "cdpruner", "cdpruner, openvino", "pool")
+PLACES = dict.fromkeys(K0, 0)  # K; 2 for the others
 DEBIASED = [method for method, (_, _, biased) in METHODS.items() if biased]
 PICTURES = GeneratedSource(3, 5)
 SIZES = {"internvl": [(224, 224), (200, 100), (90, 90)], "qwen": [(360, 270), (280, 420), (240, 240)]}  # few tiles; enough tokens to differ
@@ -45,7 +60,7 @@ def build(method, **more):
 
 def test_every_built_in_method_is_here():
     shipped = {name for name, cls in pruners if cls.__module__.startswith("biaskit.")}
-    assert shipped == {name for name, _, _ in METHODS.values()}
+    assert shipped == {name for name, _, _ in METHODS.values()} | TRAINED
 
 
 def pictures_for(name):

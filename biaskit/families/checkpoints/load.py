@@ -114,7 +114,7 @@ def load_model(
     config_file, settings, family = _identify(place, revision)
     config = _config(place, revision)
     family.check(config)
-    _check_layers(read_layers(layers), config)
+    _check_layers(layers, config)
     target, where = find_device(device), _dtype(dtype, settings, device)
     quantised = quantisation(settings, place.target, target)
     size, shards = weights(place, revision)
@@ -130,14 +130,6 @@ def load_model(
     model = _load(place, revision, where, attention, target, device_map)
     found = fingerprint(Path(place.target)) if place.local else config_file.parent.name
     return Loaded(model, processor, family, place.name, found, options)
-
-
-def _check_layers(layers: tuple[int, ...] | str | None, config: Any) -> None:
-    """Refuse decoder layers that the checkpoint lacks."""
-    if layers is not None and not isinstance(layers, str):
-        from biaskit.families.checkpoints.decoder import check_layers
-
-        check_layers(layers, config.get_text_config().num_hidden_layers)
 
 
 def _processor(

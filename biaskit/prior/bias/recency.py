@@ -1,0 +1,180 @@
+"""The recency law A_bias(i) ∝ exp(k·i): fitted to a prior, published for LLaVA-1.5-7B, and as a prior of one number.
+
+Source: K. Zhao et al., "Attention Debiasing for Token Pruning in Vision-Language Models", arXiv 2508.17807 (v2, 2026). Its released weights
+exp(−k·i) multiply attention over the flattened index i = 0 … 575; read as a bias curve they are 1 / weight. Forty of them are one number
+each (`published_slopes`, LLaVA-1.5-7B, one a pruning method and benchmark; how they were fitted, and on which images, is not published),
+one is the reciprocal of a cubic (`FASTV_CUBIC`). A slope k here is per token on a grid of 576: on N tokens place i counts as
+575 · i / (N − 1), so that exp(575·k) is the last token's bias over the first one's on any grid.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from biaskit.errors import BiaskitError
+from biaskit.prior.bias.jackknife import Replicates
+from biaskit.prior.bias.measures import Estimate
+from biaskit.prior.value import Prior
+
+Maps = NDArray[np.float64]
+
+TOKENS = 576
+"""Tokens of LLaVA-1.5, on whose index slopes are given."""
+
+FASTV_CUBIC = (1.0, 3.015197603e-3, -1.459790834e-5, 2.569113519e-8)
+"""Published bias curve of FastV: Σ cⱼ · iʲ, ascending powers of the index i = 0 … 575. An exponential fits it badly (k ≈ 1.4e-3)."""
+
+_FLOOR = 1e-6
+"""Cells below this share of a map's mean count as this much: a logarithm needs them above 0."""
+
+
+@dataclass(frozen=True)
+class RecencyLaw:
+    """How far one map follows exp(k·i).
+
+    Attributes:
+        k: slope per token on a grid of 576, with its 95% interval over images where the prior has groups of them.
+        explained: share of the variance of log A_bias over the cells that the law explains, in the same way.
+    """
+
+    k: Estimate
+    explained: Estimate
+
+    @property
+    def growth(self) -> float:
+        """The last token's bias over the first one's."""
+        return math.exp((TOKENS - 1) * self.k.value)
+
+
+@dataclass(frozen=True)
+class PublishedSlope:
+    """k of a pruning method on a benchmark, per token of LLaVA-1.5-7B's 576."""
+
+    method: str
+    benchmark: str
+    k: float
+
+
+def fit_recency(prior: Prior, layer: int, plane: str | None = None) -> RecencyLaw:
+    """Fit exp(k·i) to the map of a prior: a straight line by least squares through the row means of log A_bias, each row weighing the same.
+
+    Row means leave out what happens inside a row, where a map in two dimensions need not follow the flattened index.
+
+    Args:
+        layer: decoder layer whose map is meant. plane: None takes the prior's primary one.
+
+    Raises:
+        PriorError: no such plane or layer.
+        BiaskitError: the plane has one row, which has no slope.
+
+    Example:
+        >>> import numpy as np
+        >>> from biaskit.prior.value import PlaneStats, Prior
+        >>> law = np.exp(2e-3 * np.arange(576)).reshape(1, 24, 24).astype(np.float32)
+        >>> prior = Prior({"image": PlaneStats(law)}, (1,), np.ones(1, np.float32), {})
+        >>> found = fit_recency(prior, 1)
+        >>> round(found.k.value, 6), round(found.explained.value, 4), round(found.growth, 2)
+        (0.002, 1.0, 3.16)
+    """
+    name = prior.primary if plane is None else plane
+    mean, index = prior.map(name, layer), prior.layer(layer)
+    if len(mean) < 2:
+        raise BiaskitError(f"plane {name!r} has one row", "fit the law to a plane with two rows or more")
+    stats = prior.planes[name]
+    groups = None if stats.group_mean is None else stats.group_mean[:, index]
+    replicates = Replicates.of(mean, groups, stats.group_count)
+    explained = _estimate(_explained, replicates)
+    return RecencyLaw(_estimate(_slope, replicates), explained)
+
+
+def _estimate(statistic: Any, replicates: Replicates) -> Estimate:
+    value, interval = float(statistic(replicates.mean)), replicates.interval(statistic)
+    return Estimate(value) if interval is None else Estimate(value, min(value, interval[0]), max(value, interval[1]))
+
+
+def _logarithm(maps: Maps) -> Maps:
+    """Logarithm of maps [..., rows, cols], cells near 0 lifted to a floor."""
+    level = maps.mean(axis=(-2, -1), keepdims=True)
+    result: Maps = np.log(np.maximum(maps, _FLOOR * np.where(level > 0, level, 1.0)))
+    return result
+
+
+def _places(rows: int, cols: int) -> Maps:
+    """Place of each cell on the index of 576 tokens: [rows, cols]."""
+    return np.arange(rows * cols, dtype=np.float64).reshape(rows, cols) * ((TOKENS - 1) / (rows * cols - 1))
+
+
+def _slope(maps: Maps) -> Maps:
+    """Slope of maps [..., rows, cols]: [...]."""
+    place = _places(*maps.shape[-2:]).mean(axis=-1)
+    centred = place - place.mean()
+    result: Maps = _logarithm(maps).mean(axis=-1) @ centred / (centred @ centred)
+    return result
+
+
+def _explained(maps: Maps) -> Maps:
+    """1 − residual / total sum of squares of the logarithm, of maps [..., rows, cols]: [...]. A flat map has nothing to explain: 0."""
+    log = _logarithm(maps)
+    log = log - log.mean(axis=(-2, -1), keepdims=True)
+    place = _places(*maps.shape[-2:])
+    line = _slope(maps)[..., None, None] * (place - place.mean())
+    total = (log**2).sum(axis=(-2, -1))
+    rest = ((log - line) ** 2).sum(axis=(-2, -1))
+    result: Maps = np.where(total > 1e-18, 1 - rest / np.where(total > 1e-18, total, 1.0), 0.0)
+    return result
+
+
+def recency_bias(n_tokens: int, k: float) -> Maps:
+    """Return exp(k·i) over n tokens in sequence order, as a density: [N] float64 with mean 1. It stands in for a calibrated a_bias.
+
+    Raises:
+        BiaskitError: k is not finite, or so large that the law is 0 in places.
+
+    Example:
+        >>> bias = recency_bias(4, 1e-3)
+        >>> round(float(bias[-1] / bias[0]), 4), round(float(bias.mean()), 12)  # exp(0.575)
+        (1.7771, 1.0)
+    """
+    if not abs(k) * (TOKENS - 1) < 600:
+        raise BiaskitError(f"slope k is {k}", "published slopes are 1.1e-3 to 4.6e-3 a token; fit one with `biaskit priors show`")
+    exponent = np.arange(n_tokens, dtype=np.float64) * (k * (TOKENS - 1) / max(n_tokens - 1, 1))
+    if not n_tokens:
+        return exponent
+    law = np.exp(exponent - max(float(exponent[-1]), 0.0))
+    result: Maps = law / law.mean()
+    return result
+
+
+def published_slopes() -> tuple[PublishedSlope, ...]:
+    """Return the forty published slopes of LLaVA-1.5-7B, by method and benchmark.
+
+    They were chosen benchmark by benchmark, by their look on that benchmark's own images: to report results on it, take another's.
+
+    Example:
+        >>> slopes = published_slopes()
+        >>> len(slopes), slopes[0]
+        (40, PublishedSlope(method='HiMAP', benchmark='GQA', k=0.002172257))
+    """
+    text = files("biaskit.prior.bias").joinpath("recency_slopes.csv").read_text(encoding="utf-8")
+    return tuple(PublishedSlope(row["method"], row["benchmark"], float(row["slope"])) for row in csv.DictReader(text.splitlines()))
+
+
+def fastv_bias(n_tokens: int) -> Maps:
+    """Return the published cubic of FastV on n tokens, as a density: [N] float64 with mean 1.
+
+    Example:
+        >>> curve = fastv_bias(576)
+        >>> round(float(curve[0] / curve[575]), 6)
+        0.358239
+    """
+    place = np.arange(n_tokens) * ((TOKENS - 1) / max(n_tokens - 1, 1))
+    curve = np.polynomial.polynomial.polyval(place, FASTV_CUBIC)
+    result: Maps = curve / curve.mean() if n_tokens else curve
+    return result

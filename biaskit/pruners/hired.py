@@ -1,0 +1,66 @@
+"""HiRED: each tile gets a budget by early attention of the class token, and keeps what late attention chooses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from biaskit.pruners import pruners
+from biaskit.pruners.anyres import Views, views_of
+from biaskit.pruners.base import param
+from biaskit.pruners.readings import Reading
+from biaskit.pruners.signals import Signals
+from biaskit.pruners.towers import TowerPruner, tower_row
+from biaskit.select import capped_shares, hired_budgets, top_k
+from biaskit.select.keep import Keep
+
+
+@pruners.register("hired")
+@dataclass(frozen=True)
+class HiRED(TowerPruner):
+    """The small picture keeps a share α; the tiles share the rest by where the class token looks at the tower's first block."""
+
+    name: ClassVar[str] = "hired"
+    title: ClassVar[str] = "HiRED"
+    paper: ClassVar[str] = "HiRED: Attention-Guided Token Dropping for Efficient Inference of High-Resolution Vision-Language Models"
+    year: ClassVar[int | None] = 2025
+    arxiv: ClassVar[str] = "2408.10945"
+    needs: ClassVar[frozenset[Reading]] = frozenset({tower_row("cls", 0), tower_row("cls")})
+    deviations: ClassVar[tuple[str, ...]] = (
+        "regions of the small picture are those the tiles cover; the released code takes strips of the raster",
+        "all of the budget is shared out; the released code cuts decimals off and can keep fewer",
+        "several images share the budget by their tokens; without tiles the late attention alone chooses, as published for LLaVA-1.5",
+        "towers without a class token: attend='mean'; not in the paper",
+    )
+
+    alpha: float = param(0.5, "α, share of the budget for the small picture; 1 − α of its cells vote for tiles")
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        super().__post_init__()
+        self.check_range("alpha", 0, 1)
+
+    def readings(self) -> frozenset[Reading]:
+        """Return what these settings read."""
+        return frozenset({tower_row(self.attend, 0), tower_row(self.attend)})
+
+    def groups(self, signals: Signals, budget: int) -> list[tuple[Tensor, int]]:
+        """Share the budget out among images, then among views."""
+        images, newlines = views_of(signals)
+        sizes = [image.n_tokens for image in images]
+        shares = capped_shares([float(size) for size in sizes], sizes, budget)
+        found = [part for image, share in zip(images, shares, strict=True) for part in self._views(signals, image, share)]
+        return [*found, (newlines, budget - sum(shares))]
+
+    def _views(self, signals: Signals, image: Views, n: int) -> list[tuple[Tensor, int]]:
+        if not n or not image.tiles:
+            return [(image.whole, n)]
+        early = self.row(signals, image.whole, tower_row(self.attend, 0))
+        small, each = hired_budgets(early, image.regions, [len(tile) for tile in image.tiles], n, alpha=self.alpha)
+        return [(image.whole, small), *zip(image.tiles, each, strict=True)]
+
+    def choose_tile(self, signals: Signals, tokens: Tensor, n: int) -> Keep:
+        """Take the n highest of late attention."""
+        return Keep(tokens[top_k(self.row(signals, tokens), n).cpu()])

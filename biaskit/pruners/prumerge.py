@@ -1,0 +1,80 @@
+"""LLaVA-PruMerge: tokens that stand out by the class token's attention, all tokens merged into those they resemble."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from biaskit.pruners import pruners
+from biaskit.pruners.base import param
+from biaskit.pruners.readings import EMBEDS, Reading
+from biaskit.pruners.signals import Signals
+from biaskit.pruners.towers import FEATURES, TowerPruner, merged
+from biaskit.select import prumerge_merge
+from biaskit.select.keep import Keep
+
+_KEYS = Reading("keys", "tower", layer=-1, heads="each")
+
+
+def _logits(attend: str) -> Reading:
+    return Reading("logits", "tower", layer=-1, queries="cls" if attend == "cls" else "mean", heads="each")
+
+
+@pruners.register("prumerge")
+@dataclass(frozen=True)
+class PruMerge(TowerPruner):
+    """Kept tokens x become x + Σ a·x over the tokens of most similar keys; one token more is Σ a·x over all that are not kept."""
+
+    name: ClassVar[str] = "prumerge"
+    title: ClassVar[str] = "LLaVA-PruMerge"
+    paper: ClassVar[str] = "LLaVA-PruMerge: Adaptive Token Reduction for Efficient Large Multimodal Models"
+    year: ClassVar[int | None] = 2025
+    arxiv: ClassVar[str] = "2403.15388"
+    needs: ClassVar[frozenset[Reading]] = frozenset({_logits("cls"), _KEYS, FEATURES, EMBEDS})
+    deviations: ClassVar[tuple[str, ...]] = (
+        "by default the budget is kept exactly, so that methods compare; the paper's own count: adaptive=True, the budget unused",
+        "attention is softmax(q·k / √C) of whole rows, as released, but without the class token's own key, which scales all of it",
+        "the token for the rest stands where the strongest of them stood; in the released code it comes last",
+        "kept tokens are in raster order; in the released code by falling attention",
+        "towers without a class token: attend='mean', mean logits; not in the paper",
+    )
+    plus: ClassVar[bool] = False
+
+    neighbours: int = param(32, "tokens merged into each kept one")
+    adaptive: bool = param(False, "keep as many as stand out, whatever the budget, as published")
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        super().__post_init__()
+        self.check_range("neighbours", 0, math.inf)
+        object.__setattr__(self, "exact", not self.adaptive)
+
+    def readings(self) -> frozenset[Reading]:
+        """Return what these settings read."""
+        return frozenset({_logits(self.attend), _KEYS, FEATURES, EMBEDS})
+
+    def choose_tile(self, signals: Signals, tokens: Tensor, n: int) -> Keep:
+        """Choose, then merge."""
+        logits, keys = (signals[reading][:, tokens.to(signals[reading].device)] for reading in (_logits(self.attend), _KEYS))
+        attention = torch.softmax(logits.sum(0) / math.sqrt(len(logits)), 0)
+        flat = keys.transpose(0, 1).flatten(1)
+        count = None if self.adaptive else n
+        return merged(signals, tokens, prumerge_merge(attention, flat, n=count, plus=self.plus, neighbours=self.neighbours))
+
+
+@pruners.register("prumerge+")
+@dataclass(frozen=True)
+class PruMergePlus(PruMerge):
+    """PruMerge with evenly spaced tokens beside those that stand out."""
+
+    name: ClassVar[str] = "prumerge+"
+    title: ClassVar[str] = "LLaVA-PruMerge+"
+    deviations: ClassVar[tuple[str, ...]] = (
+        *PruMerge.deviations,
+        "at a given budget: the tokens that stand out, then evenly spaced ones of the others until it is full",
+    )
+    plus: ClassVar[bool] = True

@@ -1,0 +1,51 @@
+"""SCOPE: salient tokens that cover what the chosen ones do not."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from biaskit.pruners import pruners
+from biaskit.pruners.base import param
+from biaskit.pruners.readings import Reading
+from biaskit.pruners.signals import Signals
+from biaskit.pruners.towers import FEATURES, TowerPruner, tower_row
+from biaskit.select import scope_select
+from biaskit.select.keep import Keep
+
+
+@pruners.register("scope")
+@dataclass(frozen=True)
+class SCOPE(TowerPruner):
+    """Greedily the highest saliency^α × gain of coverage, by the class token's attention and the similarity of tower features."""
+
+    name: ClassVar[str] = "scope"
+    title: ClassVar[str] = "SCOPE"
+    paper: ClassVar[str] = "SCOPE: Saliency-Coverage Oriented Token Pruning for Efficient Multimodal LLMs"
+    year: ClassVar[int | None] = 2025
+    arxiv: ClassVar[str] = "2510.24214"
+    needs: ClassVar[frozenset[Reading]] = frozenset({tower_row("cls"), FEATURES})
+    deviations: ClassVar[tuple[str, ...]] = (
+        "saliency is the mean over heads, not the sum: the same order",
+        "tiles share the budget by their tokens; the released code gives int(T / P + 0.5) to each",
+        "towers without a class token: attend='mean'; where several patches make a token, the mean of their features is compared",
+    )
+
+    alpha: float = param(1.0, "α, the power of saliency: 0 is coverage alone")
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        super().__post_init__()
+        self.check_range("alpha", 0, math.inf)
+
+    def readings(self) -> frozenset[Reading]:
+        """Return what these settings read."""
+        return frozenset({tower_row(self.attend), FEATURES})
+
+    def choose_tile(self, signals: Signals, tokens: Tensor, n: int) -> Keep:
+        """Pick by gain."""
+        scores, features = self.row(signals, tokens), self.row(signals, tokens, FEATURES)
+        return Keep(tokens[scope_select(scores, features, n, alpha=self.alpha).cpu()])

@@ -1,0 +1,119 @@
+"""What methods share that read the vision tower and drop tokens before the language model: tiles, patch features, merged contents."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from biaskit.pruners.base import Positions, Pruner, param
+from biaskit.pruners.readings import EMBEDS, Heads, Reading, What
+from biaskit.pruners.signals import Signals
+from biaskit.select import Merge, capped_shares
+from biaskit.select.keep import Keep
+
+FEATURES = Reading("hidden", "tower", layer=-2)
+"""[P, D] output of the tower's second to last block, of which LLaVA's projector makes visual tokens."""
+
+Attend = Literal["cls", "mean"]
+
+
+def tower_row(attend: Attend, layer: int = -2, *, what: What = "attention", heads: Heads = "mean") -> Reading:
+    """Return the reading of a row of the tower: the class token's, or the mean over all rows of a tile."""
+    return Reading(what, "tower", layer=layer, queries=attend, heads=heads)
+
+
+def tile_of(signals: Signals) -> Tensor:
+    """Return the tile of the tower behind each visual token: [N] int64 on the host, −1 for tokens without a patch (newlines)."""
+    assert signals.patch_index is not None
+    first = torch.from_numpy(signals.patch_index.index.max(1, initial=-1))
+    ends = torch.tensor(signals.patch_index.tiles).cumsum(0)
+    return torch.where(first < 0, -1, torch.searchsorted(ends, first, right=True))
+
+
+def patch_rows(signals: Signals, reading: Reading) -> Tensor:
+    """Return a reading of the patches behind each token: [N, g, …]; zeros where a token has fewer than g."""
+    assert signals.patch_index is not None
+    rows = torch.cat(signals.patches(reading))
+    index = torch.from_numpy(signals.patch_index.index).to(rows.device)
+    found = rows[index.clamp(min=0)]
+    found[index < 0] = 0
+    return found
+
+
+@dataclass(frozen=True)
+class TowerPruner(Pruner):
+    """A method that chooses among the tokens of one tile by what the tower computed, before the language model.
+
+    Tiles share a budget by their numbers of tokens (largest remainder); tokens without a patch, newlines, go first.
+    """
+
+    acts: ClassVar[str] = "between vision tower and language model"
+    families: ClassVar[str] = "towers with a class token (LLaVA-1.5, LLaVA-NeXT, InternVL); with attend=mean every family"
+    needs: ClassVar[frozenset[Reading]] = frozenset({tower_row("cls")})
+
+    layer: int = param(0, "K: tokens are dropped before this decoder layer; 0 is before the language model")
+    positions: Positions = param("compact", "position ids of what is kept: compact (renumbered, as published for LLaVA) or original")
+    attend: Attend = param("cls", "rows of the tower that are read: cls, the class token's; mean, all of a tile, for towers without one")
+    pool: Literal["tile", "prompt"] = param("tile", "tokens that compete: those of a tile, or all of the prompt")
+
+    def __post_init__(self) -> None:
+        """Find out what to record, and refuse what makes no sense."""
+        object.__setattr__(self, "needs", self.readings())
+        super().__post_init__()
+
+    def readings(self) -> frozenset[Reading]:
+        """Return what these settings read."""
+        return frozenset({tower_row(self.attend)})
+
+    def choose(self, signals: Signals, budget: int) -> Keep:
+        """Choose within every group of competing tokens."""
+        chosen = [self.choose_tile(signals, tokens, n) for tokens, n in self.groups(signals, budget) if n]
+        return _joined(chosen, signals)
+
+    def groups(self, signals: Signals, budget: int) -> list[tuple[Tensor, int]]:
+        """Return the competing tokens, [m] indices on the host, and how many of them are kept; newlines last."""
+        tile = tile_of(signals)
+        if self.pool == "prompt":
+            tile = tile.clamp(max=0)
+        parts = [torch.nonzero(tile == number)[:, 0] for number in range(int(tile.max()) + 1)]
+        sizes = list(map(len, parts))
+        rest = budget - sum(shares := capped_shares([float(size) for size in sizes], sizes, budget))
+        newlines = torch.nonzero(tile < 0)[:, 0]
+        return [*zip(parts, shares, strict=True), (newlines, rest)] if rest else list(zip(parts, shares, strict=True))
+
+    @abstractmethod
+    def choose_tile(self, signals: Signals, tokens: Tensor, n: int) -> Keep:
+        """Choose n of the `tokens` [m] of one group: 1 ≤ n ≤ m. Indices are into all N tokens of the sample."""
+
+    def row(self, signals: Signals, tokens: Tensor, reading: Reading | None = None) -> Tensor:
+        """Return the tower's row at some tokens: [m]."""
+        values = signals[tower_row(self.attend) if reading is None else reading]
+        return values[tokens.to(values.device)]
+
+
+def merged(signals: Signals, tokens: Tensor, merge: Merge) -> Keep:
+    """Put the merged patch features of [m] tokens through the projector; tokens that are only kept stay what the model made of them."""
+    assert signals.project is not None
+    places = tokens[merge.indices.cpu()]
+    features = patch_rows(signals, FEATURES)[tokens.to(signals.readings[FEATURES].device)]
+    values = signals[EMBEDS][places.to(features.device)].clone()
+    changed = torch.nonzero((merge.weights != 0).sum(1) > 1)[:, 0]
+    if len(changed):
+        rows = Merge(merge.indices[changed], merge.weights[changed])(features.flatten(1)).unflatten(1, features.shape[1:])
+        values[changed] = signals.project(rows.to(features.dtype)).to(values.dtype)
+    return Keep(places, {"merged": float(len(changed))}, values)
+
+
+def _joined(chosen: list[Keep], signals: Signals) -> Keep:
+    """Join the answers of groups. Where one has contents of its own, the others' are what the model made."""
+    indices = torch.cat([keep.indices.cpu() for keep in chosen])
+    info = {name: sum(keep.info.get(name, 0.0) for keep in chosen) for name in sorted({name for keep in chosen for name in keep.info})}
+    if all(keep.values is None for keep in chosen):
+        return Keep(indices, info)
+    embeds = signals[EMBEDS]
+    values = [embeds[keep.indices.to(embeds.device)] if keep.values is None else keep.values for keep in chosen]
+    return Keep(indices, info, torch.cat(values))

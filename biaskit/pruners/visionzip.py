@@ -1,0 +1,54 @@
+"""VisionZip: dominant tokens by the class token's attention, the rest merged into a few evenly spaced ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from biaskit.pruners import pruners
+from biaskit.pruners.base import param
+from biaskit.pruners.readings import EMBEDS, Reading
+from biaskit.pruners.signals import Signals
+from biaskit.pruners.towers import FEATURES, TowerPruner, merged, tower_row
+from biaskit.select import visionzip_merge
+from biaskit.select.keep import Keep
+
+_KEYS = Reading("keys", "tower", layer=-2)
+
+
+@pruners.register("visionzip")
+@dataclass(frozen=True)
+class VisionZip(TowerPruner):
+    """Dominant tokens stay as they are; each contextual one is its own features plus the mean of those that joined it, then projected."""
+
+    name: ClassVar[str] = "visionzip"
+    title: ClassVar[str] = "VisionZip"
+    paper: ClassVar[str] = "VisionZip: Longer is Better but Not Necessary in Vision Language Models"
+    year: ClassVar[int | None] = 2025
+    arxiv: ClassVar[str] = "2412.04467"
+    needs: ClassVar[frozenset[Reading]] = frozenset({tower_row("cls"), FEATURES, _KEYS, EMBEDS})
+    deviations: ClassVar[tuple[str, ...]] = (
+        "no token is made of the class token itself: a patch more is dominant in its place (54 + 10 is 54 patches and 10 merged tokens)",
+        "a merged token stands at its target's place; the released code puts all of them behind the dominant ones",
+        "tiles share the budget by their tokens; newlines are dropped first, in the released code always",
+        "towers without a class token: attend='mean'; where several patches make a token, they are merged place by place, then projected",
+    )
+
+    contextual: float = param(10 / 64, "share of the kept tokens that is merged; the others are dominant")
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        super().__post_init__()
+        self.check_range("contextual", 0, 1)
+
+    def readings(self) -> frozenset[Reading]:
+        """Return what these settings read."""
+        return frozenset({tower_row(self.attend), FEATURES, _KEYS, EMBEDS})
+
+    def choose_tile(self, signals: Signals, tokens: Tensor, n: int) -> Keep:
+        """Choose the dominant ones, merge the rest."""
+        contextual = int(n * self.contextual + 0.5)
+        keys = self.row(signals, tokens, _KEYS)
+        return merged(signals, tokens, visionzip_merge(self.row(signals, tokens), keys, n - contextual, contextual))

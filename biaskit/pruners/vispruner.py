@@ -1,0 +1,52 @@
+"""VisPruner: half of the tokens by the class token's attention, half by removing duplicates from the rest."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from biaskit.pruners import pruners
+from biaskit.pruners.base import param
+from biaskit.pruners.readings import Reading
+from biaskit.pruners.signals import Signals
+from biaskit.pruners.towers import FEATURES, TowerPruner, tower_row
+from biaskit.select import vispruner_select
+from biaskit.select.keep import Keep
+
+
+@pruners.register("vispruner")
+@dataclass(frozen=True)
+class VisPruner(TowerPruner):
+    """Important tokens by the class token's attention; the others are thinned out by the similarity of their tower features."""
+
+    name: ClassVar[str] = "vispruner"
+    title: ClassVar[str] = "VisPruner"
+    paper: ClassVar[str] = "Beyond Text-Visual Attention: Exploiting Visual Cues for Effective Token Pruning in VLMs"
+    year: ClassVar[int | None] = 2025
+    arxiv: ClassVar[str] = "2412.01818"
+    needs: ClassVar[frozenset[Reading]] = frozenset({tower_row("cls"), FEATURES})
+    deviations: ClassVar[tuple[str, ...]] = (
+        "the released loop keeps fewer tokens than asked where a round has fewer even entries than the step, and fails on odd lists",
+        "towers without a class token: attend='mean'; where several patches make a token, the mean of their features is compared",
+    )
+
+    important: float = param(0.5, "share of the kept tokens that is chosen by attention alone")
+    step: int = param(8, "tokens that a round of thinning drops at most; the result depends on it")
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        super().__post_init__()
+        self.check_range("important", 0, 1)
+        self.check_range("step", 1, math.inf)
+
+    def readings(self) -> frozenset[Reading]:
+        """Return what these settings read."""
+        return frozenset({tower_row(self.attend), FEATURES})
+
+    def choose_tile(self, signals: Signals, tokens: Tensor, n: int) -> Keep:
+        """Take the important ones, then thin the others out."""
+        scores, features = self.row(signals, tokens), self.row(signals, tokens, FEATURES)
+        return Keep(tokens[vispruner_select(scores, features, n, important=self.important, step=self.step).cpu()])
