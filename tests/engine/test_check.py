@@ -54,8 +54,8 @@ def test_a_layout_whose_cells_lie_elsewhere_is_found(monkeypatch):
     mine = loaded("qwen2.5-vl")
     whole = type(mine.family).layout
 
-    def mirrored(self, config, inputs, sizes=None):
-        return [replace(one, col=one.planes[0].cols - 1 - one.col) for one in whole(self, config, inputs, sizes)]
+    def mirrored(self, *given):
+        return [replace(one, col=one.planes[0].cols - 1 - one.col) for one in whole(self, *given)]
 
     monkeypatch.setattr(type(mine.family), "layout", mirrored)
     findings = check_checkpoint(mine)

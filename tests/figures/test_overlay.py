@@ -16,6 +16,7 @@ from biaskit.images import open_source
 
 SIZES = {"portrait": (360, 480), "landscape": (520, 300)}
 FURTHER = {"llava_next": ["base"], "llava_onevision": ["base"], "internvl": ["thumbnail"]}  # drawn beneath the largest plane
+FURTHER |= {"llava_next_video": ["base"], "aya_vision": ["thumbnail"], "idefics3": ["thumbnail"], "smolvlm": ["thumbnail"]}
 DROPPED, KEPT = 110, 235  # of 255, on a light grey picture: darkened cells are below, cells left as they are above
 LEVEL = 245
 

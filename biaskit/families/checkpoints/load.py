@@ -218,15 +218,6 @@ def _dtype(dtype: str, settings: dict[str, Any], device: str) -> str:
     return "float32" if find_device(device) == "cpu" or own not in _DTYPE_BYTES else own
 
 
-def _check_layers(layers: Layers | None, config: Any) -> None:
-    """Refuse decoder layers that the checkpoint does not have."""
-    chosen = read_layers(layers)
-    if chosen is not None and not isinstance(chosen, str):
-        from biaskit.families.checkpoints.decoder import check_layers
-
-        check_layers(chosen, config.get_text_config().num_hidden_layers)
-
-
 def _grown(size: int, settings: dict[str, Any], dtype: str) -> int:
     """Return the bytes of the weights in another dtype than the checkpoint's own."""
     stored = _DTYPE_BYTES.get(str(settings.get("dtype", settings.get("torch_dtype", "float16"))), 2)
