@@ -129,15 +129,11 @@ def bench_selectors(
             lines.append(line)
             keep(asdict(line))
             progress(_text(line))
+    settings = {"cpu_time": cpu_time, "dim": dim, "retention": retention, "batch": batch, "repeats": repeats, "seed": seed}
     return {
         "benchmark": "selection",
         "machine": machine(where),
-        "cpu_time": cpu_time,
-        "dim": dim,
-        "retention": retention,
-        "batch": batch,
-        "repeats": repeats,
-        "seed": seed,
+        **settings,
         "features": " ".join((made_up.__globals__["__doc__"] or "").split()),
         "lines": [asdict(line) for line in lines],
         "exponents": exponents(lines),

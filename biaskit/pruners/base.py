@@ -178,16 +178,8 @@ class Pruner(ABC):
     def parameters(cls) -> tuple[Parameter, ...]:
         """Return the parameters, the shared ones first."""
         allowed = {name: " | ".join(map(str, values)) for name, values in choices(cls).items()}
-        return tuple(
-            Parameter(
-                f.name,
-                allowed.get(f.name, f.type.__name__ if isinstance(f.type, type) else str(f.type)),
-                f.default,
-                f.metadata.get("text", ""),
-            )
-            for f in fields(cls)
-            if f.init
-        )
+        kinds = {f.name: allowed.get(f.name, f.type.__name__ if isinstance(f.type, type) else str(f.type)) for f in fields(cls)}
+        return tuple(Parameter(f.name, kinds[f.name], f.default, f.metadata.get("text", "")) for f in fields(cls) if f.init)
 
     def stages(self) -> tuple[Stage, ...]:
         """Return the narrowings, by ascending layer. One, unless a method says otherwise."""

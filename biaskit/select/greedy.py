@@ -159,8 +159,7 @@ def dart_select(
     centres = torch.cat([unit[mine], unit_rows(text_features)[theirs]])
     similar = cosines(centres, unit)
     similar[:, mine] = torch.inf
-    picked = [mine]
-    missing = n - len(mine)
+    picked, missing = [mine], n - len(mine)
     quota = -(-missing // max(len(centres), 1))
     for row in similar:
         taken = row.sort(stable=True).indices[: min(quota, missing)]

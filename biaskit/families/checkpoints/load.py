@@ -132,6 +132,15 @@ def load_model(
     return Loaded(model, processor, family, place.name, found, options)
 
 
+def _check_layers(layers: Layers | None, config: Any) -> None:
+    """Refuse decoder layers that the checkpoint lacks."""
+    chosen = read_layers(layers)
+    if chosen is not None and not isinstance(chosen, str):
+        from biaskit.families.checkpoints.decoder import check_layers
+
+        check_layers(chosen, config.get_text_config().num_hidden_layers)
+
+
 def _processor(
     family: ModelFamily, config: Any, place: Place, revision: str | None, choices: Mapping[str, Choice]
 ) -> tuple[Any, dict[str, int | str]]:
