@@ -29,7 +29,7 @@ from biaskit.tasks.base import TaskView
 from biaskit.validation.ask.answers import Asker, Wanted
 from biaskit.validation.ask.arguments import AnyPrior, read_priors, read_shares, words
 from biaskit.validation.ask.describe import describe_prior, make_manifest
-from biaskit.validation.ask.methods import Cell, Grid
+from biaskit.validation.ask.methods import Configuration, Grid
 from biaskit.validation.ask.plan import Batch, arranged, make_plan, opened, order
 from biaskit.validation.ask.progress import Progress, Report, Say, reported
 from biaskit.validation.ask.questions import Questions
@@ -175,7 +175,7 @@ class _Run:
         self,
         loaded: Loaded,
         tasks: Mapping[str, Task],
-        cells: Sequence[Cell],
+        cells: Sequence[Configuration],
         directory: Directory,
         options: Options,
         report: Report,
