@@ -106,7 +106,7 @@ class _Sample:
 
 
 class Decisions:
-    """Implements `prompt.Decider` with a pruner."""
+    """Implements `memory.Decider` with a pruner."""
 
     def __init__(
         self,
