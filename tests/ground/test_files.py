@@ -246,7 +246,6 @@ ALLOWED = {
     ("images/regular.py", "open"): "for reading, without waiting for a pipe",
     ("images/coco.py", "unlink"): "a bad entry of the cache",
     ("images/coco_stores.py", "unlink"): "a bad entry of the cache",
-    ("bench/report.py", "unlink"): "those rows, once the whole result is written",
     ("images/download.py", "truncate"): "a download that begins again, inside `replacing`",
 }
 WRITING = {
