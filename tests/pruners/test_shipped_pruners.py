@@ -31,6 +31,7 @@ METHODS = {  # name → (pruner, parameters, whether it gets the prior)
     "d2pruner, understanding": ("d2pruner", {"preset": "understanding"}, True),
     "d2pruner, localization": ("d2pruner", {"preset": "localization"}, True),
     "dart": ("dart", {}, False),
+    "dart, K = 0": ("dart", {"layer": 0}, False),
     "divprune": ("divprune", {}, False),
     "idpruner, norm": ("idpruner", {"layer": 0, "importance": "norm"}, False),
     "idpruner, attention": ("idpruner", {"layer": 2, "importance": "attention"}, False),
@@ -49,7 +50,7 @@ METHODS = {  # name → (pruner, parameters, whether it gets the prior)
 }
 ELSEWHERE = {"visionselector", "pyramiddrop", "sparsevlm"}  # a scorer that needs weights, methods in stages: tests of their own
 K0 = ("divprune", "idpruner, norm", "fastervlm", "vispruner", "scope", "visionzip", "hiprune", "prumerge", "prumerge+")
-K0 += ("hired", "globalcom2", "cdpruner", "cdpruner, openvino", "pool")
+K0 += ("hired", "globalcom2", "cdpruner", "cdpruner, openvino", "pool", "dart, K = 0")
 PLACES = dict.fromkeys(K0, 0)  # K; 2 for the others
 DEBIASED = [method for method, (_, _, biased) in METHODS.items() if biased]
 PICTURES = GeneratedSource(3, 5)
