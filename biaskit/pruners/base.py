@@ -60,6 +60,7 @@ class Pruner(ABC):
 
     Example:
         >>> from biaskit.grid import Layout, Plane, raster
+        >>> from biaskit.pruners.readings import ATTENTION
         >>> @dataclass(frozen=True)
         ... class Watched(Pruner):
         ...     name = "watched"

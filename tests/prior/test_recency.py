@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import doctest
-
 import numpy as np
 import pytest
 
 from biaskit.errors import BiaskitError
-from biaskit.prior import padding
-from biaskit.prior.bias import law, recency
 from biaskit.prior.bias.recency import fastv_bias, fit_recency, published_slopes, recency_bias
 from biaskit.prior.bias.report import report
 from biaskit.prior.padding import picture_mask
@@ -22,11 +18,6 @@ def prior_of(maps, groups=None, counts=None):
     if groups is not None:
         stats = PlaneStats(mean, group_mean=np.asarray(groups, np.float32)[:, None], group_count=counts, count=int(counts.sum()))
     return Prior({"image": stats}, (1,), np.ones(1, np.float32), {})
-
-
-@pytest.mark.parametrize("module", [recency, law, padding], ids=["recency", "law", "padding"])
-def test_examples(module):
-    assert doctest.testmod(module).failed == 0
 
 
 @pytest.mark.parametrize(("rows", "cols"), [(24, 24), (4, 9), (2, 1)])

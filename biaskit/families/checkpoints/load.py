@@ -20,7 +20,7 @@ from biaskit.families.checkpoints.probe import probe
 from biaskit.families.checkpoints.processor_settings import processor_settings
 from biaskit.families.checkpoints.processors import load_processor
 from biaskit.families.checkpoints.refused import UNFIT, check_adapter, quantisation
-from biaskit.prior.layers import Layers
+from biaskit.prior.layers import Layers, read_layers
 from biaskit.registry import named_arguments
 
 if TYPE_CHECKING:
