@@ -11,7 +11,8 @@ import torch
 
 from biaskit import calibrate, get_pruner, prune
 from biaskit.families.checkpoints.load import Loaded
-from biaskit.families.checkpoints.tiny import SPECIAL, TINY, tiny_model
+from biaskit.families.checkpoints.tiny import TINY, tiny_model
+from biaskit.families.checkpoints.tiny_parts import SPECIAL
 from biaskit.images.generated import GeneratedSource
 from biaskit.pruners import pruners
 from biaskit.select.keep import budget
