@@ -67,9 +67,10 @@ def cells(loaded: Loaded, names: Sequence[str], retentions: Sequence[float], lay
             wanted = name.endswith("+prior")
             if wanted and not pruner.debiases:
                 raise BiaskitError(f"{name}: {type(pruner).title} does not debias attention", "leave +prior away")
-            read = [stage.layer - 1 for stage in pruner.stages() if stage.layer]
+            read = [layer for stage in pruner.stages() if (layer := stage.layer + pruner.attention_layer) >= 0]
             if max(read, default=0) >= depth - 1:
-                raise BiaskitError(f"{name} acts before layer {max(read) + 1} of {depth}", "give a smaller --layer, or a deeper model")
+                acts = pruner.stages()[-1].layer
+                raise BiaskitError(f"{name} acts before layer {acts} of {depth}", "give a smaller --layer, or a deeper model")
             prior = flat_prior(loaded, read) if read and (wanted or (pruner.prior == "required" and pruner.debiases)) else None
             found.append(Workload(name, retention, pruner, prior))
     return found
