@@ -1,7 +1,7 @@
 """To a device and back, waiting for it as rarely as possible.
 
 A copy from ordinary memory waits until the device has done all that it was told, and so does every look at a number that is there. Here
-copies go through page-locked memory, and several results come back together, for one wait.
+copies go through page-locked memory, and several results come back together, for one host-device synchronisation.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def expect(numbers: Tensor, look: Look) -> None:
 
 
 def settle(results: Sequence[Tensor]) -> list[NDArray[Any]]:
-    """Return results of a device, for one wait, and make the checks that were put off; they raise their errors."""
+    """Return results of a device, for one synchronisation, and make the checks that were put off; they raise their errors."""
     held = _held.get() or []
     checks = list(held)
     held.clear()

@@ -25,7 +25,7 @@ def repeated(ids: Tensor, embeds: Tensor, like: Sequence[NDArray[np.bool_]], *, 
 
     Args:
         ids: [B, S], on the host. embeds: [B, S, d]. like: what `alike` found with this `whole`; nothing if there is one row alone.
-        whole: if not, rows that may repeat the one before are compared in full now, for one wait.
+        whole: if not, rows that may repeat the one before are compared in full now, at the price of one synchronisation.
     """
     if not like:
         return [False] * len(ids)

@@ -74,7 +74,7 @@ class ModelFamily(ABC):
         Args:
             config: the checkpoint's config.
             inputs: the processor's output.
-            sizes: (rows, cols) in pixels of the images, or None if nobody knows them any more.
+            sizes: (rows, cols) in pixels of the images, or None if the original image sizes are unavailable.
         """
 
     def framed(self, config: Any, image_processor: Any, tokens: list[Tokens], sizes: Sequence[Size]) -> list[Tokens]:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from biaskit.errors import BiaskitError
 from biaskit.files import existing
-from biaskit.images.base import Asked, ImageSource, View, order, sources
+from biaskit.images.base import ImageSource, SourceRequest, View, order, sources
 from biaskit.registry import named_arguments
 
-__all__ = ["Asked", "ImageSource", "View", "open_source", "order", "sources"]
+__all__ = ["ImageSource", "SourceRequest", "View", "open_source", "order", "sources"]
 
 
 @named_arguments
@@ -50,7 +50,7 @@ def open_source(
     if coco_root is not None and text != "coco":
         raise BiaskitError(f"a COCO root ({os.fspath(coco_root)!r}) does not go with the image source {text!r}", "use the source 'coco'")
     if text in sources:
-        return sources.get(text).named(Asked(text, n, seed, coco_root, split))
+        return sources.get(text).named(SourceRequest(text, n, seed, coco_root, split))
     path = Path(text).expanduser()
     there = existing(path)
     if there and path.is_dir():

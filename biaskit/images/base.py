@@ -20,7 +20,7 @@ from biaskit.registry import Registry
 
 
 @dataclass(frozen=True)
-class Asked:
+class SourceRequest:
     """What a user asked for when naming a source.
 
     Attributes:
@@ -57,7 +57,7 @@ class ImageSource(ABC):
         return f"<{type(self).__name__} {self.name}: {len(self)} images>"
 
     @classmethod
-    def named(cls, asked: Asked) -> ImageSource:
+    def named(cls, asked: SourceRequest) -> ImageSource:
         """Open the source under one of the names that it is registered under; sources without a name are opened by path.
 
         Raises:

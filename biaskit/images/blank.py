@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from biaskit.errors import SourceError
-from biaskit.images.base import Asked, ImageSource, sources
+from biaskit.images.base import ImageSource, SourceRequest, sources
 from biaskit.images.drawn import SIZES, DrawnSource
 
 KINDS = ("grey", "noise", "colours")
@@ -37,7 +37,7 @@ class BlankSource(DrawnSource):
         super().__init__(n, seed)
 
     @classmethod
-    def named(cls, asked: Asked) -> ImageSource:
+    def named(cls, asked: SourceRequest) -> ImageSource:
         """Draw the kind that was named."""
         return cls(asked.name, asked.count, asked.seed)
 

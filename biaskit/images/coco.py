@@ -11,7 +11,7 @@ from PIL import Image
 
 from biaskit.errors import ImageSkipped, SourceError
 from biaskit.images.answer import LOCAL_COPY
-from biaskit.images.base import Asked, ImageSource, sources
+from biaskit.images.base import ImageSource, SourceRequest, sources
 from biaskit.images.coco_files import COCO_URL, cache_directory, fetch_annotations, find_coco
 from biaskit.images.coco_records import read_records
 from biaskit.images.coco_stores import DirectoryStore, Store, UrlStore, ZipStore
@@ -56,7 +56,7 @@ class CocoSource(ImageSource):
             )
 
     @classmethod
-    def named(cls, asked: Asked) -> ImageSource:
+    def named(cls, asked: SourceRequest) -> ImageSource:
         """Open COCO from its local copy, at the root that was given or $BIASKIT_COCO, else from the network."""
         return open_coco(asked.coco_root or os.environ.get("BIASKIT_COCO") or None, asked.split)
 

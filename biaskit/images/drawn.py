@@ -9,7 +9,7 @@ from typing import ClassVar
 from PIL import Image
 
 from biaskit.errors import SourceError
-from biaskit.images.base import Asked, ImageSource
+from biaskit.images.base import ImageSource, SourceRequest
 
 SIZES = ((640, 480), (480, 640), (640, 427), (427, 640), (512, 512), (336, 336), (640, 360), (375, 500), (800, 600), (600, 800))
 """(width, height) in pixels: the shapes of everyday photographs, landscape and portrait in equal numbers."""
@@ -28,7 +28,7 @@ class DrawnSource(ImageSource):
     version: ClassVar[int]
 
     @classmethod
-    def named(cls, asked: Asked) -> ImageSource:
+    def named(cls, asked: SourceRequest) -> ImageSource:
         """Draw as many as were asked for."""
         return cls(asked.count, asked.seed)
 

@@ -75,14 +75,14 @@ class Graph:
         return self._any(self.edges, chosen)
 
     def first_independent(self, rank: Tensor, alive: Tensor, limit: int | Tensor) -> Tensor:
-        """Return what the greedy loop "take the best-ranked living token, kill its neighbours" takes, at most `limit` tokens: [N] bool.
+        """Return the greedy independent set (the best-ranked candidate, no neighbour of it, the next), at most `limit` tokens: [N] bool.
 
-        Found in rounds instead of one by one: every living token that outranks all its living neighbours is taken at once. This gives the
+        Found in rounds instead of one by one: every candidate that outranks all its candidate neighbours is taken at once. This gives the
         very same set (Blelloch, Fineman and Shun, 2012), and the loop's first `limit` picks are the best-ranked of it. A GPU is asked once
-        in eight rounds whether anybody lives; rounds without anybody change nothing.
+        in eight rounds whether candidates are left; rounds without any change nothing.
 
         Args:
-            rank: [N] int64, a permutation; 0 is best. alive: [N] bool, who may be taken. limit: from 0.
+            rank: [N] int64, a permutation; 0 is best. alive: [N] bool, the candidates. limit: from 0.
         """
         better = self._better(rank)
         taken = torch.zeros_like(alive)

@@ -12,7 +12,7 @@ import pytest
 MODULE = """
 from PIL import Image
 
-from biaskit.images import Asked, ImageSource, sources
+from biaskit.images import SourceRequest, ImageSource, sources
 
 @sources.register("stripes", "stripes-tall")
 class Stripes(ImageSource):
@@ -22,7 +22,7 @@ class Stripes(ImageSource):
         self.n, self.tall = n, tall
 
     @classmethod
-    def named(cls, asked: Asked):
+    def named(cls, asked: SourceRequest):
         return cls(asked.n or 3, asked.name.endswith("tall"))
 
     def __len__(self):

@@ -51,7 +51,7 @@ MUON_RATE, ADAM_RATE = 0.016, 2e-3
 
 
 def schedule(step: int, steps: int) -> tuple[float, float]:
-    """Return the factor on the learning rate, and the weight of the temporary helps."""
+    """Return the factor on the learning rate, and the weight of the auxiliary losses."""
     done = step / steps
     rate = 1.0 if done < HOLD else 0.5 * (1 + math.cos(math.pi * (done - HOLD) / (1 - HOLD)))
     return min(1.0, (step + 1) / 100) * max(0.02, rate), max(0.0, 1 - done / SCAFFOLD_END)

@@ -44,7 +44,7 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class QuestionedScenes:
     """Scenes and one where-question about each."""
 
     scenes: list[Scene]
@@ -61,7 +61,7 @@ class Asked:
         return np.stack([(scene.owner.ravel() >= 0) for scene in self.scenes]) & ~self.target
 
 
-def asked(placement: str, n: int, seed: int) -> Asked:
+def asked(placement: str, n: int, seed: int) -> QuestionedScenes:
     """Draw scenes and their where-questions; only those whose thing covers a visual token."""
     scenes: list[Scene] = []
     questions: list[Question] = []
@@ -73,7 +73,7 @@ def asked(placement: str, n: int, seed: int) -> Asked:
             scenes.append(scene)
             questions.append(question)
         index += 1
-    return Asked(scenes, questions)
+    return QuestionedScenes(scenes, questions)
 
 
 def rows_of(model: Any, processor: Any, scenes: Sequence[Scene], prompts: Sequence[str], batch: int = 50) -> Floats:
@@ -164,7 +164,7 @@ def correlations(one: Floats, other: Floats) -> list[float]:
 
 
 @torch.inference_mode()
-def surviving(model: Any, data: Asked, layer: int, kept: NDArray[np.bool_] | None, batch: int = 25) -> float:
+def surviving(model: Any, data: QuestionedScenes, layer: int, kept: NDArray[np.bool_] | None, batch: int = 25) -> float:
     """Return the share of right boxes (IoU ≥ 0.5) when layers from `layer` on see only the `kept` visual tokens [n, 144]."""
     run, architecture = SharedPrefix(model, SLOT), architecture_of(model)
     right = 0
@@ -234,7 +234,7 @@ def _controls(model: Any, processor: Any, n: int, report: dict[str, Any], maps: 
     return report
 
 
-def _pruning(model: Any, processor: Any, test: Asked, priors: dict[str, Floats], depth: int, say: Any) -> dict[str, Any]:
+def _pruning(model: Any, processor: Any, test: QuestionedScenes, priors: dict[str, Floats], depth: int, say: Any) -> dict[str, Any]:
     """Ask where-questions with only some visual tokens from layer K on: none; a quarter and a tenth by several scores of layer K − 1."""
     n = len(test.scenes)
     rng = np.random.default_rng(0)

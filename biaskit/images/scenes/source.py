@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL import Image
 
-from biaskit.images.base import Asked, ImageSource, sources
+from biaskit.images.base import ImageSource, SourceRequest, sources
 from biaskit.images.drawn import DrawnSource
 from biaskit.images.scenes.draw import VERSION, Thing, draw_scene, things_of
 
@@ -29,7 +29,7 @@ class SceneSource(DrawnSource):
         self.placement = placement
 
     @classmethod
-    def named(cls, asked: Asked) -> ImageSource:
+    def named(cls, asked: SourceRequest) -> ImageSource:
         """Place the things as the name says."""
         return cls(asked.count, asked.seed, asked.name.removeprefix("scenes").removeprefix("-") or "uniform")
 

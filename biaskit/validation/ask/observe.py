@@ -62,7 +62,7 @@ class Analysis:
             signals: of one sample. keep: the pruner's answer, or its [n] indices.
 
         Raises:
-            BiaskitError: a kept set that is none.
+            BiaskitError: invalid kept indices.
         """
         kept = keep.indices if isinstance(keep, Keep) else keep
         found = {"share_kept": len(kept) / len(signals), "spacing": spacing(cells(signals.layout), kept)}

@@ -30,7 +30,7 @@ WANTED = (0.95, 0.99)
 
 
 @dataclass(frozen=True)
-class Settled:
+class Convergence:
     """How well n images determine the map of one layer; means and standard deviations are over random splits of the same images.
 
     Attributes:
@@ -76,7 +76,7 @@ def images_for(r: float, n: float, truth: float) -> int | None:
     return max(1, math.ceil(n * wanted * (1 - r) / (r * (1 - wanted)) - 1e-9)) if r < 1 else 1
 
 
-def settle(prior: Prior, *, at: Sequence[int] = AT, splits: int = 50, seed: int = 0, plane: str | None = None) -> list[Settled]:
+def settle(prior: Prior, *, at: Sequence[int] = AT, splits: int = 50, seed: int = 0, plane: str | None = None) -> list[Convergence]:
     """Measure how fast a prior settles, layer by layer.
 
     Args:
@@ -102,11 +102,13 @@ def settle(prior: Prior, *, at: Sequence[int] = AT, splits: int = 50, seed: int 
         for index, layer in enumerate(prior.layers):
             reliability = step_up(float(base[index]), blocks / half)
             two = (None, None) if halves is None else (float(halves[0][index]), float(halves[1][index]))
-            found.append(Settled(layer, n, float(full[index]), float(full_sd[index]), two[0], two[1], reliability, math.sqrt(reliability)))
+            found.append(
+                Convergence(layer, n, float(full[index]), float(full_sd[index]), two[0], two[1], reliability, math.sqrt(reliability))
+            )
     return sorted(found, key=lambda row: (row.layer, row.n))
 
 
-def needed(rows: Sequence[Settled], wanted: Sequence[float] = WANTED) -> dict[int, dict[float, int | None]]:
+def needed(rows: Sequence[Convergence], wanted: Sequence[float] = WANTED) -> dict[int, dict[float, int | None]]:
     """Return layer → wanted correlation with the map of infinitely many images → how many images it takes."""
     last = {row.layer: row for row in rows}  # rows of a layer ascend in n
     return {layer: {c: images_for(row.reliability, row.n, c) for c in wanted} for layer, row in last.items()}

@@ -13,12 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from biaskit.figures.style import FAINT, STYLE, check_out, write_figure
-from biaskit.validation.studies.enough import Settled
+from biaskit.validation.studies.enough import Convergence
 
 _MOST = 12  # layers with a colour and a name of their own
 
 
-def draw_enough(rows: Sequence[Settled], out: str | os.PathLike[str] | None = None, *, title: str = "", force: bool = False) -> Figure:
+def draw_enough(rows: Sequence[Convergence], out: str | os.PathLike[str] | None = None, *, title: str = "", force: bool = False) -> Figure:
     """Draw two panels over a logarithmic axis of images: disjoint halves with Spearman and Brown's curve, and the prior of all images.
 
     Args:
@@ -59,7 +59,7 @@ def draw_enough(rows: Sequence[Settled], out: str | os.PathLike[str] | None = No
     return figure
 
 
-def _lines(left: Axes, right: Axes, rows: Sequence[Settled], colour: Any, label: str | None) -> None:
+def _lines(left: Axes, right: Axes, rows: Sequence[Convergence], colour: Any, label: str | None) -> None:
     """One layer in both panels."""
     halves = [row for row in rows if row.halves is not None]
     n = [row.n for row in rows]
