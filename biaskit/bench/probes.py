@@ -12,9 +12,9 @@ from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from biaskit.bench.clock import Clock
+from biaskit.engine.calls import attention_door
 from biaskit.families.checkpoints.decoder import decoder
 
 DECISION = ("layout", "row", "narrow", "report")
@@ -67,23 +67,14 @@ class Probes:
         if self.name == "eager" or not self.read:
             yield
             return
-        below = ALL_ATTENTION_FUNCTIONS[self.name]
         mark, read = self._mark(name), self.read
 
-        def marked(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        def marked(module: nn.Module, *_: Any) -> None:
             if module in read:
                 mark()
-            return below(module, *args, **kwargs)
 
-        local = ALL_ATTENTION_FUNCTIONS._local_mapping.get(self.name)
-        ALL_ATTENTION_FUNCTIONS[self.name] = marked
-        try:
+        with attention_door(self.name, marked):
             yield
-        finally:
-            if local is None:
-                del ALL_ATTENTION_FUNCTIONS[self.name]
-            else:
-                ALL_ATTENTION_FUNCTIONS[self.name] = local
 
     def times(self) -> dict[str, float]:
         """Return the milliseconds of one forward pass, by name."""

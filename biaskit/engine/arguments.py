@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from transformers import PreTrainedModel
 
 from biaskit.errors import BiaskitError
@@ -13,15 +14,29 @@ RETENTION = 0.1
 
 
 def stock_model(model: object) -> PreTrainedModel:
-    """Return the stock model of a checkpoint, of (model, processor), or the model itself.
+    """Return the stock model of a checkpoint, of (model, processor), the one that a wrapper (an adapter) calls, or the model itself.
 
     Raises:
-        BiaskitError: it is no model in memory.
+        BiaskitError: it is no model in memory, or it is compiled.
     """
     stock = model.model if isinstance(model, Loaded) else model[0] if isinstance(model, tuple) and len(model) == 2 else model
+    if isinstance(stock, torch.nn.Module):
+        _check_compiled(stock)
+        if not isinstance(stock, PreTrainedModel):  # adapters (PEFT) and other wrappers: hooks belong to the model that they call
+            stock = next((part for part in stock.modules() if isinstance(part, PreTrainedModel)), stock)
     if not hasattr(stock, "get_decoder"):
         raise BiaskitError(f"{stock!r} is no model in memory", "load it first: model = biaskit.load_model(…)")
     return stock
+
+
+def _check_compiled(model: torch.nn.Module) -> None:
+    """Refuse a compiled model: it runs a copy of the code that was traced, which calls no hooks."""
+    for part in model.modules():
+        own = vars(part).get("forward")
+        if hasattr(part, "_orig_mod") or getattr(part, "_compiled_call_impl", None) or hasattr(own, "_torchdynamo_orig_callable"):
+            raise BiaskitError(
+                f"{type(part).__name__} is compiled (torch.compile)", "prune the stock model: load it again, and do not compile"
+            )
 
 
 def method(pruner: Pruner | str, model_type: str) -> Pruner:

@@ -1,30 +1,22 @@
 """Record the last prompt token's attention row without eager attention and without an N × N map.
 
-The registry entry of the attention implementation that the model already uses is wrapped for the time of a `with` block. At the chosen
-layers the wrapper sees queries and keys as the kernel does, after rotary embedding, query and key norms and cache update, and computes one
-row of softmax in float32. No per-family code, no copied forward; afterwards the registry is as before.
+The calls of the attention function that the model already uses are watched for the time of a `with` block. At the chosen layers the watch
+sees queries and keys as the kernel does, after rotary embedding, query and key norms and cache update, and one row of softmax is computed
+in float32. No per-family code, no copied forward; afterwards the registry of attention functions is as before.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from functools import cache
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from biaskit.errors import ModelError
+from biaskit.engine.calls import Call, Stop, unreadable, watch_calls
 from biaskit.families.checkpoints.decoder import check_layers, decoder
-
-
-class Stop(Exception):
-    """Ends the forward pass after the last wanted layer."""
 
 
 def _allowed(mask: Any, rows: Tensor | None, length: int, batch: int) -> Tensor | None:
@@ -46,26 +38,6 @@ def _allowed(mask: Any, rows: Tensor | None, length: int, batch: int) -> Tensor 
     mask = mask.expand(batch, *mask.shape[1:])[:, 0, :, :length]
     row: Tensor = mask[:, -1] if rows is None else mask[torch.arange(batch, device=mask.device), rows.to(mask.device)]
     return row[:, None, None, :]
-
-
-@dataclass(frozen=True, eq=False)
-class Call:
-    """What one call of the attention function was given.
-
-    Attributes:
-        query: [B, heads, S, head_dim]. key: [B, key heads, keys, head_dim]; grouped queries are handled.
-        mask: None, 4-D bool or additive, or 2-D padding. causal: what a mask leaves open: queries see earlier keys alone.
-        scaling: factor on the logits; 1/√head_dim by default. softcap: tanh soft cap of the logits.
-        lengths: cumulative lengths of sequences packed one after another, which do not see each other; None: one sequence.
-    """
-
-    query: Tensor
-    key: Tensor
-    mask: Any = None
-    causal: bool = True
-    scaling: float | None = None
-    softcap: float | None = None
-    lengths: Tensor | None = None
 
 
 def attention_row(
@@ -140,11 +112,6 @@ def _hidden(call: Call, rows: Tensor, length: int) -> Tensor | None:
     return padding if later is None else padding | later
 
 
-def unreadable(mask: Any) -> ModelError:
-    """The error about a mask of an unknown type."""
-    return ModelError(f"attention masks of type {type(mask).__name__} cannot be read", "load the model with sdpa or flash_attention_2")
-
-
 def _products(query: Tensor, key: Tensor, dtype: torch.dtype) -> Tensor:
     """Query keyᵀ, [B, heads, rows, keys], for [B, heads, rows, width] and [B, heads, keys, width].
 
@@ -161,7 +128,7 @@ def _products(query: Tensor, key: Tensor, dtype: torch.dtype) -> Tensor:
 def record_attention(
     model: PreTrainedModel, layers: Sequence[int], *, per_head: bool = False, rows: Tensor | None = None, stop: bool = False
 ) -> Iterator[dict[int, Tensor]]:
-    """Record the attention row of the last prompt token while the model runs inside the block.
+    """Record the attention row of the last prompt token while the model runs inside the block, in the thread that opened it.
 
     Args:
         model: a stock model, under sdpa, flash or eager attention.
@@ -190,55 +157,6 @@ def record_attention(
     modules = {stack.layers[layer].self_attn: layer for layer in check_layers(layers, len(stack.layers))}
     with watch_calls(stack.config._attn_implementation, modules, keep), suppress(Stop):
         yield found
-
-
-M = TypeVar("M")
-
-
-@contextmanager
-def watch_calls(implementation: str, modules: Mapping[nn.Module, M], told: Callable[[M, Call], None]) -> Iterator[None]:
-    """Tell `told` what the attention function is given, each time one of the modules calls it inside the block, before it computes.
-
-    The entry of the implementation in the host's registry is wrapped. Eager attention has none: each modelling file brings a function of
-    its own, so an entry is made for the time of the block that calls it.
-
-    Args:
-        implementation: as in the config: sdpa, eager, a flash attention. modules: module → what `told` is to know it by.
-        told: may raise to end the forward pass.
-
-    Raises:
-        ModelError: while the model runs: learned attention sinks, or eager attention of an unknown form.
-    """
-    registered = None if implementation == "eager" else ALL_ATTENTION_FUNCTIONS[implementation]
-
-    def wrapped(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any = None, *args: Any, **kwargs: Any) -> Any:
-        if module in modules:
-            if kwargs.get("s_aux") is not None:
-                raise ModelError("this model uses learned attention sinks, which the recorder does not know", "use a supported family")
-            causal, scaling, softcap = bool(getattr(module, "is_causal", True)), kwargs.get("scaling"), kwargs.get("softcap")
-            told(modules[module], Call(query, key, attention_mask, causal, scaling, softcap, kwargs.get("cu_seq_lens_q")))
-        stock = registered or _eager(type(module).__mro__)
-        return stock(module, query, key, value, attention_mask, *args, **kwargs)
-
-    local = ALL_ATTENTION_FUNCTIONS._local_mapping.get(implementation)
-    ALL_ATTENTION_FUNCTIONS[implementation] = wrapped
-    try:
-        yield
-    finally:
-        if local is None:
-            del ALL_ATTENTION_FUNCTIONS[implementation]
-        else:
-            ALL_ATTENTION_FUNCTIONS[implementation] = local
-
-
-@cache
-def _eager(classes: tuple[type, ...]) -> Callable[..., Any]:
-    """The eager attention function of the file that an attention class, or one it derives from, stands in."""
-    for cls in classes:
-        found: Callable[..., Any] | None = getattr(sys.modules.get(cls.__module__), "eager_attention_forward", None)
-        if found is not None:
-            return found
-    raise ModelError(f"the eager attention of {classes[0].__name__} cannot be watched", "load the model with sdpa attention")
 
 
 def last_rows(inputs: Mapping[str, Tensor]) -> Tensor | None:

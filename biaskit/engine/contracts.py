@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from biaskit.engine.decisions import check_keep
+from biaskit.engine.answers import check_keep
 from biaskit.engine.prune import prune
 from biaskit.errors import ModelError
 from biaskit.families import ModelFamily

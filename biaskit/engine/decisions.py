@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from biaskit.device import Fetch, settle, upload
+from biaskit.engine.answers import check_answers, check_keep, check_observed
 from biaskit.engine.gather import patches_of, readings_of, span
 from biaskit.engine.memory import Cut, View
+from biaskit.engine.per_thread import PerThread
 from biaskit.engine.repeats import alike, repeated
 from biaskit.errors import BiaskitError
 from biaskit.families import families
@@ -35,6 +38,7 @@ Observe = Callable[[Signals, Keep], Mapping[str, float]]
 """Looks at a decision: what the pruner saw and what it keeps → what is to be reported. What it reads beyond the pruner's own needs it names
 in an attribute `needs`, a set as `Pruner.needs`; what does not exist at a stage is not among its signals."""
 
+_asking = threading.RLock()  # pruners keep workspaces, and those of other people know nothing of threads
 _STATIC = (
     "static key-value cache on a GPU: pass disable_compile=True to generate(), which otherwise compiles decode steps; "
     "pruning is not tested under torch.compile"
@@ -83,7 +87,7 @@ class Pruning:
     """What a `prune` block did so far.
 
     Attributes:
-        samples: the samples of the last prefill, in batch order; empty after prompts without images.
+        samples: the samples of the last prefill that was finished, in any thread, in batch order; empty after prompts without images.
         prefills: prefills so far, those without images included.
     """
 
@@ -106,7 +110,11 @@ class _Sample:
 
 
 class Decisions:
-    """Implements `memory.Decider` with a pruner."""
+    """Implements `memory.Decider` with a pruner. Batches of several threads may be decided at a time; the pruner is asked about one."""
+
+    batch: PerThread[list[_Sample]] = PerThread(list)
+    pending: PerThread[tuple[Mapping[str, Any], int, Tensor, Fetch] | None] = PerThread(lambda: None)
+    tower: PerThread[Mapping[Reading, Tensor]] = PerThread(dict)
 
     def __init__(
         self,
@@ -125,22 +133,24 @@ class Decisions:
         self.stack = decoder(model)
         self.stages = pruner.stages()
         self.report = Pruning()
-        self.batch: list[_Sample] = []
-        self.pending: tuple[Mapping[str, Any], int, Tensor, Fetch] | None = None
-        self.tower: Mapping[Reading, Tensor] = {}
+        self.lock, self.owner = threading.Lock(), threading.get_ident()
         self.decided = self.shown = 0
         self.warned = False
 
     def idle(self) -> None:
         """Report a prefill without images."""
-        self.report.prefills += 1
+        self._count()
         self.report.samples = ()
+
+    def _count(self) -> None:
+        with self.lock:
+            self.report.prefills += 1
 
     def begin(
         self, inputs: Mapping[str, Any], copies: int, ids: Tensor, embeds: Tensor, tower: Mapping[Reading, Tensor] | None = None
     ) -> None:
         """Remember the batch. Its layouts are worked out when they are needed, while a GPU is busy with the layers before."""
-        self.idle()
+        self._count()
         self.batch, self.tower = [], tower or {}
         self.pending = (inputs, copies, ids, Fetch(*([alike(embeds, whole=copies > 1)] if len(ids) > 1 else [])))
 
@@ -152,24 +162,38 @@ class Decisions:
         layouts = self.family.layout(self.model.config, inputs)
         patches = self.family.patch_index(self.model.config, inputs, layouts) if self.tower else [None] * len(layouts)
         starts = np.cumsum([0, *(0 if part is None else len(part) for part in patches)])
-        mixed = [self._mixed(row // copies) for row in range(len(ids))]
         repeats = repeated(ids, embeds, look.read(), whole=copies > 1)
-        for row in range(len(ids)):
-            if repeats[row] and mixed[row] == mixed[row - 1]:
+        for row, generator in enumerate(self._generators(repeats, copies, len(layouts))):
+            if generator is None:
                 self.batch.append(self.batch[-1])
                 continue
-            state = np.random.SeedSequence(mixed[row] or [self.seed, self.decided]).generate_state(1, np.uint64)
-            self.decided += 1
-            generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
             number = row // copies
             layout = layouts[number]
             self.batch.append(_Sample(layout, generator, np.arange(len(layout)), ids[row], patches[number], int(starts[number])))
-        self.shown += len(layouts)
+
+    def _generators(self, repeats: Sequence[bool], copies: int, samples: int) -> list[torch.Generator | None]:
+        """Return the source of random numbers of each row, by its seed or its place in the block; None for a row that repeats another."""
+        found: list[torch.Generator | None] = []
+        with self.lock:
+            mixed = [self._mixed(row // copies) for row in range(len(repeats))]
+            for row, repeat in enumerate(repeats):
+                if repeat and mixed[row] == mixed[row - 1]:
+                    found.append(None)
+                    continue
+                state = np.random.SeedSequence(mixed[row] or [self.seed, self.decided]).generate_state(1, np.uint64)
+                self.decided += 1
+                found.append(torch.Generator().manual_seed(int(state[0] >> np.uint64(1))))
+            self.shown += samples
+        return found
 
     def _mixed(self, number: int) -> list[int]:
         """The seed of a sample of this prefill, if every sample has its own; else nothing, and its place in the block counts."""
         if isinstance(self.seed, int):
             return []
+        if self.owner != threading.get_ident():
+            raise BiaskitError(
+                "one seed a sample was given, but several threads prefill, in any order", "give one seed, or one block a thread"
+            )
         if self.shown + number >= len(self.seed):
             raise BiaskitError(f"{len(self.seed)} seeds, but sample {self.shown + number} of the block has none", "give one seed a sample")
         return [self.seed[self.shown + number]]
@@ -189,7 +213,7 @@ class Decisions:
             if answer.values is not None:
                 values[row] = answer.values
             if self.observe is not None:
-                sample.observed.update(self.observe(seen, answer))
+                sample.observed.update(check_observed(self.observe(seen, answer), self.observe))
         for row in rows:
             info: Mapping[str, float] = answers[row].info if row in answers else {}
             self.batch[row].stages.append((view.layer, len(self.batch[row].kept), info))
@@ -197,9 +221,11 @@ class Decisions:
 
     def _ask(self, signals: Sequence[Signals], budgets: Sequence[int]) -> list[Keep]:
         """Return the pruner's answers, indices on the CPU."""
-        many = getattr(self.pruner, "select_many", None)
-        kept = many(signals, budgets) if many is not None else list(map(self.pruner.select, signals, budgets))
-        indices = settle([keep.indices for keep in kept])
+        many, name = getattr(self.pruner, "select_many", None), type(self.pruner).__name__
+        with _asking:
+            kept = many(signals, budgets) if many is not None else list(map(self.pruner.select, signals, budgets))
+            check_answers(kept, len(signals), name)
+            indices = settle([keep.indices for keep in kept])
         return [replace(keep, indices=torch.from_numpy(found)) for found, keep in zip(indices, kept, strict=True)]
 
     def _cut(self, view: View, values: Mapping[int, Tensor]) -> Cut | None:
@@ -271,28 +297,3 @@ def _layer_mean(sample: _Sample, depth: int) -> float:
     for layer, kept, _ in sample.stages:
         counts[layer:] = kept
     return float(counts.mean())
-
-
-def check_keep(keep: Keep, n_tokens: int, name: str, *, width: int | None = None) -> Indices:
-    """Return the indices that a pruner answered with.
-
-    Args:
-        keep: the answer. n_tokens: N. name: the pruner's. width: d of the rows that new contents replace, if it is known.
-
-    Raises:
-        BiaskitError: they are not 1 to N ascending whole numbers below N, or there are new contents of another shape than [n, d].
-    """
-    indices: Indices = keep.indices.cpu().numpy()
-    if keep.indices.dtype != torch.int64 or indices.ndim != 1 or not 1 <= len(indices) <= n_tokens:
-        raise BiaskitError(
-            f"{name} answered with {tuple(indices.shape)} indices of {keep.indices.dtype}", "select must return [n] int64, n ≥ 1"
-        )
-    if (indices[1:] <= indices[:-1]).any() or indices[0] < 0 or indices[-1] >= n_tokens:
-        raise BiaskitError(
-            f"{name} answered with indices {indices[:8]} … of {n_tokens} tokens", "select must return ascending indices below N"
-        )
-    values = keep.values
-    if values is not None and (values.ndim != 2 or len(values) != len(indices) or (width is not None and values.shape[1] != width)):
-        shape = f"[{len(indices)}, {'d' if width is None else width}]"
-        raise BiaskitError(f"{name} answered with values {list(values.shape)}", f"one row a kept token: {shape}, in the model's width")
-    return indices

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from biaskit.engine.narrowing import Narrowing
+from biaskit.engine.per_thread import PerThread
 
 
 class DeepStack:
@@ -25,10 +26,11 @@ class DeepStack:
         first: the first decoder layer whose input is narrowed; nothing is done where all additions come before it.
     """
 
+    place: PerThread[Tensor | None] = PerThread(lambda: None)
+    features: PerThread[Sequence[Tensor]] = PerThread(tuple)
+
     def __init__(self, first: int) -> None:
         self.first = first
-        self.place: Tensor | None = None
-        self.features: Sequence[Tensor] = ()
 
     @contextmanager
     def attached(self, stack: Any, narrowing: Callable[[int], Narrowing | None]) -> Iterator[None]:

@@ -5,16 +5,15 @@ one on each decoder layer from the first K on. At prefill the hook of layer K as
 states; it and every later layer get the rotary embeddings of these rows and a mask of their own. Kept tokens keep their positions, and the
 model goes on counting from the whole prompt, so that `generate()` needs to know nothing.
 
-How a sequence was narrowed is remembered for each key-value cache that was filled inside the block.
+How a sequence was narrowed is remembered for each key-value cache that was filled inside the block. What belongs to the pass that runs is
+kept by thread, so that several threads may call one model.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -22,13 +21,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from biaskit.device import deferred, fetch, upload
+from biaskit.device import deferred, upload
 from biaskit.engine.deepstack import DeepStack
+from biaskit.engine.detour import detour
+from biaskit.engine.filled import Filled
 from biaskit.engine.image_encoder import ImageEncoderWatch
-from biaskit.engine.limits import check_continues, check_no_images, check_padding, check_stages, check_window
+from biaskit.engine.inputs import by_name, on_the_host
+from biaskit.engine.limits import check_chunks, check_continues, check_eager, check_no_images, check_padding, check_stages, check_window
 from biaskit.engine.masks import Form, make_mask, mask_form, read_mask
 from biaskit.engine.memory import Decider, Pass, Prompt, Recorded, View
 from biaskit.engine.narrowing import Narrowing, compact_positions, replace_rows, take
+from biaskit.engine.per_thread import AtWork, PerThread
 from biaskit.engine.recorder import Recorder
 from biaskit.errors import ModelError
 from biaskit.families.checkpoints.decoder import decoder
@@ -42,6 +45,10 @@ class TokenDropper:
         model: a stock model. layers: K of each stage. decider: who says what is kept.
         readings: what it wants to see. compact: kept tokens are renumbered without gaps.
     """
+
+    inputs: PerThread[dict[str, Any]] = PerThread(dict)
+    now: PerThread[Pass | None] = PerThread(lambda: None)
+    running: PerThread[bool] = PerThread(bool)
 
     def __init__(
         self,
@@ -59,24 +66,30 @@ class TokenDropper:
         self.images = ImageEncoderWatch(model, readings)
         self.readings = readings
         self.recorder = Recorder(self.stack, self.layers, readings, lambda: self.now, self._narrowing)
-        self.inputs: dict[str, Any] = {}
-        self.now: Pass | None = None
-        self.prompts: WeakKeyDictionary[Any, Prompt] = WeakKeyDictionary()
+        self.filled, self.at_work, self.called = Filled(), AtWork(), False
 
     @contextmanager
-    def attached(self) -> Iterator[None]:
-        """Register every hook."""
+    def attached(self, say: Callable[[str], None]) -> Iterator[None]:
+        """Register every hook. At the end, other threads that generate are waited for; `say` is told of it if it takes long."""
         base, stack = self.model.base_model, self.stack
         with ExitStack() as handles:
+            handles.callback(self.filled.close)
+            handles.enter_context(detour(self.model, "generate", self._generate))
             handles.enter_context(self.images.attached())
             handles.callback(base.register_forward_pre_hook(self._inputs, with_kwargs=True).remove)
             handles.callback(stack.register_forward_pre_hook(self._enter, with_kwargs=True).remove)
-            handles.callback(stack.register_forward_hook(self._leave).remove)
+            handles.callback(stack.register_forward_hook(self._leave, always_call=True).remove)
             for number in range(self.layers[0], len(stack.layers)):
                 handles.callback(stack.layers[number].register_forward_pre_hook(_Layer(self, number), with_kwargs=True).remove)
             handles.enter_context(self.deepstack.attached(self.stack, self._narrowing))
             handles.enter_context(self.recorder.attached())
+            handles.push(lambda kind, *_: self.at_work.close(say, failed=kind is not None))
             yield
+
+    def _generate(self, stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        check_chunks(self.model, args, kwargs)
+        with self.at_work.call():
+            return stock(*args, **kwargs)
 
     def _narrowing(self, layer: int) -> Narrowing | None:
         """How the sequence is narrowed at a decoder layer of this pass."""
@@ -89,12 +102,14 @@ class TokenDropper:
         return sum(start <= layer for start in self.layers) - 1
 
     def _inputs(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        names = list(inspect.signature(type(module).forward).parameters)[1:]
-        self.inputs = {**dict(zip(names, args, strict=False)), **kwargs}
+        self.inputs, self.called = by_name(module, args, kwargs), True
 
     def _enter(self, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         self.now = None
         self.deepstack.forget()
+        check_eager(self.stack)
+        self.at_work.begin()
+        self.running = True
         cache, embeds = kwargs.get("past_key_values"), kwargs["inputs_embeds"]
         past = 0 if cache is None else int(cache.get_seq_length())
         if past:
@@ -123,7 +138,7 @@ class TokenDropper:
         encoded = self.inputs.get("mm_encoder_outputs") or {}  # where newer releases put what generate() has encoded
         if self.inputs.get("pixel_values_videos") is not None or encoded.get("video") is not None:
             raise ModelError("the prompt has a video, and pruning video tokens is not supported", "pass its frames as images")
-        self.inputs = self._on_the_host()  # the one time that a GPU is waited for before the decision
+        self.inputs, self.images.given = on_the_host(self.inputs, self.images.given)  # the one wait for a GPU before the decision
         seen = self.inputs["input_ids"]
         if not bool((seen == token).any()):
             self.decider.idle()
@@ -132,17 +147,9 @@ class TokenDropper:
         self.decider.begin(inputs, copies, seen, embeds, self.images.readings)
         return True
 
-    def _on_the_host(self) -> dict[str, Any]:
-        """Bring tokens, padding, sizes and grids to the host, those of the images too, and leave pixels where they are."""
-        both: list[dict[str, Any]] = [dict(self.inputs), dict(self.images.given)]
-        moved = {id(value): value for given in both for name, value in given.items() if _is_wanted(name, value)}
-        found = dict(zip(moved, map(torch.from_numpy, fetch(list(moved.values()))), strict=True))
-        inputs, self.images.given = ({name: found.get(id(value), value) for name, value in given.items()} for given in both)
-        return inputs
-
     def _continue(self, cache: Any, past: int, shape: tuple[int, ...], kwargs: Mapping[str, Any]) -> Pass:
         """Check that a pass with a filled cache goes on where the cache ends, without images; raise ModelError if not."""
-        prompt, (rows, fresh, _) = self.prompts.get(cache), shape
+        prompt, (rows, fresh, _) = self.filled.find(cache), shape
         if prompt is None:
             raise ModelError(
                 "the key-value cache was not filled inside this block", "run the prompt's prefill in the same `with prune(...)` block"
@@ -165,21 +172,17 @@ class TokenDropper:
 
     def _leave(self, _module: Any, _args: tuple[Any, ...], output: Any) -> None:
         now, self.now = self.now, None
-        if now is None or not now.prefill:
+        if self.running:
+            self.running = False
+            self.at_work.end()
+        if now is None or not now.prefill or output is None:  # None: an error ended the pass
             return
         cache = getattr(output, "past_key_values", None)
         now.prompt.embeds = None
         if cache is not None:
-            self.prompts[cache] = now.prompt
+            self.filled.remember(cache, now.prompt)
         if now.prompt.active:
             self.decider.finish(cache)
-
-
-def _is_wanted(name: str, value: Any) -> bool:
-    """Whether layouts are read from it (tokens, padding, sizes, grids); not from pixels and positions."""
-    if not isinstance(value, Tensor) or value.is_floating_point():
-        return False
-    return name == "input_ids" or (name == "attention_mask" and value.ndim == 2) or value.numel() < 1 << 12
 
 
 class _Layer:

@@ -2,21 +2,23 @@
 
 The language model does not need them any more, and newer releases of the host encode the images in `generate()`, ahead of the model's
 forward pass, and throw them away. So the model's public method `get_image_features`, through which every path goes, is watched for the
-time of the block; it is no module, so a hook cannot do it.
+time of the block; it is no module, so a hook cannot do it. What is known belongs to the thread that encoded.
 """
 
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from biaskit.engine.detour import detour
+from biaskit.engine.per_thread import PerThread
 from biaskit.engine.tower import check_tower, record_tower, tower_readings
 from biaskit.errors import ModelError
 from biaskit.families import families
@@ -27,7 +29,7 @@ _METHOD = "get_image_features"
 
 
 class ImageEncoderWatch:
-    """What the images of the next prefill were, as far as it is known, and the readings of the vision tower on the way.
+    """What the images of the next prefill of this thread were, as far as it is known, and the readings of the vision tower on the way.
 
     Args:
         model: a stock model. readings: what is wanted; only those of the tower are recorded here.
@@ -36,16 +38,17 @@ class ImageEncoderWatch:
         ModelError: the model's tower does not have a reading.
     """
 
+    given: PerThread[Mapping[str, Any]] = PerThread(dict)
+    output: PerThread[Any] = PerThread(lambda: None)
+    readings: PerThread[Mapping[Reading, Tensor]] = PerThread(dict)
+    features: PerThread[int] = PerThread(int)
+
     def __init__(self, model: PreTrainedModel, readings: frozenset[Reading]) -> None:
         self.base = model.base_model
         self.wanted = tower_readings(readings)
         self.tower = families.get(model.config.model_type).tower(model) if self.wanted else None
         if self.tower is not None:
             check_tower(self.tower, self.wanted)
-        self.given: Mapping[str, Any] = {}
-        self.output: Any = None
-        self.readings: Mapping[Reading, Tensor] = {}
-        self.features = 0
 
     @contextmanager
     def attached(self) -> Iterator[None]:
@@ -58,7 +61,7 @@ class ImageEncoderWatch:
             self.output, self.features = output, sum(part.shape[:-1].numel() for part in getattr(output, "pooler_output", ()))
             return output
 
-        with _around(self.base, watched):
+        with detour(self.base, _METHOD, watched):
             yield
 
     def forget(self) -> None:
@@ -89,9 +92,9 @@ def _encoded(
     stock: Callable[..., Any], tower: Tower | None, wanted: frozenset[Reading], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[Any, Mapping[Reading, Tensor]]:
     """Encode images and record what is wanted; what an outer `encode_once` remembers of the same images is taken from there."""
-    memory: _Memory | None = getattr(stock, "memory", None)
-    if memory is not None:
-        return memory.encode(wanted, args, kwargs)
+    memory: _Memory | None = getattr(stock, "way", None)
+    if isinstance(memory, _Memory):
+        return memory.encode(stock.stock, wanted, args, kwargs)  # type: ignore[attr-defined]
     if tower is None or not wanted:
         return stock(*args, **kwargs), {}
     with record_tower(tower, wanted) as found:
@@ -100,20 +103,28 @@ def _encoded(
 
 
 class _Memory:
-    """The last images that were encoded, and what was recorded of the tower meanwhile."""
+    """The last images that were encoded, and what was recorded of the tower meanwhile. One thread at a time."""
 
-    def __init__(self, stock: Callable[..., Any], tower: Tower | None, wanted: frozenset[Reading]) -> None:
-        self.stock, self.tower, self.wanted = stock, tower, wanted
+    def __init__(self, tower: Tower | None, wanted: frozenset[Reading]) -> None:
+        self.tower, self.wanted = tower, wanted
+        self.lock = threading.Lock()
         self.last: tuple[Mapping[str, Any], Any, Mapping[Reading, Tensor]] | None = None
 
-    def encode(self, wanted: frozenset[Reading], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, Mapping[Reading, Tensor]]:
+    def __call__(self, stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Return what the encoder answers."""
+        return self.encode(stock, frozenset(), args, kwargs)[0]
+
+    def encode(
+        self, stock: Callable[..., Any], wanted: frozenset[Reading], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[Any, Mapping[Reading, Tensor]]:
         """Return the encoder's output and readings; the encoder runs if the images, or a reading, are new."""
-        given = dict(inspect.signature(self.stock).bind(*args, **kwargs).arguments)
-        if self.last is None or not _alike(self.last[0], given) or not wanted <= self.last[2].keys():
-            self.wanted |= wanted
-            self.last = None
-            self.last = (given, *_encoded(self.stock, self.tower, self.wanted, args, kwargs))
-        return self.last[1:]
+        given = dict(inspect.signature(stock).bind(*args, **kwargs).arguments)
+        with self.lock:
+            if self.last is None or not _alike(self.last[0], given) or not wanted <= self.last[2].keys():
+                self.wanted |= wanted
+                self.last = None
+                self.last = (given, *_encoded(stock, self.tower, self.wanted, args, kwargs))
+            return self.last[1:]
 
 
 @contextmanager
@@ -134,41 +145,8 @@ def encode_once(model: PreTrainedModel, needs: Iterable[Reading] = ()) -> Iterat
     tower, wanted = None if family is None else family.tower(model), tower_readings(needs)
     if tower is not None:
         check_tower(tower, wanted)
-    memory: list[_Memory] = []
-
-    def remembered(stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        return memory[0].encode(frozenset(), args, kwargs)[0]
-
-    with _around(model.base_model, remembered) as (stock, instead):
-        memory.append(_Memory(stock, tower, wanted))
-        instead.memory = memory[0]
+    with detour(model.base_model, _METHOD, _Memory(tower, wanted)):
         yield
-
-
-@contextmanager
-def _around(base: Any, called: Callable[..., Any]) -> Iterator[tuple[Callable[..., Any], Any]]:
-    """Have `called(stock, …)` called in place of a base model's image encoder; afterwards the model has its own method again.
-
-    Yields:
-        The model's method, and the function that stands in its place.
-    """
-    stock, own = getattr(base, _METHOD, None), vars(base).get(_METHOD)
-    if stock is None:
-        raise ModelError(f"{type(base).__name__} has no image encoder", "biaskit models list names what is supported")
-
-    @wraps(stock)
-    def instead(*args: Any, **kwargs: Any) -> Any:
-        return called(stock, *args, **kwargs)
-
-    instead.__dict__.pop("memory", None)  # `wraps` takes along what an outer block left on its function
-    setattr(base, _METHOD, instead)
-    try:
-        yield stock, instead
-    finally:
-        if own is None:
-            delattr(base, _METHOD)
-        else:
-            setattr(base, _METHOD, own)
 
 
 def _alike(a: Any, b: Any) -> bool:

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
@@ -29,6 +30,42 @@ def check_stages(model: PreTrainedModel, layers: Sequence[int]) -> tuple[int, ..
             f"pruning stages at layers {list(layers)} do not ascend", "each stage must begin at a later layer than the one before it"
         )
     return tuple(layers)
+
+
+def check_chunks(model: PreTrainedModel, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Refuse chunked prefill of prompts with images: the decision needs all of the prompt, and the first chunk would be taken for it.
+
+    Args:
+        model: whose `generate()` is called. args, kwargs: its arguments; they come before the checkpoint's own generation config.
+
+    Raises:
+        ModelError: `prefill_chunk_size` is in force, and smaller than a prompt with images.
+    """
+    config = kwargs.get("generation_config", args[1] if len(args) > 1 else None)
+    size = getattr(config, "prefill_chunk_size", None) or getattr(model.generation_config, "prefill_chunk_size", None)
+    size = kwargs.get("prefill_chunk_size", size)
+    ids = kwargs.get("input_ids", kwargs.get("inputs", args[0] if args else None))
+    if size is None or ids is None or ids.shape[1] <= size or not bool((ids == model.config.image_token_id).any()):
+        return
+    raise ModelError(
+        f"prefill_chunk_size={size} cuts a prompt of {ids.shape[1]} tokens up, and pruning must see all of it to decide",
+        "pass prefill_chunk_size=None to generate(): this puts the checkpoint's own generation config aside as well",
+    )
+
+
+def check_eager(stack: Any) -> None:
+    """Refuse ways to run the language model that do not call the hooks as often, or when, its layers run.
+
+    Raises:
+        ModelError: gradient checkpointing is active, or the model is being compiled.
+    """
+    if torch.compiler.is_compiling():
+        raise ModelError("the model is compiled while it is pruned", "call the stock model: pruning is not supported under torch.compile")
+    if stack.training and torch.is_grad_enabled() and any(getattr(layer, "gradient_checkpointing", False) for layer in stack.layers):
+        raise ModelError(
+            "gradient checkpointing runs the layers a second time, after the pruned pass is over",
+            "model.gradient_checkpointing_disable(), or model.eval()",
+        )
 
 
 def check_window(stack: Any, first: int, length: int) -> None:

@@ -6,8 +6,8 @@ patches it is made of, and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from biaskit.engine.calls import attention_door
 from biaskit.engine.reference import entering
 from biaskit.families.base import Prepared
 from biaskit.families.checkpoints.decoder import decoder
@@ -91,28 +92,16 @@ def _local_tower(model: PreTrainedModel) -> Iterator[None]:
     """Have the vision tower's attention answer with zeros."""
     language = set(decoder(model).modules())
     tower = {module for module in model.base_model.modules() if module not in language}
-    names = {getattr(getattr(module, "config", None), "_attn_implementation", None) for module in tower}
-    local = dict(ALL_ATTENTION_FUNCTIONS._local_mapping)
+    names = {str(getattr(getattr(module, "config", None), "_attn_implementation", None)) for module in tower}
 
-    def silenced(stock: Callable[..., Any]) -> Callable[..., Any]:
-        def attention(module: Any, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
-            if module not in tower:
-                return stock(module, query, key, value, *args, **kwargs)
-            return torch.zeros_like(query.transpose(1, 2)), None
+    def silenced(module: Any, query: Tensor, _key: Tensor, _mask: Any, _kwargs: Any) -> tuple[Tensor, None] | None:
+        return (torch.zeros_like(query.transpose(1, 2)), None) if module in tower else None
 
-        return attention
-
-    wrapped = [name for name in names if name in ALL_ATTENTION_FUNCTIONS]
-    for name in wrapped:
-        ALL_ATTENTION_FUNCTIONS[name] = silenced(ALL_ATTENTION_FUNCTIONS[name])
-    try:
+    with ExitStack() as doors:
+        for name in names:
+            if name in ALL_ATTENTION_FUNCTIONS:
+                doors.enter_context(attention_door(name, silenced))
         yield
-    finally:
-        for name in wrapped:
-            if name in local:
-                ALL_ATTENTION_FUNCTIONS[name] = local[name]
-            else:
-                del ALL_ATTENTION_FUNCTIONS[name]
 
 
 def _visual(loaded: Loaded, size: tuple[int, int], spot: tuple[float, float] | None) -> tuple[Layout, Tensor]:

@@ -8,6 +8,7 @@ pruning.samples[0].indices
 from __future__ import annotations
 
 import os
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from biaskit.pruners.base import Pruner
 
 _busy: WeakSet[PreTrainedModel] = WeakSet()
+_lock = threading.Lock()
 
 
 @named_arguments
@@ -52,9 +54,13 @@ def prune(
     (InternVL with beams needs a transformers release that expands its tiles rightly: 5.17 does not). With `use_cache=False` every step is
     a prefill, and is decided anew.
 
-    A kept cache may be continued inside the block with later turns of text, for pruners that act at layer 1 or later; after pruning at
-    layer 0 `generate()` cannot know how much of the text the cache holds, and the engine refuses. Afterwards the model is as before, and a
-    pruned cache must not be used any more.
+    A kept cache, or a copy of it made by `copy.deepcopy`, may be continued inside the block with later turns of text, for pruners that act
+    at layer 1 or later; after pruning at layer 0 `generate()` cannot know how much of the text the cache holds, and the engine refuses.
+    Afterwards the model is as before, and a pruned cache takes no more tokens.
+
+    Several threads may call the model inside the block: their prompts are pruned as they would be alone, and the end of the block waits for
+    those that still generate. Random numbers are drawn in the order of the prefills. `generate(prefill_chunk_size=…)` is refused where it
+    cuts a prompt with images, and so are gradient checkpointing and compiled models.
 
     Args:
         model: a stock model, or a checkpoint from `load_model`.
@@ -72,6 +78,34 @@ def prune(
         BiaskitError: settings, model, prior and pruner do not fit together.
         ModelError: while the model runs: something that narrowing cannot do right.
     """
+    stock, dropper, decisions, tell = _made(model, pruner, prior, seed, say, observe)
+    with _lock:
+        if stock in _busy:
+            raise BiaskitError("this model is being pruned already", "leave the inner `with prune(...)` block first; one pruner at a time")
+        _busy.add(stock)
+    try:
+        with dropper.attached(tell):
+            yield decisions.report
+    finally:
+        with _lock:
+            _busy.discard(stock)
+    if not dropper.called:
+        tell("nothing was pruned: the model saw no prompt inside the block (a compiled copy of it, or another model, was called?)")
+
+
+def check_prune(model: Any, pruner: Pruner, prior: Prior | None, say: Callable[[str], None]) -> None:
+    """Say and refuse what `prune` would, without a block.
+
+    Raises:
+        BiaskitError: settings, model, prior and pruner do not fit together.
+    """
+    _made(model, pruner, prior, 0, say, None)
+
+
+def _made(
+    model: Any, pruner: Pruner | str, prior: Any, seed: int | Sequence[int], say: Callable[[str], None] | None, observe: Observe | None
+) -> tuple[PreTrainedModel, TokenDropper, Decisions, Callable[[str], None]]:
+    """Return the stock model, what prunes it, who decides, and who is told of warnings."""
     stock = stock_model(model)
     pruner = method(pruner, stock.config.model_type)
     prior = None if prior is None else load_prior(prior)
@@ -86,14 +120,7 @@ def prune(
     dropper = TokenDropper(stock, [stage.layer for stage in stages], decisions, readings=decisions.needs, compact=compact)
     if prior is not None:
         _check_prior(prior, model, pruner, tell)
-    if stock in _busy:
-        raise BiaskitError("this model is being pruned already", "leave the inner `with prune(...)` block first; one pruner at a time")
-    _busy.add(stock)
-    try:
-        with dropper.attached():
-            yield decisions.report
-    finally:
-        _busy.discard(stock)
+    return stock, dropper, decisions, tell
 
 
 def _check_needs(pruner: Pruner, first: int) -> None:

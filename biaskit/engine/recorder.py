@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from biaskit.device import upload
-from biaskit.engine.attention import Call, Stop, logit_row, logit_rows, watch_calls
+from biaskit.engine.attention import logit_row, logit_rows
+from biaskit.engine.calls import Call, Stop, watch_calls
 from biaskit.engine.memory import Pass, Recorded
 from biaskit.engine.narrowing import Narrowing
+from biaskit.engine.per_thread import PerThread
 from biaskit.errors import ModelError
 from biaskit.pruners.readings import Heads, Reading
 
@@ -34,6 +36,8 @@ class Recorder:
         now: the forward pass that runs, or None. narrowing: how the sequence is narrowed at a decoder layer of it.
     """
 
+    probing: PerThread[tuple[int, Narrowing | None] | None] = PerThread(lambda: None)
+
     def __init__(
         self,
         stack: Any,
@@ -46,7 +50,6 @@ class Recorder:
         self.calls: dict[int, list[tuple[int, Reading]]] = {}
         self.inputs: dict[int, list[tuple[int, Reading]]] = {}
         self.upcoming: dict[int, list[Reading]] = {}
-        self.probing: tuple[int, Narrowing | None] | None = None
         for stage, start in enumerate(layers):
             for reading in sorted(readings, key=str):
                 if reading.at != "decoder" or not reading.exists(start):
@@ -69,7 +72,7 @@ class Recorder:
                 handles.callback(self.stack.layers[layer].register_forward_pre_hook(hook, with_kwargs=True).remove)
             if watched:
                 modules = {self.stack.layers[layer].self_attn: layer for layer in watched}
-                handles.enter_context(watch_calls(self.stack.config._attn_implementation, modules, self._called))
+                handles.enter_context(watch_calls(self.stack.config._attn_implementation, modules, self._called, everywhere=True))
             yield
 
     def probe(self, stage: int, hidden: Tensor, kwargs: dict[str, Any], narrowing: Narrowing | None) -> None:

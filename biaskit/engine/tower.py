@@ -6,6 +6,7 @@ by image or window by window. Either way what is recorded has one row a patch, i
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from biaskit.engine.attention import Call, watch_calls
+from biaskit.engine.calls import Call, watch_calls
 from biaskit.engine.recorder import join_heads, mean_of_rows
 from biaskit.errors import ModelError
 from biaskit.families.checkpoints.tower import Tower
@@ -47,7 +48,7 @@ def check_tower(tower: Tower, readings: Iterable[Reading]) -> None:
 
 @contextmanager
 def record_tower(tower: Tower, readings: frozenset[Reading]) -> Iterator[dict[Reading, Tensor]]:
-    """Record readings while the tower runs inside the block.
+    """Record readings while the tower runs inside the block, in the thread that opened it.
 
     Yields:
         A dict that is full at the end of the block: [P, …] or [heads, P, …] for the P patches of all tiles.
@@ -65,7 +66,11 @@ def record_tower(tower: Tower, readings: frozenset[Reading]) -> Iterator[dict[Re
             for piece in _pieces(call):
                 parts[reading].append(_of_patches(reading, piece, tower.has_cls))
 
+    mine = threading.get_ident()  # other threads may run the same tower meanwhile
+
     def ran(reading: Reading, _block: Any, _args: Any, output: Any) -> None:
+        if threading.get_ident() != mine:
+            return
         hidden: Tensor = output[0] if isinstance(output, tuple) else output
         parts[reading].append(hidden[:, int(tower.has_cls) :].flatten(0, 1) if hidden.ndim == 3 else hidden)
 

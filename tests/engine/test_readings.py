@@ -13,7 +13,8 @@ from cases import batch
 from reference import Steps, Top, cast, model_of, picture
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from biaskit.engine.attention import Call, logit_rows, record_attention
+from biaskit.engine.attention import logit_rows, record_attention
+from biaskit.engine.calls import Call
 from biaskit.engine.image_encoder import encode_once
 from biaskit.engine.prune import prune
 from biaskit.engine.recorder import mean_of_rows

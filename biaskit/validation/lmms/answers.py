@@ -68,7 +68,7 @@ class Answers:
         """
         found = [""] * len(asked)
         self._unused(asked)
-        with torch.inference_mode(), self._pruning() as pruning:
+        with torch.inference_mode(), self._pruning(asked) as pruning:
             for rows, talks in self._batches(asked):
                 options = asked[rows[0]].options
                 with _named([asked[row].name for row in rows]):
@@ -90,7 +90,7 @@ class Answers:
             BiaskitError: an answer is empty, or a request cannot be answered; a note names it.
         """
         found = [(0.0, False)] * len(asked)
-        with torch.inference_mode(), self._pruning() as pruning:
+        with torch.inference_mode(), self._pruning(asked) as pruning:
             for rows, talks in self._batches(asked):
                 with _named([asked[row].name for row in rows]):
                     losses = self._score(talks, [endings[row] for row in rows], pruning)
@@ -115,10 +115,10 @@ class Answers:
                     if mine:
                         yield mine, [talks[row] for row in mine]
 
-    def _pruning(self) -> Any:
+    def _pruning(self, asked: Sequence[Asked]) -> Any:
         """Return the block in which the model is pruned, or one in which nothing happens."""
         opened = self.opened
-        if opened.pruner is None:
+        if opened.pruner is None or not asked:
             return nullcontext(Pruning())
         return prune(opened.loaded, opened.pruner, prior=opened.prior, seed=self.seed, say=self._once)
 

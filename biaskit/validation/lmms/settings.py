@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from biaskit.engine.prune import prune
+from biaskit.engine.prune import check_prune
 from biaskit.errors import BiaskitError
 from biaskit.families.checkpoints.load import Loaded, load_model, read_checkpoint
 from biaskit.prior.store import load_prior
@@ -75,6 +75,5 @@ def open_model(
             bias.check_model(config.model_type)
     loaded = load_model(name, device=device, dtype=dtype, attention=attention, revision=where, say=say)
     if method is not None:
-        with prune(loaded, method, prior=bias, say=say):  # says and refuses now what it would say and refuse at the first batch
-            pass
+        check_prune(loaded, method, bias, say)  # now, not at the first batch
     return Opened(loaded, method, bias)

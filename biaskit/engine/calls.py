@@ -1,0 +1,157 @@
+"""Watch the calls of the attention function: what a layer hands to the kernel, before it computes.
+
+The host keeps attention functions in one registry, which all models of a process share. So there is one function of ours for each
+implementation, which stands in the registry as long as anybody watches, whatever the order in which they come and go. Afterwards the
+registry is as before, and nothing there keeps a model in memory.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from biaskit.errors import ModelError
+
+M = TypeVar("M")
+
+Watcher = Callable[[nn.Module, Tensor, Tensor, Any, Mapping[str, Any]], Any]
+"""Told module, query, key, mask and further arguments of a call; answers None, or what the call returns in place of the stock function."""
+
+
+class Stop(Exception):
+    """Ends the forward pass after the last wanted layer."""
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """What one call of the attention function was given.
+
+    Attributes:
+        query: [B, heads, S, head_dim]. key: [B, key heads, keys, head_dim]; grouped queries are handled.
+        mask: None, 4-D bool or additive, or 2-D padding. causal: what a mask leaves open: queries see earlier keys alone.
+        scaling: factor on the logits; 1/√head_dim by default. softcap: tanh soft cap of the logits.
+        lengths: cumulative lengths of sequences packed one after another, which do not see each other; None: one sequence.
+    """
+
+    query: Tensor
+    key: Tensor
+    mask: Any = None
+    causal: bool = True
+    scaling: float | None = None
+    softcap: float | None = None
+    lengths: Tensor | None = None
+
+
+def unreadable(mask: Any) -> ModelError:
+    """The error about a mask of an unknown type."""
+    return ModelError(f"attention masks of type {type(mask).__name__} cannot be read", "load the model with sdpa or flash_attention_2")
+
+
+class _Entry:
+    """What stands in the registry for one implementation. Reads `watchers` once a call: they are replaced, never changed."""
+
+    def __init__(self, implementation: str) -> None:
+        self.implementation = implementation
+        self.local = ALL_ATTENTION_FUNCTIONS._local_mapping.get(implementation)
+        self.watchers: tuple[Watcher, ...] = ()
+        registered = ALL_ATTENTION_FUNCTIONS[implementation] if implementation != "eager" else self.local
+
+        def watched(
+            module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any = None, *args: Any, **kwargs: Any
+        ) -> Any:
+            for watcher in self.watchers:
+                answer = watcher(module, query, key, attention_mask, kwargs)
+                if answer is not None:
+                    return answer
+            stock = registered or _eager(type(module).__mro__)
+            return stock(module, query, key, value, attention_mask, *args, **kwargs)
+
+        self.function = watched
+        ALL_ATTENTION_FUNCTIONS[implementation] = watched
+
+    def stands(self) -> bool:
+        """Whether it is this that models call; others may have put something over it."""
+        return ALL_ATTENTION_FUNCTIONS._local_mapping.get(self.implementation) is self.function
+
+    def remove(self) -> None:
+        if not self.stands():
+            return
+        if self.local is None:
+            del ALL_ATTENTION_FUNCTIONS[self.implementation]
+        else:
+            ALL_ATTENTION_FUNCTIONS[self.implementation] = self.local
+
+
+_lock = threading.Lock()
+_entries: dict[str, _Entry] = {}
+
+
+@contextmanager
+def attention_door(implementation: str, watcher: Watcher) -> Iterator[None]:
+    """Have a watcher told of every call of an attention implementation inside the block, in any thread and of any model.
+
+    Eager attention has no entry in the registry: each modelling file brings a function of its own, so an entry is made for the time.
+
+    Args:
+        implementation: as in the config: sdpa, eager, a flash attention. watcher: the last one that came is told first.
+    """
+    with _lock:
+        entry = _entries.get(implementation)
+        if entry is None or not entry.stands():
+            entry = _entries[implementation] = _Entry(implementation)
+        entry.watchers = (watcher, *entry.watchers)
+    try:
+        yield
+    finally:
+        with _lock:
+            entry.watchers = tuple(other for other in entry.watchers if other is not watcher)
+            if not entry.watchers:
+                entry.remove()
+                if _entries.get(implementation) is entry:
+                    del _entries[implementation]
+
+
+@contextmanager
+def watch_calls(
+    implementation: str, modules: Mapping[nn.Module, M], told: Callable[[M, Call], None], *, everywhere: bool = False
+) -> Iterator[None]:
+    """Tell `told` what the attention function is given, each time one of the modules calls it inside the block, before it computes.
+
+    Args:
+        implementation: as in the config. modules: module → what `told` is to know it by.
+        told: may raise to end the forward pass.
+        everywhere: in all threads; otherwise only in the one that opened the block.
+
+    Raises:
+        ModelError: while the model runs: learned attention sinks, or eager attention of an unknown form.
+    """
+    mine = None if everywhere else threading.get_ident()
+
+    def watcher(module: nn.Module, query: Tensor, key: Tensor, mask: Any, kwargs: Mapping[str, Any]) -> None:
+        if module not in modules or mine not in (None, threading.get_ident()):
+            return
+        if kwargs.get("s_aux") is not None:
+            raise ModelError("this model uses learned attention sinks, which the recorder does not know", "use a supported family")
+        causal, scaling, softcap = bool(getattr(module, "is_causal", True)), kwargs.get("scaling"), kwargs.get("softcap")
+        told(modules[module], Call(query, key, mask, causal, scaling, softcap, kwargs.get("cu_seq_lens_q")))
+
+    with attention_door(implementation, watcher):
+        yield
+
+
+@cache
+def _eager(classes: tuple[type, ...]) -> Callable[..., Any]:
+    """The eager attention function of the file that an attention class, or one it derives from, stands in."""
+    for cls in classes:
+        found: Callable[..., Any] | None = getattr(sys.modules.get(cls.__module__), "eager_attention_forward", None)
+        if found is not None:
+            return found
+    raise ModelError(f"the eager attention of {classes[0].__name__} cannot be watched", "load the model with sdpa attention")
