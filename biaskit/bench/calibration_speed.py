@@ -25,6 +25,7 @@ from biaskit.calibration.run import calibrate
 from biaskit.engine.attention import last_rows
 from biaskit.errors import CalibrationError
 from biaskit.families.checkpoints.decoder import check_layers, decoder
+from biaskit.families.checkpoints.device import input_device
 from biaskit.families.checkpoints.load import Loaded
 from biaskit.images.base import ImageSource
 from biaskit.prior.value import PlaneStats
@@ -103,7 +104,7 @@ def compare(loaded: Loaded, plan: Comparison, say: Say = lambda line: None) -> d
     """
     depth = len(decoder(loaded.model).layers)
     layers = check_layers(plan.layers or loaded.family.default_layers(loaded.model.config), depth)
-    device = loaded.model.get_input_embeddings().weight.device
+    device = input_device(loaded.model)
     batch = plan.batch_size or (8 if device.type == "cuda" else 2)
 
     few = min(plan.baseline_images, plan.images)

@@ -13,6 +13,7 @@ from biaskit.calibration.prompts import PROMPT
 from biaskit.errors import BiaskitError
 from biaskit.families import Prepared
 from biaskit.families.checkpoints.decoder import decoder_config
+from biaskit.families.checkpoints.device import input_device
 from biaskit.families.checkpoints.flops import Dims
 from biaskit.families.checkpoints.load import Loaded
 from biaskit.families.checkpoints.random_weights import flat_prior
@@ -21,7 +22,7 @@ from biaskit.pruners import Pruner, get_pruner
 
 
 @dataclass(frozen=True)
-class Workload:
+class Cell:
     """A method at one retention; no pruner is the stock model."""
 
     name: str
@@ -42,7 +43,7 @@ class Workload:
         return sorted(found.items())
 
 
-def cells(loaded: Loaded, names: Sequence[str], retentions: Sequence[float], layer: int | None = None) -> list[Workload]:
+def cells(loaded: Loaded, names: Sequence[str], retentions: Sequence[float], layer: int | None = None) -> list[Cell]:
     """Return every method at every retention, the stock model once and first.
 
     Args:
@@ -54,7 +55,7 @@ def cells(loaded: Loaded, names: Sequence[str], retentions: Sequence[float], lay
         BiaskitError: unknown names, or what the method or the model cannot do.
     """
     depth = int(decoder_config(loaded.model).num_hidden_layers)
-    found = [Workload("none", 1.0)]
+    found = [Cell("none", 1.0)]
     for name in names:
         if name == "none":
             continue
@@ -67,12 +68,11 @@ def cells(loaded: Loaded, names: Sequence[str], retentions: Sequence[float], lay
             wanted = name.endswith("+prior")
             if wanted and not pruner.debiases:
                 raise BiaskitError(f"{name}: {type(pruner).title} does not debias attention", "leave +prior away")
-            read = [layer for stage in pruner.stages() if (layer := stage.layer + pruner.attention_layer) >= 0]
+            read = [stage.layer - 1 for stage in pruner.stages() if stage.layer]
             if max(read, default=0) >= depth - 1:
-                acts = pruner.stages()[-1].layer
-                raise BiaskitError(f"{name} acts before layer {acts} of {depth}", "give a smaller --layer, or a deeper model")
+                raise BiaskitError(f"{name} acts before layer {max(read) + 1} of {depth}", "give a smaller --layer, or a deeper model")
             prior = flat_prior(loaded, read) if read and (wanted or (pruner.prior == "required" and pruner.debiases)) else None
-            found.append(Workload(name, retention, pruner, prior))
+            found.append(Cell(name, retention, pruner, prior))
     return found
 
 
@@ -128,5 +128,5 @@ def n_text(prepared: Prepared) -> int:
 def on_device(loaded: Loaded, prepared: Prepared) -> Mapping[str, Tensor]:
     """Return the inputs on the model's device, pixels in its dtype."""
     model = loaded.model
-    device = model.get_input_embeddings().weight.device
+    device = input_device(model)
     return {name: value.to(device, model.dtype if value.is_floating_point() else value.dtype) for name, value in prepared.inputs.items()}

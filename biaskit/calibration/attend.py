@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from biaskit.calibration.feed import Batch, HostCopy
 from biaskit.engine.attention import prefill, record_attention
 from biaskit.errors import CalibrationError
+from biaskit.families.checkpoints.device import input_device
 
 
 def attended(
@@ -38,7 +39,7 @@ def attended(
 
 @torch.inference_mode()
 def _attend(model: PreTrainedModel, inputs: Mapping[str, Tensor], layers: Sequence[int], *, per_head: bool) -> Tensor:
-    device = model.get_input_embeddings().weight.device
+    device = input_device(model)
     moved = {name: value.to(device, non_blocking=True) for name, value in inputs.items()}
     try:
         with record_attention(model, layers, per_head=per_head, stop=True) as found:

@@ -48,11 +48,11 @@ class Batch:
 
 
 class Preprocessor(Dataset[Batch]):
-    """Batches of one list of tasks, by number; runs inside the workers.
+    """Batches of tasks, by number; runs inside the workers.
 
     Args:
         source: the images. family, processor, config: of the checkpoint.
-        prompts: cycled over the slots. dtype: pixel values are cast to it. batch_size: images a batch.
+        prompts: cycled over the slots. dtype: pixel values are cast to it.
     """
 
     def __init__(
@@ -63,19 +63,18 @@ class Preprocessor(Dataset[Batch]):
         config: Any,
         prompts: Sequence[str],
         dtype: torch.dtype,
-        batch_size: int,
     ) -> None:
         self.source, self.family, self.processor, self.config = source, family, processor, config
-        self.prompts, self.dtype, self.batch_size = tuple(prompts), dtype, batch_size
-        self.tasks: tuple[Task, ...] = ()
+        self.prompts, self.dtype = tuple(prompts), dtype
+        self.batches: tuple[tuple[Task, ...], ...] = ()
 
     def __len__(self) -> int:
         """Return the number of batches."""
-        return -(-len(self.tasks) // self.batch_size)
+        return len(self.batches)
 
     def __getitem__(self, number: int) -> Batch:
         """Prepare one batch. Errors of the whole source come back in it, for exceptions do not cross processes whole."""
-        tasks = self.tasks[number * self.batch_size : (number + 1) * self.batch_size]
+        tasks = self.batches[number]
         try:
             return self._batch(tasks)
         except BiaskitError as error:
@@ -120,17 +119,17 @@ class Preprocessor(Dataset[Batch]):
         return self._together(images) if images else None
 
 
-def feed(preprocessor: Preprocessor, tasks: Sequence[Task], *, workers: int, pin: bool) -> Iterator[Batch]:
-    """Yield the batches of `tasks` in order, as `ahead` does.
+def feed(preprocessor: Preprocessor, batches: Sequence[tuple[Task, ...]], *, workers: int, pin: bool) -> Iterator[Batch]:
+    """Yield the batches in order, prepared, as `ahead` does.
 
     Args:
-        preprocessor: makes the batches. tasks: what is to be done.
+        preprocessor: makes the batches. batches: the tasks of each.
 
     Raises:
         BiaskitError: the source as a whole failed.
         CalibrationError: the workers were killed, or ran out of shared memory.
     """
-    preprocessor.tasks = tuple(tasks)
+    preprocessor.batches = tuple(batches)
     return ahead(preprocessor, workers=workers, pin=pin, error=CalibrationError)
 
 

@@ -1,4 +1,4 @@
-"""Running statistics of calibration: mean and variance on every plane, in float64, that can be saved, restored and merged."""
+"""Running statistics of calibration: mean and variance on every plane, exact, that can be saved, restored and merged in any order."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from biaskit.calibration.sums import ExactSum, Floats, variance
 from biaskit.grid import Layout
 from biaskit.prior.resample import resample
 from biaskit.prior.value import PlaneStats
@@ -15,59 +16,59 @@ from biaskit.prior.value import PlaneStats
 if TYPE_CHECKING:
     from typing import Self
 
-Floats = NDArray[np.float64]
-
 GROUPS = 20
 """Blocks of images whose means are kept: the raw material of jackknife intervals, split halves and convergence."""
 
 
 class PlaneMoments:
-    """Count, mean and sum of squared deviations of maps [L, rows, cols] (Welford), sums per block and, if wanted, per head."""
+    """Count, sum and sum of squares of maps [L, rows, cols], sums per block and, if wanted, per head; all of them exact."""
 
     def __init__(self, shape: tuple[int, int, int], groups: int, heads: int | None) -> None:
         self.count = 0
-        self.mean: Floats = np.zeros(shape)
-        self.squares: Floats = np.zeros(shape)
-        self.group_sum: Floats = np.zeros((groups, *shape))
         self.group_count = np.zeros(groups, dtype=np.int64)
-        self.head_sum: Floats | None = None if heads is None else np.zeros((shape[0], heads, *shape[1:]))
+        self.sums = {"sum": ExactSum(shape), "squares": ExactSum(shape), "groups": ExactSum((groups, *shape))}
+        if heads is not None:
+            self.sums["heads"] = ExactSum((shape[0], heads, *shape[1:]))
 
     def add(self, values: Floats, group: int, per_head: Floats | None) -> None:
         """Count one image: its map [L, rows, cols] and, if heads are kept, its maps [L, heads, rows, cols]."""
         self.count += 1
-        delta = values - self.mean
-        self.mean += delta / self.count
-        self.squares += delta * (values - self.mean)
-        self.group_sum[group] += values
         self.group_count[group] += 1
-        if self.head_sum is not None and per_head is not None:
-            self.head_sum += per_head
+        self.sums["sum"].add(values)
+        self.sums["squares"].add_squares(values)
+        self.sums["groups"].add(values, group)
+        if per_head is not None:
+            self.sums["heads"].add(per_head)
 
     def merge(self, other: PlaneMoments) -> None:
-        """Take in the statistics of other images (Chan, Golub, LeVeque 1979)."""
-        total = self.count + other.count
-        if not total:
-            return
-        delta = other.mean - self.mean
-        self.mean += delta * (other.count / total)
-        self.squares += other.squares + delta**2 * (self.count * other.count / total)
-        self.count = total
-        self.group_sum += other.group_sum
+        """Take in the statistics of other images."""
+        self.count += other.count
         self.group_count += other.group_count
-        if self.head_sum is not None and other.head_sum is not None:
-            self.head_sum += other.head_sum
+        for name, total in self.sums.items():
+            total.merge(other.sums[name])
 
     def stats(self) -> PlaneStats:
         """Return the float32 statistics of a prior."""
         groups = np.maximum(self.group_count, 1)[:, None, None, None]
+        heads = self.sums.get("heads")
         return PlaneStats(
-            mean=self.mean.astype(np.float32),
-            var=(self.squares / max(self.count - 1, 1)).astype(np.float32),
-            group_mean=(self.group_sum / groups).astype(np.float32),
+            mean=(self.sums["sum"].value() / self.count).astype(np.float32),
+            var=variance(self.sums["sum"], self.sums["squares"], self.count).astype(np.float32),
+            group_mean=(self.sums["groups"].value() / groups).astype(np.float32),
             group_count=self.group_count.astype(np.int32),
-            head_mean=None if self.head_sum is None else (self.head_sum / self.count).astype(np.float32),
+            head_mean=None if heads is None else (heads.value() / self.count).astype(np.float32),
             count=self.count,
         )
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """Return everything as arrays."""
+        return {"count": np.array([self.count]), "group_count": self.group_count, **{name: one.limbs for name, one in self.sums.items()}}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Set everything from `tensors()`."""
+        self.count, self.group_count = int(state["count"][0]), state["group_count"].copy()
+        for name, total in self.sums.items():
+            total.limbs = state[name].copy()
 
 
 class Moments:
@@ -96,7 +97,7 @@ class Moments:
         self.heads = heads
         self.groups = min(groups, samples)
         self.count = 0
-        self.mass: Floats = np.zeros(layers)
+        self.mass = ExactSum((layers,))
         self.planes: dict[str, PlaneMoments] = {}
 
     def _plane(self, name: str) -> PlaneMoments:
@@ -115,7 +116,7 @@ class Moments:
         density = attention.astype(np.float64) * len(layout)
         pooled = density if self.heads is None else density.mean(1)
         self.count += 1
-        self.mass += pooled.mean(-1)
+        self.mass.add(pooled.mean(-1))
         group = slot * self.groups // self.samples
         maps = layout.fold(pooled)
         per_head = [None] * len(maps) if self.heads is None else layout.fold(density)
@@ -123,32 +124,32 @@ class Moments:
             size = self.canonical[plane.name]
             self._plane(plane.name).add(resample(folded, *size), group, None if heads is None else resample(heads, *size))
 
+    def alike(self) -> Moments:
+        """Return statistics of no images yet, of the same shape."""
+        return Moments(self.samples, self.layers, self.canonical, self.heads, self.groups)
+
     def merge(self, other: Moments) -> None:
         """Take in the statistics of other images of the same calibration."""
         self.count += other.count
-        self.mass += other.mass
+        self.mass.merge(other.mass)
         for name, plane in other.planes.items():
             self._plane(name).merge(plane)
 
     def stats(self) -> tuple[dict[str, PlaneStats], NDArray[np.float32]]:
         """Return the statistics of each plane, and the visual mass [L]."""
         planes = {name: self.planes[name].stats() for name in self.canonical if name in self.planes}
-        return planes, (self.mass / self.count).astype(np.float32)
+        return planes, (self.mass.value() / self.count).astype(np.float32)
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """Return everything as arrays, for the state on disk."""
-        state: dict[str, NDArray[Any]] = {"mass": self.mass, "count": np.array([self.count])}
-        for name, plane in self.planes.items():
-            parts = {key: value for key, value in vars(plane).items() if isinstance(value, np.ndarray)}
-            state |= {f"{name}.{key}": value for key, value in parts.items()} | {f"{name}.count": np.array([plane.count])}
-        return state
+        planes = {f"{name}.{part}": value for name, plane in self.planes.items() for part, value in plane.tensors().items()}
+        return {"mass": self.mass.limbs, "count": np.array([self.count]), **planes}
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> Self:
         """Set everything from `tensors()`; the same number goes in as came out."""
-        self.mass, self.count = state["mass"].copy(), int(state["count"][0])
-        for key in state:
-            name, _, part = key.rpartition(".")
-            if name:
-                value = int(state[key][0]) if part == "count" else state[key].copy()
-                setattr(self._plane(name), part, value)
+        self.mass.limbs, self.count = state["mass"].copy(), int(state["count"][0])
+        for name in self.canonical:
+            parts = {key.rpartition(".")[2]: value for key, value in state.items() if key.rpartition(".")[0] == name}
+            if parts:
+                self._plane(name).restore(parts)
         return self

@@ -1,51 +1,107 @@
-"""Several processes (torchrun): who am I, how many are we, and gathering small objects."""
+"""Several processes (torchrun): who am I, how many are we, and handing small objects around."""
 
 from __future__ import annotations
 
 import os
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from biaskit.errors import BiaskitError
 
 T = TypeVar("T")
+
+_PATIENCE = timedelta(days=7)  # for a process that has more to do; a lost one is noticed at once
 
 
 class Ranks:
     """This process among the processes that torchrun started; alone without it.
 
+    They talk over gloo, on the CPU, whatever the model runs on: what they tell each other is small.
+
     Attributes:
         rank: 0 … count − 1. local_count: processes on this machine.
+
+    Raises:
+        BiaskitError: the others cannot be reached.
+
+    >>> Ranks().gather("mine")
+    ['mine']
     """
 
     def __init__(self) -> None:
         self.count = int(os.environ.get("WORLD_SIZE", "1"))
         self.rank = int(os.environ.get("RANK", "0"))
         self.local_count = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        self._group: Any = None
         if self.count > 1:
-            import torch
-            from accelerate import PartialState
+            import torch.distributed as dist
 
-            self._state = PartialState(cpu=not torch.cuda.is_available())
+            with self._talking():
+                if dist.is_initialized():
+                    self._group = dist.new_group(backend="gloo", timeout=_PATIENCE)
+                else:
+                    dist.init_process_group("gloo", timeout=_PATIENCE)
 
     @property
     def main(self) -> bool:
         """Tell whether this process writes the result."""
         return self.rank == 0
 
-    @property
-    def suffix(self) -> str:
-        """Return what sets this process's files apart: empty when alone."""
-        return "" if self.count == 1 else f".{self.rank}of{self.count}"
-
     def gather(self, value: T) -> list[T]:
-        """Return every process's value, in rank order, on every process."""
+        """Return every process's value, in rank order, on every process.
+
+        Raises:
+            BiaskitError: a process was lost.
+        """
         if self.count == 1:
             return [value]
         import torch.distributed as dist
 
-        values: list[T | None] = [None] * self.count
-        dist.all_gather_object(values, value)
-        return [value for value in values if value is not None]
+        values: list[Any] = [None] * self.count
+        with self._talking():
+            dist.all_gather_object(values, value, group=self._group)
+        return values
+
+    def lead(self, act: Callable[[], T]) -> T:
+        """Do something on the first process, and return what it returns on every process.
+
+        Raises:
+            BiaskitError: on every process, what `act` raised; or a process was lost.
+        """
+        if self.count == 1:
+            return act()
+        import torch.distributed as dist
+
+        found: list[Any] = [None, None]
+        if self.main:
+            try:
+                found[0] = act()
+            except BiaskitError as error:
+                found[1] = error
+        with self._talking():
+            dist.broadcast_object_list(found, src=0, group=self._group)
+        if found[1] is not None:
+            raise found[1]
+        value: T = found[0]
+        return value
 
     def wait(self) -> None:
-        """Return when every process has come here."""
-        if self.count > 1:
-            self._state.wait_for_everyone()
+        """Return when every process has come here.
+
+        Raises:
+            BiaskitError: a process was lost.
+        """
+        self.gather(None)
+
+    @contextmanager
+    def _talking(self) -> Iterator[None]:
+        try:
+            yield
+        except (RuntimeError, ValueError, OSError) as error:
+            line = (str(error).strip().splitlines() or [""])[0]
+            raise BiaskitError(
+                f"process {self.rank} of {self.count} has lost the others: {line}",
+                "what was done is kept; the same command goes on, with any number of processes (torchrun --standalone finds a free port)",
+            ) from error

@@ -6,7 +6,6 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,16 +13,19 @@ import numpy as np
 
 from biaskit.calibration.attend import attended
 from biaskit.calibration.feed import Batch, Preprocessor, Skip, Task, feed
-from biaskit.calibration.moments import GROUPS, Floats, Moments
+from biaskit.calibration.moments import GROUPS, Moments
 from biaskit.calibration.options import Options
+from biaskit.calibration.phases import Phases
 from biaskit.calibration.progress import Progress, Report, reported
 from biaskit.calibration.prompts import PROMPT, read_prompts
 from biaskit.calibration.ranks import Ranks
-from biaskit.calibration.settings import all_settings, provenance
-from biaskit.calibration.state import Ledger, load_state, save_state
+from biaskit.calibration.settings import all_settings, differences, provenance
+from biaskit.calibration.state import Ledger, States, in_order
+from biaskit.calibration.sums import Floats
 from biaskit.errors import CalibrationError
 from biaskit.families.checkpoints.ahead import default_workers
 from biaskit.families.checkpoints.decoder import decoder_config
+from biaskit.families.checkpoints.device import input_device
 from biaskit.families.checkpoints.load import Loaded
 from biaskit.families.checkpoints.wrap import as_loaded
 from biaskit.files import uninterrupted
@@ -107,113 +109,106 @@ class _Calibration:
         self.loaded, self.source, self.options, self.out, self.report = loaded, source, options, out, report
         self.ranks = Ranks()
         self.config = loaded.model.config
-        self.device = loaded.model.get_input_embeddings().weight.device
+        self.gpu = input_device(loaded.model).type != "cpu"
         stack = decoder_config(loaded.model)
         self.layers = options.layers_of(loaded)
         self.samples = options.samples_of(source)
-        self.order = order(source, options.seed)
+        self.order = order(source, options.seed).tolist()
         self.max_skips = max(10, self.samples // 4) if options.max_skips is None else options.max_skips
-        canonical = loaded.family.canonical(self.config)
         heads = int(stack.num_attention_heads) if options.per_head else None
-        self.shape = (self.samples, len(self.layers), canonical, heads, options.groups)
-        self.moments = Moments(*self.shape)
+        self.moments = Moments(self.samples, len(self.layers), loaded.family.canonical(self.config), heads, options.groups)
         self.ledger = Ledger()
+        self.before, self.skipped_before, self.counted_before = set[Task](), 0, 0  # by runs that were interrupted
         self.counting = False  # a batch is half counted
         self.settings = all_settings(loaded, source, options, samples=self.samples, layers=self.layers)
-        self.state = None if out is None else out.with_name(f"{out.name}.partial{self.ranks.suffix}")
+        self.states = States(out, self.ranks.rank)
 
     def run(self) -> Prior:
         """Fill every slot, then write the prior and delete the state."""
-        if self.out is not None and self.out.exists() and not self.options.force:
-            return self._finished(self.out)
-        self._restore()
+        done = self.ranks.lead(self._begin)
+        if isinstance(done, Prior):
+            return done
+        self.before, self.skipped_before, self.counted_before = done
         try:
             self._fill()
+            prior = self._prior()
+            self.ranks.lead(lambda: self._write(prior))
         except BaseException:
             if not self.counting:
-                self._save()
+                self.states.save(self.settings, self.ledger, self.moments)
             raise
-        prior = self._prior()
-        if self.out is not None and self.ranks.main:
-            prior.save(self.out, force=True)
-        self.ranks.wait()
-        if self.state is not None:
-            self.state.unlink(missing_ok=True)
+        self.states.clear()
         return prior
+
+    def _write(self, prior: Prior) -> None:
+        if self.out is not None:
+            prior.save(self.out, force=True)
+
+    def _begin(self) -> Prior | tuple[set[Task], int, int]:
+        """On the first process: take up what was done, by however many; return the tasks, how many were skipped and how many counted."""
+        if self.out is not None and self.out.exists() and not self.options.force:
+            return self._finished(self.out)
+        if self.options.restart:
+            self.states.clear()
+        self.ledger = self.states.take(self.settings, self.moments)
+        if self.ledger.aborted:
+            self.ledger.retry(set(self._last_phase()))
+        return self.ledger.done, len(self.ledger.skips), len(self.ledger.counted)
 
     def _finished(self, out: Path) -> Prior:
         """Return the prior on disk if it is this very run's, killed after writing it and before deleting the state; else refuse."""
-        if self.state is not None and self.state.exists():
-            load_state(self.state, self.settings, self.moments)
+        if any(not differences(found, self.settings) for found in self.states.settings()):
             prior = Prior.load(out)
             if prior.layers == self.layers and {**prior.meta, **provenance(self.settings)} == dict(prior.meta):
-                self.state.unlink()
+                self.states.clear()
                 return prior
         raise CalibrationError(f"{out} exists", "choose another --out, or overwrite it with --force")
 
-    def _restore(self) -> None:
-        if self.state is None or self.out is None:
-            return
-        for name in (self.state.name, self.out.name):
-            for stale in self.state.parent.glob(f".{escape(name)}.*.tmp"):  # left by a kill in the middle of a write
-                stale.unlink(missing_ok=True)
-        if self.options.restart:
-            self.state.unlink(missing_ok=True)
-        self.ledger = load_state(self.state, self.settings, self.moments) or self.ledger
-
-    def _save(self) -> None:
-        if self.state is not None:
-            save_state(self.state, self.settings, self.ledger, self.moments)
+    def _last_phase(self) -> list[Task]:
+        """Return the tasks of the last phase in which something was done: to skip less before it would change what followed."""
+        phases, done = Phases(self.order, self.samples), self.ledger.done
+        skipped = done - self.ledger.counted
+        while True:
+            tasks = phases.tasks
+            phases.advance(skipped)
+            if not done.intersection(phases.tasks):
+                return tasks
 
     def _fill(self) -> None:
-        """Go through the phases: all slots first, then the slots whose image was skipped with the next images of the order, and so on."""
-        tasks = [(slot, int(self.order[slot])) for slot in range(self.samples)]
-        cursor, phase = self.samples, 0
-        while tasks:
-            if phase == len(self.ledger.history):  # else it was finished before a restart
-                if self.ledger.todo is None:
-                    self.ledger.todo = tasks[self.ranks.rank :: self.ranks.count]
-                self._work(self.ledger.todo)
-                self.ledger.close_phase()
-            empty = sorted(skip.slot for part in self.ranks.gather(self.ledger.history[phase]) for skip in part)
-            spare = self.order[cursor : cursor + len(empty)].tolist()
-            if len(spare) < len(empty) and self.options.samples is not None:
-                usable = self.samples - len(empty) + len(spare)
+        """Go through the phases."""
+        phases = Phases(self.order, self.samples)
+        size = self.options.batch_size or (8 if self.gpu else 2)
+        while phases.tasks:
+            self._work(phases.shared(size, self.before, self.ranks.rank, self.ranks.count))
+            skips = [skip for part in self.ranks.gather(self.ledger.skips) for skip in part]
+            self._check_skips(skips)
+            phases.advance({(skip.slot, skip.index) for skip in skips})
+            if phases.empty and self.options.samples is not None:
                 raise CalibrationError(
-                    f"{self.source.name}: {self.samples} images wanted, {usable} of {len(self.order)} are usable",
+                    f"{self.source.name}: {self.samples} images wanted, {self.samples - phases.empty} of {len(self.order)} are usable",
                     "lower --samples, or give a larger source",
                 )
-            tasks = list(zip(empty, spare, strict=False))
-            cursor += len(empty)
-            phase += 1
 
-    def _work(self, todo: list[Task]) -> None:
-        """Do tasks, crossing them off, and save the state every few seconds."""
-        gpu = self.device.type != "cpu"
+    def _work(self, todo: list[tuple[Task, ...]]) -> None:
+        """Do batches of tasks, and save the state every few seconds."""
         preprocessor = Preprocessor(
-            self.source,
-            self.loaded.family,
-            self.loaded.processor,
-            self.config,
-            self.options.prompts,
-            self.loaded.model.dtype,
-            self.options.batch_size or (8 if gpu else 2),
+            self.source, self.loaded.family, self.loaded.processor, self.config, self.options.prompts, self.loaded.model.dtype
         )
-        workers = default_workers(self.ranks.local_count, gpu) if self.options.workers is None else self.options.workers
+        workers = default_workers(self.ranks.local_count, self.gpu) if self.options.workers is None else self.options.workers
         saved = time.monotonic()
         self.report(self._progress(()))
-        batches = feed(preprocessor, todo, workers=workers, pin=self.device.type == "cuda")
+        batches = feed(preprocessor, todo, workers=workers, pin=input_device(self.loaded.model).type == "cuda")
         for batch, attention in attended(self.loaded.model, batches, self.layers, per_head=self.options.per_head):
             with uninterrupted():
                 self.counting = True
                 skipped = (*batch.skipped, *self._count(batch, attention))
-                self.ledger.failed.extend(skipped)
-                del todo[: len(batch.tasks)]
+                self.ledger.skips.extend(skipped)
+                self.ledger.counted.update(set(batch.tasks) - {(skip.slot, skip.index) for skip in skipped})
                 self.counting = False
             self.report(self._progress(skipped))
-            self._check_skips()
+            self._check_skips(self.ledger.skips, 0 if self.ranks.main else self.skipped_before)
             if time.monotonic() - saved > self.options.save_every:
-                self._save()
+                self.states.save(self.settings, self.ledger, self.moments)
                 saved = time.monotonic()
 
     def _count(self, batch: Batch, attention: Floats | None) -> list[Skip]:
@@ -232,12 +227,15 @@ class _Calibration:
         return skipped
 
     def _progress(self, skipped: tuple[Skip, ...]) -> Progress:
-        return Progress(min(self.samples, self.moments.count * self.ranks.count), self.samples, skipped)
+        """Say how far all are, as if they were equally fast."""
+        new = self.moments.count - (self.counted_before if self.ranks.main else 0)
+        return Progress(min(self.samples, self.counted_before + new * self.ranks.count), self.samples, skipped)
 
-    def _check_skips(self) -> None:
-        count = self.ledger.n_skipped
-        if count > self.max_skips:
-            recent = self.ledger.failed[-1]
+    def _check_skips(self, skips: Sequence[Skip], more: int = 0) -> None:
+        """Give up if there are too many skips: these, and so many that were skipped before."""
+        count = len(skips) + more
+        if skips and count > self.max_skips:
+            recent = skips[-1]
             self.ledger.aborted = True
             overflow = "use --dtype bfloat16 or float32, whose range is wider, or " if "is not finite" in recent.reason else ""
             raise CalibrationError(
@@ -247,13 +245,10 @@ class _Calibration:
 
     def _prior(self) -> Prior:
         """Put the counts of all processes together."""
-        moments = self.moments
-        skipped = self.ledger.skipped
-        if self.ranks.count > 1:
-            moments = Moments(*self.shape)
-            for tensors in self.ranks.gather(self.moments.tensors()):
-                moments.merge(Moments(*self.shape).restore(tensors))
-            skipped = sorted((skip for part in self.ranks.gather(skipped) for skip in part), key=lambda skip: (skip.slot, skip.index))
+        moments = self.moments.alike()
+        for tensors in self.ranks.gather(self.moments.tensors()):
+            moments.merge(self.moments.alike().restore(tensors))
+        skipped = in_order([skip for part in self.ranks.gather(self.ledger.skips) for skip in part])
         if not moments.count:
             raise CalibrationError(f"none of the {len(self.source)} images of {self.source.name} is usable", "check the source")
         planes, mass = moments.stats()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import secrets
 import struct
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,93 +18,143 @@ from biaskit.calibration.feed import Skip, Task
 from biaskit.calibration.moments import Moments
 from biaskit.calibration.settings import differences
 from biaskit.errors import CalibrationError
-from biaskit.files import write_file
+from biaskit.files import sweep, write_file
+
+_FORMAT = 2
 
 
 @dataclass
 class Ledger:
-    """Which images are done, which wait, which were skipped.
-
-    Image number s (its slot) is filled with image s of the seeded order. A phase works through its tasks; the slots whose image was skipped
-    get the next images of the order in the phase after it, until every slot is filled. Whatever the number of processes or restarts, a
-    slot gets the same image.
+    """Which images were counted, and which could not be used.
 
     Attributes:
-        todo: tasks of this phase that wait; None before it begins.
-        failed: skips of this phase. history: skips of the phases before.
-        aborted: the last run gave up because of too many skips; they are tried again.
+        counted: tasks whose images are in the statistics. skips: the others.
+        aborted: the run gave up because of too many skips.
     """
 
-    todo: list[Task] | None = None
-    failed: list[Skip] = field(default_factory=list)
-    history: list[list[Skip]] = field(default_factory=list)
+    counted: set[Task] = field(default_factory=set)
+    skips: list[Skip] = field(default_factory=list)
     aborted: bool = False
 
     @property
-    def skipped(self) -> list[Skip]:
-        """Every skip so far, in the order of slots, then of attempts."""
-        return sorted((skip for phase in [*self.history, self.failed] for skip in phase), key=lambda skip: (skip.slot, skip.index))
+    def done(self) -> set[Task]:
+        """Every task that was tried."""
+        return self.counted | {(skip.slot, skip.index) for skip in self.skips}
 
-    @property
-    def n_skipped(self) -> int:
-        """How many skips there are so far."""
-        return len(self.failed) + sum(map(len, self.history))
+    def merge(self, other: Ledger) -> None:
+        """Take in what another process did."""
+        self.counted |= other.counted
+        self.skips += other.skips
+        self.aborted |= other.aborted
 
-    def close_phase(self) -> None:
-        """The tasks of this phase are done."""
-        self.history.append(self.failed)
-        self.failed, self.todo = [], None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values; `todo` goes with the arrays."""
-        history = [[vars(skip) for skip in phase] for phase in self.history]
-        return {"failed": [vars(skip) for skip in self.failed], "history": history, "aborted": self.aborted}
-
-    @classmethod
-    def restored(cls, values: Mapping[str, Any], tasks: NDArray[np.int64] | None) -> Ledger:
-        """Read `to_json()` and the array of tasks back. After an abort the skipped images of the phase are put in front again."""
-        todo = None if tasks is None else [(slot, index) for slot, index in tasks.tolist()]
-        failed = [Skip(**skip) for skip in values["failed"]]
-        history = [[Skip(**skip) for skip in phase] for phase in values["history"]]
-        if values["aborted"]:
-            todo, failed = [(skip.slot, skip.index) for skip in failed] + (todo or []), []
-        return cls(todo, failed, history)
+    def retry(self, tasks: Container[Task]) -> None:
+        """Forget that some tasks were skipped."""
+        self.skips = [skip for skip in self.skips if (skip.slot, skip.index) not in tasks]
+        self.aborted = False
 
 
-def save_state(path: Path, settings: Mapping[str, Any], ledger: Ledger, moments: Moments) -> None:
-    """Write the state: settings, ledger and float64 statistics."""
-    from safetensors.numpy import save
-
-    arrays = moments.tensors()
-    if ledger.todo is not None:
-        arrays["todo"] = np.array(ledger.todo, dtype=np.int64).reshape(-1, 2)
-    body = save(arrays)
-    head = json.dumps({"settings": settings, "ledger": ledger.to_json()}).encode()
-    write_file(path, struct.pack("<Q", len(head)) + head + body, force=True)
+def in_order(skips: Sequence[Skip]) -> list[Skip]:
+    """Return skips in the order of slots, then of attempts."""
+    return sorted(skips, key=lambda skip: (skip.slot, skip.index))
 
 
-def load_state(path: Path, settings: Mapping[str, Any], moments: Moments) -> Ledger | None:
-    """Read the state back into `moments`; None if there is none.
+@dataclass
+class _State:
+    """One process's file."""
 
-    Raises:
-        CalibrationError: the state belongs to other settings (the message names them), or cannot be read.
+    path: Path
+    name: str
+    holds: list[str]
+    settings: Mapping[str, Any]
+    ledger: Ledger
+    tensors: dict[str, NDArray[Any]]
+
+
+class States:
+    """The files of a calibration's state: `OUT.partial` of the first process, `OUT.partial.R` of process R.
+
+    Each has a name of its own inside. A first process that goes on takes the others' in, and its file says which ones it holds: a file that
+    a kill kept from being deleted is not counted again.
+
+    Args:
+        out: the prior's file; None keeps nothing. rank: of this process.
     """
+
+    def __init__(self, out: Path | None, rank: int) -> None:
+        self.out, self.name, self.holds = out, secrets.token_hex(8), list[str]()
+        self.mine = None if out is None else out.with_name(f"{out.name}.partial{f'.{rank}' if rank else ''}")
+
+    def files(self) -> list[Path]:
+        """Return the files that are there, of however many processes."""
+        if self.out is None or not self.out.parent.is_dir():
+            return []
+        fits = re.compile(re.escape(self.out.name) + r"\.partial(\.\d+(of\d+)?)?")
+        return sorted(path for path in self.out.parent.iterdir() if fits.fullmatch(path.name) and path.is_file())
+
+    def settings(self) -> list[Mapping[str, Any]]:
+        """Return the settings of each file."""
+        return [_read(path).settings for path in self.files()]
+
+    def take(self, settings: Mapping[str, Any], moments: Moments) -> Ledger:
+        """Read all files into `moments`, and leave one in their place.
+
+        Raises:
+            CalibrationError: they belong to other settings (the message names them), or cannot be read.
+        """
+        if self.out is not None:
+            sweep(self.out.parent)
+        found = [_read(path) for path in self.files()]
+        held = {name for state in found for name in state.holds}
+        ledger = Ledger()
+        for state in found:
+            if differing := differences(state.settings, settings):
+                raise CalibrationError(
+                    f"{state.path} was left by a calibration with other settings: {'; '.join(differing)}",
+                    "run the old command to finish it, or use --restart to begin anew",
+                )
+            if state.name in held:
+                continue
+            if twice := ledger.counted & state.ledger.counted:
+                raise CalibrationError(f"{state.path} has {len(twice)} images that another state has, too", "use --restart to begin anew")
+            ledger.merge(state.ledger)
+            moments.merge(moments.alike().restore(state.tensors))
+        self.holds = sorted(held | {state.name for state in found})
+        if [state.path for state in found] not in ([], [self.mine]):
+            self.save(settings, ledger, moments)
+            for state in found:
+                if state.path != self.mine:
+                    state.path.unlink(missing_ok=True)
+        return ledger
+
+    def save(self, settings: Mapping[str, Any], ledger: Ledger, moments: Moments) -> None:
+        """Write this process's file: settings, ledger and statistics."""
+        if self.mine is None:
+            return
+        from safetensors.numpy import save
+
+        body = save({**moments.tensors(), "counted": np.array(sorted(ledger.counted), dtype=np.int64).reshape(-1, 2)})
+        known = {"skips": [vars(skip) for skip in ledger.skips], "aborted": ledger.aborted, "settings": settings}
+        head = json.dumps({"format": _FORMAT, "name": self.name, "holds": self.holds, **known}).encode()
+        write_file(self.mine, struct.pack("<Q", len(head)) + head + body, force=True)
+
+    def clear(self) -> None:
+        """Delete all files."""
+        for path in self.files():
+            path.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> _State:
     from safetensors.numpy import load
 
-    if not path.is_file():
-        return None
     data = path.read_bytes()
     try:
         (length,) = struct.unpack_from("<Q", data)
         head = json.loads(data[8 : 8 + length])
+        if head.get("format") != _FORMAT:
+            raise ValueError("another version of biaskit wrote it")
         tensors: dict[str, NDArray[Any]] = {name: np.ascontiguousarray(value) for name, value in load(data[8 + length :]).items()}
-        stored, ledger = head["settings"], Ledger.restored(head["ledger"], tensors.pop("todo", None))
+        counted = {(slot, index) for slot, index in tensors.pop("counted").tolist()}
+        ledger = Ledger(counted, [Skip(**skip) for skip in head["skips"]], head["aborted"])
+        return _State(path, head["name"], head["holds"], head["settings"], ledger, tensors)
     except Exception as error:
         raise CalibrationError(f"{path} is no state of a calibration: {error}", "delete it, or use --restart to begin anew") from error
-    if differing := differences(stored, settings):
-        raise CalibrationError(
-            f"{path} was left by a calibration with other settings: {'; '.join(differing)}",
-            "run the old command to finish it, or use --restart to begin anew",
-        )
-    moments.restore(tensors)
-    return ledger

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,7 +63,8 @@ def calibrate(
 ) -> None:
     """Average the last prompt token's attention over many images, and store it as a prior.
 
-    Can be stopped at any moment: the same command goes on where it was. Under torchrun the images are shared out over the processes.
+    Can be stopped at any moment: the same command goes on where it was, with any number of processes. Under torchrun the images are
+    shared out over them, and the prior has the same bytes: torchrun --standalone --nproc_per_node 8 -m biaskit calibrate …
     """
     from biaskit.errors import CalibrationError
     from biaskit.families.checkpoints.catalog import resolve
@@ -71,7 +74,7 @@ def calibrate(
     target = out or Path(f"{model if not place.local and '/' not in model else place.name.split('/')[-1]}.safetensors")
     check_writable(target)
     partial = target.with_name(f"{target.name}.partial")
-    if target.exists() and not force and not list(target.parent.glob(f"{partial.name}*")):
+    if target.exists() and not force and not list(target.parent.glob(f"{escape(partial.name)}*")):
         raise CalibrationError(f"{target} exists", "choose another --out, or overwrite it with --force")
     wanted = chosen_layers(layers)
 
@@ -89,7 +92,7 @@ def calibrate(
 
     chosen = choices(min_pixels, max_pixels, max_tiles, image_mode, conversation)
     loaded = load_model(model, device=device, dtype=dtype, attention=attention, revision=revision, say=say, layers=wanted, **chosen)
-    if partial.exists() and not restart:
+    if list(target.parent.glob(f"{escape(partial.name)}*")) and not restart:
         say(f"going on from {partial}")
     try:
         prior = run(
@@ -103,8 +106,9 @@ def calibrate(
 
 
 def say(line: str) -> None:
-    """Tell the user what is happening, on stderr."""
-    print(line, file=sys.stderr, flush=True)
+    """Tell the user what is happening, on stderr; of several processes (torchrun) the first one does."""
+    if os.environ.get("RANK", "0") == "0":
+        print(line, file=sys.stderr, flush=True)
 
 
 def chosen_layers(text: str | None) -> tuple[int, ...] | str | None:
@@ -119,11 +123,9 @@ def chosen_layers(text: str | None) -> tuple[int, ...] | str | None:
 
 
 def _summary(prior: Prior, target: Path, loaded: Loaded, as_json: bool) -> None:
-    import os
-
     from biaskit.prior.bias.report import report
 
-    if int(os.environ.get("RANK", "0")):
+    if os.environ.get("RANK", "0") != "0":
         return
     found = report(prior)
     if as_json:

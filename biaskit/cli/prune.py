@@ -144,8 +144,9 @@ def _answer(loaded: Loaded, prepared: Prepared, pruner: Pruner, prior: Prior | N
 
     from biaskit.cli.calibrate import say
     from biaskit.engine.prune import prune as pruned
+    from biaskit.families.checkpoints.device import input_device
 
-    device = loaded.model.get_input_embeddings().weight.device
+    device = input_device(loaded.model)
     inputs = {
         key: value.to(device, loaded.model.dtype if value.is_floating_point() else value.dtype) for key, value in prepared.inputs.items()
     }

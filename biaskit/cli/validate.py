@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -78,7 +79,8 @@ def validate(
 ) -> None:
     """Ask a model the questions of tasks with every method at every retention, and keep every answer.
 
-    Can be stopped at any moment: the same command goes on where it was. More tasks, methods, retentions or a larger limit are added.
+    Can be stopped at any moment: the same command goes on where it was, with any number of processes. More tasks, methods, retentions or
+    a larger limit are added. Under torchrun the questions are shared out over the processes; the results have the same bytes.
     """
     if context.invoked_subcommand is not None:
         return
@@ -158,6 +160,8 @@ def _tasks(words: list[str], data: list[str], images: list[str], limit: int | No
 
 
 def _show(found: Validation, metrics: dict[str, str], as_json: bool) -> None:
+    if os.environ.get("RANK", "0") != "0":
+        return
     cells = [cell["cell"] for cell in found.manifest["cells"] if any((task, cell["cell"]) in found.scores for task in metrics)]
     if as_json:
         rows = [{"task": task, "cell": cell, "scores": scores} for (task, cell), scores in found.scores.items()]

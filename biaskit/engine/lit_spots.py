@@ -23,6 +23,7 @@ from biaskit.engine.calls import attention_door
 from biaskit.engine.reference import entering
 from biaskit.families.base import Prepared
 from biaskit.families.checkpoints.decoder import decoder
+from biaskit.families.checkpoints.device import input_device
 from biaskit.families.checkpoints.load import Loaded
 from biaskit.grid import Layout, Plane
 
@@ -82,7 +83,7 @@ def prepared(loaded: Loaded, picture: Image.Image, prompt: str = PROMPT) -> Prep
     """One sample, on the model's device and in its dtype."""
     model = loaded.model
     ready = loaded.family.prepare(loaded.processor, model.config, [[picture]], [prompt])
-    device = model.get_input_embeddings().weight.device
+    device = input_device(model)
     inputs = {name: value.to(device, model.dtype if value.is_floating_point() else None) for name, value in ready.inputs.items()}
     return Prepared(inputs, ready.layouts)
 

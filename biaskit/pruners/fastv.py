@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from biaskit.device import deferred
 from biaskit.pruners import pruners
-from biaskit.pruners.attention import AttentionPruner
+from biaskit.pruners.base import AttentionPruner
 from biaskit.pruners.signals import Signals
 from biaskit.select import top_k, top_k_many
 from biaskit.select.keep import Keep
@@ -35,11 +35,9 @@ class FastV(AttentionPruner):
 
     def choose(self, signals: Signals, budget: int) -> Keep:
         """Take the n highest scores."""
-        scores = self.score(signals)
-        return Keep(top_k(scores, budget), self.positive(scores, budget))
+        return Keep(top_k(self.score(signals), budget))
 
     def choose_many(self, signals: Sequence[Signals], budget: int) -> list[Keep]:
         """Do it for a batch at once."""
         with deferred():
-            scores = self.scores(signals)
-            return [Keep(kept, self.positive(row, budget)) for kept, row in zip(top_k_many(scores, budget), scores, strict=True)]
+            return [Keep(kept) for kept in top_k_many(self.scores(signals), budget)]

@@ -406,20 +406,17 @@ def test_real_images(coco_sample, checkpoint):
 
 
 def test_torchrun_gives_the_same_prior(tmp_path, checkpoint):
-    """Two processes share the images out; the result is that of one, up to the order of float64 sums."""
+    """Two processes share the images out; the result is that of one, to the byte."""
     import subprocess
     import sys
 
     data = ["--data", "generated", "-n", "11", "--batch-size", "2", "--workers", "0", "--device", "cpu"]
     base = ["--model", str(checkpoint("llava-1.5")), *data]
-    run = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29517"]
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     two, one = tmp_path / "two.safetensors", tmp_path / "one.safetensors"
     subprocess.run([*run, "-m", "biaskit", "calibrate", *base, "--out", str(two)], check=True, capture_output=True, timeout=300)
     subprocess.run([sys.executable, "-m", "biaskit", "calibrate", *base, "--out", str(one)], check=True, capture_output=True, timeout=300)
-    a, b = Prior.load(one), Prior.load(two)
-    assert b.n_images == 11 and dict(a.meta) == dict(b.meta)
-    np.testing.assert_allclose(b.planes["image"].mean, a.planes["image"].mean, rtol=1e-6)
-    np.testing.assert_allclose(b.planes["image"].var, a.planes["image"].var, rtol=1e-5, atol=1e-9)
+    assert Prior.load(two).n_images == 11 and two.read_bytes() == one.read_bytes()
     assert not list(tmp_path.glob("*partial*"))
 
 

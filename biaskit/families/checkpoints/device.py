@@ -1,10 +1,30 @@
-"""Which device a user means."""
+"""Which device a user means, and on which one a model takes its inputs."""
 
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from biaskit.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+
+def input_device(model: PreTrainedModel) -> torch.device:
+    """Return the device that a model's inputs go to: where the embeddings of text work.
+
+    Of a model that accelerate dispatched this is the device they are executed on; their weights may lie on the CPU or on disk.
+    """
+    import torch
+
+    embeddings = model.get_input_embeddings()
+    where = getattr(getattr(embeddings, "_hf_hook", None), "execution_device", None)
+    if where is None:
+        device: torch.device = embeddings.weight.device
+        return device
+    return torch.device("cuda", where) if isinstance(where, int) else torch.device(where)
 
 
 def find_device(device: str) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from biaskit.errors import ModelError
 from biaskit.families import ModelFamily, families
 from biaskit.families.checkpoints.catalog import Place, needs_code, resolve, short_name, wording_of
-from biaskit.families.checkpoints.device import find_device
+from biaskit.families.checkpoints.device import find_device, input_device
 from biaskit.families.checkpoints.fingerprint import fingerprint
 from biaskit.families.checkpoints.hub import hub_errors, of_revision, small_file, weights
 from biaskit.families.checkpoints.options import Choice, configure
@@ -54,7 +54,7 @@ class Loaded:
 
     def __repr__(self) -> str:
         """One line: name, revision, class, precision and device."""
-        device = self.model.get_input_embeddings().weight.device
+        device = input_device(self.model)
         dtype = str(self.model.dtype).removeprefix("torch.")
         return f"Loaded({self.name!r}, revision {self.revision!r}: {type(self.model).__name__}, {dtype} on {device})"
 

@@ -13,10 +13,11 @@ import transformers
 from biaskit import __version__
 from biaskit.families.checkpoints.catalog import short_name
 from biaskit.families.checkpoints.decoder import decoder, decoder_config
+from biaskit.families.checkpoints.device import input_device
 from biaskit.families.checkpoints.load import Loaded
 from biaskit.prior.value import Prior
 from biaskit.tasks.base import Task
-from biaskit.validation.ask.methods import Configuration
+from biaskit.validation.ask.methods import Cell
 from biaskit.validation.results.manifest import SCHEMA
 from biaskit.validation.results.schema import is_text
 
@@ -37,14 +38,7 @@ def dims(loaded: Loaded) -> dict[str, int]:
 
 
 def make_manifest(
-    loaded: Loaded,
-    tasks: Mapping[str, Task],
-    asked: Mapping[str, int],
-    cells: Sequence[Configuration],
-    *,
-    seed: int,
-    command: str,
-    **more: Any,
+    loaded: Loaded, tasks: Mapping[str, Task], asked: Mapping[str, int], cells: Sequence[Cell], *, seed: int, command: str, **more: Any
 ) -> dict[str, Any]:
     """Return the manifest of a run.
 
@@ -69,7 +63,7 @@ def make_manifest(
         "dims": dims(loaded),
         "dtype": str(model.dtype).removeprefix("torch."),
         "attention": decoder_config(model)._attn_implementation,
-        "device": model.get_input_embeddings().weight.device.type,
+        "device": input_device(model).type,
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "chat_template_sha256": hashlib.sha256(template.encode()).hexdigest(),
         "image_processor": type(processor.image_processor).__name__,
@@ -100,7 +94,7 @@ def _describe_task(name: str, task: Task, n: int) -> dict[str, Any]:
     }
 
 
-def describe_cell(cell: Configuration, priors: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def describe_cell(cell: Cell, priors: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Return a cell with its settings."""
     return {
         "cell": cell.label,

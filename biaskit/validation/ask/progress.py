@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,12 +32,14 @@ def reported(report: Report | None, say: Say | None, progress: bool | None) -> I
     """Yield what is called after every batch, and what is called with each warning, which is said only once: every batch brings it again.
 
     Args:
-        progress: whether to draw a bar; None means where somebody looks on, unless there is a `report`, which may draw itself.
+        progress: whether to draw a bar; None means where somebody looks on, unless there is a `report`, which may draw itself. Of several
+            processes the first one draws.
     """
     shown = wants_progress(False if progress is None and report is not None else progress)
     said: set[str] = set()
     begun = False
-    with Bars("answers", shown=shown) as bars:
+    first = os.environ.get("RANK", "0") == "0"
+    with Bars("answers", shown=shown and first) as bars:
         out = say or (bars.say if shown else warnings.warn)
 
         def once(line: str) -> None:
@@ -46,7 +49,7 @@ def reported(report: Report | None, say: Say | None, progress: bool | None) -> I
 
         def tell(now: Progress) -> None:
             nonlocal begun
-            if shown and now.done and not begun:
+            if shown and first and now.done and not begun:
                 bars.say(f"{now.done} of {now.total} answers are there; going on")
             begun = True
             score = f"{now.task} · {now.cell} · {100 * now.score:.1f} % of {now.n}" if now.score is not None else ""

@@ -1,4 +1,4 @@
-"""Validate: tasks × methods × retentions, every answer kept, resumable at any moment.
+"""Validate: tasks × methods × retentions, every answer kept, resumable at any moment, on one process or several (torchrun).
 
 Batches are the outer loop and cells the inner one: a batch of questions is decoded, preprocessed, sent to the device and seen by the vision
 tower once, and then answered in every cell. Questions come in a seeded random order, so that running scores mean something, and a larger
@@ -10,16 +10,19 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from biaskit.calibration.ranks import Ranks
 from biaskit.display import html_table
 from biaskit.engine.decisions import Observe
 from biaskit.engine.image_encoder import encode_once
 from biaskit.errors import BiaskitError
 from biaskit.families.checkpoints.ahead import ahead, default_workers
 from biaskit.families.checkpoints.catalog import short_name
+from biaskit.families.checkpoints.device import input_device
 from biaskit.families.checkpoints.load import Loaded
 from biaskit.families.checkpoints.wrap import as_loaded
 from biaskit.pruners.readings import Reading
@@ -29,7 +32,7 @@ from biaskit.tasks.base import TaskView
 from biaskit.validation.ask.answers import Asker, Wanted
 from biaskit.validation.ask.arguments import AnyPrior, read_priors, read_shares, words
 from biaskit.validation.ask.describe import describe_prior, make_manifest
-from biaskit.validation.ask.methods import Configuration, Grid
+from biaskit.validation.ask.methods import Cell, Grid
 from biaskit.validation.ask.plan import Batch, arranged, make_plan, opened, order
 from biaskit.validation.ask.progress import Progress, Report, Say, reported
 from biaskit.validation.ask.questions import Questions
@@ -130,7 +133,7 @@ def validate(
         force: throw away what the directory has. command: what the user typed, for the manifest.
 
     Returns:
-        The results; the same answers in the same order however often the run was interrupted.
+        The results; the same answers in the same order however often the run was interrupted, on however many processes it went on.
 
     Raises:
         BiaskitError: settings that cannot work, a directory of another run, a broken image, no memory. What was answered is kept.
@@ -141,7 +144,7 @@ def validate(
     tasks = _opened(words(task) if isinstance(task, str) else task if isinstance(task, Sequence) else [task], limit)
     cells = grid.cells(loaded.model.config)
     with reported(report, say, progress) as (report, tell):
-        return _Run(loaded, tasks, cells, Directory(Path(out)), chosen, report, tell).run()
+        return _Run(loaded, tasks, cells, Path(out), chosen, report, tell).run()
 
 
 def _settings(observe: Observe | None) -> dict[str, Any] | None:
@@ -175,16 +178,18 @@ class _Run:
         self,
         loaded: Loaded,
         tasks: Mapping[str, Task],
-        cells: Sequence[Configuration],
-        directory: Directory,
+        cells: Sequence[Cell],
+        out: Path,
         options: Options,
         report: Report,
         say: Say,
     ) -> None:
-        self.loaded, self.cells, self.directory, self.options, self.report = loaded, cells, directory, options, report
+        self.loaded, self.cells, self.options, self.report = loaded, cells, options, report
+        self.ranks = Ranks()
+        self.directory = Directory(out, self.ranks.rank)
         self.whole = tasks
         self.tasks: dict[str, Task] = {name: TaskView(task, order(task, options.limit, options.seed)) for name, task in tasks.items()}
-        self.gpu = loaded.model.get_input_embeddings().weight.device.type != "cpu"
+        self.gpu = input_device(loaded.model).type != "cpu"
         self.batch_size = options.batch_size or (8 if self.gpu else 4)
         priors = {cell.prior_name: describe_prior(cell.prior)["sha256"] for cell in cells if cell.prior_name and cell.prior}
         wanted = Wanted(options.seed, options.keep_indices, priors, options.observe)
@@ -197,48 +202,77 @@ class _Run:
 
     def run(self) -> Validation:
         """Ask what is not answered yet; then put the answers in order."""
-        options = self.options
-        with self.directory.held(force=options.force):
-            fresh = make_manifest(
-                self.loaded,
-                self.whole,
-                {name: len(task) for name, task in self.tasks.items()},
-                self.cells,
-                seed=options.seed,
-                keep_indices=options.keep_indices,
-                analysed=_settings(options.observe),
-                command=options.command,
-            )
-            manifest = merge(self.directory.read_manifest(), fresh, str(self.directory.path))
-            self.directory.load({task["name"]: task["metric"] for task in manifest["tasks"]})
-            self.directory.write_manifest(manifest)
-            plan = make_plan(self.tasks, self.cells, self.directory.lines, self.batch_size)
-            self.directory.rewrite([key for key in self.directory.lines if key not in plan.dropped])
-            for (task, cell), there in plan.scores.items():
-                self._count(task, cell, there)
+        with ExitStack() as held:
+            manifest, open_now = self.ranks.lead(lambda: self._begin(held))
+            mine = open_now[self.ranks.rank :: self.ranks.count]  # batches are the same whatever the number of processes
             self.report(Progress(self.done, self.total))
-            needs = frozenset[Reading](getattr(options.observe, "needs", ())).union(*(cell.pruner.needs for cell in self.cells))
+            needs = frozenset[Reading](getattr(self.options.observe, "needs", ())).union(*(cell.pruner.needs for cell in self.cells))
             with encode_once(self.loaded.model, needs):
-                for name, batches in plan.batches.items():
-                    self._ask(self.tasks[name], batches)
-            self.directory.rewrite(arranged(self.directory.lines, manifest, self.whole, options.seed))
-        scores = summaries(self.directory.path, {name: task.summarise for name, task in self.whole.items()})
-        return Validation(self.directory.path, manifest, self.asked, scores)
+                for name, task in self.tasks.items():
+                    self._ask(task, [Batch(items, [self.cells[at] for at in cells]) for of, items, cells in mine if of == name])
+            self.directory.close()
+            asked = sum(self.ranks.gather(self.asked))
+            scores = self.ranks.lead(lambda: self._end(manifest))
+        return Validation(self.directory.path, manifest, asked, scores)
 
-    def _count(self, task: str, cell: str, scores: Sequence[float]) -> Progress:
+    def _begin(self, held: ExitStack) -> tuple[dict[str, Any], list[tuple[str, tuple[int, ...], list[int]]]]:
+        """On the first process: hold the directory, take up what is answered, and return the manifest and the open batches.
+
+        Returns: of each open batch its task, its questions, and which cells are not answered.
+        """
+        options = self.options
+        held.enter_context(self.directory.held(force=options.force))
+        fresh = make_manifest(
+            self.loaded,
+            self.whole,
+            {name: len(task) for name, task in self.tasks.items()},
+            self.cells,
+            seed=options.seed,
+            keep_indices=options.keep_indices,
+            analysed=_settings(options.observe),
+            command=options.command,
+        )
+        manifest = merge(self.directory.read_manifest(), fresh, str(self.directory.path))
+        metrics = {task["name"]: task["metric"] for task in manifest["tasks"]}
+        self.directory.load(metrics)
+        self.directory.take_in(metrics)
+        self.directory.write_manifest(manifest)
+        plan = make_plan(self.tasks, self.cells, self.directory.lines, self.batch_size)
+        self.directory.rewrite([key for key in self.directory.lines if key not in plan.dropped])
+        for (task, cell), there in plan.scores.items():
+            self._count(task, cell, there)
+        place = {cell.label: at for at, cell in enumerate(self.cells)}
+        batches = [(name, batch) for name, several in plan.batches.items() for batch in several]
+        return manifest, [(name, batch.items, [place[cell.label] for cell in batch.cells]) for name, batch in batches]
+
+    def _end(self, manifest: dict[str, Any]) -> dict[tuple[str, str], dict[str, float]]:
+        """On the first process: put all answers in order, and return the scores."""
+        self.directory.take_in({task["name"]: task["metric"] for task in manifest["tasks"]})
+        if any(make_plan(self.tasks, self.cells, self.directory.lines, self.batch_size).batches.values()):
+            raise BiaskitError(
+                f"answers of other processes are not in {self.directory.path}",
+                "choose an --out that all machines share; the same command goes on where it was",
+            )
+        self.directory.rewrite(arranged(self.directory.lines, manifest, self.whole, self.options.seed))
+        return summaries(self.directory.path, {name: task.summarise for name, task in self.whole.items()})
+
+    def _count(self, task: str, cell: str, scores: Sequence[float], processes: int = 1) -> Progress:
+        """Count answers; of several processes as if they were equally fast."""
         sums = self.running.setdefault((task, cell), [0.0, 0])
         sums[0] += sum(scores)
         sums[1] += len(scores)
-        self.done += len(scores)
-        return Progress(self.done, self.total, task, cell, sums[0] / sums[1], int(sums[1]))
+        self.done += len(scores) * processes
+        return Progress(min(self.done, self.total), self.total, task, cell, sums[0] / sums[1], int(sums[1]))
 
     def _ask(self, task: Task, batches: Sequence[Batch]) -> None:
         """Answer the open batches of one task."""
-        loaded, device = self.loaded, self.loaded.model.get_input_embeddings().weight.device
+        loaded, device = self.loaded, input_device(self.loaded.model)
         items = [batch.items for batch in batches]
         base = short_name(loaded.name)
         questions = Questions(task, loaded.family, loaded.processor, loaded.model.config, base, loaded.model.dtype, items)
-        workers = (default_workers(1, gpu=True) if self.gpu else 0) if self.options.workers is None else self.options.workers
+        workers = (
+            (default_workers(self.ranks.local_count, gpu=True) if self.gpu else 0) if self.options.workers is None else self.options.workers
+        )
         for asked, batch in zip(ahead(questions, workers=workers, pin=device.type == "cuda"), batches, strict=True):
             self.asker.take(task, questions, asked)
             for cell in batch.cells:
@@ -247,4 +281,5 @@ class _Run:
                 timing = {"task": task.name, "cell": cell.label, "first": asked.items[0], "n": len(made), "chunk": self.asker.chunk}
                 self.directory.append(made, task.metric, {**timing, "seconds": round(time.monotonic() - began, 4)})
                 self.asked += len(made)
-                self.report(self._count(task.name, cell.label, [record["scores"][task.metric] for record in made]))
+                scores = [record["scores"][task.metric] for record in made]
+                self.report(self._count(task.name, cell.label, scores, self.ranks.count))

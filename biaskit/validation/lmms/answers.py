@@ -14,6 +14,7 @@ from transformers import LogitsProcessor
 from biaskit.engine.decisions import Pruning
 from biaskit.engine.prune import prune
 from biaskit.errors import BiaskitError
+from biaskit.families.checkpoints.device import input_device
 from biaskit.validation.lmms.conversation import Conversation
 from biaskit.validation.lmms.options import Options, Until, cut
 from biaskit.validation.lmms.settings import Opened
@@ -139,7 +140,7 @@ class Answers:
         if self.opened.pruner is None:
             for layout in prepared.layouts:
                 self._spend(len(layout), len(layout), len(layout))
-        device, dtype = loaded.model.get_input_embeddings().weight.device, loaded.model.dtype
+        device, dtype = input_device(loaded.model), loaded.model.dtype
         inputs = {name: x.to(device, dtype if x.is_floating_point() else x.dtype) for name, x in prepared.inputs.items()}
         return texts, inputs, inputs["input_ids"].shape[1]
 

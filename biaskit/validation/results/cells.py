@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from biaskit.validation.results.labels import UNPRUNED, MethodLabel, method_of
+UNPRUNED = "none"
+_PRIOR = re.compile(r"\+[A-Za-z_][\w.-]*$")  # the name of a prior at a label's end; "1e+05" is none
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,12 @@ class Cell:
     def of(record: Mapping[str, Any]) -> Cell:
         """Read the cell of a line of results."""
         label = str(record["cell"])
+        method, slash, _ = label.rpartition("/")
         retention = record.get("retention")
         return Cell(
             label=label,
-            method=method_of(label),
-            pruner=str(record.get("pruner", method_of(label))),
+            method=method if slash else label,
+            pruner=str(record.get("pruner", method or label)),
             retention=None if retention is None else float(retention),
             budget=record.get("budget"),
             prior_id=record.get("prior"),
@@ -81,7 +84,8 @@ class Cell:
     @property
     def settings(self) -> Mapping[str, str]:
         """What the label sets: {"alpha": "0.5"} of the one above."""
-        return MethodLabel.read(self.method).settings
+        words = _PRIOR.sub("", self.method).split("@")[1:]
+        return dict(word.split("=", 1) for word in words if "=" in word)
 
     @property
     def budget_name(self) -> str:

@@ -3,6 +3,9 @@
 `results.jsonl` holds one line an answer. While a run goes on, lines stand in the order in which the answers came; when it is complete, they
 are put in order of task, cell and question, so that every way there ends with the same bytes. What is done is read from the lines
 themselves: there is no other state. `run.json` says what the run is; `timing.jsonl` how long each batch took.
+
+Of several processes (torchrun) the first holds the directory, and process R adds to files of its own, `results.jsonl.R` and
+`timing.jsonl.R`, whose lines go into the others at the end, or when a run goes on after a kill.
 """
 
 from __future__ import annotations
@@ -49,11 +52,16 @@ def to_line(record: Mapping[str, Any]) -> bytes:
 
 
 class Directory:
-    """A results directory, held by one process at a time."""
+    """A results directory, held by one run at a time.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the folder. rank: of this process among those that write to it.
+    """
+
+    def __init__(self, path: Path, rank: int = 0) -> None:
+        suffix = f".{rank}" if rank else ""
         self.path = path
-        self.results, self.manifest, self.timing = path / RESULTS, path / MANIFEST, path / TIMING
+        self.results, self.manifest, self.timing = path / f"{RESULTS}{suffix}", path / MANIFEST, path / f"{TIMING}{suffix}"
         self.lines: dict[Key, Line] = {}
         self.size = 0
         self.file: IO[bytes] | None = None
@@ -73,7 +81,7 @@ class Directory:
         try:
             _lock(handle, self.path)
             sweep(self.path)
-            for mine in (self.results, self.timing, self.manifest):
+            for mine in (self.results, self.timing, self.manifest, *self._parts(RESULTS), *self._parts(TIMING)):
                 check_target(mine, force=True)
                 if force:
                     mine.unlink(missing_ok=True)
@@ -124,6 +132,39 @@ class Directory:
             score = record["scores"].get(metrics.get(record["task"]), 0.0)
             self.lines[record["task"], record["cell"], record["id"]] = Line(start, end, score)
             self.size = end
+
+    def _parts(self, name: str) -> list[Path]:
+        """Return what other processes than the first wrote."""
+        return sorted(path for path in self.path.glob(f"{name}.*") if path.suffix[1:].isdecimal())
+
+    def take_in(self, metrics: Mapping[str, str]) -> None:
+        """Put the answers of other processes behind those that are loaded, and delete their files; a cut last line is left out.
+
+        Args:
+            metrics: as `load` takes them.
+
+        Raises:
+            BiaskitError: another line is no answer, or the disk is full.
+        """
+        self.close()
+        for part in self._parts(RESULTS):
+            with self._writing(), part.open("rb") as source, self.results.open("ab") as target:
+                target.truncate(self.size)
+                for start, end, record in answer_lines(part):
+                    key = (record["task"], record["cell"], record["id"])
+                    if key not in self.lines:  # else it was taken in before a kill
+                        source.seek(start)
+                        target.write(source.read(end - start))
+                        self.lines[key] = Line(self.size, self.size + end - start, record["scores"].get(metrics.get(key[0]), 0.0))
+                        self.size += end - start
+                target.flush()
+                os.fsync(target.fileno())
+            part.unlink()
+        for part in self._parts(TIMING):
+            with self._writing(), self.timing.open("ab") as target:
+                data = part.read_bytes()
+                target.write(data[: data.rfind(b"\n") + 1])
+            part.unlink()
 
     def rewrite(self, keys: Sequence[Key]) -> None:
         """Make the file consist of these answers in this order, in one step; nothing happens if it does already."""

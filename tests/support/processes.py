@@ -1,0 +1,50 @@
+"""Several processes as torchrun starts them, forked from the tests, so that nothing is imported again."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+import time
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def _enter(act, rank, count, port):
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(count)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    act(rank)
+
+
+def together(count, act, *, patience=60.0, stop=True):
+    """Call `act(rank)` in so many processes; return their exit codes.
+
+    Args:
+        stop: end the others when one is lost, as torchrun does; else they must notice it themselves.
+    """
+    port = free_port()
+    context = multiprocessing.get_context("fork")
+    if count == 1:
+        group = [context.Process(target=act, args=(0,))]
+    else:
+        group = [context.Process(target=_enter, args=(act, rank, count, port)) for rank in range(count)]
+    for one in group:
+        one.start()
+    end = time.monotonic() + patience
+    while any(one.is_alive() for one in group):
+        if stop and any(one.exitcode for one in group):
+            for one in group:
+                one.terminate()
+        if time.monotonic() > end:
+            for one in group:
+                one.kill()
+            raise AssertionError("the processes hang")
+        time.sleep(0.02)
+    return [one.exitcode for one in group]

@@ -1,0 +1,162 @@
+"""Several processes (torchrun) share out the questions: the bytes of one, whoever is killed, and however many go on."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from command import environment
+from processes import together
+
+from biaskit import validate
+from biaskit.errors import BiaskitError
+from biaskit.families.checkpoints.load import load_model
+
+METHODS, TASKS = ["none", "random@layer=3", "fastv@layer=3"], ["scenes-presence", "scenes-where"]
+QUESTIONS = 14
+
+
+@pytest.fixture(scope="module")
+def demo():
+    return load_model("demo", device="cpu")
+
+
+def run(demo, out, **more):
+    settings = {"limit": QUESTIONS, "batch_size": 4, "command": "as typed", "progress": False, **more}
+    return validate(demo, TASKS, METHODS, 0.25, out=out, **settings)
+
+
+@pytest.fixture(scope="module")
+def whole(demo, tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole")
+    found = run(demo, out)
+    return files(out), found.scores
+
+
+def files(out):
+    """What must be the same, to the byte; and nothing else lies there but the times."""
+    assert {path.name for path in out.iterdir()} == {"results.jsonl", "run.json", "timing.jsonl"}
+    return (out / "results.jsonl").read_bytes(), (out / "run.json").read_bytes()
+
+
+def dying(demo, out, victim, after):
+    def act(rank):
+        seen = []
+
+        def report(progress):
+            seen.append(progress)
+            if rank == victim and len(seen) > after:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        run(demo, out, report=report)
+
+    return act
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_any_number_of_processes_gives_the_bytes_of_one(demo, whole, tmp_path, count):
+    def act(rank):
+        found = run(demo, tmp_path)
+        assert found.asked == 2 * 3 * QUESTIONS and found.scores == whole[1], "on every process"
+
+    assert together(count, act) == [0] * count
+    assert files(tmp_path) == whole[0]
+    times = (tmp_path / "timing.jsonl").read_text().splitlines()
+    assert len(times) == 2 * 3 * 4, "one line a batch and cell, of all processes"
+
+
+@pytest.mark.parametrize(("counts", "victims"), [((2, 1), (1,)), ((1, 2), (0,)), ((2, 3), (0,)), ((3, 2, 1), (2, 1))])
+def test_any_number_goes_on_after_a_kill(demo, whole, tmp_path, counts, victims):
+    for count, victim in zip(counts, victims, strict=False):
+        codes = together(count, dying(demo, tmp_path, victim, after=4))
+        assert codes[victim] == -signal.SIGKILL and all(codes)
+    there = sum(path.read_bytes().count(b"\n") for path in tmp_path.glob("results.jsonl*"))
+    assert there >= 4 * 3
+
+    def last(rank):
+        assert run(demo, tmp_path).asked <= 2 * 3 * QUESTIONS - 12, "whole batches are not asked again"
+
+    assert together(counts[-1], last) == [0] * counts[-1]
+    assert files(tmp_path) == whole[0]
+
+
+def test_the_others_notice_a_lost_process(demo, whole, tmp_path):
+    """Without torchrun, which would end them."""
+    words = tmp_path.parent / f"{tmp_path.name}-words"
+
+    def act(rank):
+        if rank == 1:
+            dying(demo, tmp_path, 1, after=2)(rank)
+        try:
+            run(demo, tmp_path)
+        except BiaskitError as error:
+            words.write_text(f"{error.message}\n{error.hint}")
+            raise SystemExit(3) from None
+
+    assert together(2, act, stop=False) == [3, -signal.SIGKILL]
+    message, hint = words.read_text().splitlines()
+    assert "process 0 of 2 has lost the others" in message and "the same command goes on" in hint
+    assert run(demo, tmp_path).asked <= 3 * QUESTIONS
+    assert files(tmp_path) == whole[0]
+
+
+def test_parts_that_a_kill_left_are_taken_in_once(demo, whole, tmp_path):
+    """Killed between adding a part to the results and deleting it; with a torn last line."""
+    together(2, dying(demo, tmp_path, 0, after=3))
+    part = tmp_path / "results.jsonl.1"
+    data = part.read_bytes()
+    assert data.count(b"\n") >= 4
+    with (tmp_path / "results.jsonl").open("ab") as file:
+        file.write(data + b'{"torn')
+    part.write_bytes(data + b'{"torn, too')
+    assert together(1, lambda rank: run(demo, tmp_path)) == [0]
+    assert files(tmp_path) == whole[0]
+
+
+def test_force_throws_parts_away_and_other_runs_are_refused_on_all(demo, whole, tmp_path):
+    together(2, dying(demo, tmp_path, 0, after=3))
+
+    def other(rank):
+        with pytest.raises(BiaskitError, match="seed was 0, is 5"):
+            run(demo, tmp_path, seed=5)
+
+    assert together(2, other) == [0, 0]
+
+    def anew(rank):
+        assert run(demo, tmp_path, force=True).asked == 2 * 3 * QUESTIONS
+
+    assert together(2, anew) == [0, 0]
+    assert files(tmp_path) == whole[0]
+
+
+def test_torchrun_a_killed_rank_and_another_number(demo, tmp_path):
+    """The command itself: rank 1 is killed from outside, one process goes on; the bytes are those of a run that nobody disturbed."""
+    words = ["validate", "--model", "demo", "--task", "scenes-presence", "--pruner", "none,random@layer=3", "--retention", "0.25"]
+    words += ["--limit", "80", "--batch-size", "2", "--device", "cpu", "--out", "run"]
+    two, one = tmp_path / "two", tmp_path / "one"
+    for folder in (two, one):
+        folder.mkdir()
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "biaskit", *words]
+    agent = subprocess.Popen(command, cwd=two, env=environment(OMP_NUM_THREADS="1"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + 120
+        while not (two / "run" / "results.jsonl.1").exists() and agent.poll() is None and time.monotonic() < end:
+            time.sleep(0.02)
+        for child in psutil.Process(agent.pid).children():
+            if child.environ().get("RANK") == "1":
+                child.kill()
+        assert agent.wait(60) != 0
+    finally:
+        agent.kill()
+    assert (two / "run" / "results.jsonl.1").exists()
+    for folder in (two, one):
+        settings = {"limit": 80, "batch_size": 2, "command": shlex.join(["biaskit", *words]), "progress": False}
+        found = validate(demo, "scenes-presence", "none,random@layer=3", 0.25, out=folder / "run", **settings)
+        assert (found.asked < 160) == (folder == two)
+    assert files(two / "run") == files(one / "run")
