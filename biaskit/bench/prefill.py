@@ -14,7 +14,7 @@ from torch import Tensor
 from biaskit.bench.clock import Clock, PeakMemory, Timing
 from biaskit.bench.probes import Probes
 from biaskit.bench.report import Keep, nothing
-from biaskit.bench.workload import Cell, dims, n_text, on_device, prompts
+from biaskit.bench.workload import Workload, dims, n_text, on_device, prompts
 from biaskit.engine.decisions import Pruning
 from biaskit.engine.prune import prune
 from biaskit.families.checkpoints.flops import FORMULAS, cache_bytes, ceiling, mean_tokens, prefill_cost
@@ -48,13 +48,15 @@ class Plan:
 class _Run:
     """A cell while it is measured."""
 
-    cell: Cell
+    cell: Workload
     times: list[dict[str, float]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     error: str = ""
 
 
-def measure(loaded: Loaded, found: Sequence[Cell], plan: Plan, say: Say = lambda line: None, keep: Keep = nothing) -> list[dict[str, Any]]:
+def measure(
+    loaded: Loaded, found: Sequence[Workload], plan: Plan, say: Say = lambda line: None, keep: Keep = nothing
+) -> list[dict[str, Any]]:
     """Measure every cell at every batch size.
 
     Cells take turns within a round, so that a machine that slows down slows all of them. Speed-ups are medians over rounds of the
@@ -104,7 +106,7 @@ def _device(inputs: Mapping[str, Tensor]) -> torch.device:
 
 
 @contextmanager
-def _pruned(loaded: Loaded, cell: Cell) -> Iterator[Pruning | None]:
+def _pruned(loaded: Loaded, cell: Workload) -> Iterator[Pruning | None]:
     if cell.pruner is None:
         yield None
         return
@@ -133,7 +135,7 @@ def _forward(loaded: Loaded, run: _Run, inputs: Mapping[str, Tensor], cpu_time: 
 
 
 @torch.inference_mode()
-def _generate(loaded: Loaded, cell: Cell, inputs: Mapping[str, Tensor], plan: Plan) -> float:
+def _generate(loaded: Loaded, cell: Workload, inputs: Mapping[str, Tensor], plan: Plan) -> float:
     clock = Clock(_device(inputs), cpu_time=plan.cpu_time)
     with _pruned(loaded, cell):
         clock.start()

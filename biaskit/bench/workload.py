@@ -22,7 +22,7 @@ from biaskit.pruners import Pruner, get_pruner
 
 
 @dataclass(frozen=True)
-class Cell:
+class Workload:
     """A method at one retention; no pruner is the stock model."""
 
     name: str
@@ -43,7 +43,7 @@ class Cell:
         return sorted(found.items())
 
 
-def cells(loaded: Loaded, names: Sequence[str], retentions: Sequence[float], layer: int | None = None) -> list[Cell]:
+def cells(loaded: Loaded, names: Sequence[str], retentions: Sequence[float], layer: int | None = None) -> list[Workload]:
     """Return every method at every retention, the stock model once and first.
 
     Args:
@@ -55,7 +55,7 @@ def cells(loaded: Loaded, names: Sequence[str], retentions: Sequence[float], lay
         BiaskitError: unknown names, or what the method or the model cannot do.
     """
     depth = int(decoder_config(loaded.model).num_hidden_layers)
-    found = [Cell("none", 1.0)]
+    found = [Workload("none", 1.0)]
     for name in names:
         if name == "none":
             continue
@@ -68,11 +68,12 @@ def cells(loaded: Loaded, names: Sequence[str], retentions: Sequence[float], lay
             wanted = name.endswith("+prior")
             if wanted and not pruner.debiases:
                 raise BiaskitError(f"{name}: {type(pruner).title} does not debias attention", "leave +prior away")
-            read = [stage.layer - 1 for stage in pruner.stages() if stage.layer]
+            read = [layer for stage in pruner.stages() if (layer := stage.layer + pruner.attention_layer) >= 0]
             if max(read, default=0) >= depth - 1:
-                raise BiaskitError(f"{name} acts before layer {max(read) + 1} of {depth}", "give a smaller --layer, or a deeper model")
+                acts = pruner.stages()[-1].layer
+                raise BiaskitError(f"{name} acts before layer {acts} of {depth}", "give a smaller --layer, or a deeper model")
             prior = flat_prior(loaded, read) if read and (wanted or (pruner.prior == "required" and pruner.debiases)) else None
-            found.append(Cell(name, retention, pruner, prior))
+            found.append(Workload(name, retention, pruner, prior))
     return found
 
 

@@ -162,8 +162,9 @@ def _check_applied(pruner: Pruner, model_name: str, name: str) -> None:
     model, processor, family = tiny_model(model_name, layers=max(stage.layer for stage in pruner.stages()) + 2)
     inputs = tiny_inputs(family, processor, model.config)
     prior = None
-    if pruner.prior != "unused" and pruner.stages()[0].layer > 0:
-        prior = flat_prior(family, model.config, [stage.layer - 1 for stage in pruner.stages()])
+    layers = [stage.layer + getattr(pruner, "attention_layer", -1) for stage in pruner.stages()]
+    if pruner.prior != "unused" and layers[0] >= 0:
+        prior = flat_prior(family, model.config, layers)
     with prune(model, pruner, prior=prior, say=lambda _line: None) as pruning:
         model.generate(**inputs, max_new_tokens=2, do_sample=False)
     for sample in pruning.samples:

@@ -266,9 +266,10 @@ class Decisions:
         )
 
     def _a_bias(self, layout: Layout, layer: int, device: torch.device) -> Tensor | None:
-        if self.prior is None or layer == 0 or not self.pruner.debiases:
+        read = layer + getattr(self.pruner, "attention_layer", -1)
+        if self.prior is None or read < 0 or not self.pruner.debiases:
             return None
-        return upload(self.pruner.fit_prior(self.prior, layout, layer - 1).astype(np.float32), device)
+        return upload(self.pruner.fit_prior(self.prior, layout, read).astype(np.float32), device)
 
     def finish(self, cache: Any) -> None:
         """Write the report of the prefill."""

@@ -142,6 +142,9 @@ def _chosen(now: Pass, queries: str, narrowing: Narrowing | None) -> NDArray[np.
         valid, visual = narrowing.valid, np.take_along_axis(prompt.visual, narrowing.positions, 1)
     if queries == "mean":
         return valid
+    if queries in ("question", "null"):
+        after: NDArray[np.bool_] = valid & ~visual & (np.cumsum(visual[:, ::-1], 1)[:, ::-1] == 0)
+        return after if queries == "question" else after & (np.cumsum(after, 1) == 1)
     return valid & (visual if queries == "visual" else ~visual)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from biaskit.errors import BiaskitError
-from biaskit.pruners.base import AttentionPruner, Pruner, Stage, param
+from biaskit.pruners.attention import AttentionPruner
+from biaskit.pruners.base import Pruner, Stage, param
 from biaskit.registry import Registry, did_you_mean, named_arguments
 
 

@@ -10,20 +10,16 @@ from typing import Any, ClassVar, Literal, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from biaskit.errors import BiaskitError
 from biaskit.grid import Layout
-from biaskit.prior.fit import PriorLayout, fit_prior
 from biaskit.prior.value import Prior
 from biaskit.pruners.parameters import Parameter, choices, simple_types
-from biaskit.pruners.readings import ATTENTION, Reading, check_readings
+from biaskit.pruners.readings import Reading, check_readings
 from biaskit.pruners.signals import Signals
 from biaskit.registry import did_you_mean
-from biaskit.select import relative_attention_many
 from biaskit.select.keep import Keep
 from biaskit.select.keep import budget as budget_of
-from biaskit.select.scores import Mode
 
 Positions = Literal["original", "compact"]
 T = TypeVar("T")
@@ -64,6 +60,7 @@ class Pruner(ABC):
 
     Example:
         >>> from biaskit.grid import Layout, Plane, raster
+        >>> from biaskit.pruners.readings import ATTENTION
         >>> @dataclass(frozen=True)
         ... class Watched(Pruner):
         ...     name = "watched"
@@ -84,6 +81,7 @@ class Pruner(ABC):
         needs: the readings that `choose` takes from `Signals`; the engine records nothing else.
         exact: `choose` keeps exactly the budget. A method that finds the number by itself says False.
         prior: whether `choose` reads `Signals.a_bias`.
+        attention_layer: the layer whose attention a prior must be of, relative to K.
         presets: named sets of parameters that the paper recommends.
         family_presets: model type → preset → the preset that takes its place for that family.
         deviations: how this differs from the paper or its code, and why.
@@ -101,6 +99,7 @@ class Pruner(ABC):
     families: ClassVar[str] = "every family"
     needs: ClassVar[frozenset[Reading]] = frozenset()
     exact: ClassVar[bool] = True
+    attention_layer: ClassVar[int] = -1
     prior: ClassVar[Literal["required", "optional", "unused"]] = "unused"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     family_presets: ClassVar[Mapping[str, Mapping[str, str]]] = {}
@@ -147,8 +146,8 @@ class Pruner(ABC):
             )
         if prior is not None and self.debiases:
             for stage in self.stages():
-                if stage.layer:
-                    prior.layer(stage.layer - 1)
+                if stage.layer + self.attention_layer >= 0:
+                    prior.layer(stage.layer + self.attention_layer)
 
     def _check_types(self) -> None:
         """Check every parameter whose type is made of numbers, text and None alone."""
@@ -240,55 +239,3 @@ class Pruner(ABC):
     def choose_many(self, signals: Sequence[Signals], budget: int) -> list[Keep]:
         """Decide for several samples of equal N, each as `choose` does. Worth writing where a GPU can do with few waits for all of them."""
         return [self.choose(sample, budget) for sample in signals]
-
-
-@dataclass(frozen=True)
-class AttentionPruner(Pruner):
-    """A method that reads attention. With a prior it can be debiased: A_ori / (A_bias^τ + ε) instead of A_ori."""
-
-    needs: ClassVar[frozenset[Reading]] = frozenset({ATTENTION})
-    prior: ClassVar[Literal["required", "optional", "unused"]] = "optional"
-
-    strength: float = param(1.0, "τ of the debiasing A_ori / (A_bias^τ + ε): 0 is raw attention, 1 the paper's ratio")
-    mode: Mode = param("ratio", "debiasing: ratio, difference of normalised maps, or uniform (control: a flat prior)")
-    eps: float = param(1e-7, "ε of the debiasing")
-    prior_layout: PriorLayout = param("grid2d", "how the prior is brought to the sample's grid: grid2d, flat1d or repeat")
-
-    def __post_init__(self) -> None:
-        """Refuse what makes no sense."""
-        super().__post_init__()
-        self.check_range("strength", 0, 1)
-        self.check_range("eps", 0, 1)
-
-    @property
-    def debiases(self) -> bool:
-        """Whether a prior changes the score: not where attention is not read, and not with strength 0 or mode uniform."""
-        return ATTENTION in self.needs and self.strength > 0 and self.mode != "uniform"
-
-    def fit_prior(self, prior: Prior, layout: Layout, layer: int) -> NDArray[np.float64]:
-        """Return a_bias at a sample's visual tokens, [N], by `prior_layout`."""
-        return fit_prior(prior, layout, layer, self.prior_layout)
-
-    def score(self, signals: Signals) -> Tensor:
-        """Return the debiased score of every visual token, [N]; the raw attention if there is no prior.
-
-        Raises:
-            BiaskitError: there is no attention, or no prior although the method is nothing without one.
-        """
-        if ATTENTION not in signals:
-            raise BiaskitError(f"{self.name} needs attention, which was not recorded", "pass it in Signals")
-        if signals.a_bias is not None:
-            return self._relative(signals[ATTENTION][None], signals.a_bias[None])[0]
-        if self.prior == "required" and self.strength > 0 and self.mode != "uniform":
-            raise BiaskitError(f"{self.name} needs a prior", "pass prior=…, make one with `biaskit calibrate`, or use strength=0")
-        return signals[ATTENTION].to(torch.float32)
-
-    def scores(self, signals: Sequence[Signals]) -> Tensor:
-        """Return `score` of every sample, [B, N]; all have N tokens."""
-        pairs = [(sample[ATTENTION], sample.a_bias) for sample in signals if ATTENTION in sample and sample.a_bias is not None]
-        if type(self).score is not AttentionPruner.score or len(pairs) < len(signals):
-            return torch.stack([self.score(sample) for sample in signals])
-        return self._relative(*(torch.stack(part) for part in zip(*pairs, strict=True)))
-
-    def _relative(self, attention: Tensor, prior: Tensor) -> Tensor:
-        return relative_attention_many(attention, prior, strength=self.strength, mode=self.mode, eps=self.eps)

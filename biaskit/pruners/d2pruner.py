@@ -14,7 +14,8 @@ from biaskit.device import deferred, upload
 from biaskit.errors import BiaskitError
 from biaskit.grid import Layout
 from biaskit.pruners import pruners
-from biaskit.pruners.base import AttentionPruner, param
+from biaskit.pruners.attention import AttentionPruner
+from biaskit.pruners.base import param
 from biaskit.pruners.readings import ATTENTION, HIDDEN, Reading
 from biaskit.pruners.signals import Signals
 from biaskit.select import cells, d2_select, d2_select_many, largest_remainder

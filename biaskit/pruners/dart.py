@@ -10,10 +10,12 @@ from torch import Tensor
 
 from biaskit.pruners import pruners
 from biaskit.pruners.base import Pruner, param
-from biaskit.pruners.readings import HIDDEN, KEYS, TEXT_HIDDEN, TEXT_KEYS, Reading
+from biaskit.pruners.readings import EMBEDS, HIDDEN, KEYS, TEXT_HIDDEN, TEXT_KEYS, Reading
 from biaskit.pruners.signals import Signals
 from biaskit.select import dart_select
 from biaskit.select.keep import Keep
+
+_TEXT_EMBEDS = Reading("hidden", "projector", tokens="text")
 
 
 @pruners.register("dart")
@@ -31,14 +33,18 @@ class DART(Pruner):
         "keeps exactly the budget by default; the paper's rule keeps pivots + 8·int(N·r/8): count='paper'",
         "pivots go visual first, each kind by descending norm; in the released code the order is that of a Python set",
         "with fewer text tokens after the image than text pivots, their quota is spread over the pivots there are",
+        "at K = 0, which the paper does not have, pivots are input embeddings of largest L1 norm, and embeddings are compared as they are",
     )
 
+    layer: int = param(2, "K: tokens are dropped before this decoder layer, 0-based; 0 reads input embeddings instead of layer K − 1")
     pivots: int = param(4, "visual pivots; they are kept")
     text_pivots: int = param(4, "text pivots, from the text after the last visual token")
     count: Literal["exact", "paper"] = param("exact", "keep exactly the budget, or pivots + 8·int(N·r/8) as published")
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense."""
+        """Find out what to record, and refuse what makes no sense."""
+        if self.layer == 0:
+            object.__setattr__(self, "needs", frozenset({EMBEDS, _TEXT_EMBEDS}))
         super().__post_init__()
         self.check_range("pivots", 1, math.inf)
         self.check_range("text_pivots", 0, math.inf)
@@ -46,13 +52,20 @@ class DART(Pruner):
     def choose(self, signals: Signals, budget: int) -> Keep:
         """Choose the pivots, then the least similar tokens."""
         s = signals
-        assert s.text_positions is not None and s.final_norm is not None
+        assert s.text_positions is not None
         after = s.text_positions > int(s.layout.positions[-1])
+        if self.layer == 0:
+            features, text = s[EMBEDS], s[_TEXT_EMBEDS][after]
+            scores, text_scores = features.float().abs().sum(1), text.float().abs().sum(1)
+        else:
+            assert s.final_norm is not None
+            features, text = s.final_norm(s[HIDDEN]), s.final_norm(s[TEXT_HIDDEN][after])
+            scores, text_scores = _l1(s[KEYS]), _l1(s[TEXT_KEYS][:, after])
         kept = dart_select(
-            _l1(s[KEYS]),
-            s.final_norm(s[HIDDEN]),
-            _l1(s[TEXT_KEYS][:, after]),
-            s.final_norm(s[TEXT_HIDDEN][after]),
+            scores,
+            features,
+            text_scores,
+            text,
             budget if self.count == "exact" else self._published(len(s), budget),
             pivots=self.pivots,
             text_pivots=self.text_pivots,

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from biaskit.device import deferred
 from biaskit.pruners import pruners
-from biaskit.pruners.base import AttentionPruner
+from biaskit.pruners.attention import AttentionPruner
 from biaskit.pruners.signals import Signals
 from biaskit.select import top_k, top_k_many
 from biaskit.select.keep import Keep
@@ -35,9 +35,11 @@ class FastV(AttentionPruner):
 
     def choose(self, signals: Signals, budget: int) -> Keep:
         """Take the n highest scores."""
-        return Keep(top_k(self.score(signals), budget))
+        scores = self.score(signals)
+        return Keep(top_k(scores, budget), self.positive(scores, budget))
 
     def choose_many(self, signals: Sequence[Signals], budget: int) -> list[Keep]:
         """Do it for a batch at once."""
         with deferred():
-            return [Keep(kept) for kept in top_k_many(self.scores(signals), budget)]
+            scores = self.scores(signals)
+            return [Keep(kept, self.positive(row, budget)) for kept, row in zip(top_k_many(scores, budget), scores, strict=True)]

@@ -15,7 +15,8 @@ from biaskit.device import deferred
 from biaskit.errors import BiaskitError
 from biaskit.prior.value import Prior
 from biaskit.pruners import pruners
-from biaskit.pruners.base import AttentionPruner, param
+from biaskit.pruners.attention import AttentionPruner
+from biaskit.pruners.base import param
 from biaskit.pruners.readings import ATTENTION, EMBEDS, HIDDEN, Reading
 from biaskit.pruners.selector_weights import Selector, read_selector
 from biaskit.pruners.signals import Signals
@@ -108,10 +109,11 @@ class IDPruner(AttentionPruner):
             selector: Selector = self.__dict__["_selector"]
             scores = selector_score(signals[EMBEDS], selector.query, selector.key)
             return soft_top_k(scores) if self.soft else scores
-        if source == "debiased" and signals.a_bias is None:
+        if source == "debiased" and self.debias == "prior" and signals.a_bias is None:
             raise BiaskitError("importance='debiased' needs a prior", "pass prior=…, or make one with `biaskit calibrate`")
         if source == "attention":
-            return signals[ATTENTION] / signals[ATTENTION].max()  # the ε of min–max is made for scores of order one
+            attention = self.attention(signals)
+            return attention / attention.max()  # the ε of min–max is made for scores of order one
         relative = super().score(signals)
         return relative / relative.max()
 

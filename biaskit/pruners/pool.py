@@ -34,7 +34,7 @@ class Pool(Pruner):
         """Average each token into the nearest of the places that are kept."""
         features = signals[EMBEDS]
         merge = pooling(cells(signals.layout, newline_column=False), budget)
-        return Keep(merge.indices, {"merged": float(len(merge))}, merge(features).to(features.dtype))
+        return Keep(merge.indices, {"merged": float(len(merge))}, merge.into(features))
 
 
 def pooling(where: Tensor, n: int) -> Merge:

@@ -10,11 +10,11 @@ from biaskit.errors import BiaskitError
 
 What = Literal["attention", "logits", "keys", "hidden"]
 At = Literal["decoder", "tower", "projector"]
-Queries = Literal["last", "cls", "text", "visual", "mean"]
+Queries = Literal["last", "cls", "text", "visual", "mean", "question", "null"]
 Heads = Literal["mean", "max", "sum", "each"]
 Tokens = Literal["visual", "text"]
 
-_QUERIES = {"decoder": ("last", "text", "visual", "mean"), "tower": ("cls", "mean")}
+_QUERIES = {"decoder": ("last", "text", "visual", "mean", "question", "null"), "tower": ("cls", "mean")}
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,9 @@ class Reading:
         layer: of the decoder, relative to the layer K at which tokens are dropped: −1 is the layer that ran last, 0 the one about to run
             (everything but hidden). Of the tower absolute, and negative from the end: −2 is the second to last block.
         queries: of attention and logits. last: the last prompt token. text, visual, mean: the mean over the text tokens, the visual tokens,
-            or both (logits: over those that may attend to the key). In the tower cls: the CLS token, or mean: the mean over every row of
-            the tile or, where a block attends within windows, of the window.
+            or both (logits: over those that may attend to the key). question: the mean over the text after the last visual token; null:
+            the first token of it, which has seen the images and not the question. In the tower cls: the CLS token, or mean: the mean over
+            every row of the tile or, where a block attends within windows, of the window.
         heads: how the heads are joined, before the queries are averaged: mean, max, sum, or each for itself. Hidden states have none.
         tokens: whose values they are: those of the N visual tokens, or (decoder, projector) those of the t text tokens of the prompt.
 

@@ -101,7 +101,7 @@ def merged(signals: Signals, tokens: Tensor, merge: Merge) -> Keep:
     places = tokens[merge.indices.cpu()]
     features = patch_rows(signals, FEATURES)[tokens.to(signals.readings[FEATURES].device)]
     values = signals[EMBEDS][places.to(features.device)].clone()
-    changed = torch.nonzero((merge.weights != 0).sum(1) > 1)[:, 0]
+    changed = merge.merged
     if len(changed):
         rows = Merge(merge.indices[changed], merge.weights[changed])(features.flatten(1)).unflatten(1, features.shape[1:])
         values[changed] = signals.project(rows.to(features.dtype)).to(values.dtype)

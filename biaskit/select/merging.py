@@ -38,6 +38,18 @@ class Merge:
         with torch.autocast(features.device.type, enabled=False):
             return self.weights.to(features.device) @ features
 
+    @property
+    def merged(self) -> Tensor:
+        """[k] which of the n places hold more than their own token."""
+        return torch.nonzero((self.weights != 0).sum(1) > 1)[:, 0]
+
+    def into(self, features: Tensor) -> Tensor:
+        """Merge [N, d]: [n, d] of the same dtype, where places that only keep their token hold it unchanged to the bit."""
+        rows, changed = features[self.indices.to(features.device)].clone(), self.merged.to(features.device)
+        if len(changed):
+            rows[changed] = Merge(self.indices[changed], self.weights[changed])(features).to(rows.dtype)
+        return rows
+
 
 def identity_merge(n_tokens: int, kept: Tensor) -> Merge:
     """Return the merge that leaves the tokens `kept` [n] of `n_tokens` as they are."""

@@ -161,6 +161,8 @@ def over_queries(reading, logits, rows):
 DECODER = [
     Reading(what, queries=queries, heads="max") for what in ("attention", "logits") for queries in ("last", "text", "visual", "mean")
 ]
+DECODER += [Reading("attention", queries=queries) for queries in ("question", "null")]
+DECODER += [Reading("attention", layer=0, queries="null"), Reading("logits", layer=-2, queries="question", heads="each")]
 DECODER += [Reading("attention", queries="visual", heads=heads) for heads in ("sum", "each")]
 DECODER += [Reading("attention", layer=0), Reading("attention", layer=0, queries="text"), Reading("logits", layer=0, heads="each")]
 DECODER += [Reading("attention", layer=-2, heads="each"), Reading("logits", layer=-3, queries="text")]
@@ -185,7 +187,15 @@ def test_readings_of_the_decoder(name, case, attention, dtype, stock):
         text = text.nonzero()[:, 0]
         assert torch.equal(signals.text_positions, text)
         assert torch.equal(signals.prompt_ids, inputs["input_ids"][b])
-        rows = {"last": [len(valid) - 1], "text": text, "visual": visual, "mean": valid.nonzero()[:, 0]}
+        question = text[text > visual.max()]
+        rows = {
+            "question": question,
+            "null": question[:1],
+            "last": [len(valid) - 1],
+            "text": text,
+            "visual": visual,
+            "mean": valid.nonzero()[:, 0],
+        }
         for reading in DECODER:
             at = visual if reading.tokens == "visual" else text
             keys, logits = calls.get(layers[K + reading.layer].self_attn)[0] if reading.at == "decoder" else (None, None)

@@ -234,6 +234,8 @@ ALLOWED = {
     ("validation/results/directory.py", "unlink"): "--force begins anew",
     ("calibration/run.py", "unlink"): "the state of a calibration that is done",
     ("bench/plan.py", "TemporaryDirectory"): "each benchmark of a plan writes into a folder of its own, which goes with it",
+    ("bench/report.py", "open"): "rows are appended as they are measured",
+    ("bench/report.py", "unlink"): "such rows, once the whole result is written or a new one begins",
     ("cli/console.py", "open"): "the null device, where standard output is closed",
     ("images/coco_files.py", "save"): "a download, into `replacing`",
     ("images/coco_files.py", "unlink"): "the zip that annotations were taken from",
@@ -244,8 +246,6 @@ ALLOWED = {
     ("images/regular.py", "open"): "for reading, without waiting for a pipe",
     ("images/coco.py", "unlink"): "a bad entry of the cache",
     ("images/coco_stores.py", "unlink"): "a bad entry of the cache",
-    ("bench/report.py", "open"): "rows are appended as they are measured",
-    ("bench/report.py", "unlink"): "those rows, once the whole result is written",
     ("images/download.py", "truncate"): "a download that begins again, inside `replacing`",
 }
 WRITING = {

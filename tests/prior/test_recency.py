@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import doctest
-
 import numpy as np
 import pytest
 
 from biaskit.errors import BiaskitError
-from biaskit.prior import padding
-from biaskit.prior.bias import recency
 from biaskit.prior.bias.recency import fastv_bias, fit_recency, published_slopes, recency_bias
+from biaskit.prior.bias.report import report
 from biaskit.prior.padding import picture_mask
 from biaskit.prior.value import PlaneStats, Prior
 
@@ -21,11 +18,6 @@ def prior_of(maps, groups=None, counts=None):
     if groups is not None:
         stats = PlaneStats(mean, group_mean=np.asarray(groups, np.float32)[:, None], group_count=counts, count=int(counts.sum()))
     return Prior({"image": stats}, (1,), np.ones(1, np.float32), {})
-
-
-@pytest.mark.parametrize("module", [recency, padding], ids=["recency", "padding"])
-def test_examples(module):
-    assert doctest.testmod(module).failed == 0
 
 
 @pytest.mark.parametrize(("rows", "cols"), [(24, 24), (4, 9), (2, 1)])
@@ -135,3 +127,20 @@ def test_arguments():
     with pytest.raises(BiaskitError, match="a picture of 0"):
         picture_mask(0, 4)
     assert len(recency_bias(0, 1e-3)) == 0
+
+
+@pytest.mark.parametrize("k", [1.2e-3, 2e-3, 3e-3, 4.6e-3])
+def test_the_law_is_called_recency(k):
+    """Published slopes of all sizes; the steepest are no straight ramp any more."""
+    entry = report(prior_of(recency_bias(576, k).reshape(24, 24))).get(1, "image")
+    assert entry.verdict == "recency", entry.why
+    assert entry.metrics["slope"].value == pytest.approx(k, rel=1e-4)
+    assert entry.metrics["law"].value == pytest.approx(1, abs=1e-4)
+    assert "of log attention" in entry.why
+
+
+def test_a_vertical_law_is_bottom_focused():
+    maps = np.repeat(np.exp(np.arange(24) * 0.08)[:, None], 24, 1)
+    entry = report(prior_of(maps)).get(1, "image")
+    assert entry.verdict == "bottom-focused", entry.why
+    assert "without growth along the rows" in entry.why

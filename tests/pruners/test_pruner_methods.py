@@ -10,10 +10,11 @@ import torch
 from samples import changed, signals, two_images, with_newlines
 from torch import Tensor
 
+from biaskit.engine.contracts import sample_signals
 from biaskit.errors import BiaskitError
 from biaskit.prior.value import PlaneStats, Prior
 from biaskit.pruners import Pruner, get_pruner, pruners
-from biaskit.pruners.readings import ATTENTION, EMBEDS, HIDDEN, KEYS, NAMES, TEXT_HIDDEN, TEXT_KEYS
+from biaskit.pruners.readings import ATTENTION, EMBEDS, HIDDEN, KEYS, NAMES, TEXT_HIDDEN, TEXT_KEYS, Reading
 from biaskit.select import cells, d2_select, dart_select, feature_norm, max_min_select, mmr_select, relative_attention, top_k
 from biaskit.select.keep import Keep
 
@@ -107,7 +108,7 @@ def test_a_prior_that_is_missing() -> None:
 
 
 def test_attention_needs_a_layer() -> None:
-    for name, parameters in (("fastv", {}), ("d2pruner", {}), ("dart", {}), ("idpruner", {"importance": "attention"})):
+    for name, parameters in (("fastv", {}), ("d2pruner", {}), ("idpruner", {"importance": "attention"})):
         with pytest.raises(BiaskitError, match="of layer K − 1, but layer is 0"):
             get_pruner(name, budget=9, layer=0, **parameters)
 
@@ -246,3 +247,15 @@ def test_prior_layouts() -> None:
         get_pruner("fastv", budget=2).fit_prior(held, same, 3)
     with pytest.raises(BiaskitError, match="no plane 'base'"):
         get_pruner("fastv", budget=2, prior_layout="repeat").fit_prior(held, with_newlines(), 1)
+
+
+def test_dart_before_the_language_model() -> None:
+    """TensorRT-Edge-LLM's place for it: pivots and similarities of input embeddings."""
+    text = Reading("hidden", "projector", tokens="text")
+    pruner = get_pruner("dart", budget=12, layer=0)
+    assert pruner.needs == {EMBEDS, text}
+    s = sample_signals(signals().layout, frozenset(pruner.needs), layer=0)
+    assert s.text_positions is not None
+    words = s[text][s.text_positions > int(s.layout.positions[-1])]
+    expected = dart_select(s[EMBEDS].abs().sum(1), s[EMBEDS], words.abs().sum(1), words, 12)
+    assert pruner.select(s, 12).indices.tolist() == expected.tolist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import subprocess
 import sys
 from itertools import pairwise
@@ -11,15 +12,40 @@ from typing import Any
 
 import pytest
 import torch
-from samples import changed, signals
+from safetensors.torch import save_file
+from samples import signals
 
+from biaskit.engine.contracts import sample_signals
 from biaskit.errors import BiaskitError
 from biaskit.pruners import Pruner, Stage, get_pruner, pruners
 from biaskit.pruners.readings import NAMES as READINGS
+from biaskit.pruners.readings import Reading, check_readings
 from biaskit.pruners.signals import Signals
 from biaskit.select.keep import Keep
 
 NAMES = pruners.names()
+TRAINED: dict[str, Any] = {}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def scorer(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Weights for a trained scorer of made-up features."""
+    file = tmp_path_factory.mktemp("weights") / "selector.safetensors"
+    parts = {
+        f"{part}_proj.{kind}": torch.ones(3, 12) if kind == "weight" else torch.ones(3) for part in "qk" for kind in ("weight", "bias")
+    }
+    parts["q_proj.weight"] = torch.arange(36.0).view(3, 12)
+    save_file(parts, file)
+    TRAINED["visionselector"] = {"weights": str(file)}
+
+
+def build(name: str, **parameters: Any) -> Pruner:
+    return get_pruner(name, **TRAINED.get(name, {}), **parameters)
+
+
+def seen_by(pruner: Pruner, where: tuple[int, int] = (6, 6), more: frozenset[Reading] = frozenset()) -> Signals:
+    """Made-up signals with what a pruner reads, and more if wanted."""
+    return sample_signals(signals(where).layout, frozenset(pruner.needs) | more, layer=pruner.stages()[0].layer)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -30,15 +56,16 @@ class TestContract:
         assert cls.title
         assert cls.paper
         assert cls.acts
-        assert cls.needs <= set(READINGS)
+        assert cls.families
+        assert check_readings(cls.needs, name) == cls.needs
         assert cls.prior in ("required", "optional", "unused")
         assert all(parameter.text for parameter in cls.parameters())
         for preset in cls.presets:
-            assert get_pruner(name, preset=preset, budget=4).name == name
+            assert build(name, preset=preset, budget=4).name == name
 
     def test_keeps_the_budget_in_order(self, name: str) -> None:
-        pruner, seen = get_pruner(name, retention=0.3), signals()
-        keep = pruner.select(seen, 11)
+        pruner = build(name, retention=0.3)
+        keep = pruner.select(seen_by(pruner), 11)
         assert isinstance(keep, Keep)
         assert keep.indices.dtype == torch.int64
         assert len(keep) == 11
@@ -47,28 +74,29 @@ class TestContract:
         assert all(isinstance(value, int | float) for value in keep.info.values())
 
     def test_same_signals_same_answer(self, name: str) -> None:
-        pruner = get_pruner(name, retention=0.3)
-        assert torch.equal(pruner.select(signals(), 11).indices, pruner.select(signals(), 11).indices)
+        pruner = build(name, retention=0.3)
+        assert torch.equal(pruner.select(seen_by(pruner), 11).indices, pruner.select(seen_by(pruner), 11).indices)
 
     def test_everything_kept_without_asking(self, name: str) -> None:
-        pruner, nothing = get_pruner(name, retention=1.0), Signals(signals().layout, 2)
+        pruner, nothing = build(name, retention=1.0), Signals(signals().layout, 2)
         for n in (36, 99):
             assert pruner.select(nothing, n).indices.tolist() == list(range(36))
 
     def test_one_token(self, name: str) -> None:
-        pruner = get_pruner(name, retention=0.01)
-        assert pruner.select(signals((1, 1)), 1).indices.tolist() == [0]
-        assert len(pruner.select(signals(), 1)) == 1
+        pruner = build(name, retention=0.01)
+        assert pruner.select(seen_by(pruner, (1, 1)), 1).indices.tolist() == [0]
+        assert len(pruner.select(seen_by(pruner), 1)) == 1
         with pytest.raises(BiaskitError, match="cannot keep 0 visual tokens"):
-            pruner.select(signals(), 0)
+            pruner.select(seen_by(pruner), 0)
 
     def test_reads_only_what_it_asks_for(self, name: str) -> None:
-        pruner, seen = get_pruner(name, retention=0.3), signals()
-        hidden = {READINGS[reading]: None for reading in READINGS if reading not in pruner.needs}
-        assert torch.equal(pruner.select(changed(seen, **hidden), 11).indices, pruner.select(signals(), 11).indices)
+        pruner = build(name, retention=0.3)
+        everything = seen_by(pruner, more=frozenset(READINGS))
+        assert torch.equal(pruner.select(seen_by(pruner), 11).indices, pruner.select(everything, 11).indices)
         for need in pruner.needs:
-            with pytest.raises(BiaskitError, match=f"{name} needs {need}"):
-                pruner.select(changed(seen, **{READINGS[need]: None}), 11)
+            without = {reading: values for reading, values in everything.readings.items() if reading != need}
+            with pytest.raises(BiaskitError, match=re.escape(f"{name} needs {need}")):
+                pruner.select(dataclasses.replace(everything, readings=without), 11)
 
     @pytest.mark.parametrize(
         ("wrong", "message"),
@@ -90,14 +118,16 @@ class TestContract:
         assert caught.value.hint
 
     def test_stages(self, name: str) -> None:
-        (stage,) = get_pruner(name, retention=0.25, layer=3).stages()
-        assert (stage.layer, stage.tokens(10), stage.tokens(1)) == (3, 3, 1)
-        (stage,) = get_pruner(name, retention=0.25, budget=64).stages()
-        assert (stage.tokens(576), stage.tokens(10)) == (64, 10)
+        stages = build(name, retention=0.25, layer=3).stages()
+        assert stages[0].layer == 3
+        assert (stages[-1].tokens(10), stages[-1].tokens(1)) == (3, 1)
+        assert all(a.layer < b.layer and a.tokens(10) >= b.tokens(10) for a, b in pairwise(stages))
+        stages = build(name, retention=0.25, budget=64).stages()
+        assert (stages[-1].tokens(576), stages[-1].tokens(10)) == (64, 10)
 
     def test_frozen(self, name: str) -> None:
         with pytest.raises(dataclasses.FrozenInstanceError):
-            get_pruner(name, budget=3).layer = 4  # type: ignore[misc]
+            build(name, budget=3).layer = 4  # type: ignore[misc]
 
 
 PLUGIN = '''

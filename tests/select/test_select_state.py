@@ -157,19 +157,17 @@ def test_products_that_torch_may_round_are_float64_ones(module: str, monkeypatch
     """`allow_tf32` and `set_float32_matmul_precision` reach neither cosines nor the table of products on a device."""
     a, b = torch.full((1, 2, 8), 1 + 2.0**-12), torch.full((1, 3, 8), 1 + 2.0**-12)
     kinds: list[torch.dtype] = []
-    matmul = torch.Tensor.__matmul__
-
-    def watched(one: Tensor, other: Tensor) -> Tensor:
-        kinds.append(one.dtype)
-        return matmul(one, other)
-
-    monkeypatch.setattr(torch.Tensor, "__matmul__", watched)
+    matmul, bmm = torch.Tensor.__matmul__, torch.bmm
+    monkeypatch.setattr(torch.Tensor, "__matmul__", lambda one, other: kinds.append(one.dtype) or matmul(one, other))
+    monkeypatch.setattr(torch, "bmm", lambda one, other: kinds.append(one.dtype) or bmm(one, other))
     for precise in (True, False):
-        monkeypatch.setattr("biaskit.select.cosine.multiplies_float32", lambda kind, precise=precise: precise)
+        where = "biaskit.select.cosine" if module == "cosine" else "biaskit.select.gpu.cosines"
+        if module == "gpu":
+            pytest.importorskip("triton")
+        monkeypatch.setattr(f"{where}.multiplies_float32", lambda kind, precise=precise: precise)
         if module == "cosine":
             cosines(a[0], b[0])
         else:
-            pytest.importorskip("triton")
             from biaskit.select.gpu.cosines import _product
 
             _product(a, b, torch.empty(1, 2, 3))

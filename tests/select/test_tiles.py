@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from biaskit.errors import BiaskitError
-from biaskit.grid import resample
+from biaskit.prior.resample import resample
 from biaskit.select import canvas_scores, capped_shares, globalcom2_ratios, globalcom2_scores, hired_budgets, tile_regions
 
 CASES = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])

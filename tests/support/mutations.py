@@ -56,7 +56,7 @@ def mutated_json(value: Any, random: Random) -> Any:
     for _ in range(random.randint(1, 3)):
         places = list(_places(value))
         if not places:
-            return random.choice(HOSTILE)
+            return copy.deepcopy(random.choice(HOSTILE))
         holder, key = random.choice(places)
         kind = random.randrange(5)
         if kind == 0 and isinstance(holder, dict):
@@ -66,7 +66,7 @@ def mutated_json(value: Any, random: Random) -> Any:
         elif kind == 2 and isinstance(holder, dict):
             holder[random.choice(("", "id", "image", "bbox", key + " "))] = holder.pop(key)
         else:
-            holder[key] = random.choice(HOSTILE)
+            holder[key] = copy.deepcopy(random.choice(HOSTILE))
     return value
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterable, Iterator
+from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 from torch.utils.data import DataLoader, Dataset
@@ -22,9 +23,16 @@ def default_workers(local_processes: int, gpu: bool) -> int:
     return max(1, min(16, cores // (2 * local_processes))) if gpu else 1
 
 
+def _unless_parent_left(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print a traceback, but for a main process that was interrupted while a batch was handed over: it tells the user itself."""
+    if not isinstance(error, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, trace)
+
+
 def _depend(worker: int) -> None:
     """Leave Ctrl-C to the main process, and die with it: a worker that waits to hand over a batch would outlive a killed one for ever."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.excepthook = _unless_parent_left
     parent = os.getppid()
 
     def watch() -> None:

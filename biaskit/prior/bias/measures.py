@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from biaskit.prior.bias.correlation import pearson, spearman
 from biaskit.prior.bias.jackknife import Replicates
+from biaskit.prior.bias.law import explained, slope
 
 Array = NDArray[Any]
 Maps = NDArray[np.float64]
@@ -173,6 +174,8 @@ MEASURES: dict[str, Measure] = {
     "effective_share": Measure(_effective_share, 1.0, 0, 1, "exp(entropy) / cells: 1 is flat"),
     "recency": Measure(_recency, 0.0, -1, 1, "Spearman correlation with token (raster) order", smooth=False),
     "ramp_fit": Measure(_ramp_fit, None, 0, 1, "R² of a straight line through the row means"),
+    "slope": Measure(slope, 0.0, -np.inf, np.inf, "k of the recency law exp(k·i), per token of 576"),
+    "law": Measure(explained, None, -np.inf, 1, "share of the variance of the map's logarithm that the recency law explains"),
     "peak": Measure(_peak, 1.0, 1, np.inf, "strongest cell over the mean", smooth=False),
     "top_share": Measure(
         _top_share, lambda cells: top_percent(cells) / cells, 0, 1, "share of mass in the strongest 1% of the cells", smooth=False

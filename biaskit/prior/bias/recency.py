@@ -13,26 +13,20 @@ import csv
 import math
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from biaskit.errors import BiaskitError
 from biaskit.prior.bias.jackknife import Replicates
-from biaskit.prior.bias.measures import Estimate
+from biaskit.prior.bias.law import TOKENS
+from biaskit.prior.bias.measures import Estimate, estimate
 from biaskit.prior.value import Prior
 
 Maps = NDArray[np.float64]
 
-TOKENS = 576
-"""Tokens of LLaVA-1.5, on whose index slopes are given."""
-
 FASTV_CUBIC = (1.0, 3.015197603e-3, -1.459790834e-5, 2.569113519e-8)
 """Published bias curve of FastV: Σ cⱼ · iʲ, ascending powers of the index i = 0 … 575. An exponential fits it badly (k ≈ 1.4e-3)."""
-
-_FLOOR = 1e-6
-"""Cells below this share of a map's mean count as this much: a logarithm needs them above 0."""
 
 
 @dataclass(frozen=True)
@@ -90,45 +84,7 @@ def fit_recency(prior: Prior, layer: int, plane: str | None = None) -> RecencyLa
     stats = prior.planes[name]
     groups = None if stats.group_mean is None else stats.group_mean[:, index]
     replicates = Replicates.of(mean, groups, stats.group_count)
-    explained = _estimate(_explained, replicates)
-    return RecencyLaw(_estimate(_slope, replicates), explained)
-
-
-def _estimate(statistic: Any, replicates: Replicates) -> Estimate:
-    value, interval = float(statistic(replicates.mean)), replicates.interval(statistic)
-    return Estimate(value) if interval is None else Estimate(value, min(value, interval[0]), max(value, interval[1]))
-
-
-def _logarithm(maps: Maps) -> Maps:
-    """Logarithm of maps [..., rows, cols], cells near 0 lifted to a floor."""
-    level = maps.mean(axis=(-2, -1), keepdims=True)
-    result: Maps = np.log(np.maximum(maps, _FLOOR * np.where(level > 0, level, 1.0)))
-    return result
-
-
-def _places(rows: int, cols: int) -> Maps:
-    """Place of each cell on the index of 576 tokens: [rows, cols]."""
-    return np.arange(rows * cols, dtype=np.float64).reshape(rows, cols) * ((TOKENS - 1) / (rows * cols - 1))
-
-
-def _slope(maps: Maps) -> Maps:
-    """Slope of maps [..., rows, cols]: [...]."""
-    place = _places(*maps.shape[-2:]).mean(axis=-1)
-    centred = place - place.mean()
-    result: Maps = _logarithm(maps).mean(axis=-1) @ centred / (centred @ centred)
-    return result
-
-
-def _explained(maps: Maps) -> Maps:
-    """1 − residual / total sum of squares of the logarithm, of maps [..., rows, cols]: [...]. A flat map has nothing to explain: 0."""
-    log = _logarithm(maps)
-    log = log - log.mean(axis=(-2, -1), keepdims=True)
-    place = _places(*maps.shape[-2:])
-    line = _slope(maps)[..., None, None] * (place - place.mean())
-    total = (log**2).sum(axis=(-2, -1))
-    rest = ((log - line) ** 2).sum(axis=(-2, -1))
-    result: Maps = np.where(total > 1e-18, 1 - rest / np.where(total > 1e-18, total, 1.0), 0.0)
-    return result
+    return RecencyLaw(estimate("slope", replicates), estimate("law", replicates))
 
 
 def recency_bias(n_tokens: int, k: float) -> Maps:

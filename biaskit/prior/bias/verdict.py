@@ -8,7 +8,8 @@
 | periphery-focused| outer ring ≥ 1.15 × uniform, and at least three of the four edges ≥ 1.1 × uniform                         |
 | centre-focused   | central half × half ≥ 1.15 × uniform, and at least three of the four edges ≤ 1/1.1 × uniform              |
 | recency          | bottom-focused, but as a ramp over the whole token order: rank correlation with it ≥ 0.8, row means on a  |
-|                  | straight line (R² ≥ 0.9), and growth along the rows too, at least half of what a raster ramp has          |
+|                  | straight line (R² ≥ 0.9) or the law exp(k·i) explains ≥ 0.8 of the variance of the logarithm, and growth   |
+|                  | along the rows too, at least half of what a raster ramp has                                               |
 | flat             | none of these, and effective share ≥ 0.99, or not shown to be below, or even and odd images do not agree  |
 | mixed            | none of these and not flat, or several of them, none with twice the effect of the others                  |
 
@@ -41,11 +42,23 @@ EDGE_RATIO = 1.1  # an edge's share over uniform
 SINK_SHARE = 0.30  # mass of the strongest 1%
 SINK_RATIO = 10.0  # a sink over uniform: on grids of a few cells nothing is one
 SINK_GAP = 3.0  # a sink over the strongest cell that is none
-RECENCY_RHO, RECENCY_FIT, RECENCY_DRIFT = 0.8, 0.9, 0.5
+RECENCY_RHO, RECENCY_FIT, RECENCY_LAW, RECENCY_DRIFT = 0.8, 0.9, 0.8, 0.5
 FLAT_SHARE = 0.99  # effective share; 1 − 0.99 is a coefficient of variation of 0.14 between cells, or a third at 1.16 × uniform on a ramp
 DOMINANCE = 2.0  # one pattern's effect over the next
 
-_RULED = ("bottom_third", "top_third", "centre_box", "outer_ring", "centre_row", "centre_col", "effective_share", "recency", "ramp_fit")
+_RULED = (
+    "bottom_third",
+    "top_third",
+    "centre_box",
+    "outer_ring",
+    "centre_row",
+    "centre_col",
+    "effective_share",
+    "recency",
+    "ramp_fit",
+    "slope",
+    "law",
+)
 _PLACE = {
     "bottom-focused": ("bottom_third", "the bottom third holds"),
     "top-focused": ("top_third", "the top third holds"),
@@ -166,8 +179,14 @@ def _drift(evidence: _Evidence) -> float:
 
 def _is_ramp(evidence: _Evidence) -> bool:
     m = evidence.metrics
-    straight = m["recency"].value >= RECENCY_RHO and _above(m["recency"], 0.0) and m["ramp_fit"].value >= RECENCY_FIT
-    return straight and _drift(evidence) >= RECENCY_DRIFT and _above(m["centre_col"], 0.5)
+    steady = m["ramp_fit"].value >= RECENCY_FIT or _is_law(m)
+    ordered = m["recency"].value >= RECENCY_RHO and _above(m["recency"], 0.0)
+    return steady and ordered and _drift(evidence) >= RECENCY_DRIFT and _above(m["centre_col"], 0.5)
+
+
+def _is_law(m: dict[str, Estimate]) -> bool:
+    """Whether exp(k·i) with k > 0 describes the map."""
+    return m["law"].value >= RECENCY_LAW and _above(m["slope"], 0.0)
 
 
 def _pattern(evidence: _Evidence, agreement: Estimate | None) -> tuple[str, str]:
@@ -182,7 +201,8 @@ def _pattern(evidence: _Evidence, agreement: Estimate | None) -> tuple[str, str]
     name = ranked[0]
     order = f"rank correlation with token order {m['recency'].value:.2f}"
     if name == "bottom-focused" and _is_ramp(evidence):
-        return "recency", f"attention grows steadily along the token order, {order}, and {_held(m, name)}"
+        law = f"k = {m['slope'].value:.2e} a token of 576 explains {max(m['law'].value, 0):.0%} of log attention"
+        return "recency", f"attention grows steadily along the token order, {order}, {law}, and {_held(m, name)}"
     if name == "bottom-focused" and m["recency"].value >= RECENCY_RHO:
         return name, f"{_held(m, name)}; {order}, but {_not_ramp(m)}"
     if name == "periphery-focused":
@@ -205,9 +225,9 @@ def _without_place(m: dict[str, Estimate], agreement: Estimate | None) -> tuple[
 
 
 def _not_ramp(m: dict[str, Estimate]) -> str:
-    if m["ramp_fit"].value < RECENCY_FIT:
-        return f"not as a straight ramp (R² {m['ramp_fit'].value:.2f})"
-    return "without growth along the rows"
+    crooked = f"not as a straight ramp (R² {m['ramp_fit'].value:.2f})" if m["ramp_fit"].value < RECENCY_FIT else ""
+    sideways = "without growth along the rows" if not crooked or _is_law(m) else ""
+    return " and ".join(filter(None, (crooked, sideways)))
 
 
 def _held(m: dict[str, Estimate], verdict: str) -> str:

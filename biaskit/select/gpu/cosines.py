@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from biaskit.select.cosine import products as multiply_rows
+from biaskit.select.cosine import multiplies_float32
 
 ROOM = 2**30
 """Bytes that the tables of the samples in hand may take; one sample may take more."""
@@ -108,4 +108,6 @@ def _product(a: Tensor, b: Tensor, out: Tensor) -> None:
         with torch.autocast(a.device.type, enabled=False):
             torch.bmm(a, b.mT, out_dtype=torch.float32, out=out)
     else:
-        out.copy_(multiply_rows(a.float(), b.float()))
+        kind = torch.float32 if multiplies_float32(a.device.type) else torch.float64
+        with torch.autocast(a.device.type, enabled=False):
+            out.copy_(torch.bmm(a.to(kind), b.to(kind).mT))

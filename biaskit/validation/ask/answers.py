@@ -18,7 +18,7 @@ from biaskit.families.checkpoints.device import input_device
 from biaskit.families.checkpoints.load import Loaded
 from biaskit.grid import Layout
 from biaskit.tasks.base import Task
-from biaskit.validation.ask.methods import Cell
+from biaskit.validation.ask.methods import Configuration
 from biaskit.validation.ask.observe import region_coverage
 from biaskit.validation.ask.questions import Asked, Questions
 
@@ -65,7 +65,7 @@ class Asker:
         starts = range(0, len(self.items), self.chunk)
         self.parts = [self._moved(self.questions.prepare(self.items[start : start + self.chunk])) for start in starts]
 
-    def ask(self, cell: Cell) -> list[dict[str, Any]]:
+    def ask(self, cell: Configuration) -> list[dict[str, Any]]:
         """Return the records of the batch in one cell.
 
         Raises:
@@ -87,7 +87,7 @@ class Asker:
             self.say(f"out of memory: going on with {self.chunk} questions a forward pass")
             self._cut()
 
-    def _try(self, cell: Cell) -> list[dict[str, Any]] | None:
+    def _try(self, cell: Configuration) -> list[dict[str, Any]] | None:
         made = []
         try:
             for part in self.parts:
@@ -107,7 +107,7 @@ def seed_of(seed: int, task: str, name: str) -> int:
 
 @torch.inference_mode()
 def answer(
-    loaded: Loaded, task: Task, asked: Asked, cell: Cell, wanted: Wanted, say: Callable[[str], None]
+    loaded: Loaded, task: Task, asked: Asked, cell: Configuration, wanted: Wanted, say: Callable[[str], None]
 ) -> tuple[list[str], tuple[SampleReport, ...]]:
     """Return the answers, special tokens left out, and the pruning of each question."""
     assert asked.prepared is not None
@@ -125,7 +125,7 @@ def answer(
 
 
 def records(
-    task: Task, asked: Asked, cell: Cell, answers: Sequence[str], samples: Sequence[SampleReport], wanted: Wanted
+    task: Task, asked: Asked, cell: Configuration, answers: Sequence[str], samples: Sequence[SampleReport], wanted: Wanted
 ) -> list[dict[str, Any]]:
     """Return one record a question: everything needed to score it again, and to ask it again."""
     assert asked.prepared is not None

@@ -17,7 +17,7 @@ from biaskit.families.checkpoints.device import input_device
 from biaskit.families.checkpoints.load import Loaded
 from biaskit.prior.value import Prior
 from biaskit.tasks.base import Task
-from biaskit.validation.ask.methods import Cell
+from biaskit.validation.ask.methods import Configuration
 from biaskit.validation.results.manifest import SCHEMA
 from biaskit.validation.results.schema import is_text
 
@@ -38,7 +38,14 @@ def dims(loaded: Loaded) -> dict[str, int]:
 
 
 def make_manifest(
-    loaded: Loaded, tasks: Mapping[str, Task], asked: Mapping[str, int], cells: Sequence[Cell], *, seed: int, command: str, **more: Any
+    loaded: Loaded,
+    tasks: Mapping[str, Task],
+    asked: Mapping[str, int],
+    cells: Sequence[Configuration],
+    *,
+    seed: int,
+    command: str,
+    **more: Any,
 ) -> dict[str, Any]:
     """Return the manifest of a run.
 
@@ -94,7 +101,7 @@ def _describe_task(name: str, task: Task, n: int) -> dict[str, Any]:
     }
 
 
-def describe_cell(cell: Cell, priors: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def describe_cell(cell: Configuration, priors: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Return a cell with its settings."""
     return {
         "cell": cell.label,

@@ -7,7 +7,6 @@ is the name of a prior: `prior` for the one that was given without a name. Keys 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -17,14 +16,13 @@ from biaskit.errors import BiaskitError
 from biaskit.prior.value import Prior
 from biaskit.pruners import Pruner, get_pruner, pruners
 from biaskit.registry import did_you_mean
+from biaskit.validation.results.labels import UNPRUNED, MethodLabel, cell_label
 
-NONE = "none"
+NONE = UNPRUNED
 ABLATION = ("none", "fastv", "fastv+prior", "d2pruner@strength=0", "d2pruner+prior")
 """D2Pruner, Figure 4 left: FastV, debiased importance (DI) alone, structural diversity (SD) alone, DI + SD; and the unpruned model."""
 SHORT = {"k": "layer", "tau": "strength", "τ": "strength", "α": "alpha", "θ": "theta", "lambda": "lam", "λ": "lam"}
 """The papers' letters for parameters."""
-
-_SUFFIX = re.compile(r"\+([A-Za-z_][\w.-]*)$")
 
 
 @dataclass(frozen=True)
@@ -38,13 +36,12 @@ class Method:
     @property
     def label(self) -> str:
         """The label in its one form: settings sorted by name."""
-        words = [f"@{key}={_text(self.settings[key])}" for key in sorted(self.settings)]
-        return "".join([self.name, *words, "" if self.prior is None else f"+{self.prior}"])
+        return str(MethodLabel(self.name, {key: _text(value) for key, value in self.settings.items()}, self.prior))
 
 
 @dataclass(frozen=True, eq=False)
-class Cell:
-    """One method at one retention.
+class Configuration:
+    """What is run in a cell: one method at one retention, with the pruner and the prior that carry it out.
 
     Attributes:
         label: unique within a results directory, such as "fastv+prior/r0.25".
@@ -92,20 +89,16 @@ def parse_method(text: str) -> Method:
     Raises:
         BiaskitError: it does not follow the grammar, or names no pruner.
     """
-    found = _SUFFIX.search(text.strip())
-    body = text.strip()[: found.start()] if found else text.strip()
-    name, *words = body.split("@")
-    if name != NONE:
-        pruners.get(name)
-    settings: dict[str, Any] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals or not key:
-            raise BiaskitError(f"{text!r}: cannot read {word!r}", "write NAME@KEY=VALUE@KEY=VALUE+prior, such as d2pruner@alpha=0.5+prior")
-        settings[SHORT.get(key.lower(), key)] = read_value(value)
-    if name == NONE and (settings or found):
+    label = MethodLabel.read(text.strip())
+    if label.name != NONE:
+        pruners.get(label.name)
+    if label.other:
+        hint = "write NAME@KEY=VALUE@KEY=VALUE+prior, such as d2pruner@alpha=0.5+prior"
+        raise BiaskitError(f"{text!r}: cannot read {label.other[0]!r}", hint)
+    settings = {SHORT.get(key.lower(), key): read_value(value) for key, value in label.settings.items()}
+    if label.name == NONE and (settings or label.prior):
         raise BiaskitError(f"{text!r}: the unpruned model has no settings", "write none")
-    return Method(name, settings, found.group(1) if found else None)
+    return Method(label.name, settings, label.prior)
 
 
 def read_retention(text: str) -> float:
@@ -141,7 +134,7 @@ class Grid:
     ablation: bool = False
     priors: Mapping[str, Prior] = field(default_factory=dict)
 
-    def cells(self, config: Any) -> list[Cell]:
+    def cells(self, config: Any) -> list[Configuration]:
         """Return the cells, in the order of the methods, for a checkpoint's config; the same settings are asked only once.
 
         Raises:
@@ -152,7 +145,7 @@ class Grid:
             raise BiaskitError("no methods to compare", "name some: none,fastv,fastv+prior (biaskit pruners list), or use --ablation")
         if not self.retentions:
             raise BiaskitError("no retentions", "give shares of the visual tokens, such as 0.5,0.25,0.1")
-        found: dict[Any, Cell] = {}
+        found: dict[Any, Configuration] = {}
         for method in self._swept([parse_method(label) for label in labels]):
             for retention in [1.0] if method.name == NONE else self.retentions:
                 cell = self._cell(method, retention, config)
@@ -177,9 +170,9 @@ class Grid:
         default = {parameter.name: parameter.default for parameter in pruners.get(name).parameters()}
         return key in default and (key != "layer" or default["layer"] > 0)
 
-    def _cell(self, method: Method, retention: float, config: Any) -> Cell:
+    def _cell(self, method: Method, retention: float, config: Any) -> Configuration:
         if method.name == NONE:
-            return Cell(NONE, NONE, NONE, "no pruning", 1.0, get_pruner("random", retention=1.0, layer=0))
+            return Configuration(NONE, NONE, NONE, "no pruning", 1.0, get_pruner("random", retention=1.0, layer=0))
         settings = dict(method.settings)
         if "retention" in settings or "budget" in settings:
             raise BiaskitError(f"{method.label}: how much is kept is not the method's affair", "use --retention")
@@ -192,7 +185,9 @@ class Grid:
         _check(method.label, pruner, prior, config)
         label = replace(method, prior=name).label
         title = type(pruner).title + (", debiased" if prior is not None and type(pruner).prior == "optional" else "")
-        return Cell(f"{label}/r{retention:.6g}", label, method.name, title, retention, pruner, None if prior is None else name, prior)
+        return Configuration(
+            cell_label(label, retention), label, method.name, title, retention, pruner, None if prior is None else name, prior
+        )
 
     def _prior_of(self, method: Method, pruner: Pruner) -> str | None:
         """Return the name of the prior that a label means; methods that are nothing without one take the only one there is."""

@@ -14,7 +14,7 @@ from biaskit.figures.style import FAINT, INK
 from biaskit.validation.report.analyse import TaskResults
 from biaskit.validation.report.average import Average
 from biaskit.validation.report.figure_style import Look, house_style, looks, retention_axis, set_gaps, settled
-from biaskit.validation.results.cells import UNPRUNED
+from biaskit.validation.results.labels import UNPRUNED
 from biaskit.validation.statistics.resampling import Estimate
 
 

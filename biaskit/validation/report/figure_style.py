@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from biaskit.figures.style import STYLE
-from biaskit.validation.results.cells import UNPRUNED, Cell
+from biaskit.validation.results.cells import Cell
+from biaskit.validation.results.labels import UNPRUNED
 
 _FIXED = {"d2pruner": 0, "fastv": 3, "random": 7, "uniform": 5, "divprune": 2, "dart": 1, "idpruner": 4}  # of the palette
 _MARKERS = "osD^vPX*hp"

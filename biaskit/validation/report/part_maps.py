@@ -15,7 +15,7 @@ from matplotlib.image import AxesImage
 from biaskit.figures.style import INK
 from biaskit.validation.report.analyse import Part, TaskResults
 from biaskit.validation.report.figure_style import house_style, settled
-from biaskit.validation.results.cells import UNPRUNED
+from biaskit.validation.results.labels import UNPRUNED
 
 
 def draw_parts(result: TaskResults, kind: str) -> Figure | None:

@@ -11,7 +11,7 @@ from biaskit.validation.report.average import Average
 from biaskit.validation.report.contrasts import Conclusion, p_text
 from biaskit.validation.report.costs import FORMULA, Cost
 from biaskit.validation.report.gate import Against
-from biaskit.validation.results.cells import UNPRUNED
+from biaskit.validation.results.labels import UNPRUNED
 from biaskit.validation.statistics.resampling import Estimate
 
 

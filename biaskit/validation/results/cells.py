@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-UNPRUNED = "none"
-_PRIOR = re.compile(r"\+[A-Za-z_][\w.-]*$")  # the name of a prior at a label's end; "1e+05" is none
+from biaskit.validation.results.labels import UNPRUNED, MethodLabel, method_of
 
 
 @dataclass(frozen=True)
@@ -37,12 +35,11 @@ class Cell:
     def of(record: Mapping[str, Any]) -> Cell:
         """Read the cell of a line of results."""
         label = str(record["cell"])
-        method, slash, _ = label.rpartition("/")
         retention = record.get("retention")
         return Cell(
             label=label,
-            method=method if slash else label,
-            pruner=str(record.get("pruner", method or label)),
+            method=method_of(label),
+            pruner=str(record.get("pruner", method_of(label))),
             retention=None if retention is None else float(retention),
             budget=record.get("budget"),
             prior_id=record.get("prior"),
@@ -84,8 +81,7 @@ class Cell:
     @property
     def settings(self) -> Mapping[str, str]:
         """What the label sets: {"alpha": "0.5"} of the one above."""
-        words = _PRIOR.sub("", self.method).split("@")[1:]
-        return dict(word.split("=", 1) for word in words if "=" in word)
+        return MethodLabel.read(self.method).settings
 
     @property
     def budget_name(self) -> str:

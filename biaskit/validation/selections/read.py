@@ -16,6 +16,7 @@ from torch import Tensor
 
 from biaskit.errors import BiaskitError
 from biaskit.select.kept.overlap import jaccard, jaccard_by_chance, overlap_coefficient
+from biaskit.validation.results.labels import method_of
 from biaskit.validation.results.lines import answer_lines
 from biaskit.validation.results.schema import is_number, read_manifest
 from biaskit.validation.statistics.resampling import half_width
@@ -107,7 +108,7 @@ class Selections:
         for record in self.of(task):
             if record["retention"] == retention and record.get("kept"):
                 key = (str(record["task"]), str(record["id"]))
-                kept[_method(record["cell"])][key] = torch.tensor(record["kept"])
+                kept[method_of(record["cell"])][key] = torch.tensor(record["kept"])
                 n = len(record["kept"])
                 chance[key] = jaccard_by_chance(int(record["n_visual"]), n, n) if measure == "jaccard" else n / int(record["n_visual"])
         names = list(kept)
@@ -153,14 +154,10 @@ def _settings(path: Path) -> dict[str, Any]:
     return said.get("analysed") or {}
 
 
-def _method(cell: str) -> str:
-    return cell.rpartition("/r")[0] or cell
-
-
 def _point(task: str, cell: str, records: Sequence[Mapping[str, Any]]) -> Point:
     measures = dict.fromkeys(name for record in records for name in record["selection"])
     values = {name: np.array([record["selection"][name] for record in records if name in record["selection"]]) for name in measures}
     images = {name: [record.get("image", record["id"]) for record in records if name in record["selection"]] for name in measures}
     half = {name: half_width(v, images[name]) for name, v in values.items()}
     means = {name: float(v.mean()) for name, v in values.items()}
-    return Point(task, cell, _method(cell), float(records[0]["retention"]), len(records), means, half)
+    return Point(task, cell, method_of(cell), float(records[0]["retention"]), len(records), means, half)

@@ -1,0 +1,125 @@
+"""Methods that read attention, and everything they can be debiased by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from biaskit.errors import BiaskitError
+from biaskit.grid import Layout
+from biaskit.prior.bias.recency import recency_bias
+from biaskit.prior.fit import PriorLayout, fit_prior
+from biaskit.prior.value import Prior
+from biaskit.pruners.base import Pruner, param
+from biaskit.pruners.readings import ATTENTION, Reading
+from biaskit.pruners.signals import Signals
+from biaskit.select import debias as against
+from biaskit.select import relative_attention_many
+
+Rows = Literal["last", "question", "null"]
+Source = Literal["prior", "null", "recency"]
+Form = Literal["ratio", "difference", "p_log", "uniform"]
+
+
+@dataclass(frozen=True)
+class AttentionPruner(Pruner):
+    """A method that reads attention P. It can be debiased by a prior Q, in two forms: P / (Q^τ + ε), or p · log(p / q^τ) of shares."""
+
+    needs: ClassVar[frozenset[Reading]] = frozenset({ATTENTION})
+    prior: ClassVar[Literal["required", "optional", "unused"]] = "optional"
+
+    rows: Rows = param(
+        "last", "rows whose attention is P: last prompt token, question (mean of the text after the image), or null (the first)"
+    )
+    debias: Source = param(
+        "prior", "where Q is from: prior (calibrated, if given), null (a row of the same pass), or recency (law of slope)"
+    )
+    slope: float = param(0.0, "k of the recency law exp(k·i), a token of 576; for debias=recency")
+    strength: float = param(1.0, "τ of the debiasing A_ori / (A_bias^τ + ε): 0 is raw attention, 1 the paper's ratio")
+    mode: Form = param("ratio", "debiasing: ratio, difference of normalised maps, p_log (PriorTR), or uniform (control: a flat prior)")
+    eps: float = param(1e-7, "ε of the debiasing")
+    prior_layout: PriorLayout = param("grid2d", "how the prior is brought to the sample's grid: grid2d, flat1d or repeat")
+
+    def __post_init__(self) -> None:
+        """Find out what to record, and refuse what makes no sense."""
+        self._check_choices()
+        if self.row_of("last") in self.needs:
+            null = {self.row_of("null")} if self.debias == "null" and self.strength > 0 and self.mode != "uniform" else set()
+            object.__setattr__(self, "needs", (self.needs - {self.row_of("last")}) | {self.row_of(self.rows)} | null)
+        super().__post_init__()
+        self.check_range("strength", 0, 1)
+        self.check_range("eps", 0, 1)
+        if self.debias == "recency":
+            recency_bias(1, self.slope)
+        elif self.slope:
+            raise BiaskitError(f"slope is {self.slope} and debias is {self.debias}", "a slope is that of the recency law: debias='recency'")
+        if self.debias == "null" and self.rows == "null" and self.mode != "uniform" and self.strength > 0:
+            raise BiaskitError("the null row is both attention and prior", "choose rows='last' or rows='question', or another prior")
+
+    def row_of(self, rows: Rows) -> Reading:
+        """Return the reading of some rows of attention: [N], mean over heads."""
+        return Reading("attention", layer=self.attention_layer, queries=rows)
+
+    @property
+    def debiases(self) -> bool:
+        """Whether a prior changes the score: not where attention is not read, where Q is another one, with strength 0 or mode uniform."""
+        return self.row_of(self.rows) in self.needs and self.debias == "prior" and self.strength > 0 and self.mode != "uniform"
+
+    def fit_prior(self, prior: Prior, layout: Layout, layer: int) -> NDArray[np.float64]:
+        """Return a_bias at a sample's visual tokens, [N], by `prior_layout`."""
+        return fit_prior(prior, layout, layer, self.prior_layout)
+
+    def attention(self, signals: Signals) -> Tensor:
+        """Return P: [N]."""
+        row = self.row_of(self.rows)
+        if row not in signals:
+            raise BiaskitError(f"{self.name} needs {row}, which was not recorded", "pass it in Signals")
+        return signals[row].to(torch.float32)
+
+    def score(self, signals: Signals) -> Tensor:
+        """Return the debiased score of every visual token, [N]; the raw attention if there is no prior.
+
+        Raises:
+            BiaskitError: there is no attention, or no prior although the method is nothing without one.
+        """
+        attention = self.attention(signals)
+        if self.strength == 0 or self.mode == "uniform":
+            return attention
+        q = signals.a_bias
+        if self.debias == "null":
+            q = signals[self.row_of("null")]
+        elif self.debias == "recency":
+            q = torch.from_numpy(recency_bias(len(signals), self.slope)).to(attention)
+        elif q is None and self.prior == "required":
+            raise BiaskitError(f"{self.name} needs a prior", "pass prior=…, make one with `biaskit calibrate`, or use strength=0")
+        if q is None:
+            return attention
+        if self.mode == "p_log":
+            return against(attention, q, form="p_log_p_over_q", tau=self.strength)
+        if self.debias == "null":
+            q = q / q.mean()  # a density, as calibrated priors are: ε is made for those
+        return self._relative(attention[None], q[None])[0]
+
+    def scores(self, signals: Sequence[Signals]) -> Tensor:
+        """Return `score` of every sample, [B, N]; all have N tokens."""
+        plain = type(self).score is AttentionPruner.score and type(self).attention is AttentionPruner.attention
+        row = self.row_of(self.rows)
+        pairs = [(sample[row], sample.a_bias) for sample in signals if row in sample and sample.a_bias is not None]
+        if not plain or len(pairs) < len(signals) or self.mode == "p_log" or self.debias != "prior":
+            return torch.stack([self.score(sample) for sample in signals])
+        return self._relative(*(torch.stack(part) for part in zip(*pairs, strict=True)))
+
+    def positive(self, scores: Tensor, budget: int) -> dict[str, float]:
+        """Report #{score > 0} / n, where scores have a sign: below 1 the budget takes what is attended least."""
+        return {"positive": float((scores > 0).sum()) / budget} if self.mode == "p_log" else {}
+
+    def _relative(self, attention: Tensor, prior: Tensor) -> Tensor:
+        mode = self.mode
+        assert mode != "p_log"
+        return relative_attention_many(attention, prior, strength=self.strength, mode=mode, eps=self.eps)

@@ -1,0 +1,70 @@
+"""PyramidDrop: drop tokens in stages, each time by the attention of the layer that is about to run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from biaskit.errors import BiaskitError
+from biaskit.pruners import pruners
+from biaskit.pruners.attention import AttentionPruner
+from biaskit.pruners.base import Positions, Stage, param
+from biaskit.pruners.readings import Reading
+from biaskit.pruners.signals import Signals
+from biaskit.select import top_k
+from biaskit.select.keep import Keep
+
+_NEXT = Reading("attention", layer=0)
+
+
+@dataclass(frozen=True)
+class _Cut(Stage):
+    """One of several cuts that keep the same share each: after it, (n / N)^power of N are left, n being what the last cut leaves."""
+
+    power: float = 1.0
+
+    def tokens(self, n_tokens: int) -> int:
+        last = super().tokens(n_tokens)
+        return max(int(round(n_tokens * (last / n_tokens) ** self.power, 9)), last, 1) if n_tokens else 0
+
+
+@pruners.register("pyramiddrop")
+@dataclass(frozen=True)
+class PyramidDrop(AttentionPruner):
+    """Before layers 8, 16 and 24 the same share is kept of what is left, by the last prompt token's attention at that very layer."""
+
+    name: ClassVar[str] = "pyramiddrop"
+    title: ClassVar[str] = "PyramidDrop"
+    paper: ClassVar[str] = "PyramidDrop: Accelerating Your Large Vision-Language Models via Pyramid Visual Redundancy Reduction"
+    year: ClassVar[int | None] = 2025
+    arxiv: ClassVar[str] = "2410.17247"
+    acts: ClassVar[str] = "inside the language model, in stages"
+    needs: ClassVar[frozenset[Reading]] = frozenset({_NEXT})
+    attention_layer: ClassVar[int] = 0
+    deviations: ClassVar[tuple[str, ...]] = (
+        "retention and budget are what the last stage leaves: 0.125 gives the published 0.5, 0.25 and 0.125 of N",
+        "published results at 192, 128 and 64 tokens use lists that the repository takes from its command line",
+        "scores of several images compete; the released code takes one image",
+        "a prior, if given, debiases the attention, and must be of layers K, not K − 1; that is not PyramidDrop any more",
+    )
+
+    layer: int = param(8, "K: the first stage drops tokens before this decoder layer; a quarter of the depth in the paper")
+    every: int = param(8, "decoder layers between stages")
+    cuts: int = param(3, "stages")
+    positions: Positions = param("compact", "position ids of what is kept: compact (renumbered at every stage, as released) or original")
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        super().__post_init__()
+        if self.every < 1 or self.cuts < 1:
+            raise BiaskitError(f"{self.cuts} stages every {self.every} layers", "use 1 or more of both; the paper has 3 every 8")
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Return the cuts: the last leaves what was asked for, the others as much more as keeps shares equal."""
+        layers = [self.layer + number * self.every for number in range(self.cuts)]
+        return tuple(_Cut(layer, self.retention, self.budget, (number + 1) / self.cuts) for number, layer in enumerate(layers))
+
+    def choose(self, signals: Signals, budget: int) -> Keep:
+        """Take the n highest scores."""
+        scores = self.score(signals)
+        return Keep(top_k(scores, budget), self.positive(scores, budget))

@@ -1,0 +1,94 @@
+"""What attention is debiased by: rows, sources of the prior, forms."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from biaskit.errors import BiaskitError
+from biaskit.grid import Layout, Plane
+from biaskit.prior.bias.recency import recency_bias
+from biaskit.pruners import get_pruner
+from biaskit.pruners.readings import ATTENTION, HIDDEN, Reading
+from biaskit.pruners.signals import Signals
+from biaskit.select import debias, relative_attention, top_k
+
+QUESTION, NULL = Reading("attention", queries="question"), Reading("attention", queries="null")
+
+
+def sample(n=24, **more):
+    random = torch.Generator().manual_seed(1)
+    layout = Layout(np.arange(n) + 3, (Plane("image", 4, n // 4),), np.zeros(n, np.int64), *np.divmod(np.arange(n), n // 4))
+    rows = {row: torch.rand(n, generator=random) / n for row in (ATTENTION, QUESTION, NULL)}
+    return Signals(layout, 2, {**rows, HIDDEN: torch.randn(n, 8, generator=random)}, **more)
+
+
+@pytest.mark.parametrize("rows", ["last", "question", "null"])
+@pytest.mark.parametrize("name", ["fastv", "d2pruner"])
+def test_rows_are_a_parameter(name, rows):
+    more = {"strength": 0.0} if name == "d2pruner" else {}
+    pruner = get_pruner(name, budget=5, rows=rows, **more)
+    reading = Reading("attention", queries=rows)
+    assert reading in pruner.needs
+    assert (ATTENTION in pruner.needs) == (rows == "last")
+    assert torch.equal(pruner.score(sample()), sample()[reading])
+
+
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+@pytest.mark.parametrize("form", ["ratio", "p_log"])
+@pytest.mark.parametrize("source", ["prior", "null", "recency"])
+@pytest.mark.parametrize("name", ["fastv", "d2pruner"])
+def test_source_and_form_are_two_switches(name, source, form, strength):
+    s = sample(a_bias=torch.linspace(0.5, 1.5, 24))
+    slope = 3e-3 if source == "recency" else 0.0
+    pruner = get_pruner(name, budget=5, rows="question", debias=source, mode=form, strength=strength, slope=slope)
+    q = {"prior": s.a_bias, "null": s[NULL], "recency": torch.from_numpy(recency_bias(24, 3e-3)).float()}[source]
+    expected = debias(s[QUESTION], q, form="ratio" if form == "ratio" else "p_log_p_over_q", tau=strength)
+    scores = pruner.score(s)
+    torch.testing.assert_close(scores, expected)
+    assert torch.equal(pruner.scores([s, s]), torch.stack([scores, scores]))
+    assert (NULL in pruner.needs) == (source == "null")
+    assert pruner.debiases == (source == "prior")
+
+
+def test_a_method_that_needs_a_prior_takes_any():
+    pruner = get_pruner("d2pruner", budget=5, debias="null")
+    pruner.check_prior(None)
+    assert len(pruner.select(sample(), 5)) == 5
+    with pytest.raises(BiaskitError, match="needs a prior"):
+        get_pruner("d2pruner", budget=5).check_prior(None)
+
+
+def test_without_a_prior_attention_is_raw():
+    torch.testing.assert_close(get_pruner("fastv", budget=5, mode="p_log").score(sample()), sample()[ATTENTION])
+    s = sample(a_bias=torch.linspace(0.5, 1.5, 24))
+    torch.testing.assert_close(get_pruner("fastv", budget=5).score(s), relative_attention(s[ATTENTION], s.a_bias))
+
+
+def test_how_many_scores_are_positive_is_reported():
+    s = sample()
+    pruner = get_pruner("fastv", budget=20, rows="question", debias="null", mode="p_log")
+    keep = pruner.select(s, 20)
+    scores = debias(s[QUESTION], s[NULL], form="p_log_p_over_q")
+    assert keep.indices.tolist() == top_k(scores, 20).tolist()
+    assert keep.info["positive"] == pytest.approx(int((scores > 0).sum()) / 20)
+    assert pruner.select_many([s], [20])[0].info == keep.info
+    assert "positive" not in get_pruner("fastv", budget=5).select(s, 5).info
+
+
+def test_importance_of_idpruner_is_debiased_too():
+    pruner = get_pruner("idpruner", budget=5, layer=2, importance="debiased", debias="null", rows="question")
+    assert {QUESTION, NULL} < pruner.needs
+    pruner.check_prior(None)
+
+
+def test_settings_that_make_no_sense():
+    with pytest.raises(BiaskitError, match="debias is 'grey'"):
+        get_pruner("fastv", budget=5, debias="grey")
+    with pytest.raises(BiaskitError, match="both attention and prior"):
+        get_pruner("fastv", budget=5, rows="null", debias="null")
+    with pytest.raises(BiaskitError, match=r"slope is 0.1 and debias is prior"):
+        get_pruner("fastv", budget=5, slope=0.1)
+    with pytest.raises(BiaskitError, match="slope k is 9"):
+        get_pruner("fastv", budget=5, debias="recency", slope=9.0)
