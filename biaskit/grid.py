@@ -33,6 +33,10 @@ class Plane:
         image: which image of the prompt, from 0.
         ys, xs: centres of the rows and of the cols, as fractions of the image, where they are not evenly spread over the box: tiles whose
             last pixels fill no whole patch leave gaps.
+
+    Example:
+        >>> Plane("image", 24, 24).rows
+        24
     """
 
     name: str

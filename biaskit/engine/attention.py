@@ -142,6 +142,15 @@ def record_attention(
 
     Raises:
         ModelError: a layer the model does not have, or an attention mask that cannot be read.
+
+    Example:
+        >>> from biaskit.families.checkpoints.tiny import tiny_inputs, tiny_model
+        >>> model, processor, family = tiny_model("llava-1.5")
+        >>> inputs = tiny_inputs(family, processor, model.config)
+        >>> with torch.inference_mode(), record_attention(model, [1]) as found:
+        ...     _ = model(**inputs)
+        >>> bool((found[1].sum(-1) - 1).abs().max() < 1e-5)
+        True
     """
     found: dict[int, Tensor] = {}
     final = max(layers, default=-1)

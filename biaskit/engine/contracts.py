@@ -110,6 +110,10 @@ def check_pruner(pruner: Pruner, model: str | None = "llava-onevision") -> None:
     Raises:
         AssertionError: the contract is broken; the message says how.
         BiaskitError: it needs something that is no Reading, or reads what it does not need.
+
+    Example:
+        >>> from biaskit.pruners import get_pruner
+        >>> check_pruner(get_pruner("uniform", retention=0.25), model=None)
     """
     name = type(pruner).__name__
     assert dataclasses.is_dataclass(type(pruner)), f"{name} is not a dataclass"
@@ -230,6 +234,10 @@ def check_family(model: Any, processor: Any, family: ModelFamily) -> None:
 
     Raises:
         AssertionError: something of this does not hold; the message says what.
+
+    Example:
+        >>> from biaskit.families.checkpoints.tiny import tiny_model
+        >>> check_family(*tiny_model("llava-1.5"))
     """
     from biaskit.families.checkpoints.tiny import tiny_inputs
 

@@ -66,8 +66,7 @@ def prune(
         model: a stock model, or a checkpoint from `load_model`.
         pruner: the method and its settings, as `get_pruner` makes it; a name means the method with its defaults at a retention of 0.1.
         prior: A_bias of this model, for pruners that read attention; or what `load_prior` finds.
-        seed: of pruners that draw random numbers; sample i of the block always draws the same. Several seeds: one for each sample of the
-            block, which then draws the same in whatever batch it comes.
+        seed: of pruners that draw random numbers, by a sample's place in the block; several: one a sample, whatever its batch.
         say: called with each warning; by default they go to `warnings`.
         observe: called with every decision: what the pruner saw and what it keeps; its answer goes into the report.
 
@@ -77,6 +76,13 @@ def prune(
     Raises:
         BiaskitError: settings, model, prior and pruner do not fit together.
         ModelError: while the model runs: something that narrowing cannot do right.
+
+    >>> from biaskit.families.checkpoints.tiny import tiny_inputs, tiny_model
+    >>> model, processor, family = tiny_model("llava-1.5")
+    >>> with prune(model, "fastv") as pruning:
+    ...     _ = model.generate(**tiny_inputs(family, processor, model.config), max_new_tokens=1, do_sample=False)
+    >>> len(pruning.samples[0]), pruning.samples[0].n_visual
+    (58, 576)
     """
     stock, dropper, decisions, tell = _made(model, pruner, prior, seed, say, observe)
     with _lock:

@@ -39,6 +39,11 @@ def open_source(
     Raises:
         SourceError: the source exists but cannot be used.
         BiaskitError: nothing is called `spec`, or `coco_root` was given for another source.
+
+    Example:
+        >>> source = open_source("scenes", n=3)
+        >>> len(source), source.load(0).size
+        (3, (168, 168))
     """
     if isinstance(spec, ImageSource):
         return spec

@@ -26,6 +26,10 @@ class SourceRequest:
     Attributes:
         name: one of the names that the source is registered under. n: how many pictures to draw, None for the default. seed: of drawn ones.
         coco_root: local copy of COCO. split: which part of COCO.
+
+    Example:
+        >>> SourceRequest("generated", n=4).seed
+        0
     """
 
     name: str
@@ -156,6 +160,11 @@ def order(source: ImageSource, seed: int) -> NDArray[np.int64]:
     """Return all indices in seeded random order, int64 [len(source)].
 
     The first n are the images of a run of n; whatever has to be skipped is replaced from the ones that follow.
+
+    Example:
+        >>> from biaskit.images import open_source
+        >>> sorted(order(open_source("generated", n=4), seed=0).tolist())
+        [0, 1, 2, 3]
     """
     return np.random.default_rng(seed).permutation(len(source)).astype(np.int64)
 

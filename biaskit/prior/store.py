@@ -67,6 +67,17 @@ def load_prior(name: Prior | str | os.PathLike[str], *, hub: bool = False) -> Pr
 
     Raises:
         PriorError: nothing has that name (the message says where was looked, the hint offers near names), or the file is not a valid prior.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import mkdtemp
+        >>> import numpy as np
+        >>> from biaskit.prior.value import PlaneStats
+        >>> path = Path(mkdtemp()) / "mine.safetensors"
+        >>> ones = np.ones((1, 4, 4), dtype=np.float32)
+        >>> Prior({"image": PlaneStats(ones)}, (1,), ones[:, 0, 0], {"model_type": "llava", "kind": "imported"}).save(path)
+        >>> load_prior(path).layers
+        (1,)
     """
     if isinstance(name, Prior):
         return name

@@ -29,7 +29,14 @@ Form = Literal["ratio", "difference", "p_log", "uniform"]
 
 @dataclass(frozen=True)
 class AttentionPruner(Pruner):
-    """A method that reads attention P. It can be debiased by a prior Q, in two forms: P / (Q^τ + ε), or p · log(p / q^τ) of shares."""
+    """A method that reads attention P. It can be debiased by a prior Q, in two forms: P / (Q^τ + ε), or p · log(p / q^τ) of shares.
+
+    Example:
+        >>> from biaskit.pruners import get_pruner
+        >>> fastv = get_pruner("fastv", retention=0.1)
+        >>> isinstance(fastv, AttentionPruner), [str(reading) for reading in fastv.needs]
+        (True, ['attention'])
+    """
 
     needs: ClassVar[frozenset[Reading]] = frozenset({ATTENTION})
     prior: ClassVar[Literal["required", "optional", "unused"]] = "optional"

@@ -37,6 +37,11 @@ def open_task(
     Raises:
         BiaskitError: an unknown name (the hint offers the nearest).
         TaskError: an unknown argument, or data that is missing or broken.
+
+    Example:
+        >>> task = open_task("scenes-where", n=2)
+        >>> len(task), task.metric
+        (2, 'iou50')
     """
     key, *words = spec.split(":")
     cls = tasks.get(key)
@@ -53,5 +58,9 @@ def task_class(name: str) -> type[Task]:
 
     Raises:
         BiaskitError: an unknown name.
+
+    Example:
+        >>> task_class("pope:adversarial").__name__
+        'POPE'
     """
     return tasks.get(name.split(":")[0])

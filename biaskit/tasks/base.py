@@ -33,6 +33,10 @@ class Seen:
         input: (rows, cols) in pixels of the resized image that the vision tower got (Qwen: grid × patch; LLaVA-1.5: its square).
         part: what the model saw of the image; LLaVA-1.5's centre crop lies inside it, padding goes below 0 or above 1.
         boxes: how its answers write boxes.
+
+    Example:
+        >>> Seen((480, 640), (336, 336), (0.0, 0.125, 1.0, 0.875)).boxes.units
+        'part'
     """
 
     size: tuple[int, int]
@@ -51,6 +55,10 @@ class Opening:
         data: file or directory of the questions; None where the user named none.
         images: directory of the images where it is not beside the questions.
         n: how many questions a generated task has; None for its default.
+
+    Example:
+        >>> Opening("refcoco+", ("testA",)).flags
+        ('testA',)
     """
 
     key: str
@@ -173,7 +181,13 @@ class Task(ABC):
 
 
 class TaskView(Task):
-    """Some questions of another task, in a given order; nothing is copied."""
+    """Some questions of another task, in a given order; nothing is copied.
+
+    Example:
+        >>> from biaskit.tasks import open_task
+        >>> len(TaskView(open_task("scenes-where", n=5), [0, 3]))
+        2
+    """
 
     def __init__(self, task: Task, indices: Sequence[int]) -> None:
         self.task, self.indices = task, indices

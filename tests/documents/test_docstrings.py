@@ -35,3 +35,11 @@ def test_every_selection_has_an_example():
 
     functions = [name for name in select.__all__ if callable(getattr(select, name)) and not isinstance(getattr(select, name), type)]
     assert [name for name in functions if name != "budget" and ">>> " not in (getattr(select, name).__doc__ or "")] == []
+
+
+@pytest.mark.parametrize("module", ["", "select", "select.kept", "testing", "signals", "pruners", "families", "tasks", "images"])
+def test_every_public_function_has_an_example(module):
+    """Where one is possible without a download, which is everywhere."""
+    public = import_module(f"biaskit.{module}".rstrip("."))
+    functions = {name: getattr(public, name) for name in public.__all__ if isinstance(getattr(public, name), types.FunctionType)}
+    assert [name for name, function in functions.items() if ">>> " not in (function.__doc__ or "")] == []

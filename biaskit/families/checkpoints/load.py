@@ -92,16 +92,17 @@ def load_model(
         device: `auto` (CUDA, MPS or CPU; several GPUs when one is too small), or a torch device.
         dtype: `auto` (the checkpoint's own on a GPU, float32 on a CPU), `bfloat16`, `float16`, `float32` or `float64`.
         attention: implementation of the stock library: `sdpa`, `flash_attention_2`, `eager`.
-        revision: branch, tag or commit of a hub repository.
+        revision: branch, tag or commit of a hub repository. say: called with one line about each step.
         layers: decoder layers that will be read: refused before any weights are fetched if the checkpoint lacks them.
         min_pixels, max_pixels: bounds of the pixels an image is scaled to (Qwen-VL). max_tiles: most tiles of an image (InternVL).
         image_mode: `pad` or `crop`, how an image is made square (LLaVA-1.5; `pad` is what its published numbers used).
         conversation: `vicuna_v1`, the chat template with vicuna's system prompt (LLaVA); by default the checkpoint's own.
-        say: called with one line about each step.
 
     Raises:
-        ModelError: unknown name, missing or gated repository, no network, remote code, unsupported class, not enough memory, files
-            that do not fit together, or an option that the family does not have.
+        ModelError: unknown, missing, gated, offline, remote code, unsupported, too large, files or options that do not fit together.
+
+    >>> load_model("demo").family.title
+    'LLaVA-1.5'
     """
     say = say or (lambda line: None)
     if not isinstance(name, str | os.PathLike):
@@ -120,11 +121,10 @@ def load_model(
     size, shards = weights(place, revision)
     device_map = _fit(size if quantised else _grown(size, settings, where), target, auto=device == "auto")
     spread = target if device_map is None else f"all {device_map} GPUs"
-    files = f"{shards} {'shard' if shards == 1 else 'shards'}"
-    say(f"{family.title}: {size / 1e9:.2f} GB of weights in {files} → {quantised or where} on {spread}, {attention} attention")
-    choices = {
-        "min_pixels": min_pixels, "max_pixels": max_pixels, "max_tiles": max_tiles, "image_mode": image_mode, "conversation": conversation,
-    }  # fmt: skip
+    stored = f"{size / 1e9:.2f} GB of weights in {shards} {'shard' if shards == 1 else 'shards'}"
+    say(f"{family.title}: {stored} → {quantised or where} on {spread}, {attention} attention")
+    bounds = {"min_pixels": min_pixels, "max_pixels": max_pixels, "max_tiles": max_tiles}
+    choices = {**bounds, "image_mode": image_mode, "conversation": conversation}
     processor, options = _processor(family, config, place, revision, choices)
     say("processor: " + (", ".join(f"{option} {value}" for option, value in options.items()) or "as the checkpoint has it"))
     model = _load(place, revision, where, attention, target, device_map)

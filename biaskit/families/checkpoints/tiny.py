@@ -194,6 +194,11 @@ def tiny_model(
 
     Returns:
         (model, processor, family).
+
+    Example:
+        >>> model, processor, family = tiny_model("qwen2.5-vl")
+        >>> type(model).__name__, family.title
+        ('Qwen2_5_VLForConditionalGeneration', 'Qwen2.5-VL')
     """
     config, image_processor, tokenizer, settings = _TINY[name](layers)
     family = families.get(config.model_type)
@@ -213,14 +218,26 @@ def tiny_model(
 
 
 def tiny_inputs(family: ModelFamily, processor: Any, config: Any) -> dict[str, Any]:
-    """A batch of two samples with different images and prompts; the first is left-padded."""
+    """A batch of two samples with different images and prompts; the first is left-padded.
+
+    Example:
+        >>> model, processor, family = tiny_model("llava-1.5")
+        >>> sorted(tiny_inputs(family, processor, model.config))
+        ['attention_mask', 'input_ids', 'pixel_values']
+    """
     pixels = np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)
     pictures = [[Image.fromarray(pixels).resize(size)] for size in ((224, 224), (300, 150))]
     return family.prepare(processor, config, pictures, ["hi", "what is in this picture?"]).inputs
 
 
 def save_tiny(name: str, directory: Path, **options: Any) -> Path:
-    """Write a tiny checkpoint the way hub repositories look: config, safetensors, preprocessor, tokenizer, processor settings, template."""
+    """Write a tiny checkpoint the way hub repositories look: config, safetensors, preprocessor, tokenizer, processor settings, template.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> (save_tiny("llava-1.5", Path(mkdtemp()) / "tiny") / "config.json").is_file()
+        True
+    """
     import json
 
     model, processor, family = tiny_model(name, **options)

@@ -29,6 +29,11 @@ def importance_retention(weights: Tensor, kept: Tensor) -> float:
 
     Raises:
         BiaskitError: weights below 0 (raw selector scores: scale them with `select.min_max` first, and say so), all 0 or not finite.
+
+    Example:
+        >>> import torch
+        >>> importance_retention(torch.tensor([4.0, 3.0, 2.0, 1.0]), torch.tensor([0, 1]))
+        0.7
     """
     weights = vector("weights", weights)
     kept = check_kept(kept, len(weights)).to(weights.device)
@@ -92,6 +97,13 @@ def hopkins(
 
     Raises:
         BiaskitError: an unknown reference, no draw, or features that are not [N, d].
+
+    Example:
+        >>> import torch
+        >>> features = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])
+        >>> alike, apart = torch.tensor([0, 1]), torch.tensor([0, 2])
+        >>> hopkins(features, alike).value > 0.5 > hopkins(features, apart).value
+        True
     """
     choice("reference", reference, REFERENCES)
     if draws < 1:
@@ -119,6 +131,11 @@ def nearest_cosine_distance(features: Tensor, kept: Tensor) -> float:
 
     Raises:
         BiaskitError: features that are not [N, d], or invalid kept indices.
+
+    Example:
+        >>> import torch
+        >>> nearest_cosine_distance(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 2.0]]), torch.tensor([0, 1]))
+        1.0
     """
     features = matrix("features", features)
     kept = check_kept(kept, len(features)).to(features.device)

@@ -19,6 +19,11 @@ def jaccard(a: Tensor, b: Tensor) -> float:
 
     Raises:
         BiaskitError: both sets are empty.
+
+    Example:
+        >>> import torch
+        >>> jaccard(torch.tensor([0, 1, 2]), torch.tensor([1, 2, 3]))
+        0.5
     """
     common = _common(a, b)
     union = len(a) + len(b) - common
@@ -32,6 +37,11 @@ def overlap_coefficient(a: Tensor, b: Tensor) -> float:
 
     Raises:
         BiaskitError: a set is empty.
+
+    Example:
+        >>> import torch
+        >>> overlap_coefficient(torch.tensor([1, 2]), torch.tensor([0, 1, 2, 3]))
+        1.0
     """
     if not len(a) or not len(b):
         raise BiaskitError("a kept set is empty", "compare sets of at least one token")
@@ -44,6 +54,10 @@ def jaccard_by_chance(n_tokens: int, n: int, m: int) -> float:
 
     Raises:
         BiaskitError: a set that is empty or larger than N.
+
+    Example:
+        >>> jaccard_by_chance(4, 2, 4)
+        0.5
     """
     if not (1 <= n <= n_tokens and 1 <= m <= n_tokens):
         raise BiaskitError(f"sets of {n} and {m} among {n_tokens} tokens", "sizes count from 1 to N")

@@ -30,6 +30,12 @@ def spacing(where: Tensor, kept: Tensor) -> float:
 
     Raises:
         BiaskitError: not [N, 3], or invalid kept indices.
+
+    Example:
+        >>> import torch
+        >>> from biaskit.select import cells
+        >>> spacing(cells((4, 4)), torch.tensor([0, 3]))
+        3.0
     """
     check_cells(where, len(where))
     mine = where.cpu()[check_kept(kept, len(where)).cpu()]
@@ -60,6 +66,14 @@ def box_weights(layout: Layout, box: Box, image: int = 0) -> NDArray[np.float64]
 
     Raises:
         BiaskitError: a box without area, or no plane that says which part of that image it covers.
+
+    Example:
+        >>> import numpy as np
+        >>> from biaskit.grid import Plane, raster
+        >>> grid = raster(Plane("image", 2, 2))
+        >>> layout = Layout(np.arange(4), grid.planes, grid.plane, grid.row, grid.col)
+        >>> box_weights(layout, (0.0, 0.0, 0.5, 1.0)).tolist()
+        [1.0, 0.0, 1.0, 0.0]
     """
     left, top, right, bottom = (min(max(float(side), 0.0), 1.0) for side in box)
     if not (left < right and top < bottom):
@@ -92,6 +106,14 @@ def box_tokens(layout: Layout, box: Box, image: int = 0, least: float = 0.0) -> 
 
     Raises:
         BiaskitError: as `box_weights`.
+
+    Example:
+        >>> import numpy as np
+        >>> from biaskit.grid import Plane, raster
+        >>> grid = raster(Plane("image", 2, 2))
+        >>> layout = Layout(np.arange(4), grid.planes, grid.plane, grid.row, grid.col)
+        >>> box_tokens(layout, (0.0, 0.0, 0.5, 1.0)).tolist()
+        [0, 2]
     """
     return np.flatnonzero(box_weights(layout, box, image) > least).astype(np.int64)
 
@@ -108,6 +130,11 @@ def coverage(weights: NDArray[np.float64], kept: Tensor) -> float:
 
     Raises:
         BiaskitError: invalid kept indices.
+
+    Example:
+        >>> import numpy as np, torch
+        >>> coverage(np.array([1.0, 0.5, 0.5, 0.0]), torch.tensor([0, 3]))
+        0.5
     """
     chosen = check_kept(kept, len(weights)).cpu().numpy()
     total = float(weights.sum())

@@ -10,7 +10,7 @@ import numpy as np
 
 from biaskit.errors import BiaskitError
 from biaskit.tasks import Task, open_task
-from biaskit.validation.ask.methods import Cell
+from biaskit.validation.ask.methods import Configuration
 from biaskit.validation.results.directory import Key, Line
 
 
@@ -31,7 +31,7 @@ class Batch:
     """Questions that are prepared together, and the cells in which they are not answered yet."""
 
     items: tuple[int, ...]
-    cells: list[Cell]
+    cells: list[Configuration]
 
 
 @dataclass(eq=False)
@@ -48,7 +48,7 @@ class Plan:
     scores: dict[tuple[str, str], list[float]] = field(default_factory=dict)
 
 
-def make_plan(tasks: Mapping[str, Task], cells: Sequence[Cell], lines: Mapping[Key, Line], batch_size: int) -> Plan:
+def make_plan(tasks: Mapping[str, Task], cells: Sequence[Configuration], lines: Mapping[Key, Line], batch_size: int) -> Plan:
     """Compare what is wanted with the answers that are there. Batches are fixed slices of a task's questions.
 
     Raises:

@@ -32,7 +32,7 @@ from biaskit.tasks.base import TaskView
 from biaskit.validation.ask.answers import Asker, Wanted
 from biaskit.validation.ask.arguments import AnyPrior, read_priors, read_shares, words
 from biaskit.validation.ask.describe import describe_prior, make_manifest
-from biaskit.validation.ask.methods import Cell, Grid
+from biaskit.validation.ask.methods import Configuration, Grid
 from biaskit.validation.ask.plan import Batch, arranged, make_plan, opened, order
 from biaskit.validation.ask.progress import Progress, Report, Say, reported
 from biaskit.validation.ask.questions import Questions
@@ -119,8 +119,7 @@ def validate(
         out: the results directory. A directory of the same run is gone on with, or added to; of another run it is refused.
         prior: of the methods with `+prior`, a `Prior` or what `load_prior` finds; several by name: {"neutral": …, "task": …}, or
             ["neutral=FILE", "task=FILE"], for `+neutral` and `+task`.
-        report: called after every batch and cell. say: called with each warning; by default they are printed above the bar, else go to
-            `warnings`.
+        report: called after every batch and cell. say: called with each warning; else they stand above the bar, or go to `warnings`.
         progress: show a bar with the rate and the time left; by default on a terminal and in a notebook, unless there is a `report`.
         limit: questions of each task, by default all. The questions of a smaller limit are among those of a larger one.
         seed: of the choice of questions, and of methods that draw random numbers: each question has numbers of its own.
@@ -128,8 +127,7 @@ def validate(
             depend on it; in half precision the padding that comes with it may change a few, as it does without pruning.
         workers: preprocessing processes; by default none beside a model on the CPU.
         keep_indices: list the kept tokens in every record.
-        observe: measures of every selection, such as `validation.ask.observe.Analysis()`; see `biaskit.prune`. The share of the question's
-            region that is kept (`coverage`) is added where a task knows one.
+        observe: measures of every selection, such as `validation.ask.observe.Analysis()`; `coverage` is added where a task knows a region.
         force: throw away what the directory has. command: what the user typed, for the manifest.
 
     Returns:
@@ -137,6 +135,11 @@ def validate(
 
     Raises:
         BiaskitError: settings that cannot work, a directory of another run, a broken image, no memory. What was answered is kept.
+
+    >>> from tempfile import mkdtemp
+    >>> found = validate("demo", "scenes-presence", ["none", "fastv"], 0.5, out=mkdtemp(), limit=2, progress=False)
+    >>> found.asked, sorted(found.scores)
+    (4, [('scenes-presence', 'fastv/r0.5'), ('scenes-presence', 'none')])
     """
     chosen = Options(limit, seed, batch_size, workers, keep_indices, observe, force, command)
     grid = pruners if isinstance(pruners, Grid) else Grid(words(pruners), read_shares(retention), priors=read_priors(prior))
@@ -178,7 +181,7 @@ class _Run:
         self,
         loaded: Loaded,
         tasks: Mapping[str, Task],
-        cells: Sequence[Cell],
+        cells: Sequence[Configuration],
         out: Path,
         options: Options,
         report: Report,
