@@ -16,6 +16,7 @@ from biaskit.bench.probes import Probes
 from biaskit.bench.report import Keep, nothing
 from biaskit.bench.workload import Workload, dims, n_text, on_device, prompts
 from biaskit.engine.decisions import Pruning
+from biaskit.engine.greedy import greedy_settings
 from biaskit.engine.prune import prune
 from biaskit.families.checkpoints.flops import FORMULAS, cache_bytes, ceiling, mean_tokens, prefill_cost
 from biaskit.families.checkpoints.load import Loaded
@@ -140,7 +141,8 @@ def _generate(loaded: Loaded, cell: Workload, inputs: Mapping[str, Tensor], plan
     with _pruned(loaded, cell):
         clock.start()
         clock.mark("start")
-        loaded.model.generate(**inputs, max_new_tokens=plan.new_tokens, min_new_tokens=plan.new_tokens, do_sample=False)
+        length = {"min_new_tokens": plan.new_tokens, "max_new_tokens": plan.new_tokens}
+        loaded.model.generate(**inputs, **greedy_settings(loaded.model, length))
         clock.mark("end")
     return clock.between("start", "end")
 

@@ -18,6 +18,35 @@ Conversation = Annotated[
     str | None, typer.Option(help="vicuna_v1: the chat template of LLaVA's own code, with a system prompt. (default: the checkpoint's)")
 ]
 
+Generation = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--generation",
+        help="A setting of generate(), KEY=VALUE, such as repetition_penalty=1.05; may be repeated. (default: plain greedy decoding, "
+        "whatever the checkpoint's own generation config says)",
+    ),
+]
+
+
+def generation_of(words: list[str] | None) -> dict[str, Any]:
+    """Read KEY=VALUE; values are JSON where they can be, else text."""
+    from biaskit.engine.greedy import check_generation
+
+    return check_generation(pairs(words or [], "--generation"))
+
+
+def pairs(words: list[str], option: str) -> dict[str, Any]:
+    """Read NAME=VALUE of a repeated option; values are JSON where they can be (0.5, true, null), else text."""
+    from biaskit.validation.ask.methods import read_value
+
+    found: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise typer.BadParameter(f"{word!r}: write NAME=VALUE", param_hint=option)
+        found[name] = read_value(value)
+    return found
+
 
 def choices(
     min_pixels: int | None, max_pixels: int | None, max_tiles: int | None, image_mode: str | None, conversation: str | None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from biaskit.cli.processing import Conversation, ImageMode, MaxPixels, MaxTiles, MinPixels, choices
+from biaskit.cli.processing import Conversation, Generation, ImageMode, MaxPixels, MaxTiles, MinPixels, choices, generation_of, pairs
 
 if TYPE_CHECKING:
     from biaskit.families import Prepared
@@ -42,6 +42,7 @@ def prune(
     max_tiles: MaxTiles = None,
     image_mode: ImageMode = None,
     conversation: Conversation = None,
+    generation: Generation = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the figure.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Report as JSON on stdout.")] = False,
 ) -> None:
@@ -50,7 +51,7 @@ def prune(
         raise typer.BadParameter("give --retention or --budget, not both", param_hint="--budget")
     share: dict[str, Any] = {"budget": budget} if budget is not None else {"retention": 0.1 if retention is None else retention}
     depth: dict[str, Any] = {} if layer is None else {"layer": layer}
-    given = _parameters(parameters or [])
+    given, decoding = pairs(parameters or [], "--set"), generation_of(generation)
     names = [name.strip() for name in (compare or "").split(",") if name.strip()]
     if prior is None and any(name.endswith("+prior") for name in names):
         raise typer.BadParameter(f"{compare}: +prior needs --prior", param_hint="--compare")
@@ -60,6 +61,7 @@ def prune(
         check_out(overlay, force)
 
     from biaskit.cli.calibrate import say
+    from biaskit.engine.greedy import generation_in_force, greedy_settings, put_aside
     from biaskit.families.checkpoints.load import load_model, read_checkpoint
     from biaskit.images.decode import decode
     from biaskit.prior.store import load_prior
@@ -88,9 +90,14 @@ def prune(
             say(f"note: {one.message}")
     prepared = loaded.family.prepare(loaded.processor, loaded.model.config, [[picture]], [prompt])
     whole = get_pruner("random", retention=1.0, layer=0)
-    rows = [_answer(loaded, prepared, whole, None, max_new_tokens, seed) | {"name": "none", "method": "none", "parameters": {}}]
+    settings = greedy_settings(loaded.model, decoding)
+    unused = put_aside(loaded.model, settings)
+    if unused is not None:
+        say(f"note: {unused}")
+    length = {**settings, "max_new_tokens": max_new_tokens}
+    rows = [_answer(loaded, prepared, whole, None, length, seed) | {"name": "none", "method": "none", "parameters": {}}]
     for name, method, used in runs:
-        rows.append({"name": name, **_answer(loaded, prepared, method, used, max_new_tokens, seed)})
+        rows.append({"name": name, **_answer(loaded, prepared, method, used, length, seed)})
     if overlay is not None:
         from biaskit.figures.overlay import Kept
         from biaskit.figures.overlay import overlay as draw
@@ -98,7 +105,7 @@ def prune(
         panels = [Kept(row["method"], row["kept"], row["answer"]) for row in rows[1:]]
         draw(picture, prepared.layouts[0], panels, out=overlay, title=prompt, force=force)
     asked = {"model": loaded.name, "revision": loaded.revision, "image": image.name, "prompt": prompt, "prior": prior, "seed": seed}
-    _show(rows, asked, overlay, as_json)
+    _show(rows, {**asked, "generation": generation_in_force(loaded.model, settings)}, overlay, as_json)
 
 
 def _check(name: str, method: Pruner, prior: Prior | None, config: Any) -> None:
@@ -125,21 +132,8 @@ def _bytes(path: Path) -> bytes:
         raise BiaskitError(f"cannot read {path}: {error.strerror}", "give the path of an image file") from error
 
 
-def _parameters(words: list[str]) -> dict[str, Any]:
-    """Read NAME=VALUE; values are JSON where they can be (0.5, true, null), else text."""
-    from biaskit.validation.ask.methods import read_value
-
-    found: dict[str, Any] = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals or not name:
-            raise typer.BadParameter(f"{word!r}: write NAME=VALUE", param_hint="--set")
-        found[name] = read_value(value)
-    return found
-
-
-def _answer(loaded: Loaded, prepared: Prepared, pruner: Pruner, prior: Prior | None, max_new_tokens: int, seed: int) -> dict[str, Any]:
-    """Generate greedily with one method; return its answer and accounting."""
+def _answer(loaded: Loaded, prepared: Prepared, pruner: Pruner, prior: Prior | None, settings: dict[str, Any], seed: int) -> dict[str, Any]:
+    """Generate with one method; return its answer and accounting."""
     import torch
 
     from biaskit.cli.calibrate import say
@@ -153,8 +147,8 @@ def _answer(loaded: Loaded, prepared: Prepared, pruner: Pruner, prior: Prior | N
     used = prior if pruner.debiases else None
     debiased = ", debiased" if used is not None and pruner.prior == "optional" else ""
     with torch.inference_mode(), pruned(loaded.model, pruner, prior=used, seed=seed, say=say) as pruning:
-        output = loaded.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
-    (sample,) = pruning.samples
+        output = loaded.model.generate(**inputs, **settings)
+    sample = pruning.samples[0]  # one image; beams have one row each
     fresh = output[0, prepared.inputs["input_ids"].shape[1] :]
     return {
         "method": type(pruner).title + debiased,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from biaskit.cli import validate_analyse
-from biaskit.cli.processing import Conversation, ImageMode, MaxPixels, MaxTiles, MinPixels, choices
+from biaskit.cli.processing import Conversation, Generation, ImageMode, MaxPixels, MaxTiles, MinPixels, choices, generation_of
 from biaskit.cli.validate_report import published, report
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def validate(
     max_tiles: MaxTiles = None,
     image_mode: ImageMode = None,
     conversation: Conversation = None,
+    generation: Generation = None,
     force: Annotated[bool, typer.Option("--force", help="Throw away what the results directory has.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Report as JSON on stdout.")] = False,
 ) -> None:
@@ -95,6 +96,7 @@ def validate(
     from biaskit.validation.ask.arguments import words
 
     grid = _grid(words(",".join(pruner or [])), retention, layer, preset, prior or [], sweep or [], ablation)
+    decoding = generation_of(generation)
     chosen = choices(min_pixels, max_pixels, max_tiles, image_mode, conversation)
     _, _, config, _ = read_checkpoint(model, revision, chosen)
     grid.cells(config)  # refuses what cannot work before anything large is touched
@@ -108,7 +110,7 @@ def validate(
         found = run(
             loaded, list(tasks.values()), grid, out=out, progress=True, limit=limit, seed=seed, batch_size=batch_size,
             workers=workers, keep_indices=keep_indices or analyse, observe=Analysis() if analyse else None, force=force,
-            command=shlex.join(["biaskit", *sys.argv[1:]]),
+            generation=decoding, command=shlex.join(["biaskit", *sys.argv[1:]]),
         )  # fmt: skip
     except KeyboardInterrupt:
         again = ", without --force," if force else ""

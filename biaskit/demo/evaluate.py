@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from biaskit.demo.figures import draw_answers
+from biaskit.engine.greedy import greedy_settings
 from biaskit.families import families
 from biaskit.families.checkpoints.processors import load_processor
 from biaskit.images.scenes.draw import Scene, draw_scene
@@ -37,7 +38,7 @@ def answers_of(
         images = [[Image.fromarray(scene.pixels)] for scene in scenes[start : start + batch]]
         prompts = [question.text for question in questions[start : start + batch]]
         inputs = {name: value.to(model.device) for name, value in family.prepare(processor, model.config, images, prompts).inputs.items()}
-        output = model.generate(**inputs, max_new_tokens=n_new, do_sample=False)
+        output = model.generate(**inputs, **greedy_settings(model), max_new_tokens=n_new)
         found += processor.tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     return found
 

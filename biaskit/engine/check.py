@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from biaskit.engine.attention import attention_rows, prefill
+from biaskit.engine.greedy import greedy_settings
 from biaskit.engine.lit_spots import PROMPT, SIZES, implementation, lit_spots, prepared, spotted
 from biaskit.engine.prune import prune
 from biaskit.engine.reference import Kept, reference_logits
@@ -136,7 +137,7 @@ def _eager_rows(loaded: Loaded, inputs: Mapping[str, Tensor], layers: tuple[int,
 
 def _settings(loaded: Loaded) -> dict[str, Any]:
     special = sorted({*loaded.processor.tokenizer.all_special_ids, loaded.model.config.image_token_id})
-    plain = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "use_cache": True, "suppress_tokens": special}
+    plain = greedy_settings(loaded.model, {"suppress_tokens": special})
     return {**plain, "max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS, "return_dict_in_generate": True, "output_logits": True}
 
 

@@ -7,6 +7,7 @@ time of the block; it is no module, so a hook cannot do it. What is known belong
 
 from __future__ import annotations
 
+import copy
 import inspect
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -124,7 +125,7 @@ class _Memory:
                 self.wanted |= wanted
                 self.last = None
                 self.last = (given, *_encoded(stock, self.tower, self.wanted, args, kwargs))
-            return self.last[1:]
+            return copy.copy(self.last[1]), self.last[2]  # generate() repeats the features in their container, for beams
 
 
 @contextmanager

@@ -80,6 +80,18 @@ def test_threads_may_share_what_the_encoder_found():
             assert all(map(torch.equal, together(lambda job: answer(model, job), jobs), alone))
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_beams_leave_what_the_encoder_found_as_it_was(name):
+    model, (job,), pruner = opened(name)[0], jobs_of(name, 1), get_pruner("fastv", retention=0.1)
+    with prune(model, pruner):
+        expected = answer(model, job, num_beams=2)
+    with encode_once(model):
+        for _ in range(2):
+            with prune(model, pruner) as pruning:
+                assert torch.equal(answer(model, job, num_beams=2), expected)
+            assert len(pruning.samples) == 2
+
+
 def test_one_seed_a_sample_needs_one_thread():
     model, (job, *_) = opened("llava-1.5")[0], jobs_of("llava-1.5", 1)
     with prune(model, get_pruner("random", retention=0.1, layer=1), seed=[1, 2]):

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from biaskit.engine.decisions import Observe, SampleReport
+from biaskit.engine.greedy import greedy_settings
 from biaskit.engine.prune import prune
 from biaskit.errors import BiaskitError
 from biaskit.families import Prepared
@@ -29,10 +30,12 @@ class Wanted:
 
     Attributes:
         seed: of the run. keep_indices: list the kept tokens. priors: name → sha256. observe: measures of selections.
+        generation: settings that are not plain greedy decoding.
     """
 
     seed: int = 0
     keep_indices: bool = False
+    generation: Mapping[str, Any] = field(default_factory=dict)
     priors: Mapping[str, str] = field(default_factory=dict)
     observe: Observe | None = None
 
@@ -114,14 +117,14 @@ def answer(
     model, inputs = loaded.model, asked.prepared.inputs
     seeds = [seed_of(wanted.seed, task.name, task.identify(i)) for i in asked.items]
 
-    settings: dict[str, Any] = {"max_new_tokens": task.max_new_tokens, "do_sample": False, "disable_compile": True}
+    settings = {**greedy_settings(model, wanted.generation), "max_new_tokens": task.max_new_tokens, "disable_compile": True}
     if model.generation_config.pad_token_id is None:  # else every call would say that it takes the end token instead
         settings["pad_token_id"] = loaded.processor.tokenizer.pad_token_id
     with prune(model, cell.pruner, prior=cell.prior, seed=seeds, say=say, observe=wanted.observe) as pruning:
         output = model.generate(**inputs, **settings)
     fresh = output[:, inputs["input_ids"].shape[1] :].cpu()
     texts: Sequence[str] = loaded.processor.tokenizer.batch_decode(fresh, skip_special_tokens=True)
-    return [text.strip() for text in texts], pruning.samples
+    return [text.strip() for text in texts], pruning.samples[:: len(pruning.samples) // len(asked.items)]  # beams have one row each
 
 
 def records(

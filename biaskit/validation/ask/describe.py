@@ -11,6 +11,7 @@ import torch
 import transformers
 
 from biaskit import __version__
+from biaskit.engine.greedy import generation_in_force, greedy_settings
 from biaskit.families.checkpoints.catalog import short_name
 from biaskit.families.checkpoints.decoder import decoder, decoder_config
 from biaskit.families.checkpoints.device import input_device
@@ -45,16 +46,17 @@ def make_manifest(
     *,
     seed: int,
     command: str,
+    generation: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> dict[str, Any]:
     """Return the manifest of a run.
 
     Args:
         tasks: name → the whole task. asked: name → how many questions of it. more: what records hold besides, and how it was measured.
+        generation: settings that are not plain greedy decoding.
     """
     model, processor = loaded.model, loaded.processor
     template = json.dumps(getattr(processor, "chat_template", None), sort_keys=True)
-    generation = model.generation_config.to_diff_dict() if model.generation_config is not None else {}
     priors = {cell.prior_name: describe_prior(cell.prior) for cell in cells if cell.prior_name and cell.prior is not None}
     return {
         "schema": SCHEMA,
@@ -75,7 +77,7 @@ def make_manifest(
         "chat_template_sha256": hashlib.sha256(template.encode()).hexdigest(),
         "image_processor": type(processor.image_processor).__name__,
         "processor": loaded.processor_settings,
-        "generation": {key: value for key, value in generation.items() if key != "transformers_version"},
+        "generation": generation_in_force(model, greedy_settings(model, generation)),
         "seed": seed,
         **more,
         "tasks": [_describe_task(name, task, asked[name]) for name, task in tasks.items()],

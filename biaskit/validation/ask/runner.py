@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from biaskit.calibration.ranks import Ranks
 from biaskit.display import html_table
 from biaskit.engine.decisions import Observe
+from biaskit.engine.greedy import check_generation, greedy_settings, put_aside
 from biaskit.engine.image_encoder import encode_once
 from biaskit.errors import BiaskitError
 from biaskit.families.checkpoints.ahead import ahead, default_workers
@@ -55,6 +56,7 @@ class Options:
     observe: Observe | None = None
     force: bool = False
     command: str = ""
+    generation: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +107,7 @@ def validate(
     workers: int | None = None,
     keep_indices: bool = False,
     observe: Observe | None = None,
+    generation: Mapping[str, Any] | None = None,
     force: bool = False,
     command: str = "",
 ) -> Validation:
@@ -128,6 +131,7 @@ def validate(
         workers: preprocessing processes; by default none beside a model on the CPU.
         keep_indices: list the kept tokens in every record.
         observe: measures of every selection, such as `validation.ask.observe.Analysis()`; `coverage` is added where a task knows a region.
+        generation: settings of `generate()`, such as {"repetition_penalty": 1.05}; else plain greedy, whatever the checkpoint's config says.
         force: throw away what the directory has. command: what the user typed, for the manifest.
 
     Returns:
@@ -141,7 +145,7 @@ def validate(
     >>> found.asked, sorted(found.scores)
     (4, [('scenes-presence', 'fastv/r0.5'), ('scenes-presence', 'none')])
     """
-    chosen = Options(limit, seed, batch_size, workers, keep_indices, observe, force, command)
+    chosen = Options(limit, seed, batch_size, workers, keep_indices, observe, force, command, check_generation(generation))
     grid = pruners if isinstance(pruners, Grid) else Grid(words(pruners), read_shares(retention), priors=read_priors(prior))
     loaded = as_loaded(model)
     tasks = _opened(words(task) if isinstance(task, str) else task if isinstance(task, Sequence) else [task], limit)
@@ -195,7 +199,10 @@ class _Run:
         self.gpu = input_device(loaded.model).type != "cpu"
         self.batch_size = options.batch_size or (8 if self.gpu else 4)
         priors = {cell.prior_name: describe_prior(cell.prior)["sha256"] for cell in cells if cell.prior_name and cell.prior}
-        wanted = Wanted(options.seed, options.keep_indices, priors, options.observe)
+        wanted = Wanted(options.seed, options.keep_indices, options.generation or {}, priors, options.observe)
+        unused = put_aside(loaded.model, greedy_settings(loaded.model, options.generation))
+        if unused is not None and not self.ranks.rank:
+            say(unused)
         self.asker = Asker(loaded, wanted, say, self.batch_size)
         self.total = len(cells) * sum(map(len, self.tasks.values()))
         self.done = self.asked = 0
@@ -234,6 +241,7 @@ class _Run:
             keep_indices=options.keep_indices,
             analysed=_settings(options.observe),
             command=options.command,
+            generation=options.generation,
         )
         manifest = merge(self.directory.read_manifest(), fresh, str(self.directory.path))
         metrics = {task["name"]: task["metric"] for task in manifest["tasks"]}

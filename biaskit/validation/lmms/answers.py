@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from biaskit.engine.decisions import Pruning
+from biaskit.engine.greedy import greedy_settings, put_aside
 from biaskit.engine.prune import prune
 from biaskit.errors import BiaskitError
 from biaskit.families.checkpoints.device import input_device
@@ -144,13 +145,22 @@ class Answers:
         inputs = {name: x.to(device, dtype if x.is_floating_point() else x.dtype) for name, x in prepared.inputs.items()}
         return texts, inputs, inputs["input_ids"].shape[1]
 
+    def _settings(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """Plain greedy decoding but for what is wanted; what the checkpoint's own generation config sets beyond is said once."""
+        model = self.opened.loaded.model
+        settings = greedy_settings(model, wanted)
+        unused = put_aside(model, settings)
+        if unused is not None:
+            self._once(unused)
+        return settings
+
     def _generate(self, talks: Sequence[Conversation], options: Options, pruning: Pruning) -> list[str]:
         loaded = self.opened.loaded
         tokenizer = loaded.processor.tokenizer
         _, inputs, prompt = self._encode(talks)
         stopping = [Until(tokenizer, options.until, prompt)] if options.until else []
-        more: dict[str, Any] = dict(options.more)
-        output = loaded.model.generate(**inputs, max_new_tokens=options.max_new_tokens, stopping_criteria=stopping, **more)
+        settings = {**self._settings(dict(options.more)), "max_new_tokens": options.max_new_tokens}
+        output = loaded.model.generate(**inputs, stopping_criteria=stopping, **settings)
         self._account(pruning)
         fresh = output[:: len(output) // len(talks), prompt:]
         self.spent.new_tokens += int((fresh != tokenizer.pad_token_id).sum())
@@ -163,7 +173,8 @@ class Answers:
         wanted = [_tokens(loaded.processor.tokenizer, text, ending) for text, ending in zip(texts, endings, strict=True)]
         longest = max(map(len, wanted))
         forced = {"logits_processor": [Forced(wanted, prompt)], "output_logits": True, "return_dict_in_generate": True}
-        output = loaded.model.generate(**inputs, max_new_tokens=longest, min_new_tokens=longest, do_sample=False, num_beams=1, **forced)
+        settings = self._settings({**forced, "min_new_tokens": longest, "max_new_tokens": longest})
+        output = loaded.model.generate(**inputs, **settings)
         self._account(pruning)
         found = []
         for row, tokens in enumerate(wanted):
