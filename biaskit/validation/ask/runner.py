@@ -114,8 +114,7 @@ def validate(
     """Ask a model the questions of tasks with every method at every retention, and keep every answer.
 
     Args:
-        model: a loaded checkpoint, a name for `load_model`, or a stock model and its processor as (model, processor).
-        task: tasks, or names for `open_task`.
+        model: a loaded checkpoint, a name for `load_model`, or (model, processor). task: tasks, or names for `open_task`.
         pruners: methods as `biaskit validate --pruner` writes them, such as "none,fastv+prior" or ["none", "d2pruner@alpha=0.5+prior"]; or
             a whole `Grid`, which has retentions and priors of its own.
         retention: shares of the visual tokens kept: 0.25, [0.5, 0.25], "0.5,1/9".
@@ -128,10 +127,9 @@ def validate(
         seed: of the choice of questions, and of methods that draw random numbers: each question has numbers of its own.
         batch_size: questions a forward pass; by default 8 on a GPU, 4 on a CPU; halved when memory runs out. In float32 answers do not
             depend on it; in half precision the padding that comes with it may change a few, as it does without pruning.
-        workers: preprocessing processes; by default none beside a model on the CPU.
-        keep_indices: list the kept tokens in every record.
+        workers: preprocessing processes; by default none beside a model on the CPU. keep_indices: list the kept tokens in every record.
         observe: measures of every selection, such as `validation.ask.observe.Analysis()`; `coverage` is added where a task knows a region.
-        generation: settings of `generate()`, such as {"repetition_penalty": 1.05}; else plain greedy, whatever the checkpoint's config says.
+        generation: settings of `generate()`, as {"repetition_penalty": 1.05}; else plain greedy, whatever the checkpoint's config says.
         force: throw away what the directory has. command: what the user typed, for the manifest.
 
     Returns:
