@@ -129,7 +129,7 @@ def validate(
             that comes with it may change a few answers, as it does without pruning.
         workers: preprocessing processes; by default none beside a model on the CPU. keep_indices: list the kept tokens in every record.
         observe: measures of every selection, such as `validation.ask.observe.Analysis()`; `coverage` is added where a task knows a region.
-        generation: settings of `generate()`, such as {"repetition_penalty": 1.05}; by default plain greedy, see `engine.greedy`.
+        generation: settings of `generate()`, as {"repetition_penalty": 1.05}; else plain greedy, whatever the checkpoint says.
         force: throw away what the directory has. command: what the user typed, for the manifest.
 
     Returns:
