@@ -56,7 +56,8 @@ PLACES = dict.fromkeys(K0, 0)  # K; 2 for the others
 DEBIASED = [method for method, (_, _, biased) in METHODS.items() if biased]
 PICTURES = GeneratedSource(3, 5)
 LARGER = [(360, 270), (280, 420), (240, 240)]
-SIZES = {"internvl": [(224, 224), (200, 100), (90, 90)], "qwen": LARGER, "glm": LARGER}  # few tiles; enough tokens to differ
+
+SIZES = {"internvl": [(224, 224), (200, 100), (90, 90)], **dict.fromkeys(("aya", "qwen", "glm"), LARGER)}  # few tiles; enough tokens
 OTHER_SIZES = [(160, 120), (120, 200), (90, 90)]
 
 
