@@ -160,20 +160,37 @@ def staged(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def scratch() -> Iterator[Path]:
+    """Give a folder for what this process and its children put into the system's temporary folder; it is removed at the end.
+
+    Its name holds the process's number, so that what a killed process left is removed when the next one begins.
+
+    >>> with scratch() as folder:
+    ...     print(folder.is_dir(), folder.parent == Path(tempfile.gettempdir()), str(os.getpid()) in folder.name)
+    True True True
+    >>> folder.exists()
+    False
+    """
+    with _temporary(Path(tempfile.gettempdir()) / "biaskit") as folder:
+        folder.mkdir(mode=0o700)
+        yield folder
+
+
+@contextmanager
 def _temporary(target: Path) -> Iterator[Path]:
     """Give an unused name beside `target`, known as in use; what stands there at the end is removed."""
     sweep(target.parent, _PAUSE)
-    temporary = target.with_name(f".{target.name[:40]}.{os.getpid()}.{_machine()}{secrets.token_hex(4)}.tmp")
+    temporary = target.with_name(f".{target.name[:40]}.{os.getpid()}.{machine()}{secrets.token_hex(4)}.tmp")
     _open_now.add(temporary.name)
     try:
         yield temporary
     finally:
-        _remove(temporary)
+        discard(temporary)
         _open_now.discard(temporary.name)
 
 
 @cache
-def _machine() -> str:
+def machine() -> str:
     """Eight digits that tell machines apart: on a shared disk, process numbers mean nothing to another one."""
     import platform
 
@@ -192,12 +209,18 @@ def sweep(folder: Path, pause: float = 0.0) -> None:
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             found = _TEMPORARY.fullmatch(entry.name)
-            if found and entry.name not in _open_now and _is_left(Path(entry.path), int(found[1]), found[2]):
-                _remove(Path(entry.path))
+            if found and entry.name not in _open_now and _is_mine(entry) and is_left(Path(entry.path), int(found[1]), found[2]):
+                discard(Path(entry.path))
 
 
-def _is_left(path: Path, process: int, machine: str) -> bool:
-    if machine != _machine() or os.name != "posix":
+def _is_mine(entry: os.DirEntry[str]) -> bool:
+    """Tell whether it belongs to this user: what others left is theirs to remove."""
+    return os.name != "posix" or entry.stat(follow_symlinks=False).st_uid == os.geteuid()
+
+
+def is_left(path: Path, process: int, where: str) -> bool:
+    """Tell whether what a process made on a machine is a leftover: it runs no more; or the machine is another one, and a day has passed."""
+    if where != machine() or os.name != "posix":
         return time.time() - path.lstat().st_mtime > _DAY
     if process == os.getpid():  # a restarted container gives the same number again
         return True
@@ -210,7 +233,8 @@ def _is_left(path: Path, process: int, machine: str) -> bool:
     return False
 
 
-def _remove(path: Path) -> None:
+def discard(path: Path) -> None:
+    """Remove a file or folder that nobody needs any more, as far as that is possible."""
     with suppress(OSError):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
-from biaskit.errors import BiaskitError
+from biaskit.errors import BiaskitError, FileError
+from biaskit.files import discard, is_left, machine, write_file
 
 T = TypeVar("T")
 
+_NOTE = re.compile(r"\.biaskit-torchrun\.(\d{1,10})\.([0-9a-f]{8})")
+_LOGS = re.compile(r"torchelastic_\w+")
 _PATIENCE = timedelta(days=7)  # for a process that has more to do; a lost one is noticed at once
 
 
@@ -38,11 +44,13 @@ class Ranks:
         if self.count > 1:
             import torch.distributed as dist
 
+            if os.environ.get("LOCAL_RANK", "0") == "0":
+                sweep_torchrun()
             with self._talking():
-                if dist.is_initialized():
-                    self._group = dist.new_group(backend="gloo", timeout=_PATIENCE)
-                else:
+                if not dist.is_initialized():
                     dist.init_process_group("gloo", timeout=_PATIENCE)
+                elif dist.get_backend() != "gloo":
+                    self._group = dist.new_group(backend="gloo", timeout=_PATIENCE)
 
     @property
     def main(self) -> bool:
@@ -105,3 +113,28 @@ class Ranks:
                 f"process {self.rank} of {self.count} has lost the others: {line}",
                 "what was done is kept; the same command goes on, with any number of processes (torchrun --standalone finds a free port)",
             ) from error
+
+
+def sweep_torchrun() -> None:
+    """Remove the folder for logs that an earlier torchrun of ours left, and note down where this one has its own.
+
+    torchrun makes such a folder and never removes it. It is taken for ours only if a note of an earlier process names it, whose torchrun
+    runs no more on this machine.
+    """
+    folder = Path(tempfile.gettempdir())
+    with suppress(OSError, FileError):
+        for note in folder.glob(".biaskit-torchrun.*"):
+            found = _NOTE.fullmatch(note.name)
+            if found and _mine(note) and is_left(note, int(found[1]), found[2]):
+                logs = folder / note.read_text(encoding="utf-8")
+                if _LOGS.fullmatch(logs.name) and logs.parent == folder and _mine(logs):
+                    discard(logs)
+                discard(note)
+        report = Path(os.environ.get("TORCHELASTIC_ERROR_FILE", ""))
+        name = report.relative_to(folder).parts[0] if report.is_relative_to(folder) else ""
+        if _LOGS.fullmatch(name):
+            write_file(folder / f".biaskit-torchrun.{os.getppid()}.{machine()}", name, sync=False)
+
+
+def _mine(path: Path) -> bool:
+    return os.name == "posix" and not path.is_symlink() and path.lstat().st_uid == os.geteuid()

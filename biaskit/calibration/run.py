@@ -135,7 +135,7 @@ class _Calibration:
             self.ranks.lead(lambda: self._write(prior))
         except BaseException:
             if not self.counting:
-                self.states.save(self.settings, self.ledger, self.moments)
+                self.states.write(self.settings, self.ledger, self.moments)
             raise
         self.states.clear()
         return prior
@@ -208,7 +208,7 @@ class _Calibration:
             self.report(self._progress(skipped))
             self._check_skips(self.ledger.skips, 0 if self.ranks.main else self.skipped_before)
             if time.monotonic() - saved > self.options.save_every:
-                self.states.save(self.settings, self.ledger, self.moments)
+                self.states.write(self.settings, self.ledger, self.moments)
                 saved = time.monotonic()
 
     def _count(self, batch: Batch, attention: Floats | None) -> list[Skip]:

@@ -120,13 +120,13 @@ class States:
             moments.merge(moments.alike().restore(state.tensors))
         self.holds = sorted(held | {state.name for state in found})
         if [state.path for state in found] not in ([], [self.mine]):
-            self.save(settings, ledger, moments)
+            self.write(settings, ledger, moments)
             for state in found:
                 if state.path != self.mine:
                     state.path.unlink(missing_ok=True)
         return ledger
 
-    def save(self, settings: Mapping[str, Any], ledger: Ledger, moments: Moments) -> None:
+    def write(self, settings: Mapping[str, Any], ledger: Ledger, moments: Moments) -> None:
         """Write this process's file: settings, ledger and statistics."""
         if self.mine is None:
             return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import psutil
 import pytest
 from command import environment
 from PIL import Image
-from processes import together
+from processes import dying, together
 
 from biaskit.calibration.ranks import Ranks
 from biaskit.calibration.run import calibrate
@@ -70,20 +69,11 @@ def whole(unit):
     return run(unit, None).to_bytes()
 
 
-def dying(unit, out, victim, after, how=signal.SIGKILL):
-    """What each process does: the victim kills itself once so many of its own batches are counted."""
-
-    def act(rank):
-        seen = []
-
-        def report(progress):
-            seen.append(progress.done)
-            if rank == victim and len(seen) > after:
-                os.kill(os.getpid(), how)
-
-        run(unit, out, report=report)
-
-    return act
+def kill(unit, out, count, victim, after):
+    """Let so many processes count so many batches each, then kill one of them; the others are ended as torchrun does."""
+    reports = dying(count, victim, after, out.parent.parent / f"{out.parent.name}-notes")
+    codes = together(count, lambda rank: run(unit, out, report=reports(rank)))
+    assert codes[victim] == -signal.SIGKILL and all(codes)
 
 
 @pytest.mark.parametrize("count", [2, 3, 9])
@@ -100,8 +90,7 @@ def test_any_number_of_processes_gives_the_bytes_of_one(unit, whole, tmp_path, c
 def test_a_state_goes_on_under_any_number_of_processes(unit, whole, tmp_path, counts, victims):
     out = tmp_path / "prior.safetensors"
     for count, victim in zip(counts, victims, strict=False):
-        codes = together(count, dying(unit, out, victim, after=2))
-        assert codes[victim] == -signal.SIGKILL and all(codes)
+        kill(unit, out, count, victim, after=2)
         assert not out.exists() and States(out, 0).files()
     seen = []
 
@@ -122,10 +111,9 @@ def test_the_others_notice_a_lost_process_and_keep_what_they_did(unit, whole, tm
     out, words = tmp_path / "prior.safetensors", tmp_path / "words"
 
     def act(rank):
-        if rank == 1:
-            dying(unit, out, 1, after=1)(rank)
+        report = dying(1, 1, 1, tmp_path.parent / f"{tmp_path.name}-notes")(rank) if rank == 1 else None
         try:
-            run(unit, out, save_every=1e6)
+            run(unit, out, save_every=1e6, report=report)
         except BiaskitError as error:
             words.write_text(f"{error.message}\n{error.hint}")
             raise SystemExit(3) from None
@@ -142,7 +130,7 @@ def test_the_others_notice_a_lost_process_and_keep_what_they_did(unit, whole, tm
 
 def test_a_state_that_was_taken_in_and_not_deleted_is_not_counted_again(unit, whole, tmp_path):
     out = tmp_path / "prior.safetensors"
-    together(2, dying(unit, out, 0, after=2))
+    kill(unit, out, 2, 0, after=2)
     files = States(out, 0).files()
     old = {path: path.read_bytes() for path in files}
     assert len(files) == 2
@@ -195,7 +183,7 @@ def test_too_many_skips_on_any_process_stop_all_and_are_tried_again(unit, tmp_pa
 def test_a_prior_that_was_written_ends_the_run_on_all_processes(unit, whole, tmp_path):
     """Killed after writing the prior and before deleting the states; and an older prior is refused by all, not waited for."""
     out = tmp_path / "prior.safetensors"
-    together(2, dying(unit, out, 0, after=2))
+    kill(unit, out, 2, 0, after=2)
     states = {path: path.read_bytes() for path in States(out, 0).files()}
     assert run(unit, out).to_bytes() == whole
     for path, data in states.items():
@@ -212,7 +200,7 @@ def test_a_prior_that_was_written_ends_the_run_on_all_processes(unit, whole, tmp
 
 def test_restart_throws_away_the_states_of_all(unit, whole, tmp_path):
     out = tmp_path / "prior.safetensors"
-    together(3, dying(unit, out, 0, after=2))
+    kill(unit, out, 3, 0, after=2)
     (tmp_path / f"{out.name}.partial.0of2").write_bytes(b"of an older version")
     with pytest.raises(CalibrationError, match="no state of a calibration"):
         run(unit, out)

@@ -77,7 +77,7 @@ def test_a_failed_stage_leaves_the_folder_as_it_was(tmp_path):
 
 def test_what_others_still_write_stays(tmp_path):
     """A temporary of a process that runs, of another machine, and names that only look alike."""
-    mine = files._machine()
+    mine = files.machine()
     other = "0" * 8 if mine != "0" * 8 else "1" * 8
     parent = os.getppid()
     names = [f".a.{parent}.{mine}00000000.tmp", f".a.1.{other}00000000.tmp", ".a.tmp", "a.99999.0000000000000000.tmp"]
@@ -232,7 +232,7 @@ ALLOWED = {
     ("validation/results/directory.py", "open"): "answers are appended to results.jsonl and timing.jsonl, line by line",
     ("validation/results/directory.py", "truncate"): "a last line that a kill cut is cut off",
     ("validation/results/directory.py", "unlink"): "--force begins anew",
-    ("calibration/run.py", "unlink"): "the state of a calibration that is done",
+    ("calibration/state.py", "unlink"): "states of a calibration that is done, or that another one has taken in",
     ("bench/plan.py", "TemporaryDirectory"): "each benchmark of a plan writes into a folder of its own, which goes with it",
     ("bench/report.py", "open"): "rows are appended as they are measured",
     ("bench/report.py", "unlink"): "such rows, once the whole result is written or a new one begins",

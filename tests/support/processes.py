@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import signal
 import socket
 import time
+
+_PATIENCE = 60.0  # seconds
 
 
 def free_port():
@@ -16,14 +19,14 @@ def free_port():
 
 
 def _enter(act, rank, count, port):
-    os.setpgid(0, 0)
+    faulthandler.dump_traceback_later(_PATIENCE - 5, file=2)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(count)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     act(rank)
 
 
-def together(count, act, *, patience=60.0, stop=True):
+def together(count, act, *, stop=True):
     """Call `act(rank)` in so many processes; return their exit codes.
 
     Args:
@@ -37,7 +40,7 @@ def together(count, act, *, patience=60.0, stop=True):
         group = [context.Process(target=_enter, args=(act, rank, count, port)) for rank in range(count)]
     for one in group:
         one.start()
-    end = time.monotonic() + patience
+    end = time.monotonic() + _PATIENCE
     while any(one.is_alive() for one in group):
         if stop and any(one.exitcode for one in group):
             for one in group:
@@ -48,3 +51,31 @@ def together(count, act, *, patience=60.0, stop=True):
             raise AssertionError("the processes hang")
         time.sleep(0.02)
     return [one.exitcode for one in group]
+
+
+def dying(count, victim, after, notes):
+    """Return what makes a report for each process: the victim kills itself after so many calls, once all others have come as far.
+
+    Args:
+        notes: a folder of its own, for how far they are. The others then wait for whoever ends them.
+    """
+    notes.mkdir(exist_ok=True)
+    for old in notes.iterdir():
+        old.unlink()
+
+    def reports(rank):
+        seen = []
+
+        def report(progress):
+            seen.append(progress)
+            if len(seen) <= after:
+                return
+            (notes / str(rank)).touch()
+            end = time.monotonic() + _PATIENCE
+            while time.monotonic() < end and (rank != victim or len(list(notes.iterdir())) < count):
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        return report
+
+    return reports

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import signal
 import subprocess
@@ -12,7 +11,7 @@ import time
 import psutil
 import pytest
 from command import environment
-from processes import together
+from processes import dying, together
 
 from biaskit import validate
 from biaskit.errors import BiaskitError
@@ -45,18 +44,11 @@ def files(out):
     return (out / "results.jsonl").read_bytes(), (out / "run.json").read_bytes()
 
 
-def dying(demo, out, victim, after):
-    def act(rank):
-        seen = []
-
-        def report(progress):
-            seen.append(progress)
-            if rank == victim and len(seen) > after:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        run(demo, out, report=report)
-
-    return act
+def kill(demo, out, count, victim, after):
+    """Let so many processes answer so many batches each, then kill one of them; the others are ended as torchrun does."""
+    reports = dying(count, victim, after, out.parent / f"{out.name}-notes")
+    codes = together(count, lambda rank: run(demo, out, report=reports(rank)))
+    assert codes[victim] == -signal.SIGKILL and all(codes)
 
 
 @pytest.mark.parametrize("count", [2, 3])
@@ -74,10 +66,9 @@ def test_any_number_of_processes_gives_the_bytes_of_one(demo, whole, tmp_path, c
 @pytest.mark.parametrize(("counts", "victims"), [((2, 1), (1,)), ((1, 2), (0,)), ((2, 3), (0,)), ((3, 2, 1), (2, 1))])
 def test_any_number_goes_on_after_a_kill(demo, whole, tmp_path, counts, victims):
     for count, victim in zip(counts, victims, strict=False):
-        codes = together(count, dying(demo, tmp_path, victim, after=4))
-        assert codes[victim] == -signal.SIGKILL and all(codes)
+        kill(demo, tmp_path, count, victim, after=3)
     there = sum(path.read_bytes().count(b"\n") for path in tmp_path.glob("results.jsonl*"))
-    assert there >= 4 * 3
+    assert there >= 3 * 4
 
     def last(rank):
         assert run(demo, tmp_path).asked <= 2 * 3 * QUESTIONS - 12, "whole batches are not asked again"
@@ -91,10 +82,9 @@ def test_the_others_notice_a_lost_process(demo, whole, tmp_path):
     words = tmp_path.parent / f"{tmp_path.name}-words"
 
     def act(rank):
-        if rank == 1:
-            dying(demo, tmp_path, 1, after=2)(rank)
+        report = dying(1, 1, 2, tmp_path.parent / f"{tmp_path.name}-notes")(rank) if rank == 1 else None
         try:
-            run(demo, tmp_path)
+            run(demo, tmp_path, report=report)
         except BiaskitError as error:
             words.write_text(f"{error.message}\n{error.hint}")
             raise SystemExit(3) from None
@@ -108,7 +98,7 @@ def test_the_others_notice_a_lost_process(demo, whole, tmp_path):
 
 def test_parts_that_a_kill_left_are_taken_in_once(demo, whole, tmp_path):
     """Killed between adding a part to the results and deleting it; with a torn last line."""
-    together(2, dying(demo, tmp_path, 0, after=3))
+    kill(demo, tmp_path, 2, 0, after=3)
     part = tmp_path / "results.jsonl.1"
     data = part.read_bytes()
     assert data.count(b"\n") >= 4
@@ -120,7 +110,7 @@ def test_parts_that_a_kill_left_are_taken_in_once(demo, whole, tmp_path):
 
 
 def test_force_throws_parts_away_and_other_runs_are_refused_on_all(demo, whole, tmp_path):
-    together(2, dying(demo, tmp_path, 0, after=3))
+    kill(demo, tmp_path, 2, 0, after=3)
 
     def other(rank):
         with pytest.raises(BiaskitError, match="seed was 0, is 5"):

@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 from torch.utils.data import DataLoader, Dataset
 
 from biaskit.errors import BiaskitError
+from biaskit.files import discard, scratch
 
 
 def default_workers(local_processes: int, gpu: bool) -> int:
@@ -23,21 +28,30 @@ def default_workers(local_processes: int, gpu: bool) -> int:
     return max(1, min(16, cores // (2 * local_processes))) if gpu else 1
 
 
+_SOCKET_PATH = 60  # bytes: the system takes 107 for a socket's path, and multiprocessing adds its own names to the folder's
+
+
 def _unless_parent_left(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Print a traceback, but for a main process that was interrupted while a batch was handed over: it tells the user itself."""
     if not isinstance(error, ConnectionError | EOFError):
         sys.__excepthook__(kind, error, trace)
 
 
-def _depend(worker: int) -> None:
-    """Leave Ctrl-C to the main process, and die with it: a worker that waits to hand over a batch would outlive a killed one for ever."""
+def _depend(worker: int, *, parent: int, folder: Path) -> None:
+    """Leave Ctrl-C to the main process, and die with it: a worker that waits to hand over a batch would outlive a killed one for ever.
+
+    Args:
+        parent: the main process. folder: for temporary files, above all the sockets that tensors are handed over by.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.excepthook = _unless_parent_left
-    parent = os.getppid()
+    if len(os.fsencode(folder)) <= _SOCKET_PATH:
+        tempfile.tempdir = str(folder)
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(1)
+        discard(folder)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -70,22 +84,23 @@ def ahead(dataset: Dataset[R], *, workers: int, pin: bool, error: type[BiaskitEr
         error: the workers were killed, or ran out of shared memory.
     """
     more: dict[str, Any] = {"prefetch_factor": 2, "multiprocessing_context": "fork" if sys.platform == "linux" else "spawn"}
-    with warnings.catch_warnings():  # how many workers is the user's choice
-        warnings.filterwarnings("ignore", message="This DataLoader will create")
-        loader: Iterable[R] = DataLoader(
-            dataset,
-            batch_size=None,
-            num_workers=workers,
-            collate_fn=_unchanged,
-            pin_memory=pin,
-            worker_init_fn=_depend,
-            **(more if workers else {}),
-        )
     try:
-        for item in loader:
-            if item.error is not None:
-                raise item.error
-            yield item
+        with scratch() if workers else nullcontext(Path()) as folder:
+            with warnings.catch_warnings():  # how many workers is the user's choice
+                warnings.filterwarnings("ignore", message="This DataLoader will create")
+                loader: Iterable[R] = DataLoader(
+                    dataset,
+                    batch_size=None,
+                    num_workers=workers,
+                    collate_fn=_unchanged,
+                    pin_memory=pin,
+                    worker_init_fn=partial(_depend, parent=os.getpid(), folder=folder),
+                    **(more if workers else {}),
+                )
+            for item in loader:
+                if item.error is not None:
+                    raise item.error
+                yield item
     except RuntimeError as found:
         if "DataLoader worker" not in str(found):
             raise
