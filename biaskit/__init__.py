@@ -8,7 +8,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from biaskit.files import VERSION
+
+__version__ = VERSION
 
 _PUBLIC = {
     "BiaskitError": "errors",

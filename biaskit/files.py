@@ -25,6 +25,9 @@ from typing import IO
 
 from biaskit.errors import FileError
 
+VERSION = "0.1.0"
+"""Of biaskit: what it writes and asks of servers says so."""
+
 _OVERWRITE = "choose another name, or overwrite it with --force"
 _ROOM = "choose a folder you may write to, on a disk with room"
 _TEMPORARY = re.compile(r"\..*\.(\d{1,10})\.([0-9a-f]{8})[0-9a-f]{8}\.tmp", re.DOTALL)

@@ -86,6 +86,12 @@ def test_imports_run_downwards(path):
         assert fine, f"{dotted(path)} ({mine}) imports {name} ({theirs})"
 
 
+@named([path for path in MODULES if path.name != "__init__.py" or path.parent != PACKAGE])
+def test_nothing_inside_imports_the_face(path):
+    """`biaskit` itself names what stands below it: importing from it would run upwards."""
+    assert "biaskit" not in imports(path)
+
+
 def test_there_are_no_circles():
     arrows = {dotted(path): ours(path) for path in MODULES if dotted(path) != "biaskit"}
     while free := {name for name, targets in arrows.items() if not targets & set(arrows)}:

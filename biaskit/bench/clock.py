@@ -143,7 +143,7 @@ def machine(device: torch.device) -> dict[str, Any]:
     """Return what a measurement depends on: device, threads, versions."""
     import transformers
 
-    from biaskit import __version__
+    from biaskit.files import VERSION
 
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
@@ -155,7 +155,7 @@ def machine(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
-        "biaskit": __version__,
+        "biaskit": VERSION,
         "cuda": torch.version.cuda if device.type == "cuda" else None,
     }
 

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 import transformers
 
-from biaskit import __version__
 from biaskit.calibration.options import Options
 from biaskit.families.checkpoints.decoder import decoder_config
 from biaskit.families.checkpoints.load import Loaded
 from biaskit.families.checkpoints.processor_settings import processor_settings
+from biaskit.files import VERSION
 from biaskit.images import ImageSource
 
 _IN_THE_MAPS = ("layers", "per_head", "groups", "n_images")
@@ -26,7 +26,7 @@ def all_settings(loaded: Loaded, source: ImageSource, options: Options, *, sampl
     processor = loaded.processor
     template = json.dumps(getattr(processor, "chat_template", None), sort_keys=True)
     return {
-        "version": __version__,
+        "version": VERSION,
         "model": loaded.name,
         "revision": loaded.revision,
         "model_type": loaded.model.config.model_type,

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from biaskit import __version__
 from biaskit.cli import bench, models, priors, pruners, study, tasks, validate
 from biaskit.cli.calibrate import calibrate
 from biaskit.cli.console import run
@@ -14,6 +13,7 @@ from biaskit.cli.demo import demo
 from biaskit.cli.heatmap import heatmap
 from biaskit.cli.prune import prune
 from biaskit.cli.scenes import scenes
+from biaskit.files import VERSION
 
 app = typer.Typer(
     name="biaskit",
@@ -38,7 +38,7 @@ app.add_typer(bench.app, name="bench")
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(__version__)
+        print(VERSION)
         raise typer.Exit
 
 

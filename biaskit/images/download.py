@@ -14,8 +14,9 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from biaskit import files
 from biaskit.errors import FileError, SourceError
+from biaskit.files import VERSION
+from biaskit.files import replacing as replacing_file
 from biaskit.images.answer import FILE_SECONDS, LOCAL_COPY, MAX_BODY, MAX_FILE, Answer, NotServedError, blocks, retry_after
 from biaskit.images.deadline import Deadline, watched_pools
 
@@ -135,9 +136,7 @@ class Downloader:
     @contextmanager
     def _answer(self, url: str, headers: Mapping[str, str] | None, deadline: Deadline) -> Iterator[urllib3.BaseHTTPResponse]:
         """Open the answer at an address, or at the one it leads to; every step must be http or https."""
-        from biaskit import __version__
-
-        sent = {"User-Agent": f"biaskit/{__version__}", "Accept-Encoding": "identity", **(headers or {})}
+        sent = {"User-Agent": f"biaskit/{VERSION}", "Accept-Encoding": "identity", **(headers or {})}
         place = url
         for _ in range(_MOST_REDIRECTS + 1):
             patience = max(0.001, min(self.timeout, deadline.left))
@@ -182,7 +181,7 @@ def replacing(target: Path) -> Iterator[IO[bytes]]:
         SourceError: the disk is full, or the directory cannot be written.
     """
     try:
-        with files.replacing(target) as file:
+        with replacing_file(target) as file:
             yield file
     except FileError as error:
         raise SourceError(error.message, "free some space or choose another cache with $BIASKIT_CACHE") from error

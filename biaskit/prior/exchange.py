@@ -19,9 +19,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from biaskit import __version__
 from biaskit.errors import PriorError
-from biaskit.files import write_file
+from biaskit.files import VERSION, write_file
 from biaskit.prior.array_file import decode_array, read_array_file
 from biaskit.prior.format import SCHEMA
 from biaskit.prior.value import PlaneStats, Prior
@@ -70,7 +69,7 @@ def import_prior(
     values = _as_bias(_as_maps(raw, layers, rows, cols, path), as_, path)
     meta = {
         "kind": "imported",
-        "version": __version__,
+        "version": VERSION,
         "model_type": model_type,
         "model": model,
         "revision": revision,

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 import transformers
 
-from biaskit import __version__
 from biaskit.engine.greedy import generation_in_force, greedy_settings
 from biaskit.families.checkpoints.catalog import short_name
 from biaskit.families.checkpoints.decoder import decoder, decoder_config
 from biaskit.families.checkpoints.device import input_device
 from biaskit.families.checkpoints.load import Loaded
+from biaskit.files import VERSION
 from biaskit.prior.value import Prior
 from biaskit.tasks.base import Task
 from biaskit.validation.ask.methods import Configuration
@@ -60,7 +60,7 @@ def make_manifest(
     priors = {cell.prior_name: describe_prior(cell.prior) for cell in cells if cell.prior_name and cell.prior is not None}
     return {
         "schema": SCHEMA,
-        "biaskit": __version__,
+        "biaskit": VERSION,
         "commands": ["".join(letter if is_text(letter) else "�" for letter in command)] if command else [],
         "model": {
             "name": loaded.name,
