@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from biaskit.cli.processing import Conversation, ImageMode, MaxPixels, MaxTiles, MinPixels, choices
+from biaskit.cli.processing import Conversation, DeviceMap, ImageMode, MaxPixels, MaxTiles, MinPixels, choices
 
 if TYPE_CHECKING:
     from biaskit.families.checkpoints.load import Loaded
@@ -45,6 +45,7 @@ def calibrate(
     ] = None,
     split: Annotated[str, typer.Option(help="Which part of COCO.")] = "val2017",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    device_map: DeviceMap = None,
     dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16, float32.")] = "auto",
     attention: Annotated[str, typer.Option(help="sdpa, flash_attention_2, eager.")] = "sdpa",
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub checkpoint.")] = None,
@@ -91,7 +92,9 @@ def calibrate(
     from biaskit.families.checkpoints.load import load_model
 
     chosen = choices(min_pixels, max_pixels, max_tiles, image_mode, conversation)
-    loaded = load_model(model, device=device, dtype=dtype, attention=attention, revision=revision, say=say, layers=wanted, **chosen)
+    loaded = load_model(
+        model, device=device, device_map=device_map, dtype=dtype, attention=attention, revision=revision, say=say, layers=wanted, **chosen
+    )
     if list(target.parent.glob(f"{escape(partial.name)}*")) and not restart:
         say(f"going on from {partial}")
     try:

@@ -1,4 +1,4 @@
-"""Options of the commands that prepare images: resolution, tiles, padding, conversation."""
+"""Options of the commands that run a model on images: where it lies, resolution, tiles, padding, conversation."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
+DeviceMap = Annotated[
+    str | None,
+    typer.Option(help="auto, balanced, sequential: spread a model over several GPUs, the CPU and disk, where one device is too small."),
+]
 _RESOLUTION = "The scores and the number of visual tokens depend on it."
 
 MinPixels = Annotated[int | None, typer.Option(min=1, help=f"Least pixels an image is scaled to (Qwen-VL). {_RESOLUTION}")]

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from biaskit.cli.processing import Conversation, Generation, ImageMode, MaxPixels, MaxTiles, MinPixels, choices, generation_of, pairs
+from biaskit.cli.processing import (
+    Conversation,
+    DeviceMap,
+    Generation,
+    ImageMode,
+    MaxPixels,
+    MaxTiles,
+    MinPixels,
+    choices,
+    generation_of,
+    pairs,
+)
 
 if TYPE_CHECKING:
     from biaskit.families import Prepared
@@ -34,6 +45,7 @@ def prune(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Length of the answers.")] = 64,
     seed: Annotated[int, typer.Option(help="Of methods that draw random numbers.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    device_map: DeviceMap = None,
     dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16, float32.")] = "auto",
     attention: Annotated[str, typer.Option(help="sdpa, flash_attention_2, eager.")] = "sdpa",
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub checkpoint.")] = None,
@@ -81,7 +93,7 @@ def prune(
         runs.append((name, method, bias if name != key or method.prior == "required" else None))
     for name, method, used in runs:
         _check(name, method, used, config)
-    loaded = load_model(model, device=device, dtype=dtype, attention=attention, revision=revision, say=say, **chosen)
+    loaded = load_model(model, device=device, device_map=device_map, dtype=dtype, attention=attention, revision=revision, say=say, **chosen)
     if bias is not None:
         with warnings.catch_warnings(record=True) as found:
             warnings.simplefilter("always")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from biaskit.cli import validate_analyse
-from biaskit.cli.processing import Conversation, Generation, ImageMode, MaxPixels, MaxTiles, MinPixels, choices, generation_of
+from biaskit.cli.processing import Conversation, DeviceMap, Generation, ImageMode, MaxPixels, MaxTiles, MinPixels, choices, generation_of
 from biaskit.cli.validate_report import published, report
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def validate(
         bool, typer.Option("--analyse", help="Measure every selection: importance, diversity, coverage; lists the kept tokens, too.")
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    device_map: DeviceMap = None,
     dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16, float32.")] = "auto",
     attention: Annotated[str, typer.Option(help="sdpa, flash_attention_2, eager.")] = "sdpa",
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub checkpoint.")] = None,
@@ -105,7 +106,7 @@ def validate(
     from biaskit.validation.ask.observe import Analysis
     from biaskit.validation.ask.runner import validate as run
 
-    loaded = load_model(model, device=device, dtype=dtype, attention=attention, revision=revision, say=say, **chosen)
+    loaded = load_model(model, device=device, device_map=device_map, dtype=dtype, attention=attention, revision=revision, say=say, **chosen)
     try:
         found = run(
             loaded, list(tasks.values()), grid, out=out, progress=True, limit=limit, seed=seed, batch_size=batch_size,

@@ -161,7 +161,8 @@ def resized(folder, pixels):
 
 def test_another_resolution_is_another_run(tmp_path):
     from biaskit import Prior, calibrate
-    from biaskit.validation.results.manifest import make_manifest, merge
+    from biaskit.validation.ask.describe import make_manifest
+    from biaskit.validation.results.manifest import merge
 
     save_tiny("qwen2.5-vl", tmp_path / "model")
     large = resized(tmp_path / "model", 28 * 28 * 400)

@@ -26,11 +26,12 @@ def _enter(act, rank, count, port):
     act(rank)
 
 
-def together(count, act, *, stop=True):
+def together(count, act, *, stop=True, kill=None):
     """Call `act(rank)` in so many processes; return their exit codes.
 
     Args:
         stop: end the others when one is lost, as torchrun does; else they must notice it themselves.
+        kill: (rank, seconds) kills one of them so much later, if it still runs.
     """
     port = free_port()
     context = multiprocessing.get_context("fork")
@@ -40,8 +41,11 @@ def together(count, act, *, stop=True):
         group = [context.Process(target=_enter, args=(act, rank, count, port)) for rank in range(count)]
     for one in group:
         one.start()
-    end = time.monotonic() + _PATIENCE
+    began = time.monotonic()
+    end = began + _PATIENCE
     while any(one.is_alive() for one in group):
+        if kill is not None and time.monotonic() > began + kill[1]:
+            group[kill[0]].kill()
         if stop and any(one.exitcode for one in group):
             for one in group:
                 one.terminate()

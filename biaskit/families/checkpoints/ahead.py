@@ -97,10 +97,14 @@ def ahead(dataset: Dataset[R], *, workers: int, pin: bool, error: type[BiaskitEr
                     worker_init_fn=partial(_depend, parent=os.getpid(), folder=folder),
                     **(more if workers else {}),
                 )
-            for item in loader:
-                if item.error is not None:
-                    raise item.error
-                yield item
+            items = iter(loader)
+            try:
+                for item in items:
+                    if item.error is not None:
+                        raise item.error
+                    yield item
+            finally:  # at once, also where a traceback holds on to the iterator: workers clean up in the folder
+                getattr(items, "_shutdown_workers", int)()
     except RuntimeError as found:
         if "DataLoader worker" not in str(found):
             raise

@@ -14,9 +14,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from biaskit.errors import BiaskitError
+from biaskit.families.checkpoints.dispatch import weight
 from biaskit.files import write_file
 from biaskit.prior.revision import FILES
 
@@ -47,7 +48,8 @@ def model_fingerprint(model: PreTrainedModel) -> str:
 
     config = model.config.to_json_string(use_diff=True)
     digest = hashlib.blake2b(config.encode())
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, given in sorted(model.state_dict().items()):
+        tensor: Any = weight(model, name) if given.is_meta else given
         digest.update(f"\0{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return f"memory-{digest.hexdigest()[:16]}"

@@ -13,6 +13,7 @@ from biaskit.errors import ModelError
 from biaskit.families import ModelFamily, families
 from biaskit.families.checkpoints.catalog import Place, needs_code, resolve, short_name, wording_of
 from biaskit.families.checkpoints.device import find_device, input_device
+from biaskit.families.checkpoints.dispatch import alone, check_device_map, check_names, offload_folder
 from biaskit.families.checkpoints.fingerprint import fingerprint
 from biaskit.families.checkpoints.hub import hub_errors, of_revision, small_file, weights
 from biaskit.families.checkpoints.options import Choice, configure
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from biaskit.families.checkpoints.dispatch import DeviceMap
     from biaskit.tasks.conventions import Wording
 
 Say = Callable[[str], None]
@@ -74,6 +76,7 @@ def load_model(
     name: str | os.PathLike[str],
     *,
     device: str | torch.device = "auto",
+    device_map: DeviceMap | None = None,
     dtype: str | torch.dtype = "auto",
     attention: str = "sdpa",
     revision: str | None = None,
@@ -90,6 +93,7 @@ def load_model(
     Args:
         name: see `biaskit models list`; any hub id or local directory works too.
         device: `auto` (CUDA, MPS or CPU; several GPUs when one is too small), or a torch device.
+        device_map: spread the model as accelerate does: `auto`, `balanced`, `sequential`, or module → device, `cpu` and `disk` among them.
         dtype: `auto` (the checkpoint's own on a GPU, float32 on a CPU), `bfloat16`, `float16`, `float32` or `float64`.
         attention: implementation of the stock library: `sdpa`, `flash_attention_2`, `eager`.
         revision: branch, tag or commit of a hub repository. say: called with one line about each step.
@@ -114,13 +118,11 @@ def load_model(
     say(f"model {place.target}: reading its config" + ("" if place.local else " from the hub or its cache"))
     config_file, settings, family = _identify(place, revision)
     config = _config(place, revision)
-    family.check(config)
-    _check_layers(layers, config)
+    _check(family, config, layers)
     target, where = find_device(device), _dtype(dtype, settings, device)
     quantised = quantisation(settings, place.target, target)
     size, shards = weights(place, revision)
-    device_map = _fit(size if quantised else _grown(size, settings, where), target, auto=device == "auto")
-    spread = target if device_map is None else f"all {device_map} GPUs"
+    device_map, spread = _placed(device_map, device, target, size if quantised else _grown(size, settings, where))
     stored = f"{size / 1e9:.2f} GB of weights in {shards} {'shard' if shards == 1 else 'shards'}"
     say(f"{family.title}: {stored} → {quantised or where} on {spread}, {attention} attention")
     bounds = {"min_pixels": min_pixels, "max_pixels": max_pixels, "max_tiles": max_tiles}
@@ -132,8 +134,9 @@ def load_model(
     return Loaded(model, processor, family, place.name, found, options)
 
 
-def _check_layers(layers: Layers | None, config: Any) -> None:
-    """Refuse decoder layers that the checkpoint lacks."""
+def _check(family: ModelFamily, config: Any, layers: Layers | None) -> None:
+    """Refuse what the family cannot run, and decoder layers that the checkpoint lacks."""
+    family.check(config)
     chosen = read_layers(layers)
     if chosen is not None and not isinstance(chosen, str):
         from biaskit.families.checkpoints.decoder import check_layers
@@ -233,6 +236,15 @@ def _grown(size: int, settings: dict[str, Any], dtype: str) -> int:
     return size * _DTYPE_BYTES[dtype] // stored
 
 
+def _placed(device_map: DeviceMap | None, device: str, target: str, need: int) -> tuple[DeviceMap | None, str]:
+    """Return how the weights are spread over devices, None for one device; and in words."""
+    if device_map is not None:
+        check_device_map(device_map, device)
+        return device_map, f"devices as {device_map if isinstance(device_map, str) else 'mapped'}"
+    several = _fit(need, target, auto=device == "auto")
+    return ("auto", f"all {several} GPUs") if several else (None, target)
+
+
 def _fit(need: int, device: str, *, auto: bool) -> int | None:
     """Check that the weights fit; return the number of GPUs to spread them over, or None for one device."""
     import psutil
@@ -245,21 +257,23 @@ def _fit(need: int, device: str, *, auto: bool) -> int | None:
         return None
     count = torch.cuda.device_count()
     if kind == "cuda" and auto and need <= sum(torch.cuda.mem_get_info(i)[0] for i in range(count)):
+        alone("the model is too large for one GPU")
         return count
     raise ModelError(
         f"the model needs about {need / 1e9:.1f} GB on {device}, {free / 1e9:.1f} GB are free",
-        "use --dtype bfloat16, a smaller checkpoint, another --device, or free memory",
+        "use --dtype bfloat16, a smaller checkpoint, another --device, --device-map auto (slow: the rest stays on the CPU or on disk), or "
+        "free memory",
     )
 
 
-def _load(place: Place, revision: str | None, dtype: str, attention: str, device: str, device_map: int | None) -> PreTrainedModel:
+def _load(place: Place, revision: str | None, dtype: str, attention: str, device: str, device_map: DeviceMap | None) -> PreTrainedModel:
     import torch
     import transformers
     from safetensors import SafetensorError
 
     where = of_revision(place, revision)
     if device_map is not None:
-        where["device_map"] = "auto"
+        where |= {"device_map": device_map if isinstance(device_map, str) else dict(device_map), "offload_folder": offload_folder()}
     elif device != "cpu":
         where["device_map"] = {"": device}
     try:
@@ -271,4 +285,5 @@ def _load(place: Place, revision: str | None, dtype: str, attention: str, device
         raise ModelError(
             f"{place.target} does not load: {str(error).strip().splitlines()[0]}", "check its files, --attention, --dtype and --device"
         ) from error
+    check_names(model, device_map)
     return model.eval().requires_grad_(False)
