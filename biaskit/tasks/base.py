@@ -242,6 +242,13 @@ def breakdown(task: type[Task] | Task, records: Sequence[Mapping[str, Any]]) -> 
     Args:
         task: whose scores they are.
         records: lines of a results file, with `scores` and `tags`.
+
+    Example:
+        >>> from biaskit.tasks import task_class
+        >>> record = {"scores": {"iou50": 1.0, "iou": 0.8}, "tags": {"size": "small"}, "answer": ""}
+        >>> found = breakdown(task_class("scenes-where"), [record])
+        >>> sorted(found), found["size"]["small"]["n"]
+        (['size'], 1.0)
     """
     groups: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
     for record in records:

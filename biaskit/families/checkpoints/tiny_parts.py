@@ -48,6 +48,10 @@ def byte_tokenizer(further: Sequence[str] = (), **named: str) -> Any:
     """Return a fast tokenizer of bytes and of special tokens: those of every family, and `further` ones, which come last.
 
     `named` become its extra special tokens.
+
+    Example:
+        >>> byte_tokenizer().decode(byte_tokenizer()("a cat").input_ids)
+        'a cat'
     """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     core = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate([*SPECIAL, *alphabet, *further])}, merges=[]))
