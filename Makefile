@@ -40,8 +40,8 @@ test-faults: setup
 	$(RUN) FAULTS=$(FAULTS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) tests/faults
 
 # The other end of the range of transformers versions: the tests that run models.
-MODEL_TESTS := tests/bench tests/calibration tests/demo tests/documents tests/engine tests/families tests/figures/test_overlay.py \
-	tests/pruners/test_shipped_pruners.py tests/validation
+MODEL_TESTS := tests/calibration/test_calibrate.py tests/engine tests/families tests/pruners/test_shipped_pruners.py \
+	tests/validation/test_validation_families.py
 test-oldest:
 	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt TESTS="$(or $(TESTS),$(MODEL_TESTS))"
 
