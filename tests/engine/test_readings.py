@@ -73,6 +73,18 @@ def inputs_of(name, case):
 STOCK: dict = {}
 
 
+def logits_of(module, call, tile, rows):
+    """[heads, rows, S] of one sample or tile, in float64, −inf where a key is hidden: whole maps of all layers would fill the memory."""
+    query, key, mask, scaling = call
+    grouped = key[tile].repeat_interleave(query.shape[1] // key.shape[1], 0).double()
+    rows = torch.arange(query.shape[2])[rows]
+    logits = query[tile][:, rows].double() @ grouped.mT * scaling
+    if mask is None:
+        return logits.masked_fill(torch.arange(key.shape[2]) > rows[:, None], -torch.inf) if module.is_causal else logits
+    shown = mask[min(tile, len(mask) - 1), 0][rows, : key.shape[2]]
+    return logits.masked_fill(~shown if shown.dtype == torch.bool else shown < -1e30, -torch.inf)
+
+
 @pytest.fixture
 def stock(monkeypatch):
     """Run a stock model and write down what each attention module and decoder layer was given, and what each block of the tower made."""
@@ -86,15 +98,7 @@ def stock(monkeypatch):
 
         def spied(original):
             def spy(module, query, key, value, attention_mask, *args, **kwargs):
-                mask = attention_mask
-                grouped = key.repeat_interleave(query.shape[1] // key.shape[1], 1)
-                logits = query.double() @ grouped.double().mT * kwargs["scaling"]
-                if mask is None and module.is_causal:
-                    mask = torch.ones(logits.shape[-2:], dtype=torch.bool).tril()
-                if mask is not None:
-                    shown = mask[..., : key.shape[2]]
-                    logits = logits.masked_fill(~shown if shown.dtype == torch.bool else shown < -1e30, -torch.inf)
-                calls.setdefault(module, []).append((key.clone(), logits))
+                calls.setdefault(module, []).append((query.clone(), key.clone(), attention_mask, kwargs["scaling"]))
                 return original(module, query, key, value, attention_mask, *args, **kwargs)
 
             return spy
@@ -198,11 +202,12 @@ def test_readings_of_the_decoder(name, case, attention, dtype, stock):
         }
         for reading in DECODER:
             at = visual if reading.tokens == "visual" else text
-            keys, logits = calls.get(layers[K + reading.layer].self_attn)[0] if reading.at == "decoder" else (None, None)
+            module = layers[K + reading.layer].self_attn if reading.at == "decoder" else None
             if reading.rows:
-                expected = over_queries(reading, logits[b], rows[reading.queries])[..., at]
+                logits = logits_of(module, calls[module][0], b, rows[reading.queries])
+                expected = over_queries(reading, logits, slice(None))[..., at]
             elif reading.what == "keys":
-                expected = joined(keys[b], reading.heads)[..., at, :]
+                expected = joined(calls[module][0][1][b], reading.heads)[..., at, :]
             elif reading.at == "projector":
                 expected = embeds[b, at]
             else:
@@ -308,13 +313,14 @@ def of_patches(reading, model, calls, hidden, *, cls):
         found = hidden[block]
         return found[:, int(cls) :].flatten(0, 1) if found.ndim == 3 else found
     pieces = []
-    for keys, logits in calls[attention_module(block)]:
-        for tile in range(len(keys)):
+    module = attention_module(block)
+    for call in calls[module]:
+        for tile in range(len(call[1])):
             if reading.what == "keys":
-                one = joined(keys[tile], reading.heads)[..., int(cls) :, :]
+                one = joined(call[1][tile], reading.heads)[..., int(cls) :, :]
             else:
-                rows = [0] if reading.queries == "cls" else slice(None)
-                one = over_queries(reading, logits[tile], rows)[..., int(cls) :]
+                logits = logits_of(module, call, tile, [0] if reading.queries == "cls" else slice(None))
+                one = over_queries(reading, logits, slice(None))[..., int(cls) :]
             pieces.append(one)
     return torch.cat(pieces, reading.axis)
 
