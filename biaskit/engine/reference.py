@@ -63,6 +63,7 @@ def reference_logits(
     *,
     compact: bool = False,
     real: Tensor | None = None,
+    values: Sequence[Mapping[int, tuple[NDArray[np.int64], Tensor]]] | None = None,
 ) -> Tensor:
     """Compute the logits before each generated token with rows dropped by hand, in the model's dtype.
 
@@ -73,6 +74,7 @@ def reference_logits(
         kept: of each sample.
         compact: rows that are left are numbered anew, 0, 1, …
         real: [B, T] 1 for tokens, 0 for padding among the generated; logits of a sample are then right from its last padding on.
+        values: of each sample, layer → (positions, [n, d] what stands there from that layer on).
 
     Returns:
         [B, T, vocabulary].
@@ -106,6 +108,10 @@ def reference_logits(
                 stay = torch.from_numpy(np.isin(rows.cpu().numpy(), [*begins[number], *range(prompt, prompt + steps)])).to(rows.device)
                 rows, state = rows[stay], state[stay]
                 cos, sin = (part[: len(rows)] if compact else part[stay] for part in (cos, sin))
+            if values is not None and number in values[b]:
+                where, contents = values[b][number]
+                places = torch.from_numpy(np.searchsorted(rows.cpu().numpy(), where)).to(state.device)
+                state = state.index_copy(0, places, contents.to(state))
             mask = _causal(len(rows), stack.config._attn_implementation, state)
             out = layer(state[None], attention_mask=mask, position_embeddings=(cos[None], sin[None]), position_ids=None)
             state = (out if isinstance(out, Tensor) else out[0])[0] + deep[number, b, rows]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,9 +18,6 @@ from biaskit.select.graph import Diagonal, Fill, PivotMode
 from biaskit.select.greedy import max_min_select, mmr_select
 from biaskit.select.keep import Keep
 from biaskit.select.simple import top_k
-
-if TYPE_CHECKING:
-    pass
 
 
 def d2_select_many(

@@ -19,34 +19,24 @@ from biaskit.calibration.run import PROMPT, calibrate
 from biaskit.errors import BiaskitError, CalibrationError, ImageSkipped, ModelError, SourceError
 from biaskit.families.checkpoints.load import Loaded, load_model
 from biaskit.families.checkpoints.tiny import TINY, tiny_model
-from biaskit.images.base import ImageSource, order
+from biaskit.images.base import View, order
 from biaskit.images.generated import GeneratedSource
 from biaskit.prior.resample import resample
 from biaskit.prior.value import Prior
 
 
-class Pictures(ImageSource):
+class Pictures(View):
     """Generated pictures, some of which cannot be read."""
 
-    name = "pictures"
-
     def __init__(self, n, bad=(), delay=0.0):
-        self.inner, self.bad, self.delay = GeneratedSource(n, 0), set(bad), delay
-
-    def __len__(self):
-        return len(self.inner)
-
-    def identify(self, index):
-        return self.inner.identify(index)
-
-    def open(self, index):
-        raise NotImplementedError
+        super().__init__(GeneratedSource(n, 0), range(n))
+        self.bad, self.delay = set(bad), delay
 
     def load(self, index):
         time.sleep(self.delay)
         if index in self.bad:
             raise ImageSkipped(f"{self.identify(index)} is spoilt")
-        return self.inner.load(index)
+        return super().load(index)
 
 
 def loaded(name, **options):

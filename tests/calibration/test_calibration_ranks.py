@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
-import psutil
 import pytest
-from command import environment
 from PIL import Image
-from processes import dying, together
+from processes import dying, together, torchrun_that_loses_rank_1
 
 from biaskit.calibration.ranks import Ranks
 from biaskit.calibration.run import calibrate
@@ -21,34 +16,23 @@ from biaskit.errors import BiaskitError, CalibrationError, ImageSkipped
 from biaskit.families.checkpoints.load import Loaded, load_model
 from biaskit.families.checkpoints.tiny import tiny_model
 from biaskit.images import open_source
-from biaskit.images.base import ImageSource, order
+from biaskit.images.base import View, order
 from biaskit.images.generated import GeneratedSource
 
 N = 14
 
 
-class Pictures(ImageSource):
+class Pictures(View):
     """Generated pictures of several sizes, some of which cannot be read."""
 
-    name = "pictures"
-
     def __init__(self, n=24, bad=(2, 3, 9)):
-        self.inner = GeneratedSource(n, 0)
-        self.bad = {int(order(self.inner, 0)[place]) for place in bad}
-
-    def __len__(self):
-        return len(self.inner)
-
-    def identify(self, index):
-        return self.inner.identify(index)
-
-    def open(self, index):
-        raise NotImplementedError
+        super().__init__(GeneratedSource(n, 0), range(n))
+        self.bad = {int(order(self, 0)[place]) for place in bad}
 
     def load(self, index):
         if index in self.bad:
             raise ImageSkipped(f"{self.identify(index)} is spoilt")
-        picture = self.inner.load(index)
+        picture = super().load(index)
         return picture.resize((picture.width // (1 + index % 3), picture.height), Image.Resampling.BILINEAR)
 
 
@@ -222,21 +206,8 @@ def test_torchrun_a_killed_rank_and_another_number(tmp_path, checkpoint):
     """The command itself: rank 1 is killed from outside, one process goes on; the bytes are those of a run that nobody disturbed."""
     folder, out = str(checkpoint("llava-1.5")), tmp_path / "two.safetensors"
     words = ["calibrate", "--model", folder, "--data", "generated", "-n", "60", "--batch-size", "1", "--workers", "0", "--save-every", "0"]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "biaskit", *words]
-    agent = subprocess.Popen(
-        [*command, "--device", "cpu", "--out", str(out)], env=environment(OMP_NUM_THREADS="1"), stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        end = time.monotonic() + 120
-        while not (tmp_path / f"{out.name}.partial.1").exists() and agent.poll() is None and time.monotonic() < end:
-            time.sleep(0.02)
-        for child in psutil.Process(agent.pid).children():
-            if child.environ().get("RANK") == "1":
-                child.kill()
-        assert agent.wait(60) != 0
-    finally:
-        agent.kill()
+    words += ["--device", "cpu", "--out", str(out)]
+    torchrun_that_loses_rank_1(words, *(tmp_path / f"{out.name}.partial{rank}" for rank in ("", ".1")))
     assert not out.exists() and len(States(out, 0).files()) == 2
     first = []
     settings = {"samples": 60, "batch_size": 1, "workers": 0}

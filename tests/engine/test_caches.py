@@ -7,10 +7,11 @@ from contextlib import contextmanager
 import pytest
 import torch
 from cases import NEW, ONE_OF_EACH, First, batch, check, generate, pruner_of
-from reference import Ragged, Top, cast, model_of, picture, positions_left, reference_logits
+from reference import Ragged, Top, cast, model_of, picture, positions_left
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from biaskit.engine.prune import prune
+from biaskit.engine.reference import reference_logits
 from biaskit.families.checkpoints.tiny import TINY
 
 SEEN: list = []

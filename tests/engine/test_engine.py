@@ -10,10 +10,11 @@ import pytest
 import torch
 import transformers
 from cases import NEW, ONE_OF_EACH, SPECIAL_IDS, batch, check, generate, pruner_of
-from reference import Anywhere, Steps, Top, cast, model_of, picture, reference_logits
+from reference import Anywhere, Steps, Top, cast, model_of, picture
 
 from biaskit.engine.attention import logit_row
 from biaskit.engine.prune import prune
+from biaskit.engine.reference import reference_logits
 from biaskit.families.base import Prepared
 from biaskit.families.checkpoints.tiny import TINY
 from biaskit.pruners.readings import ATTENTION, EMBEDS, HIDDEN, KEYS, NAMES, TEXT_HIDDEN, TEXT_KEYS, Reading

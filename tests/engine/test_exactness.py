@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 from cases import NEW, SPECIAL_IDS, batch, generate, pruner_of
-from reference import Anywhere, cast, model_of, positions_left, reference_logits
+from reference import Anywhere, cast, model_of, positions_left
 
 from biaskit.engine.prune import prune
+from biaskit.engine.reference import reference_logits
 from biaskit.families.checkpoints.tiny import TINY
 
 

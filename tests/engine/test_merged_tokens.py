@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from cases import ONE_OF_EACH, batch, generate
-from reference import Anywhere, Steps, cast, model_of, reference_logits
+from reference import Anywhere, Steps, cast, model_of
 
 from biaskit.engine.prune import prune
+from biaskit.engine.reference import reference_logits
 from biaskit.errors import BiaskitError
 from biaskit.families.checkpoints.tiny import TINY
 from biaskit.pruners.readings import EMBEDS, HIDDEN, Reading

@@ -13,10 +13,11 @@ import pytest
 import torch
 import transformers
 from cases import batch, generate
-from reference import Anywhere, Steps, Top, cast, model_of, positions_left, reference_logits
+from reference import Anywhere, Steps, Top, cast, model_of, positions_left
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from biaskit.engine.prune import prune
+from biaskit.engine.reference import reference_logits
 from biaskit.errors import BiaskitError, ModelError, PriorError
 from biaskit.families.checkpoints.tiny import TINY, tiny_model
 from biaskit.prior.value import PlaneStats, Prior

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 from cases import batch, generate
-from reference import cast, model_of, reference_logits
+from reference import cast, model_of
 
 from biaskit import get_pruner, prune
 from biaskit.engine.limits import multi_axis
+from biaskit.engine.reference import reference_logits
 from biaskit.errors import BiaskitError
 from biaskit.families.checkpoints.tiny import TINY
 from biaskit.pruners.readings import ATTENTION, HIDDEN, Reading

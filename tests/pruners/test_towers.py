@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from cases import batch, generate
-from reference import cast, model_of, reference_logits
+from reference import cast, model_of
 
 from biaskit import get_pruner, prune
+from biaskit.engine.reference import reference_logits
 from biaskit.errors import BiaskitError, ModelError
 from biaskit.grid import Layout, PatchIndex, Plane
 from biaskit.pruners import pruners

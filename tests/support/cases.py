@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
-from reference import Anywhere, Ragged, Top, cast, model_of, picture, positions_left, reference_logits
+from reference import Anywhere, Ragged, Top, cast, model_of, picture, positions_left
 
 from biaskit.engine.prune import prune
+from biaskit.engine.reference import reference_logits
 from biaskit.families.checkpoints.tiny_parts import SPECIAL
 from biaskit.select.keep import Keep
 

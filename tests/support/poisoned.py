@@ -4,31 +4,21 @@ from __future__ import annotations
 
 from biaskit.families.checkpoints.load import Loaded
 from biaskit.families.checkpoints.tiny import tiny_model
-from biaskit.images.base import ImageSource
+from biaskit.images.base import View
 from biaskit.images.generated import GeneratedSource
 
 MARK = (255, 0, 254)
 
 
-class Poisonous(ImageSource):
+class Poisonous(View):
     """Generated pictures, of which some carry a mark in their first pixel."""
 
-    name = "poisonous"
-
     def __init__(self, n, bad):
-        self.inner, self.bad = GeneratedSource(n, 0), set(bad)
-
-    def __len__(self):
-        return len(self.inner)
-
-    def identify(self, index):
-        return self.inner.identify(index)
-
-    def open(self, index):
-        raise NotImplementedError
+        super().__init__(GeneratedSource(n, 0), range(n))
+        self.bad = set(bad)
 
     def load(self, index):
-        image = self.inner.load(index)
+        image = super().load(index)
         if index in self.bad:
             image.putpixel((0, 0), MARK)
         return image

@@ -7,7 +7,12 @@ import multiprocessing
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
+
+import psutil
+from command import environment
 
 _PATIENCE = 60.0  # seconds
 
@@ -55,6 +60,23 @@ def together(count, act, *, stop=True, kill=None):
             raise AssertionError("the processes hang")
         time.sleep(0.02)
     return [one.exitcode for one in group]
+
+
+def torchrun_that_loses_rank_1(words, *until, cwd=None):
+    """Run `biaskit WORDS` under torchrun in two processes, and kill the second from outside once the files `until` are there."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "biaskit", *words]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    agent = subprocess.Popen(command, cwd=cwd, env=environment(OMP_NUM_THREADS="1"), **quiet)
+    try:
+        end = time.monotonic() + 2 * _PATIENCE
+        while not all(path.exists() for path in until) and agent.poll() is None and time.monotonic() < end:
+            time.sleep(0.02)
+        for child in psutil.Process(agent.pid).children():
+            if child.environ().get("RANK") == "1":
+                child.kill()
+        assert agent.wait(_PATIENCE) != 0
+    finally:
+        agent.kill()
 
 
 def dying(count, victim, after, notes):

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from reference import Anywhere, Top, model_of, picture, positions_left, reference_logits
+from reference import Anywhere, Top, model_of, picture, positions_left
 
 from biaskit import prune
+from biaskit.engine.reference import reference_logits
 from biaskit.errors import BiaskitError, SourceError
 from biaskit.families.checkpoints.load import Loaded
 from biaskit.families.checkpoints.tiny import TINY

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import shlex
 import signal
-import subprocess
-import sys
-import time
 
-import psutil
 import pytest
-from command import environment
-from processes import dying, together
+from processes import dying, together, torchrun_that_loses_rank_1
 
 from biaskit import validate
 from biaskit.errors import BiaskitError
@@ -132,18 +127,7 @@ def test_torchrun_a_killed_rank_and_another_number(demo, tmp_path):
     two, one = tmp_path / "two", tmp_path / "one"
     for folder in (two, one):
         folder.mkdir()
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "biaskit", *words]
-    agent = subprocess.Popen(command, cwd=two, env=environment(OMP_NUM_THREADS="1"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        end = time.monotonic() + 120
-        while not (two / "run" / "results.jsonl.1").exists() and agent.poll() is None and time.monotonic() < end:
-            time.sleep(0.02)
-        for child in psutil.Process(agent.pid).children():
-            if child.environ().get("RANK") == "1":
-                child.kill()
-        assert agent.wait(60) != 0
-    finally:
-        agent.kill()
+    torchrun_that_loses_rank_1(words, two / "run" / "results.jsonl.1", cwd=two)
     assert (two / "run" / "results.jsonl.1").exists()
     for folder in (two, one):
         settings = {"limit": 80, "batch_size": 2, "command": shlex.join(["biaskit", *words]), "progress": False}
