@@ -19,7 +19,8 @@ from torch import Tensor
 from biaskit.device import upload
 from biaskit.engine.attention import logit_row, logit_rows
 from biaskit.engine.calls import Call, Stop, watch_calls
-from biaskit.engine.memory import Pass, Recorded
+from biaskit.engine.masks import read_mask
+from biaskit.engine.memory import Pass, Prompt, Recorded
 from biaskit.engine.narrowing import Narrowing
 from biaskit.engine.per_thread import PerThread
 from biaskit.errors import ModelError
@@ -76,13 +77,11 @@ class Recorder:
             yield
 
     def probe(self, stage: int, hidden: Tensor, kwargs: dict[str, Any], narrowing: Narrowing | None) -> None:
-        """Record what layer K of a stage is about to compute: its attention runs on the layer's input, as far as its queries and keys.
+        """Record what layer K of a stage in `upcoming` is about to compute: its attention runs on the layer's input, as far as queries and keys.
 
         Args:
             hidden: [B, M, d] input of the layer. kwargs: the rest of it, masks and rotary embeddings of these rows. narrowing: of them.
         """
-        if stage not in self.upcoming:
-            return
         layer = self.stack.layers[self.starts[stage]]
         if not hasattr(layer, "input_layernorm"):
             raise ModelError(f"{type(layer).__name__} has no input_layernorm", "readings with layer=0 need it: use layer=-1")
@@ -117,7 +116,7 @@ class Recorder:
         if reading.queries == "last":
             logits = logit_row(call)
             return join_heads(logits.softmax(-1) if reading.what == "attention" else logits, reading.heads)
-        chosen = _chosen(now, reading.queries, narrowing)
+        chosen = _chosen(now.prompt, call.mask, reading.queries, narrowing)
         rows = np.flatnonzero(chosen.any(0))
         weight = upload(chosen[:, rows], call.query.device)
         return mean_of_rows(call, reading, upload(rows, call.query.device), weight)
@@ -131,21 +130,38 @@ class Recorder:
             now.recorded[stage, reading] = Recorded(hidden, self.narrowing(layer))
 
 
-def _chosen(now: Pass, queries: str, narrowing: Narrowing | None) -> NDArray[np.bool_]:
-    """Which rows of the sequence the queries of each sample are: [B, M] bool."""
-    prompt = now.prompt
+def _chosen(prompt: Prompt, mask: Any, queries: str, narrowing: Narrowing | None) -> NDArray[np.bool_]:
+    """Which rows of the sequence the queries of each sample are: [B, M] bool. `mask` is that of the layer.
+
+    Raises:
+        ModelError: a sample with images has none.
+    """
     assert prompt.visual is not None
     if narrowing is None:
-        valid = np.ones(prompt.visual.shape, bool) if prompt.padding is None else prompt.padding
-        visual = prompt.visual
+        valid, visual = _not_padding(prompt, mask), prompt.visual
     else:
         valid, visual = narrowing.valid, np.take_along_axis(prompt.visual, narrowing.positions, 1)
-    if queries == "mean":
-        return valid
-    if queries in ("question", "null"):
-        after: NDArray[np.bool_] = valid & ~visual & (np.cumsum(visual[:, ::-1], 1)[:, ::-1] == 0)
-        return after if queries == "question" else after & (np.cumsum(after, 1) == 1)
-    return valid & (visual if queries == "visual" else ~visual)
+    if queries in ("mean", "visual"):
+        return valid if queries == "mean" else valid & visual
+    found: NDArray[np.bool_] = valid & ~visual
+    if queries != "text":
+        found &= np.cumsum(visual[:, ::-1], 1)[:, ::-1] == 0
+    without = np.flatnonzero(prompt.visual.any(1) & ~found.any(1))
+    if len(without):
+        what = "has no text" if queries == "text" else "ends with its image"
+        raise ModelError(
+            f"the prompt of sample {without[0]} of the batch {what}, so it has no rows for queries={queries!r}",
+            "put the question after the image, or read the last row: queries='last', a pruner's rows='last'",
+        )
+    return found & (np.cumsum(found, 1) == 1) if queries == "null" else found
+
+
+def _not_padding(prompt: Prompt, mask: Any) -> NDArray[np.bool_]:
+    """Which tokens of a whole prompt are not padding, [B, S]: as the processor says or, where it does not reach the model, a layer's mask."""
+    if prompt.padding is None:
+        found = read_mask(mask, prompt.rows, prompt.size)
+        prompt.padding = np.ones((prompt.rows, prompt.size), bool) if found is None else found
+    return prompt.padding
 
 
 def join_heads(values: Tensor, heads: Heads, dim: int = 1) -> Tensor:
