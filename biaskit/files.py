@@ -76,7 +76,7 @@ def check_writable(path: Path) -> None:
         with tempfile.TemporaryFile(dir=target.parent):
             pass
     except OSError as error:
-        raise FileError(f"{path} cannot be written: {error.strerror or error}", "choose a folder you may write to") from None
+        raise unwritable(path, error) from None
 
 
 @contextmanager
@@ -148,7 +148,7 @@ def staged(folder: Path) -> Iterator[Path]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _temporary(folder) as stage:
+        with _temporary(folder / "stage") as stage:  # inside: beside it may be another disk, or a folder nobody may write to
             stage.mkdir()
             yield stage
             for file in sorted(found for found in stage.rglob("*") if found.is_file()):

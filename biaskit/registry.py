@@ -45,7 +45,9 @@ class Registry(Generic[T]):
         self._make: Callable[[Any], T] = make or (lambda cls: cls())
         self._items: dict[str, T] = {}
         self._classes: dict[str, type] = {}
-        self._loaded = False
+        self._built_in = self._loaded = False
+        self._importing = False
+        self._lock, self._lock_of_points = threading.RLock(), threading.RLock()
 
     def register(self, *names: str) -> Callable[[C], C]:
         """Class decorator: make the class known under `names`.
@@ -70,18 +72,42 @@ class Registry(Generic[T]):
         return add
 
     def _load(self) -> None:
+        """Import everything once; after an interrupt or an error the next call begins again. Other threads wait for all of it."""
         if self._loaded:
             return
-        self._loaded = True
-        package = importlib.import_module(self.package)
-        for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"{self.package}.{module.name}")
+        with self._lock:
+            self._load_built_in()
+        if getattr(_thread, "plug_in", False):  # a plug-in that asks while it is imported: whoever loads it waits for it
+            return
+        with self._lock_of_points:
+            if not self._loaded:
+                self._load_points()
+                self._loaded = True
+
+    def _load_built_in(self) -> None:
+        if self._built_in or self._importing:  # importing: a built-in that asks while it is imported
+            return
+        self._importing = True
+        try:
+            package = importlib.import_module(self.package)
+            for module in pkgutil.iter_modules(package.__path__):
+                before = dict(self._items), dict(self._classes)
+                try:
+                    importlib.import_module(f"{self.package}.{module.name}")
+                except BaseException:  # also an interrupt: the module is imported anew next time, with new classes
+                    self._items, self._classes = before
+                    raise
+            self._built_in = True
+        finally:
+            self._importing = False
+
+    def _load_points(self) -> None:
         for point in entry_points(group=self.package):
             before = dict(self._items), dict(self._classes)
             why = _loaded(point)
             if why:  # a broken plug-in must not take the toolkit down with it
                 self._items, self._classes = before
-                warnings.warn(f"{self.kind} plug-in {point.name!r} ({point.value}) failed to load: {why}; it is left out", stacklevel=3)
+                warnings.warn(f"{self.kind} plug-in {point.name!r} ({point.value}) failed to load: {why}; it is left out", stacklevel=4)
 
     def names(self) -> list[str]:
         """Return every known name, sorted."""
@@ -111,16 +137,18 @@ class Registry(Generic[T]):
 PATIENCE = 60.0
 """Seconds that a plug-in of somebody else's may take to be imported."""
 
+_thread = threading.local()
+"""`plug_in`: whether this thread is one that imports a plug-in."""
+
 
 def _loaded(point: EntryPoint) -> str:
     """Import what an entry point names; say why it failed, nothing where it did not. One that hangs is left behind in its thread."""
     failed: list[str] = []
 
     def load() -> None:
+        _thread.plug_in = True
         try:
             point.load()
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:  # also sys.exit() in a module
             failed.append(f"{type(error).__name__}: {error}")
 

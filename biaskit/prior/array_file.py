@@ -21,6 +21,8 @@ FORMATS = (".npy", ".npz", ".pt")
 
 MAX_BYTES = 256 << 20
 """Bytes of a file, and of all that its parts unpack to."""
+MAX_PARTS = 10_000
+"""Parts of an archive: a checkpoint of a large model has some thousand."""
 MAX_VALUES = 16_000_000
 """Values of an array: 80 layers of 447 × 447 tokens. A prior of the largest grids in use has a hundredth of them."""
 
@@ -123,34 +125,33 @@ def _npy(path: Path, data: bytes) -> NDArray[Any]:
 
 def _decode_npz(path: Path, data: bytes, key: str | None) -> Mapping[str, NDArray[Any]]:
     """Return the one array of a `.npz` archive that is meant; no other is unpacked."""
-    members = _members(path, data)
-    names = {name.removesuffix(".npy"): name for name in members}
-    chosen = _chosen(path, list(names), key)
-    return {chosen: _npy(path, _member(path, data, names[chosen]))}
+    with _opened(path, data) as archive:
+        names = {name.removesuffix(".npy"): name for name in archive.namelist()}
+        chosen = _chosen(path, list(names), key)
+        return {chosen: _npy(path, _member(path, archive, names[chosen]))}
 
 
-def _members(path: Path, data: bytes) -> list[str]:
-    """Return the names in a zip that unpacks to no more than `MAX_BYTES`."""
+def _opened(path: Path, data: bytes) -> zipfile.ZipFile:
+    """Open a zip of at most `MAX_PARTS` parts, each with a name of its own, that unpacks to no more than `MAX_BYTES`."""
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            infos = archive.infolist()
+        archive = zipfile.ZipFile(io.BytesIO(data))
     except _BAD_ZIP as error:
         raise _unreadable(path, error) from None
-    names = [info.filename for info in infos]
-    if len(set(names)) < len(names):
+    infos = archive.infolist()
+    size = sum(info.file_size for info in infos)
+    if len(infos) > MAX_PARTS:
+        raise PriorError(f"{path} has {len(infos)} parts, over the limit of {MAX_PARTS}", "save the map alone")
+    if len(set(archive.namelist())) < len(infos):
         raise _unreadable(path, "two of its parts have one name")
-    if sum(info.file_size for info in infos) > MAX_BYTES:
-        raise PriorError(
-            f"{path} unpacks to {sum(info.file_size for info in infos)} bytes, over the limit of {MAX_BYTES}", "save the map alone"
-        )
-    return names
+    if size > MAX_BYTES:
+        raise PriorError(f"{path} unpacks to {size} bytes, over the limit of {MAX_BYTES}", "save the map alone")
+    return archive
 
 
-def _member(path: Path, data: bytes, name: str) -> bytes:
+def _member(path: Path, archive: zipfile.ZipFile, name: str) -> bytes:
     """Return a part of a zip, its checksum verified."""
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            return archive.read(name)
+        return archive.read(name)
     except _BAD_ZIP as error:
         raise _unreadable(path, error) from None
 
@@ -201,11 +202,11 @@ def _check_torch(path: Path, data: bytes) -> None:
     """
     if not data.startswith(b"PK"):
         raise PriorError(f"{path} is not a readable file of tensors: no zip", f"{_TENSOR}, with PyTorch 1.6 or newer")
-    names = _members(path, data)
-    programs = [name for name in names if name.rpartition("/")[2] == "data.pkl"]
-    if len(programs) != 1:
-        raise PriorError(f"{path} is not a readable file of tensors: {len(programs)} data.pkl in it", _TENSOR)
-    parts = {name: _member(path, data, name) for name in names}  # verifies the checksums, which PyTorch does not
+    with _opened(path, data) as archive:
+        programs = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]
+        if len(programs) != 1:
+            raise PriorError(f"{path} is not a readable file of tensors: {len(programs)} data.pkl in it", _TENSOR)
+        parts = {name: _member(path, archive, name) for name in archive.namelist()}  # verifies the checksums, which PyTorch does not
     for steps, (code, argument, _) in enumerate(pickletools.genops(parts[programs[0]])):
         if (
             code.name in ("GLOBAL", "STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4", "BYTEARRAY8", "NEXT_BUFFER")

@@ -19,7 +19,7 @@ from biaskit.pruners.base import param
 from biaskit.pruners.readings import ATTENTION, HIDDEN, Reading
 from biaskit.pruners.signals import Signals
 from biaskit.select import cells, d2_select, d2_select_many, largest_remainder
-from biaskit.select.gpu.when import few_launches
+from biaskit.select.gpu import few_launches
 from biaskit.select.graph import Diagonal, Fill, PivotMode
 from biaskit.select.keep import Keep
 

@@ -13,7 +13,7 @@ from biaskit.pruners.base import param
 from biaskit.pruners.readings import Reading
 from biaskit.pruners.signals import Signals
 from biaskit.pruners.towers import TowerPruner, tower_row
-from biaskit.select import canvas_scores, capped_shares, globalcom2_ratios, globalcom2_scores, top_k
+from biaskit.select import canvas_scores, capped_shares, globalcom2_ratios, globalcom2_scores, largest_remainder, top_k
 from biaskit.select.keep import Keep
 
 
@@ -54,7 +54,7 @@ class GlobalCom2(TowerPruner):
         """Rank tokens view by view once the shares are known."""
         images, newlines = views_of(signals)
         sizes = [image.n_tokens for image in images]
-        shares = capped_shares([float(size) for size in sizes], sizes, budget)
+        shares = largest_remainder(sizes, min(budget, sum(sizes)))
         kept = [token for image, share in zip(images, shares, strict=True) if share for token in self._image(signals, image, share)]
         return Keep(newlines.new_tensor([*kept, *newlines[: budget - sum(shares)].tolist()]))
 

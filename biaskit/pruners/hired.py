@@ -13,7 +13,7 @@ from biaskit.pruners.base import param
 from biaskit.pruners.readings import Reading
 from biaskit.pruners.signals import Signals
 from biaskit.pruners.towers import TowerPruner, tower_row
-from biaskit.select import capped_shares, hired_budgets, top_k
+from biaskit.select import hired_budgets, largest_remainder, top_k
 from biaskit.select.keep import Keep
 
 
@@ -50,7 +50,7 @@ class HiRED(TowerPruner):
         """Share the budget out among images, then among views."""
         images, newlines = views_of(signals)
         sizes = [image.n_tokens for image in images]
-        shares = capped_shares([float(size) for size in sizes], sizes, budget)
+        shares = largest_remainder(sizes, min(budget, sum(sizes)))
         found = [part for image, share in zip(images, shares, strict=True) for part in self._views(signals, image, share)]
         return [*found, (newlines, budget - sum(shares))]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from biaskit.pruners.base import Positions, Pruner, param
 from biaskit.pruners.readings import EMBEDS, Heads, Reading, What
 from biaskit.pruners.signals import Signals
-from biaskit.select import Merge, capped_shares
+from biaskit.select import Merge, largest_remainder
 from biaskit.select.keep import Keep
 
 FEATURES = Reading("hidden", "tower", layer=-2)
@@ -81,7 +81,7 @@ class TowerPruner(Pruner):
             tile = tile.clamp(max=0)
         parts = [torch.nonzero(tile == number)[:, 0] for number in range(int(tile.max()) + 1)]
         sizes = list(map(len, parts))
-        rest = budget - sum(shares := capped_shares([float(size) for size in sizes], sizes, budget))
+        rest = budget - sum(shares := largest_remainder(sizes, min(budget, sum(sizes))))
         newlines = torch.nonzero(tile < 0)[:, 0]
         return [*zip(parts, shares, strict=True), (newlines, rest)] if rest else list(zip(parts, shares, strict=True))
 

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from biaskit.device import _held, expect, on_device
+from biaskit.device import expect, on_device
 from biaskit.errors import BiaskitError
 
 Order = Literal["sequence", "choice"]
@@ -63,7 +63,7 @@ def check_finite(name: str, values: Tensor) -> Tensor:
     Raises:
         BiaskitError: one is not finite; inside `deferred` later, for those on a device.
     """
-    if on_device(values) and _held.get() is not None:
+    if on_device(values):
         expect(values.sum(dtype=torch.float32), lambda sum_: None if math.isfinite(sum_) else _look_again(name, values))
         return values
     if not math.isfinite(float(values.sum())) and not bool(torch.isfinite(values).all()):  # a sum is one pass; it may overflow, though

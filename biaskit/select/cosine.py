@@ -23,9 +23,9 @@ EXACT_STEPS = 2.0**24
 """Cosines on a CPU are whole multiples of 1 / EXACT_STEPS."""
 
 
-def unit_rows(features: Tensor) -> Tensor:
-    """Scale rows [N, d] of any float dtype to length 1, in float64 on a CPU, else in float32. A row of zeros stays zero."""
-    features = features.to(torch.float64 if features.device.type == "cpu" else torch.float32)
+def unit_rows(features: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Scale rows [N, d] of any float dtype to length 1, by default in float64 on a CPU, else in float32. A row of zeros stays zero."""
+    features = features.to(dtype or (torch.float64 if features.device.type == "cpu" else torch.float32))
     largest = features.abs().amax(-1, keepdim=True) if features.shape[-1] else features.new_ones(len(features), 1)
     features = features / torch.where(largest > 0, largest, 1.0)  # lengths that float32 cannot square
     length = torch.linalg.vector_norm(features, dim=-1, keepdim=True)

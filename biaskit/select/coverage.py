@@ -26,8 +26,8 @@ def scope_select(scores: Tensor, features: Tensor, n: int, *, alpha: float = 1.0
         alpha: α: 0 is coverage alone (0⁰ is 1); large α goes by saliency.
 
     Returns:
-        [min(n, N)] int64. A tie goes to the lower index. Cosines are multiples of 2⁻¹⁸ and their sums are exact, so that the order of
-        summation decides nothing.
+        [min(n, N)] int64. A tie goes to the lower index. Cosines are multiples of 2⁻²⁴ on a CPU and of 2⁻¹⁸ on a GPU, and their sums
+        are exact, so that the order of summation decides nothing.
 
     Raises:
         BiaskitError: shapes, values that are not finite, negative scores, n below 1, or α that is negative or not finite.

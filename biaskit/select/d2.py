@@ -8,7 +8,7 @@ from biaskit.device import upload
 from biaskit.select.cells import neighbours
 from biaskit.select.checks import count, matrix, vector
 from biaskit.select.cpu import d2_on_cpu
-from biaskit.select.gpu.when import few_launches, plain
+from biaskit.select.gpu import d2_on_device, few_launches, plain
 from biaskit.select.graph import Diagonal, Fill, PivotMode, check_graph, check_switches, d2_graph, graph_select
 from biaskit.select.keep import Keep
 
@@ -43,8 +43,6 @@ def d2_select(
         ([0, 2], 0.3333333333333333)
     """
     if few_launches([features]) and plain(pivot_mode, fill):
-        from biaskit.select.gpu.batch import d2_on_device
-
         kinds = (pivot_ratio, exclude_pivot_neighbours, fill)
         (found,) = d2_on_device([scores], [features], where, n, *kinds, alpha=alpha, theta=theta, diagonal=diagonal)
         return Keep(upload(found.indices, features.device), found.info)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from biaskit.errors import BiaskitError
 from biaskit.select.checks import Order, answer, choice, count, matrix, vector
+from biaskit.select.cosine import unit_rows
 
 Kernel = Literal["product", "blend", "exponential"]
 
@@ -39,7 +40,7 @@ def text_relevance(features: Tensor, text: Tensor, *, negative: bool = False) ->
         raise BiaskitError(
             f"text has shape {list(text.shape)}, features {list(features.shape)}", "pass at least one row, of the features' size"
         )
-    mean = (_unit(features) @ _unit(text).to(features.device).mT).mean(1)
+    mean = (unit_rows(features, torch.float64) @ unit_rows(text, torch.float64).to(features.device).mT).mean(1)
     return (-mean if negative else mean).to(torch.float32)
 
 
@@ -83,7 +84,7 @@ def dpp_select(
     if not 0 <= weight <= 1 or (weight == 1 and kernel == "exponential"):
         raise BiaskitError(f"weight is {weight}", "choose 0.5, as OpenVINO does, or another number from 0 to below 1")
     n = count(n, len(relevance))
-    unit = _unit(features)
+    unit = unit_rows(features, torch.float64)
     if not halves:
         return answer(_greedy(unit, relevance, n, kernel, weight), order)
     middle = len(relevance) // 2
@@ -91,15 +92,6 @@ def dpp_select(
     first = _greedy(unit[:middle], relevance[:middle], few, kernel, weight)
     second = _greedy(unit[middle:], relevance[middle:], n - few, kernel, weight) + middle
     return answer(torch.cat([first, second]), order)
-
-
-def _unit(features: Tensor) -> Tensor:
-    """Rows [N, d] of length 1 in float64; a row of zeros stays zero."""
-    features = features.double()
-    largest = features.abs().amax(-1, keepdim=True) if features.shape[-1] else features.new_ones(len(features), 1)
-    features = features / torch.where(largest > 0, largest, 1.0)
-    length = torch.linalg.vector_norm(features, dim=-1, keepdim=True)
-    return features / torch.where(length > 0, length, 1.0)
 
 
 def _scaled(relevance: Tensor, kernel: Kernel, weight: float) -> Tensor:

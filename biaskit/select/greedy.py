@@ -11,7 +11,7 @@ from biaskit.errors import BiaskitError
 from biaskit.select.checks import Order, answer, count, fraction, matrix, vector
 from biaskit.select.cosine import cosines, row_blocks, unit_rows
 from biaskit.select.cpu import lazy_greedy, least_similar
-from biaskit.select.gpu.when import few_launches
+from biaskit.select.gpu import few_launches, max_min_on_device, mmr_on_device
 from biaskit.select.scores import min_max, scaled
 
 
@@ -54,8 +54,6 @@ def mmr_select(importance: Tensor, features: Tensor, n: int, *, lam: float = 0.5
         [0, 2]
     """
     if few_launches([features]):
-        from biaskit.select.gpu.batch import mmr_on_device
-
         kept = mmr_on_device([importance], [features], n, lam, eps, order)[0]
         return upload(kept, features.device)
     features = matrix("features", features, finite=features.device.type != "cpu")
@@ -93,8 +91,6 @@ def max_min_select(features: Tensor, n: int, *, order: Order = "sequence") -> Te
         [0, 2]
     """
     if few_launches([features]):
-        from biaskit.select.gpu.batch import max_min_on_device
-
         return upload(max_min_on_device([features], n, order)[0], features.device)
     features = matrix("features", features, finite=features.device.type != "cpu")
     n = count(n, len(features))

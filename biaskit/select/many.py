@@ -12,8 +12,7 @@ from torch import Tensor
 from biaskit.device import on_device, settle
 from biaskit.select.checks import Order, choice, count
 from biaskit.select.d2 import d2_select
-from biaskit.select.gpu.batch import Batch, _complain, _in_order, d2_on_device, max_min_on_device, mmr_on_device
-from biaskit.select.gpu.when import few_launches, plain
+from biaskit.select.gpu import Batch, complain, d2_on_device, few_launches, in_order, max_min_on_device, mmr_on_device, plain
 from biaskit.select.graph import Diagonal, Fill, PivotMode
 from biaskit.select.greedy import max_min_select, mmr_select
 from biaskit.select.keep import Keep
@@ -133,8 +132,8 @@ def top_k_many(scores: Tensor, n: int, *, order: Order = "sequence") -> Tensor:
     n = count(n, scores.shape[1])
     scores = scores.detach().to(torch.float32)
     picked, ends = settle([scores.sort(dim=1, descending=True, stable=True).indices[:, :n], torch.stack(scores.aminmax(dim=1))])
-    _complain(("scores", ~np.isfinite(ends)))
-    return _in_order(picked, order)
+    complain(("scores", ~np.isfinite(ends)))
+    return in_order(picked, order)
 
 
 def _stacked(kept: Sequence[Tensor]) -> Tensor:

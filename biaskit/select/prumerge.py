@@ -11,6 +11,7 @@ from biaskit.errors import BiaskitError
 from biaskit.select.checks import Order, choice, count, matrix, vector
 from biaskit.select.cosine import cosines, unit_rows
 from biaskit.select.merging import Merge, ascending, identity_merge
+from biaskit.select.simple import spaced
 
 
 def full_width_attention(query: Tensor, keys: Tensor) -> Tensor:
@@ -149,6 +150,4 @@ def _kept(attention: Tensor, n: int | None, plus: bool, remainder: bool) -> Tens
     places = n if n == total or not remainder else max(n - 1, 1)
     few = min(outlier_count(attention), places) if plus else places
     others = ranked[few:].sort().values
-    missing = places - few
-    spaced = (2 * torch.arange(missing, device=others.device) + 1) * len(others) // max(2 * missing, 1)
-    return torch.cat([ranked[:few], others[spaced]])
+    return torch.cat([ranked[:few], others[spaced(len(others), places - few).to(others.device)]])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from biaskit.errors import BiaskitError
-from biaskit.select.checks import Order, choice, count, matrix, vector
+from biaskit.select.checks import Order, choice, count, fraction, matrix, vector
 from biaskit.select.merging import Merge, ascending, identity_merge
 
 SPARSEVLM_COUNTS: Mapping[tuple[str, int], tuple[int, int, int]] = MappingProxyType(
@@ -99,8 +99,7 @@ def rank_deletions(attention: Tensor, *, scale: float = 1.0) -> int:
         4
     """
     attention = matrix("attention", attention)
-    if not 0 <= scale <= 1:
-        raise BiaskitError(f"scale is {scale}, not between 0 and 1", "λ is the share of the redundant tokens that goes")
+    fraction("scale", scale)
     total = attention.shape[1]
     if not attention.numel():
         return 0

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from biaskit.errors import BiaskitError
-from biaskit.select.checks import Order, count, vector
+from biaskit.select.checks import Order, fraction, vector
 from biaskit.select.simple import top_k
 
 Floats = NDArray[np.float64]
@@ -88,14 +88,14 @@ def fitprune_select(cross: Tensor, own: Tensor, n: int, *, order: Order = "seque
     own = vector("own", own, len(cross)).to(cross.device)
     if bool((cross < 0).any()) or bool((own < 0).any()):
         raise BiaskitError("a map has negative values", "pass probabilities, not logits")
-    return top_k(cross.double() * own.double(), count(n, len(cross)), order=order)
+    return top_k(cross.double() * own.double(), n, order=order)
 
 
 def fitprune_deletions(cross: Floats, own: Floats, alpha: float) -> list[int]:
     """Delete, layer by layer, what both maps can spare: [L] numbers of tokens, one sample (FitPrune's calibration).
 
     At every layer, of the tokens that are left, the longest run of the weakest in one map whose loss leaves that map at least (1 − α) of
-    its sum over all N tokens; the same in the other map; tokens in *both* runs go. One token is always left.
+    its sum over all N tokens; the same in the other map; tokens in *both* runs go. One token is always left where there are any.
 
     Args:
         cross, own: [L, N] the maps that `fitprune_select` describes, of a run without pruning. alpha: α, in 0 … 1.
@@ -112,13 +112,12 @@ def fitprune_deletions(cross: Floats, own: Floats, alpha: float) -> list[int]:
     cross, own = np.asarray(cross, np.float64), np.asarray(own, np.float64)
     if cross.ndim != 2 or cross.shape != own.shape or not (np.isfinite(cross) & np.isfinite(own) & (cross >= 0) & (own >= 0)).all():
         raise BiaskitError(f"maps have shapes {list(cross.shape)} and {list(own.shape)}", "pass two [L, N] of finite numbers from 0")
-    if not 0 <= alpha <= 1:
-        raise BiaskitError(f"alpha is {alpha}, not between 0 and 1", "α is the share of attention that may be lost")
+    fraction("alpha", alpha)
     left, deleted = np.arange(cross.shape[1]), []
     for maps in zip(cross, own, strict=True):
         first, second = (_spared(values, left, alpha) for values in maps)
         going = np.intersect1d(first, second)
-        if len(going) == len(left):
+        if 0 < len(left) == len(going):
             going = going[going != left[np.argmax(maps[0][left])]]
         left = np.setdiff1d(left, going)
         deleted.append(len(going))
@@ -149,7 +148,7 @@ def fitprune_schedule(
         ([L] mean deletions over samples, rounded down; α).
 
     Raises:
-        BiaskitError: no sample, layers that differ, or a saving outside 0 … 1, or one no α reaches.
+        BiaskitError: no sample, one without tokens, layers that differ, or a saving outside 0 … 1, or one no α reaches.
 
     Example:
         >>> import numpy as np
@@ -160,6 +159,8 @@ def fitprune_schedule(
     """
     if not samples or len({np.shape(cross)[:1] for cross, _ in samples}) != 1:
         raise BiaskitError(f"{len(samples)} samples of different numbers of layers", "pass one or more of the same model")
+    if any(np.size(cross) == 0 for cross, _ in samples):
+        raise BiaskitError("a sample has no layers or no visual tokens", "pass maps of prompts with an image: there is nothing to save")
     if not 0 <= saving < 1:
         raise BiaskitError(f"saving is {saving}, not in 0 ≤ ρ < 1", "ρ is the share of the visual tokens' FLOPs that is saved")
 

@@ -173,7 +173,7 @@ def relative_attention_many(attention: Tensor, prior: Tensor, *, strength: float
         attention: [B, N]. prior: [B, N]. The others as there.
 
     Raises:
-        BiaskitError: as there; for numbers on a device inside `arguments.deferred`, once results are read.
+        BiaskitError: as there; for numbers on a device inside `biaskit.device.deferred`, once results are read.
 
     Example:
         >>> import torch

@@ -79,7 +79,7 @@ def uniform_select(n_tokens: int, n: int, *, where: Tensor | None = None) -> Ten
     """
     n = count(n, n_tokens)
     if where is None:
-        return _spaced(n_tokens, n)
+        return spaced(n_tokens, n)
     check_cells(where, n_tokens)
     where = where.cpu()
     sizes = torch.bincount(where[:, 0]).tolist()
@@ -87,7 +87,8 @@ def uniform_select(n_tokens: int, n: int, *, where: Tensor | None = None) -> Ten
     return torch.cat([torch.zeros(0, dtype=torch.int64, device="cpu"), *picked]).sort().values
 
 
-def _spaced(length: int, n: int) -> Tensor:
+def spaced(length: int, n: int) -> Tensor:
+    """Return n evenly spaced places of 0 … length − 1: floor((2i + 1) · length / (2n)), [n] int64 on the CPU."""
     return (2 * torch.arange(n, device="cpu") + 1) * length // max(2 * n, 1)
 
 
@@ -101,8 +102,8 @@ def _lattice(where: Tensor, plane: int, n: int) -> Tensor:
     if len(mine) != rows * cols or int(raster.min()) < 0:
         raise BiaskitError(f"plane {plane} is not a full rectangle of {rows} × {cols} tokens", "pass newline tokens as a plane apart")
     down, across = _shape(rows, cols, n)
-    nodes = raster[(_spaced(rows, down)[:, None] * cols + _spaced(cols, across)).flatten()]
-    return nodes[_spaced(len(nodes), n)]
+    nodes = raster[(spaced(rows, down)[:, None] * cols + spaced(cols, across)).flatten()]
+    return nodes[spaced(len(nodes), n)]
 
 
 def _shape(rows: int, cols: int, n: int) -> tuple[int, int]:

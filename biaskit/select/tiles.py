@@ -59,11 +59,8 @@ def capped_shares(weights: Sequence[float], caps: Sequence[int], n: int) -> list
         force = force if sum(force) > 0 else [float(space) for space in room]
         exact = [missing * f / sum(force) for f in force]
         whole = [min(int(round(e, 9)), space) for e, space in zip(exact, room, strict=True)]
-        if not any(whole):
-            best = sorted((i for i, space in enumerate(room) if space), key=lambda i: (-exact[i], i))
-            whole = [int(i in best[:missing]) for i in range(len(caps))]
-        elif all(int(round(e, 9)) <= space for e, space in zip(exact, room, strict=True)):
-            open_ = sorted((i for i in range(len(caps)) if room[i] > whole[i]), key=lambda i: (-(exact[i] - whole[i]), i))
+        if all(int(round(e, 9)) <= space for e, space in zip(exact, room, strict=True)):
+            open_ = sorted((i for i in range(len(caps)) if room[i] > whole[i]), key=lambda i: (-round(exact[i] - whole[i], 9), i))
             for i in open_[: missing - sum(whole)]:
                 whole[i] += 1
         shares = [share + more for share, more in zip(shares, whole, strict=True)]

@@ -75,6 +75,30 @@ def test_a_failed_stage_leaves_the_folder_as_it_was(tmp_path):
     assert [found.name for found in tmp_path.iterdir()] == ["model"]
 
 
+def test_a_stage_is_on_the_folder_s_own_disk(tmp_path, monkeypatch):
+    """A folder that is a link to another disk, whose parent nobody may write to besides."""
+    disk = tmp_path / "disk"
+    (disk / "real").mkdir(parents=True)
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "model").symlink_to(disk / "real")
+    move = Path.replace
+
+    def of_one_disk(path, target):
+        if (disk in path.resolve().parents) != (disk in Path(target).resolve().parents):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        return move(path, target)
+
+    monkeypatch.setattr(Path, "replace", of_one_disk)
+    (tmp_path / "home").chmod(0o500)
+    try:
+        with staged(tmp_path / "home" / "model") as stage:
+            (stage / "config.json").write_text("{}")
+    finally:
+        (tmp_path / "home").chmod(0o700)
+    assert [found.name for found in (disk / "real").iterdir()] == ["config.json"]
+    assert [found.name for found in (tmp_path / "home").iterdir()] == ["model"]
+
+
 def test_what_others_still_write_stays(tmp_path):
     """A temporary of a process that runs, of another machine, and names that only look alike."""
     mine = files.machine()

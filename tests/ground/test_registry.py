@@ -5,11 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+import threading
 
 import pytest
 
 from biaskit.errors import BiaskitError
 from biaskit.families import families
+from biaskit.registry import Registry
 
 
 def test_unknown_names_offer_the_nearest():
@@ -48,6 +50,50 @@ def test_plug_ins_come_in_by_entry_point(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=_path(tmp_path))
     assert done.stdout.strip() == "Theirs True"
     assert "'broken' (no_such_module) failed to load" in done.stderr
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch, request):
+    """A package of two built-ins, the second of which begins with some code; and its registry."""
+    name = f"house_{abs(hash(request.node.name))}"
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").write_text("from biaskit.registry import Registry\nthings = Registry('thing', __name__)\ntold = []\n")
+    for module, code in {"first": "", "second": request.param}.items():
+        head = f"from {name} import things, told\n@things.register('{module}')\nclass Thing: pass\n"
+        (tmp_path / name / f"{module}.py").write_text(head + textwrap.dedent(code))
+    monkeypatch.syspath_prepend(tmp_path)
+    yield __import__(name)
+    for module in [module for module in sys.modules if module.startswith(name)]:
+        del sys.modules[module]
+
+
+FIRST_TIME = "told.append(1)\nif len(told) == 1: raise {}('the first time')\n"
+
+
+@pytest.mark.parametrize("package", [FIRST_TIME.format("KeyboardInterrupt"), FIRST_TIME.format("ImportError")], indirect=True)
+def test_an_interrupt_on_first_use_is_made_good_by_the_second(package):
+    things: Registry = package.things
+    with pytest.raises((KeyboardInterrupt, ImportError)):
+        things.names()
+    assert things.names() == ["first", "second"]
+    assert len(package.told) == 2
+
+
+@pytest.mark.parametrize("package", ["import time\ntime.sleep(0.5)\n"], indirect=True)
+def test_a_second_thread_waits_for_all_of_it(package):
+    found: list[list[str]] = []
+    threads = [threading.Thread(target=lambda: found.append(package.things.names())) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert found == [["first", "second"]] * 3
+
+
+@pytest.mark.parametrize("package", ["told.append(sorted(things._items) and things.names())\n"], indirect=True)
+def test_a_built_in_may_ask_while_it_is_imported(package):
+    assert package.things.names() == ["first", "second"]
+    assert package.told == [["first", "second"]]
 
 
 BROKEN = {

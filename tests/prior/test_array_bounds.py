@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from biaskit.errors import PriorError
+from biaskit.prior import array_file
 from biaskit.prior.exchange import import_prior
 
 BIAS = np.arange(1.0, 13.0).reshape(3, 4)
@@ -80,6 +81,25 @@ def test_refused_before_it_is_unpacked(tmp_path: Path, name: str) -> None:
         assert tracemalloc.get_traced_memory()[1] < 3 * len(data) + 2**20 + (4 * len(HUGE) if name == "wanted bomb.npz" else 0)
     finally:
         tracemalloc.stop()
+
+
+def test_many_parts_are_read_in_one_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of many tensors is opened as often as a small one; one of too many is refused before any is unpacked."""
+    opened: list[object] = []
+
+    class Counted(zipfile.ZipFile):
+        def __init__(self, *args: object, **options: object) -> None:
+            opened.append(args)
+            super().__init__(*args, **options)
+
+    path = tmp_path / "many.pt"
+    path.write_bytes(torch_file({str(n): torch.ones(3, 4) for n in range(200)}))
+    monkeypatch.setattr(zipfile, "ZipFile", Counted)
+    np.testing.assert_allclose(bring(path, "7"), np.ones((3, 4)))
+    assert len(opened) == 1
+    monkeypatch.setattr(array_file, "MAX_PARTS", 200)
+    with pytest.raises(PriorError, match=r"has 20\d parts, over the limit of 200"):
+        bring(path, "7")
 
 
 def test_only_the_member_that_is_meant_is_unpacked(tmp_path: Path) -> None:

@@ -96,3 +96,14 @@ def test_arguments() -> None:
         fitprune_deletions(np.ones((1, 2)), np.ones((2, 2)), 0.5)
     with pytest.raises(BiaskitError, match="0 samples"):
         fitprune_schedule([], 0.5, gated_cost(4, 4))
+    with pytest.raises(BiaskitError, match="alpha is 2"):
+        fitprune_deletions(np.ones((1, 2)), np.ones((1, 2)), 2)
+    with pytest.raises(BiaskitError, match="no layers or no visual tokens"):
+        fitprune_schedule([(np.ones((2, 4)), np.ones((2, 4))), (np.ones((2, 0)), np.ones((2, 0)))], 0.5, gated_cost(4, 4))
+    with pytest.raises(BiaskitError, match="no layers or no visual tokens"):
+        fitprune_schedule([(np.ones((0, 4)), np.ones((0, 4)))], 0.5, gated_cost(4, 4))
+
+
+def test_without_tokens_nothing_is_deleted() -> None:
+    assert fitprune_deletions(np.ones((3, 0)), np.ones((3, 0)), 0.5) == [0, 0, 0]
+    assert fitprune_select(torch.ones(0), torch.ones(0), 4).tolist() == []

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from biaskit.errors import BiaskitError
 from biaskit.prior.resample import resample
-from biaskit.select import canvas_scores, capped_shares, globalcom2_ratios, globalcom2_scores, hired_budgets, tile_regions
+from biaskit.select import (
+    canvas_scores,
+    capped_shares,
+    globalcom2_ratios,
+    globalcom2_scores,
+    hired_budgets,
+    largest_remainder,
+    tile_regions,
+)
 
 CASES = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -60,6 +68,19 @@ def test_shares_add_up_and_stay_below_their_caps(data: st.DataObject) -> None:
     exact = [n * w / sum(weights) if sum(weights) else 0 for w in weights]
     if sum(weights) and all(e <= cap for e, cap in zip(exact, caps, strict=True)):
         assert all(abs(share - e) < 1 for share, e in zip(shares, exact, strict=True))
+
+
+@CASES
+@given(data=st.data())
+def test_by_their_sizes_parts_get_the_largest_remainders(data: st.DataObject) -> None:
+    sizes = data.draw(st.lists(st.integers(0, 40), min_size=1, max_size=6))
+    n = data.draw(st.integers(0, sum(sizes)))
+    assert capped_shares([float(size) for size in sizes], sizes, n) == largest_remainder(sizes, n)
+
+
+def test_a_tie_goes_to_the_earlier_part() -> None:
+    """3 · 7 / 9 leaves a third as 3 · 1 / 9 does, but a little more of one in floating point."""
+    assert capped_shares([1.0, 1.0, 7.0], [99] * 3, 3) == largest_remainder([1, 1, 7], 3) == [1, 0, 2]
 
 
 def test_regions_are_quadrants_and_not_strips() -> None:

@@ -66,7 +66,7 @@ def d2_on_device(
             )  # fmt: skip
         answers = settle(found)
     chosen, facts = np.concatenate(answers[::2]), np.concatenate(answers[1::2])
-    _complain(("features", facts[:, 4].astype(int) & 1), ("scores", facts[:, 4].astype(int) & 2))
+    complain(("features", facts[:, 4].astype(int) & 1), ("scores", facts[:, 4].astype(int) & 2))
     return [_keep(row, fact, n, pivots, counted(total)) for row, fact in zip(chosen, facts, strict=True)]
 
 
@@ -118,8 +118,8 @@ def _greedily(
             found += [greedy_in_one_launch(table, n, first, worth, weight), table.wrong.amax(1), *wrong]
         answers = settle(found)
     picked, *bad = (np.concatenate(answers[k :: 1 + len(names)]) for k in range(1 + len(names)))
-    _complain(*zip(names, bad, strict=True))
-    return _in_order(picked, order)
+    complain(*zip(names, bad, strict=True))
+    return in_order(picked, order)
 
 
 def _rows(features: Batch) -> list[Tensor]:
@@ -141,13 +141,15 @@ def _values(name: str, values: Batch, features: Batch) -> Tensor:
     return upload(joined.detach(), features[0].device).to(torch.float32).contiguous()
 
 
-def _complain(*checks: tuple[str, NDArray[Any]]) -> None:
+def complain(*checks: tuple[str, NDArray[Any]]) -> None:
+    """Raise BiaskitError for the first of the (name, flags) of which a flag says "not finite"."""
     for name, bad in checks:
         if np.any(bad):
             raise not_finite(name)
 
 
-def _in_order(picked: NDArray[np.int64], order: Order) -> Tensor:
+def in_order(picked: NDArray[np.int64], order: Order) -> Tensor:
+    """Bring the indices of a batch, [B, n] in the order of choice, into the order that was asked for."""
     return torch.from_numpy(np.sort(picked, 1) if order == "sequence" else picked)
 
 

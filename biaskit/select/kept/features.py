@@ -10,7 +10,7 @@ from torch import Tensor
 
 from biaskit.errors import BiaskitError
 from biaskit.select.checks import choice, matrix, vector
-from biaskit.select.cosine import cosines, unit_rows
+from biaskit.select.cosine import cosines, row_blocks, unit_rows
 from biaskit.select.kept.indices import check_kept
 
 Reference = Literal["box", "resample", "sphere"]
@@ -148,12 +148,8 @@ def _statistic(u: float, s: float) -> float:
 
 def _nearest_other(unit: Tensor) -> Tensor:
     """[n] cosine distance of each unit row to the nearest other row."""
-    closest = [unit.new_zeros(0)]
-    for start in range(0, len(unit), _BLOCK):
-        block = cosines(unit[start : start + _BLOCK], unit)
-        block.diagonal(start).fill_(-torch.inf)
-        closest.append(block.amax(1))
-    return (1 - torch.cat(closest)).clamp_min(0)
+    closest = torch.cat([block.amax(1) for block in row_blocks(unit, own=-torch.inf)])
+    return (1 - closest).clamp_min(0)
 
 
 def _to_nearest(points: Tensor, chosen: Tensor) -> float:

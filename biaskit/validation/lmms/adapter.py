@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar, NoReturn
 
@@ -45,17 +44,16 @@ class Adapter(lmms):  # type: ignore[misc]
             seed: of pruners that draw random numbers.
 
         Raises:
-            BiaskitError: with a note that says what to do, for lmms-eval prints no hints.
+            BiaskitError: what was asked for cannot be; its note, which tracebacks show, says what to do.
         """
         super().__init__()
-        with _hinted():
-            if not str(batch_size).isdecimal() or int(batch_size) < 1:
-                raise BiaskitError(f"batch size {batch_size!r} is no whole number from 1", "give --batch_size 8")
-            if max_batch_size is not None:
-                raise BiaskitError("--max_batch_size has no effect: batches are of --batch_size", "leave it away")
-            opened = open_model(pretrained, say=logger.info, **settings)
-            self.options = partial(read_options, max_new_tokens=max_new_tokens, blank_line_stops=blank_line_stops)
-            self.options({})
+        if not str(batch_size).isdecimal() or int(batch_size) < 1:
+            raise BiaskitError(f"batch size {batch_size!r} is no whole number from 1", "give --batch_size 8")
+        if max_batch_size is not None:
+            raise BiaskitError("--max_batch_size has no effect: batches are of --batch_size", "leave it away")
+        opened = open_model(pretrained, say=logger.info, **settings)
+        self.options = partial(read_options, max_new_tokens=max_new_tokens, blank_line_stops=blank_line_stops)
+        self.options({})
         self.answers: Answers | None = Answers(opened, int(batch_size), seed, logger.warning)
         self.accelerator = Accelerator()
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
@@ -67,8 +65,7 @@ class Adapter(lmms):  # type: ignore[misc]
 
     def generate_until_multi_round(self, requests: Sequence[Any]) -> list[str]:
         """Refuse conversations whose later turns depend on earlier answers."""
-        with _hinted():
-            _refuse(requests, "asks in several rounds", "choose a task of the type generate_until")
+        _refuse(requests, "asks in several rounds", "choose a task of the type generate_until")
 
     def clean(self) -> None:
         """Let go of the model: all requests are answered."""
@@ -82,7 +79,7 @@ class Adapter(lmms):  # type: ignore[misc]
         answers = self.answers
         assert answers is not None, "clean() was called"
         began, before = time.monotonic(), answers.spent.new_tokens
-        with _hinted(), tqdm(total=len(requests), desc=f"biaskit: {title}", disable=self.rank != 0) as bar:
+        with tqdm(total=len(requests), desc=f"biaskit: {title}", disable=self.rank != 0) as bar:
             found = work(answers, [self._asked(request) for request in requests], bar.update)
         seconds, fresh = time.monotonic() - began, answers.spent.new_tokens - before
         log_metrics(seconds, fresh, fresh / seconds if seconds else 0.0, additional_metrics=answers.spent.means())
@@ -102,8 +99,7 @@ class Chat(Adapter):
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
         """Refuse: lmms-eval asks models of this form for answers only."""
-        with _hinted():
-            _refuse(requests, "asks for likelihoods", "run it with --force_simple")
+        _refuse(requests, "asks for likelihoods", "run it with --force_simple")
 
     def _asked(self, request: Any) -> Asked:
         _, to_messages, options, number, task, split = request.args
@@ -151,13 +147,3 @@ class Simple(Adapter):
 def _refuse(requests: Sequence[Any], what: str, hint: str) -> NoReturn:
     tasks = sorted({str(request.task_name) for request in requests})
     raise BiaskitError(f"{', '.join(tasks)} {what}, which the model biaskit does not do", hint)
-
-
-@contextmanager
-def _hinted() -> Iterator[None]:
-    """Add an error's hint as a note: lmms-eval prints tracebacks, notes included."""
-    try:
-        yield
-    except BiaskitError as error:
-        error.add_note(f"hint: {error.hint}")
-        raise
