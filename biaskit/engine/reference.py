@@ -7,6 +7,7 @@ checkpoint.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -89,35 +90,75 @@ def reference_logits(
             f"{type(model).__name__} does not hand embeddings to its language model", "biaskit models list names what is supported"
         )
     embeds, valid = received["inputs_embeds"], _valid(inputs, generated, real)
-    position_ids = received.get("position_ids")
+    rotary = _rotary(stack, embeds, received.get("position_ids"), valid)
+    added = _deepstack(received, embeds)
+    head: Any = model.get_output_embeddings()
+    logits = []
+    for b, stages in enumerate(kept):
+        rows = valid[b].nonzero()[:, 0]
+        sample = _Sample(rows, embeds[b, rows], [part[b, rows] for part in rotary], {layer: x[b] for layer, x in added.items()})
+        begins, contents = dict(stages), {} if values is None else values[b]
+        for number, layer in enumerate(stack.layers):
+            if number in begins:
+                sample.keep([*begins[number], *range(prompt, prompt + steps)], compact=compact)
+            if number in contents:
+                sample.replace(*contents[number])
+            sample.run(number, layer, stack.config._attn_implementation)
+        logits.append(head(stack.norm(sample.state[-steps - 1 : -1])))
+    return torch.stack(logits)
+
+
+@dataclass(eq=False)
+class _Sample:
+    """One sample on its way through the layers.
+
+    Attributes:
+        rows: [M] ascending, the places of the sequence that are left. state: [M, d] what stands there. rotary: cos and sin, [M, head_dim].
+        added: layer → [S, d] what the model adds to the layer's output (DeepStack).
+    """
+
+    rows: Tensor
+    state: Tensor
+    rotary: list[Tensor]
+    added: Mapping[int, Tensor]
+
+    def keep(self, places: Sequence[int], *, compact: bool) -> None:
+        """Drop all rows but those of some places; `compact` renumbers the rest."""
+        stay = torch.from_numpy(np.isin(self.rows.cpu().numpy(), places)).to(self.rows.device)
+        self.rows, self.state = self.rows[stay], self.state[stay]
+        self.rotary = [part[: len(self.rows)] if compact else part[stay] for part in self.rotary]
+
+    def replace(self, places: NDArray[np.int64], contents: Tensor) -> None:
+        """Put contents [n, d] into the rows of some places [n]."""
+        at = torch.from_numpy(np.searchsorted(self.rows.cpu().numpy(), places)).to(self.state.device)
+        self.state = self.state.index_copy(0, at, contents.to(self.state))
+
+    def run(self, number: int, layer: Any, implementation: str) -> None:
+        """Run one layer on all rows."""
+        cos, sin = self.rotary
+        mask = _causal(len(self.rows), implementation, self.state)
+        out = layer(self.state[None], attention_mask=mask, position_embeddings=(cos[None], sin[None]), position_ids=None)
+        self.state = (out if isinstance(out, Tensor) else out[0])[0]
+        if number in self.added:
+            self.state = self.state + self.added[number][self.rows]
+
+
+def _rotary(stack: Any, embeds: Tensor, position_ids: Tensor | None, valid: Tensor) -> list[Tensor]:
+    """Cos and sin, [B, S, head_dim], at positions counted from each sample's first token, or at the model's own where they have axes."""
     if position_ids is None or position_ids.ndim == 2:
         position_ids = (valid.cumsum(1) - 1).clamp(min=0)
     elif len(position_ids) == 4:
         position_ids = position_ids[1:]
-    rotary = [part.expand(len(embeds), -1, -1) for part in stack.rotary_emb(embeds, position_ids)]
-    deep = embeds.new_zeros(len(stack.layers), *embeds.shape)
+    return [part.expand(len(embeds), -1, -1) for part in stack.rotary_emb(embeds, position_ids)]
+
+
+def _deepstack(received: Mapping[str, Any], embeds: Tensor) -> dict[int, Tensor]:
+    """What the model adds after its first layers: layer → [B, S, d]; nothing for most models."""
+    added = {}
     for layer, features in enumerate(received.get("deepstack_visual_embeds") or []):
-        deep[layer][received["visual_pos_masks"]] = features.to(deep)
-    logits = []
-    for b, stages in enumerate(kept):
-        rows = valid[b].nonzero()[:, 0]
-        state, begins = embeds[b, rows], dict(stages)
-        cos, sin = (part[b, rows] for part in rotary)
-        for number, layer in enumerate(stack.layers):
-            if number in begins:
-                stay = torch.from_numpy(np.isin(rows.cpu().numpy(), [*begins[number], *range(prompt, prompt + steps)])).to(rows.device)
-                rows, state = rows[stay], state[stay]
-                cos, sin = (part[: len(rows)] if compact else part[stay] for part in (cos, sin))
-            if values is not None and number in values[b]:
-                where, contents = values[b][number]
-                places = torch.from_numpy(np.searchsorted(rows.cpu().numpy(), where)).to(state.device)
-                state = state.index_copy(0, places, contents.to(state))
-            mask = _causal(len(rows), stack.config._attn_implementation, state)
-            out = layer(state[None], attention_mask=mask, position_embeddings=(cos[None], sin[None]), position_ids=None)
-            state = (out if isinstance(out, Tensor) else out[0])[0] + deep[number, b, rows]
-        head: Any = model.get_output_embeddings()
-        logits.append(head(stack.norm(state[-steps - 1 : -1])))
-    return torch.stack(logits)
+        added[layer] = torch.zeros_like(embeds)
+        added[layer][received["visual_pos_masks"]] = features.to(embeds)
+    return added
 
 
 def _valid(inputs: Mapping[str, Tensor], generated: Tensor, real: Tensor | None) -> Tensor:
