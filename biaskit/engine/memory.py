@@ -94,7 +94,7 @@ class Prompt:
         stages: how each stage narrowed it; None: not at all, yet.
         embeds: [B, S, d] input embeddings, until the prefill is over.
         valid: [B, S] bool, tokens that are not padding; known from the first decision on.
-        padding: the same as the processor's attention mask has it or, where the model got another, that of the first layer that was read.
+        padding: the same by the processor's attention mask; where the model did not get it, by the mask of the first layer that was read.
         visual: [B, S] bool, the image placeholders.
     """
 

@@ -77,10 +77,14 @@ class Recorder:
             yield
 
     def probe(self, stage: int, hidden: Tensor, kwargs: dict[str, Any], narrowing: Narrowing | None) -> None:
-        """Record what layer K of a stage in `upcoming` is about to compute: its attention runs on the layer's input, as far as queries and keys.
+        """Record what layer K of a stage is about to compute: its attention runs on the layer's input until queries and keys are known.
 
         Args:
-            hidden: [B, M, d] input of the layer. kwargs: the rest of it, masks and rotary embeddings of these rows. narrowing: of them.
+            stage: one of `upcoming`. hidden: [B, M, d] input of the layer.
+            kwargs: the layer's other arguments, masks and rotary embeddings of these rows. narrowing: which positions the rows hold.
+
+        Raises:
+            ModelError: the layer has no norm before its attention.
         """
         layer = self.stack.layers[self.starts[stage]]
         if not hasattr(layer, "input_layernorm"):
@@ -131,10 +135,13 @@ class Recorder:
 
 
 def _chosen(prompt: Prompt, mask: Any, queries: str, narrowing: Narrowing | None) -> NDArray[np.bool_]:
-    """Which rows of the sequence the queries of each sample are: [B, M] bool. `mask` is that of the layer.
+    """Which rows of the sequence the queries of each sample are: [B, M] bool.
+
+    Args:
+        mask: that of the layer. queries: one of `Reading.queries` but last. narrowing: which positions the rows hold; None: all.
 
     Raises:
-        ModelError: a sample with images has none.
+        ModelError: a sample with images has no such row, or the mask cannot be read.
     """
     assert prompt.visual is not None
     if narrowing is None:
@@ -157,7 +164,7 @@ def _chosen(prompt: Prompt, mask: Any, queries: str, narrowing: Narrowing | None
 
 
 def _not_padding(prompt: Prompt, mask: Any) -> NDArray[np.bool_]:
-    """Which tokens of a whole prompt are not padding, [B, S]: as the processor says or, where it does not reach the model, a layer's mask."""
+    """Which tokens of a whole prompt are not padding, [B, S]: by the processor's mask or, where the model got none, by that of a layer."""
     if prompt.padding is None:
         found = read_mask(mask, prompt.rows, prompt.size)
         prompt.padding = np.ones((prompt.rows, prompt.size), bool) if found is None else found

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from biaskit.engine.prune import prune
 from biaskit.engine.reference import reference_logits
 from biaskit.families.checkpoints.tiny import TINY
+from biaskit.pruners.readings import Reading
 
 SEEN: list = []
 
@@ -29,6 +32,32 @@ def test_static_cache(name, layer, case, attention, dtype, tolerance):
     prompt = batch(name, case)["input_ids"].shape[1]
     assert list(pruning.samples[0].cache_lengths[:layer]) == [prompt] * layer
     assert max(pruning.samples[0].cache_lengths[layer:]) < prompt
+
+
+QUERIES = ["last", "text", "visual", "mean", "question", "null"]
+
+
+@pytest.mark.parametrize("layer", [-1, 0])
+@pytest.mark.parametrize("name", ["llava-1.5", "qwen3-vl"])
+def test_readings_under_a_static_cache(name, layer):
+    """It hands the model another mask than the processor's; which rows are padding is the same."""
+    model, inputs = model_of(name)[0], batch(name, "padded")
+    assert bool((inputs["attention_mask"] == 0).any())
+    readings = frozenset(Reading("attention", layer=layer, queries=queries) for queries in QUERIES)
+
+    @dataclass(frozen=True)
+    class Looks(First):
+        needs: ClassVar[frozenset] = readings
+
+    seen = []
+    for options in ({}, {"cache_implementation": "static", "disable_compile": True}):
+        with prune(model, Looks(layer=2), observe=lambda signals, keep: seen.append(signals) or {}):
+            generate(model, cast(inputs, torch.float64), max_new_tokens=1, **options)
+    assert len(seen) == 4
+    for dynamic, static in zip(seen[:2], seen[2:], strict=True):
+        for reading in readings:
+            assert bool(static[reading].isfinite().all()), reading
+            torch.testing.assert_close(static[reading], dynamic[reading], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("layer", [0, 2])

@@ -567,3 +567,30 @@ def test_sequences_that_are_packed_into_one_call_are_read_apart():
     assert torch.equal(
         torch.cat([_of_patches(Reading("keys", "tower", heads="each"), piece, has_cls=False) for piece in pieces], 1), key[0]
     )
+
+
+@pytest.mark.parametrize("layer", [-1, 0])
+@pytest.mark.parametrize("queries", ["question", "null"])
+@pytest.mark.parametrize("position", [0, 1])
+def test_a_prompt_that_ends_with_its_image(position, queries, layer):
+    """It has no rows after the image: of a batch, the sample is named; alone, nothing is left to average."""
+    model = model_of("llava-1.5")[0]
+    inputs = {name: x[1:] if position == 0 else x for name, x in cast(batch("llava-1.5", "padded"), torch.float64).items()}
+    ids, image = inputs["input_ids"].clone(), model.config.image_token_id
+    end = int((ids[position] == image).nonzero().max()) + 1
+    ids[position] = torch.cat([ids[position, end:], ids[position, :end]])
+    inputs |= {"input_ids": ids, "attention_mask": torch.ones_like(ids) if position == 0 else inputs["attention_mask"]}
+    reading = Reading("attention", layer=layer, queries=queries)
+    with pytest.raises(ModelError, match=f"sample {position} of the batch ends with its image.*queries='{queries}'") as caught:
+        seen_by(model, inputs, reading)
+    assert "put the question after the image" in caught.value.hint
+    last = Reading("attention", layer=layer)
+    assert all(bool((signals[last] > 0).any()) for signals in seen_by(model, inputs, last))
+
+
+def test_a_prompt_without_text():
+    model = model_of("llava-1.5")[0]
+    inputs = cast(batch("llava-1.5", "single"), torch.float64)
+    ids = inputs["input_ids"][inputs["input_ids"] == model.config.image_token_id][None]
+    with pytest.raises(ModelError, match="sample 0 of the batch has no text"):
+        seen_by(model, inputs | {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, Reading("attention", queries="text"))
