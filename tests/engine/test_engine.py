@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import pytest
 import torch
-import transformers
 from cases import NEW, ONE_OF_EACH, SPECIAL_IDS, batch, check, generate, pruner_of
-from reference import Anywhere, Steps, Top, cast, model_of, picture
+from reference import Anywhere, Steps, Top, by_hand, cast, model_of, picture
 
 from biaskit.engine.attention import logit_row
 from biaskit.engine.prune import prune
@@ -56,7 +54,7 @@ def test_system_sentence_and_image_after_text(name, layer):
     check(name, inputs, pruner_of("padded", layer))
 
 
-KEPT: list[tuple[int, torch.Tensor]] = []
+KEPT: list = []  # (signals, keep) of every decision
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class Told(Steps):
     def select(self, signals, budget):
         assert not self.needs or len(signals[HIDDEN]) == len(signals[ATTENTION]) == len(signals)
         keep = super().select(signals, budget)
-        KEPT.append((signals.layer, torch.from_numpy(signals.layout.positions)[keep.indices]))
+        KEPT.append((signals, keep))
         return keep
 
 
@@ -81,25 +79,15 @@ def test_several_stages(name, at):
     inputs, model = batch(name, "padded"), model_of(name)[0]
     with prune(model, Told(at=at)) as pruning:
         out, tokens, logits = generate(model, cast(inputs, torch.float64))
-    ids = inputs["input_ids"].numpy()
-    left = [
-        [
-            (
-                layer,
-                np.setdiff1d(np.arange(ids.shape[1]), np.setdiff1d(np.flatnonzero(row == model.config.image_token_id), KEPT[2 * s + b][1])),
-            )
-            for s, (layer, _) in enumerate(at)
-        ]
-        for b, row in enumerate(ids)
-    ]
-    assert [layer for layer, _ in KEPT] == [layer for layer, _ in at for _ in range(2)]
+    left, _ = by_hand(inputs, model.config, KEPT)
+    assert [signals.layer for signals, _ in KEPT] == [layer for layer, _ in at for _ in range(2)]
     assert float((reference_logits(model, inputs, tokens, left) - logits).abs().max()) < 1e-6
     sample = pruning.samples[0]
     assert [(layer, count) for layer, count, _ in sample.stages] == list(at)
     counts = [next((n for k, n in reversed(at) if k <= layer), sample.n_visual) for layer in range(6)]
     assert sample.mean_tokens == pytest.approx(sum(counts) / 6)
     text = int(inputs["attention_mask"][1].sum()) - pruning.samples[1].n_visual
-    narrow = [text + n if layer >= at[0][0] else ids.shape[1] for layer, n in enumerate(counts)]
+    narrow = [text + n if layer >= at[0][0] else inputs["input_ids"].shape[1] for layer, n in enumerate(counts)]
     assert list(sample.cache_lengths) == narrow
     assert [out.past_key_values.get_seq_length(i) for i in range(6)] == [n + NEW - 1 for n in narrow]
 
@@ -159,7 +147,6 @@ def test_random_numbers_follow_the_seed_and_not_the_batch():
     assert kept(0, both) != kept(1, both)
 
 
-@pytest.mark.skipif(transformers.__version__ < "5.17", reason="older releases are not supported")
 @pytest.mark.parametrize("name", ["llava-1.5", "qwen3-vl"])
 def test_layers_offloaded_to_disk(name, tmp_path):
     """accelerate wraps forwards and moves inputs after our hooks."""

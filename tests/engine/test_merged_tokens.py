@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from cases import ONE_OF_EACH, batch, generate
-from reference import Anywhere, Steps, cast, model_of
+from reference import Anywhere, Steps, by_hand, cast, model_of
 
 from biaskit.engine.prune import prune
 from biaskit.engine.reference import reference_logits
@@ -39,7 +39,7 @@ class Merges(Anywhere):
         rows = signals[EMBEDS if signals.layer == 0 else HIDDEN]
         dropped = torch.from_numpy(np.setdiff1d(np.arange(len(signals)), kept.numpy()))
         values = (rows[kept] + rows[dropped[: len(kept)]]) / 2
-        self.seen.append((signals.layer, signals.layout.positions[kept.numpy()], values.clone()))
+        self.seen.append((signals, Keep(kept, values=values.clone())))
         return Keep(kept, values=values)
 
 
@@ -57,13 +57,7 @@ def check(name, pruner, *, dtype=torch.float64, attention="sdpa", tolerance=1e-6
     inputs, model = batch(name, case), model_of(name, attention, dtype)[0]
     with prune(model, pruner) as pruning:
         _, tokens, logits = generate(model, cast(inputs, dtype))
-    ids = inputs["input_ids"].numpy()
-    visual = [np.flatnonzero(row == model.config.image_token_id) for row in ids]
-    left, values = [[] for _ in ids], [{} for _ in ids]
-    for number, (layer, positions, contents) in enumerate(pruner.seen):
-        b = number % len(ids)
-        left[b].append((layer, np.setdiff1d(np.arange(ids.shape[1]), np.setdiff1d(visual[b], positions))))
-        values[b][layer] = positions, contents.double()
+    left, values = by_hand(inputs, model.config, pruner.seen)
     slow = model_of(name)[0]
     expected = reference_logits(slow, inputs, tokens, left, values=values)
     assert float((expected - logits).abs().max()) < tolerance
@@ -100,9 +94,9 @@ def test_several_stages(name, at):
             def select(self, signals, budget):
                 if signals.layer == 0:
                     return super().select(signals, budget)
-                kept = Anywhere.select(self, signals, budget)
-                self.seen.append((signals.layer, signals.layout.positions[kept.indices.numpy()], signals[EMBEDS][kept.indices].clone()))
-                return Keep(kept.indices, values=self.seen[-1][2])
+                kept = Anywhere.select(self, signals, budget).indices
+                self.seen.append((signals, Keep(kept, values=signals[EMBEDS][kept].clone())))
+                return self.seen[-1][1]
 
         check(name, Both(at=at))
     else:

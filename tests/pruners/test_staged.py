@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from cases import batch, generate
-from reference import cast, model_of
+from reference import by_hand, cast, model_of
 
 from biaskit import get_pruner, prune
 from biaskit.engine.limits import multi_axis
@@ -50,17 +50,8 @@ def test_pruned_generation_equals_the_reference(name, method, positions):
     model, inputs = model_of(name, "sdpa", torch.float64)[0], batch(name, "padded")
     with prune(model, pruner, observe=observe, say=lambda line: None) as pruning:
         _, tokens, logits = generate(model, cast(inputs, torch.float64))
-    ids = inputs["input_ids"].numpy()
-    visual = [np.flatnonzero(row == model.config.image_token_id) for row in ids]
-    left, values = [[] for _ in ids], [{} for _ in ids]
-    for number, (signals, keep) in enumerate(seen):
-        b = number % len(ids)
-        positions_kept = signals.layout.positions[keep.indices.numpy()]
-        left[b].append((signals.layer, np.setdiff1d(np.arange(ids.shape[1]), np.setdiff1d(visual[b], positions_kept))))
-        if keep.values is not None:
-            values[b][signals.layer] = positions_kept, keep.values.double()
-    options = {"compact": True} if positions == "compact" else {}
-    expected = reference_logits(model_of(name)[0], inputs, tokens, left, values=values, **options)
+    left, values = by_hand(inputs, model.config, seen)
+    expected = reference_logits(model_of(name)[0], inputs, tokens, left, values=values, compact=positions == "compact")
     assert float((expected - logits).abs().max()) < 1e-6
     assert [layer for layer, _ in left[0]] == [1, 2, 3]
     for sample in pruning.samples:

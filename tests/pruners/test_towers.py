@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from cases import batch, generate
-from reference import cast, model_of
+from reference import by_hand, cast, model_of
 
 from biaskit import get_pruner, prune
 from biaskit.engine.reference import reference_logits
@@ -80,14 +80,8 @@ def test_merged_tokens_equal_the_reference(method, name):
     _, decided, tokens, logits = run(name, pruner)
     inputs = batch(name, "padded")
     model = model_of(name)[0]
-    ids = inputs["input_ids"].numpy()
-    left, values = [], []
-    for row, (signals, keep) in zip(ids, decided, strict=True):
-        positions = signals.layout.positions[keep.indices.numpy()]
-        visual = np.flatnonzero(row == model.config.image_token_id)
-        left.append([(0, np.setdiff1d(np.arange(len(row)), np.setdiff1d(visual, positions)))])
-        values.append({0: (positions, keep.values.double())})
-        assert keep.info["merged"] > 0
+    assert len(decided) == len(tokens) and all(keep.info["merged"] > 0 and keep.values is not None for _, keep in decided)
+    left, values = by_hand(inputs, model.config, decided)
     expected = reference_logits(model, inputs, tokens, left, values=values)
     assert float((expected - logits).abs().max()) < 1e-6
     same = reference_logits(model, inputs, tokens, left)

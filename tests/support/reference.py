@@ -107,6 +107,23 @@ def cast(inputs: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
     return {key: value.to(dtype) if value.is_floating_point() else value for key, value in inputs.items()}
 
 
+def by_hand(inputs: dict[str, Any], config: Any, decided: Any) -> tuple[list[list[tuple[int, np.ndarray]]], list[dict[int, Any]]]:
+    """What `reference_logits` needs to do what was decided, from (signals, keep) of each stage, and in it of each sample.
+
+    Per sample: [(layer, positions of the prompt that are left)], and layer → (positions, float64 contents) where there are new ones.
+    """
+    ids = inputs["input_ids"].numpy()
+    left, values = [[] for _ in ids], [{} for _ in ids]
+    for number, (signals, keep) in enumerate(decided):
+        b = number % len(ids)
+        kept = signals.layout.positions[keep.indices.numpy()]
+        dropped = np.setdiff1d(np.flatnonzero(ids[b] == config.image_token_id), kept)
+        left[b].append((signals.layer, np.setdiff1d(np.arange(ids.shape[1]), dropped)))
+        if keep.values is not None:
+            values[b][signals.layer] = kept, keep.values.double()
+    return left, values
+
+
 def positions_left(inputs: dict[str, Any], samples: Any, config: Any) -> list[list[tuple[int, np.ndarray]]]:
     """Per sample and stage: (layer, positions of the prompt that are left), from the report of one-stage pruners."""
     left = []
