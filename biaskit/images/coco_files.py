@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import lzma
 import os
 import re
 import shutil
-import struct
 import zipfile
-import zlib
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, NamedTuple, cast
 
 from biaskit.errors import SourceError
 from biaskit.images.answer import LOCAL_COPY, MAX_FILE
+from biaskit.images.coco_stores import DAMAGED_ZIP
 from biaskit.images.download import Downloader, replacing
 from biaskit.images.folder import SUFFIXES
 from biaskit.images.remote_file import RangeFile
@@ -135,25 +133,10 @@ def _zip_name(split: str) -> str:
     return f"annotations_trainval{split[-4:]}.zip"
 
 
-# What zipfile raises on bytes that are no zip, or a broken one.
-_NO_ZIP = (
-    OSError,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    EOFError,
-    RuntimeError,
-    ValueError,
-    struct.error,
-    OverflowError,
-    MemoryError,
-)
-
-
 def _opened(file: Path | IO[bytes], where: str) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(file)
-    except _NO_ZIP as error:
+    except (OSError, *DAMAGED_ZIP) as error:
         raise SourceError(f"cannot read annotation zip {where}: {error}", LOCAL_COPY) from error
 
 
@@ -173,5 +156,5 @@ def _unpack(archive: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path, where
     try:
         with replacing(target) as file, archive.open(info) as member:
             shutil.copyfileobj(member, file, 1 << 20)  # a remote zip is asked for as much at a time; it ends at the size it states
-    except _NO_ZIP as error:
+    except (OSError, *DAMAGED_ZIP) as error:
         raise SourceError(f"annotation zip {where} is damaged: {error}", LOCAL_COPY) from error

@@ -6,9 +6,8 @@ Annotations are not looked at, so they need no ids, boxes or categories.
 from __future__ import annotations
 
 import json
-import os
+import posixpath
 import re
-import stat
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
@@ -17,6 +16,7 @@ from typing import Any
 from biaskit.errors import SourceError
 from biaskit.images.answer import LOCAL_COPY
 from biaskit.images.coco_stores import CocoImage
+from biaskit.images.regular import read_regular
 
 MAX_JSON = 1 << 30
 """Bytes of an annotation file: that of train2017, the largest of COCO's, has 470 MB."""
@@ -34,7 +34,7 @@ def read_records(path: Path) -> list[CocoImage]:
         SourceError: the file cannot be read, lists no images, or two records name one file and differ.
     """
     try:
-        found = _read(path)
+        found = json.loads(read_regular(path, MAX_JSON))
     except FileNotFoundError as error:
         raise SourceError(f"COCO annotations {str(path)!r} do not exist", LOCAL_COPY) from error
     except OSError as error:
@@ -49,15 +49,6 @@ def read_records(path: Path) -> list[CocoImage]:
     if not found.get("images"):
         raise SourceError(f"COCO annotations {str(path)!r} list no images", f"give a file with an 'images' list: {_FILES}")
     return _sorted(path, found["images"])
-
-
-def _read(path: Path) -> Any:
-    known = path.stat()
-    if stat.S_ISDIR(known.st_mode) or not stat.S_ISREG(known.st_mode):
-        raise OSError(0, "it is no regular file")
-    if known.st_size > MAX_JSON:
-        raise OSError(0, f"it has {known.st_size} bytes, over the limit of {MAX_JSON}")
-    return json.loads(path.read_bytes())
 
 
 def _sorted(path: Path, images: list[Any]) -> list[CocoImage]:
@@ -89,7 +80,7 @@ def _relative(path: Path, images: list[Any]) -> list[str]:
             hint = "every entry of 'images' needs a file_name: a path relative to the directory of the images"
             raise _refused(path, f"image {number} has no file_name but {_shown(image)}", hint)
         posix = re.sub(r"^[A-Za-z]:(?=[\\/])", "", name).replace("\\", "/")
-        parts = PurePosixPath(posix)
+        parts = PurePosixPath(re.sub(r"^/+", "/", posix))  # POSIX gives two leading slashes, as of a UNC path, a root of their own
         if not parts.name or ".." in parts.parts or "\0" in name or not _encodes(name):
             hint = "write file_name as a path relative to the directory of the images, without '..'"
             raise _refused(path, f"file_name {name[:200]!r} is not a relative path", hint)
@@ -97,7 +88,7 @@ def _relative(path: Path, images: list[Any]) -> list[str]:
         plain.append(parts)
     if not any(absolute):
         return [str(parts) for parts in plain]
-    folder = os.path.commonpath([parts.parent for parts, rooted in zip(plain, absolute, strict=True) if rooted])
+    folder = posixpath.commonpath([parts.parent for parts, rooted in zip(plain, absolute, strict=True) if rooted])
     return [str(parts.relative_to(folder)) if rooted else str(parts) for parts, rooted in zip(plain, absolute, strict=True)]
 
 

@@ -85,8 +85,8 @@ class DirectoryStore(Store):
         return any((place := existing(path)) and place.is_file() for image in images for path in self._places(image))
 
 
-# What zipfile raises on a broken member; RuntimeError: an encrypted one, ValueError: a header that contradicts the directory.
-_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError, struct.error, OverflowError, MemoryError)
+DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError, struct.error, OverflowError, MemoryError)
+"""What `zipfile` raises for a damaged zip. RuntimeError: an encrypted member. ValueError: a header that contradicts the directory."""
 
 
 class ZipStore(Store):
@@ -110,7 +110,7 @@ class ZipStore(Store):
         if self._opened is None or self._opened[0] != os.getpid():
             try:
                 archive = zipfile.ZipFile(self.path)
-            except (OSError, *_DAMAGED) as error:
+            except (OSError, *DAMAGED_ZIP) as error:
                 hint = "download the file again, or give the directory of the unpacked images"
                 raise SourceError(f"cannot read image zip {str(self.path)!r}: {error}", hint) from error
             members: dict[str, zipfile.ZipInfo | None] = {}
@@ -139,7 +139,7 @@ class ZipStore(Store):
             raise ImageSkipped(f"image {image.file_name!r} would have {info.file_size} bytes: over the limit of {MAX_ENCODED}")
         try:
             return self._open()[0].read(info)
-        except _DAMAGED as error:
+        except DAMAGED_ZIP as error:
             raise ImageSkipped(f"image {image.file_name!r} is damaged in {self.path.name}: {error}") from error
         except OSError as error:
             hint = "is a drive or a network share no longer mounted?"

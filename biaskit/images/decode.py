@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from biaskit.errors import ImageSkipped
-from biaskit.images.rgb import to_rgb as _to_rgb
+from biaskit.images.rgb import to_rgb
 
 MIN_SIDE = 16
 """Pixels. Below this there is nothing to see, and some image processors divide by zero."""
@@ -124,7 +124,7 @@ def _pixels(data: bytes, name: str) -> tuple[Image.Image, Image.Transpose | None
         _check_cost(image, data, name)
         image.load()
         _check_cost(image, data, name)  # an icon or a TIFF may only know its true size now
-        return _to_rgb(image), _turn_of(image)
+        return to_rgb(image), _turn_of(image)
 
 
 @cache

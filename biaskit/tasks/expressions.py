@@ -21,7 +21,7 @@ from typing import Any
 from biaskit.errors import TaskError
 from biaskit.tasks.boxes import Box
 from biaskit.tasks.frames import inside
-from biaskit.tasks.rows import Row, Rows, TextRows, pick, picture_file, read_json, whole, word
+from biaskit.tasks.rows import Row, Rows, TextRows, distinct, file_of, lacking, listed, pick, read_json, whole
 from biaskit.tasks.tables import open_rows
 
 _TEXTS = ("sent", "expression", "expressions", "sentences", "referring_expression", "caption", "answer", "text")
@@ -73,10 +73,7 @@ def read_expressions(path: Path, key: str, split: str, style: str = "") -> tuple
     if not found:
         raise TaskError(f"{str(path)!r} has no split {split!r}", f"it has {', '.join(sorted(splits))[:300] or 'no rows'}")
     _one_unit(found, path)
-    ids = [one.id for one in found]
-    if len(set(ids)) < len(ids):  # rows that share an id are told apart by their number
-        found = [Expression(**{**vars(one), "id": f"{one.id}#{k}"}) for k, one in enumerate(found)]
-    return found, rows
+    return distinct(found), rows
 
 
 def _one_unit(found: list[Expression], path: Path) -> None:
@@ -108,18 +105,14 @@ class _CocoRows(TextRows):
     """The annotations of a COCO-style file, each joined with its image; or a plain list of rows."""
 
     def __init__(self, path: Path) -> None:
-        found = read_json(path)
-        if not isinstance(found, dict):
-            super().__init__(path)
-            return
-        images = found.get("images", [])
-        if not isinstance(found.get("annotations"), list):
-            super().__init__(path, "images")
-            return
         self.path = path
+        found = read_json(path)
+        if not isinstance(found, dict) or not isinstance(found.get("annotations"), list):
+            self.rows = listed(found, path, "images")
+            return
         try:
             names = {one["id"]: one.get("name") for one in found.get("categories") or ()}
-            pictures = by_id(images, "images", path)
+            pictures = by_id(found.get("images", []), "images", path)
             self.rows = [
                 {"bbox_xywh": one["bbox"], "category": names.get(one.get("category_id"))}
                 | {name: pictures[one["image_id"]].get(name) for name in ("file_name", "width", "height", "split")}
@@ -141,15 +134,15 @@ def _from_row(row: Row, number: int, path: Path, key: str, style: str) -> list[E
     name = pick(row, "question_id", "ref_id", "ann_id", "id", "id_")
     stem = f"{key}/{str(name)[:200] if name is not None else number}"
     known = {"category": row.get("category"), "set": row.get("dataset")}
-    image = row.get("image")
-    file = picture_file(row, number, path) if not isinstance(image, Mapping) or pick(row, *_FILES[:2]) is None else None
-    local = row.get("local_file")
+    file = file_of(row, number, path, *_FILES)
+    if not file:
+        raise lacking(row, number, path, *_FILES)
     return [
         Expression(
             id=f"{stem}/{k}" if len(texts) > 1 else stem,
             text=text,
             box=box,
-            file=(local if isinstance(local, str) else None) or file or word(row, number, path, *_FILES),
+            file=file,
             size=size,
             area=_area(row, number, path) or (box[2] - box[0]) * (box[3] - box[1]),
             tags={tag: value for tag, value in known.items() if isinstance(value, str)},

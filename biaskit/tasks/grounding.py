@@ -97,10 +97,11 @@ class Grounding(Task):
         one = self.expressions[i]
         data = self._read(one)
         picture = decoded(data, one.file)
+        header = self._measured[self._key(one)] = measured(data, one.file)  # score, tags and region need not read the file again
         size = picture.height, picture.width
         if min(one.size) > 0:
             if one.size != size:
-                self._frame(i, measured(data, one.file))
+                self._frame(i, header)
         elif not inside(one.box, size):
             where = f"{one.id}: the box {[round(value, 2) for value in one.box]}"
             hint = "if the data writes it otherwise, add box=xywh or box=xyxy, or give the width and height that it was measured in"
@@ -156,8 +157,11 @@ class Grounding(Task):
         held = self.rows.picture(one.number) if self.rows is not None else None
         return held if held is not None else self.pictures.read(one.file)
 
+    def _key(self, one: Expression) -> str:
+        return f"{one.number} {one.file}" if self.rows is not None else one.file
+
     def _measure(self, one: Expression) -> Measured:
-        key = f"{one.number} {one.file}" if self.rows is not None else one.file
+        key = self._key(one)
         if key not in self._measured:
             self._measured[key] = measured(self._read(one), one.file)
         return self._measured[key]

@@ -14,7 +14,7 @@ from biaskit.tasks import tasks
 from biaskit.tasks.base import Opening, Seen, Task
 from biaskit.tasks.conventions import Wording
 from biaskit.tasks.pictures import Pictures, decoded
-from biaskit.tasks.rows import Rows, pick, picture_file, word
+from biaskit.tasks.rows import Rows, distinct, file_of, lacking, pick, word
 from biaskit.tasks.tables import open_rows
 from biaskit.tasks.yes_no import read_yes, score_yes, summarise_yes
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SUBSETS = ("random", "popular", "adversarial")
+_FILES = ("image_source", "file_name", "image")
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class POPE(Task):
             raise TaskError(f"{str(opening.data)!r} has no {wanted} questions", "its rows name their subset in subset or category")
         here = files[0].absolute().parent
         name = "pope" if wanted == "all" else f"pope:{wanted}"
-        return cls(name, asked, Pictures(opening.images, (here, here.parent, here.parent.parent)), rows)
+        return cls(name, distinct(asked), Pictures(opening.images, (here, here.parent, here.parent.parent)), rows)
 
     def __len__(self) -> int:
         """Return the number of questions."""
@@ -126,29 +127,23 @@ def _read(path: Path, rows: Rows, source: int) -> list[_Asked]:
         yes = read_yes(label)
         if yes is None:
             raise TaskError(f"row {number} of {str(path)!r}: the label is {label!r}", "labels are yes or no")
-        local = row.get("local_file")
-        image = picture_file(row, number, path) if isinstance(row.get("image"), (str, list)) else None
-        file = (local if isinstance(local, str) else None) or image
-        if file is None and pick(row, "image_source", "file_name") is None:
-            file = picture_file(row, number, path)
-        file = file or word(row, number, path, "image_source", "file_name", "image")
+        file = file_of(row, number, path, *_FILES)
+        if not file:
+            raise lacking(row, number, path, *_FILES)
+        whole_name = "." in file or file.startswith("base64-")
         name = pick(row, "question_id", "id")
         found.append(
             _Asked(
                 id=f"pope/{subset}/{name if name is not None else number}",
                 text=word(row, number, path, "text", "question"),
                 yes=yes,
-                file=file
-                if "." in file or file.startswith("base64-")
-                else f"{file}.jpg",  # the hub names COCO's picture without its suffix
+                file=file if whole_name else f"{file}.jpg",  # the hub names COCO's picture without its suffix
                 subset=subset,
                 source=source,
                 number=number,
             )
         )
-    if len({one.id for one in found}) < len(found):
-        found = [_Asked(**{**vars(one), "id": f"{one.id}#{one.number}"}) for one in found]
-    return found
+    return distinct(found)
 
 
 def _find(data: Path, wanted: str) -> list[Path]:

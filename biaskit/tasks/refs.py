@@ -13,7 +13,7 @@ from biaskit.errors import TaskError
 from biaskit.tasks.expressions import Expression, by_id
 from biaskit.tasks.frames import inside
 from biaskit.tasks.plain_pickle import read_plain_pickle
-from biaskit.tasks.rows import read_json
+from biaskit.tasks.rows import distinct, read_json
 
 
 def read_refs(refs: Path, instances: Path, split: str, key: str) -> list[Expression]:
@@ -43,7 +43,7 @@ def read_refs(refs: Path, instances: Path, split: str, key: str) -> list[Express
         if not chosen:
             known = ", ".join(sorted({str(ref["split"])[:40] for ref in found}))
             raise TaskError(f"{str(refs)!r} has no split {split!r}", f"it has {known[:300] or 'no refs'}")
-        return [one for ref in chosen for one in _expressions(ref, boxes[ref["ann_id"]], images[ref["image_id"]], names, key)]
+        return distinct([one for ref in chosen for one in _expressions(ref, boxes[ref["ann_id"]], images[ref["image_id"]], names, key)])
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         raise TaskError(
             f"{str(refs)!r} and {str(instances)!r} do not match: {error!r}"[:1000], "take both from the same release"

@@ -9,8 +9,9 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from biaskit.errors import TaskError
 
@@ -48,13 +49,7 @@ class TextRows(Rows):
 
     def __init__(self, path: Path, key: str = "") -> None:
         self.path = path
-        found = read_json(path)
-        if isinstance(found, dict):
-            lists = [name for name in ((key,) if key else _LISTS) if isinstance(found.get(name), list)]
-            found = found[lists[0]] if lists else None if key else [found]
-        if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
-            raise TaskError(f"{str(path)!r} does not hold a list of objects", "give JSON lines with one question each")
-        self.rows: list[dict[str, Any]] = found
+        self.rows = listed(read_json(path), path, key)
 
     def __iter__(self) -> Iterator[Row]:
         """Iterate over the rows of the file."""
@@ -64,6 +59,20 @@ class TextRows(Rows):
         """Return the picture that a row holds in base64, None where it names a file."""
         found = single(self.rows[number].get(_IMAGE), number, self.path)
         return unpacked(found) if isinstance(found, str) else None
+
+
+def listed(found: Any, path: Path, key: str = "") -> list[dict[str, Any]]:
+    """Return the list of rows in what a JSON file holds; `key` as for TextRows.
+
+    Raises:
+        TaskError: it holds something other than objects.
+    """
+    if isinstance(found, dict):
+        lists = [name for name in ((key,) if key else _LISTS) if isinstance(found.get(name), list)]
+        found = found[lists[0]] if lists else None if key else [found]
+    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+        raise TaskError(f"{str(path)!r} does not hold a list of objects", "give JSON lines with one question each")
+    return found
 
 
 def single(cell: Any, number: int, path: Path) -> Any:
@@ -109,20 +118,63 @@ def picture_file(row: Row, number: int, path: Path) -> str | None:
     return found if held is None else f"base64-{hashlib.sha256(held).hexdigest()[:16]}"
 
 
+def file_of(row: Row, number: int, path: Path, *names: str) -> str:
+    """Return the file name of a row's picture, "" where the row has none.
+
+    `local_file` wins, then the column `image`, then the first of the columns `names`. Where `image` is the hub's {"bytes", "path"}, its
+    path comes last: `names` say which picture of the data set it is.
+
+    Raises:
+        TaskError: the row has several pictures.
+    """
+    local = row.get("local_file")
+    if isinstance(local, str) and local:
+        return local
+    image = picture_file(row, number, path)
+    if image is not None and not isinstance(row.get(_IMAGE), Mapping):
+        return image
+    named = (str(row[name]) for name in names if isinstance(row.get(name), (str, int, float)))
+    return next((name for name in named if name.strip()), image or "")
+
+
+class _Item(Protocol):
+    """A question: a dataclass with an id."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def id(self) -> str: ...
+
+
+_AnyItem = TypeVar("_AnyItem", bound=_Item)
+
+
+def distinct(found: list[_AnyItem]) -> list[_AnyItem]:
+    """Return questions with unique ids: where some share one, every id gets the place of its question appended.
+
+    Example:
+        >>> from biaskit.tasks.expressions import Expression
+        >>> [one.id for one in distinct([Expression("a", "left cat", (0, 0, 9, 9), "1.jpg")] * 2)]
+        ['a#0', 'a#1']
+    """
+    if len({one.id for one in found}) == len(found):
+        return found
+    return [replace(one, id=f"{one.id}#{place}") for place, one in enumerate(found)]
+
+
 def read_json(path: Path) -> Any:
     """Return what a JSON file holds; a file of JSON lines is a list. Lines end at line feeds alone: JSON allows U+2028 inside a text.
 
     Raises:
         TaskError: it cannot be read; the message names the line.
     """
+    from biaskit.images.regular import read_regular
+
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES or not path.is_file():
-            why = f"it has {size} bytes, over the limit of {MAX_BYTES}" if path.is_file() else "it is no regular file"
-            raise TaskError(f"cannot read {str(path)!r}: {why}", "give a JSON or JSON-lines file")
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_regular(path, MAX_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise TaskError(f"cannot read {str(path)!r}: {error}", "give a JSON or JSON-lines file") from error
+        reason = error.strerror or error if isinstance(error, OSError) else error
+        raise TaskError(f"cannot read {str(path)!r}: {reason}", "give a JSON or JSON-lines file") from error
     try:
         return _checked(json.loads(text), text, path)
     except RecursionError as error:
@@ -168,10 +220,13 @@ def word(row: Row, number: int, path: Path, *names: str) -> str:
     """
     found = pick(row, *names)
     if not isinstance(found, (str, int, float)) or not str(found).strip():
-        raise TaskError(
-            f"row {number} of {str(path)!r} has no {' or '.join(names)}", f"it has {', '.join(map(str, row))[:300] or 'nothing'}"
-        )
+        raise lacking(row, number, path, *names)
     return str(found)
+
+
+def lacking(row: Row, number: int, path: Path, *names: str) -> TaskError:
+    """Return the error of a row that has none of these columns."""
+    return TaskError(f"row {number} of {str(path)!r} has no {' or '.join(names)}", f"it has {', '.join(map(str, row))[:300] or 'nothing'}")
 
 
 def whole(row: Row, number: int, path: Path, *names: str) -> int:

@@ -15,7 +15,7 @@ from biaskit.tasks.answers import METRICS
 from biaskit.tasks.base import Opening, Seen, Task
 from biaskit.tasks.conventions import Wording
 from biaskit.tasks.pictures import Pictures, decoded
-from biaskit.tasks.rows import Row, Rows, pick, picture_file, word
+from biaskit.tasks.rows import Row, Rows, distinct, file_of, pick, word
 from biaskit.tasks.tables import open_rows
 
 if TYPE_CHECKING:
@@ -65,10 +65,8 @@ class VQA(Task):
             raise TaskError(what, f"give --data the file of the questions: {cls.needs}")
         rows = open_rows(opening.data)
         asked = [_read(row, number, opening.data, metric) for number, row in enumerate(rows)]
-        if len({one.id for one in asked}) < len(asked):
-            asked = [_Asked(**{**vars(one), "id": f"{one.id}#{number}"}) for number, one in enumerate(asked)]
         here = opening.data.absolute().parent
-        return cls(f"vqa:{metric}" if metric else "vqa", asked, Pictures(opening.images, (here, here.parent)), rows)
+        return cls(f"vqa:{metric}" if metric else "vqa", distinct(asked), Pictures(opening.images, (here, here.parent)), rows)
 
     def __len__(self) -> int:
         """Return the number of questions."""
@@ -119,15 +117,12 @@ def _read(row: Row, number: int, path: Path, metric: str) -> _Asked:
     if chosen not in METRICS:
         raise TaskError(f"row {number} of {str(path)!r} has the unknown metric {chosen!r}", did_you_mean(chosen, METRICS))
     name, kind = pick(row, "question_id", "questionId", "id"), pick(row, "category", "question_type", "type")
-    image = picture_file(row, number, path)
-    file = image if isinstance(row.get("image"), (str, list)) and image else pick(row, "file_name", "image_id")
-    file = file if file is not None else image
     prompt = row.get("prompt")
     return _Asked(
         id=f"vqa/{str(name)[:200] if name is not None else number}",
         text=word(row, number, path, "question", "text"),
         truths=truths,
-        file=str(file if file is not None else number),
+        file=file_of(row, number, path, "file_name", "image_id") or str(number),
         metric=chosen,
         prompt=prompt if isinstance(prompt, str) else None,
         tags={"category": kind} if isinstance(kind, str) else {},

@@ -15,7 +15,7 @@ _KEY = "faults"
 
 
 @pytest.fixture
-def survives(record_property: Callable[[str, object], None], request: pytest.FixtureRequest) -> Callable[..., Outcome]:
+def survives(record_property: Callable[[str, object], None]) -> Callable[..., Outcome]:
     """Run something over hostile inputs and fail unless each is read or refused, in time and within memory."""
     if not sys.platform.startswith("linux"):
         pytest.skip("the sandbox reads /proc, which only Linux has")

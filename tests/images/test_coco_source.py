@@ -15,6 +15,7 @@ from PIL import Image
 from biaskit.errors import BiaskitError, ImageSkipped, SourceError
 from biaskit.images.coco import CocoSource
 from biaskit.images.coco_files import find_coco
+from biaskit.images.coco_records import read_records
 from biaskit.images.generated import GeneratedSource
 
 COUNT = 12
@@ -190,6 +191,31 @@ def test_file_names_stay_inside(tmp_path: Path, name: str) -> None:
     path = annotations(tmp_path / "x.json", [{"id": 1, "file_name": name}])
     with pytest.raises(SourceError, match=r"is not a COCO annotation file: .*is not a relative path"):
         CocoSource(path, pictures(tmp_path / "val2017"))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        (r"\\server\share\a.jpg", r"\\server\share\sub\b.jpg"),
+        ("//server/share/a.jpg", "/server/share/sub/b.jpg"),
+        ("///share/a.jpg", "//share/sub/b.jpg"),
+        (r"C:\\a.jpg", r"C:\sub\b.jpg"),
+        ("//a.jpg", "sub/b.jpg"),
+    ],
+)
+def test_file_names_of_network_shares(tmp_path: Path, names: tuple[str, str]) -> None:
+    path = annotations(tmp_path / "x.json", [{"id": k, "file_name": name} for k, name in enumerate(names)])
+    assert [record.file_name for record in read_records(path)] == ["a.jpg", "sub/b.jpg"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_annotations_are_a_regular_file(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"cannot be read: Is a directory"):
+        read_records(tmp_path)
+    pipe = tmp_path / "pipe.json"
+    os.mkfifo(pipe)
+    with pytest.raises(SourceError, match=r"cannot be read: it is no regular file"):
+        read_records(pipe)
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,7 @@ def test_size_is_judged_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(ImageSkipped, match="megapixels"):
         decode(png_header(8000, MAX_PIXELS // 8000 + 1), "x")
     assert loads == []
-    monkeypatch.setattr("biaskit.images.decode._to_rgb", lambda _: Image.new("RGB", (16, 16)))
+    monkeypatch.setattr("biaskit.images.decode.to_rgb", lambda _: Image.new("RGB", (16, 16)))
     decode(png_header(8000, MAX_PIXELS // 8000), "x")
     assert set(loads) == {(8000, 8000)}
 

@@ -15,11 +15,7 @@ from torch import Tensor
 from biaskit.bench import authors
 from biaskit.bench.features import made_up
 from biaskit.select import cells, d2_graph, d2_select, dart_select, graph_select, max_min_select, mmr_select, neighbours, top_k
-from biaskit.select.cpu import cosines as product_module
-from biaskit.select.cpu import d2 as linked_module
-from biaskit.select.cpu import extremes as range_module
-from biaskit.select.cpu import farthest as farthest_module
-from biaskit.select.cpu import greedy as lazy_module
+from biaskit.select.cpu import cosines, d2, extremes, farthest, greedy
 from biaskit.select.cpu.cosines import Product
 from biaskit.select.cpu.d2 import independent
 
@@ -31,21 +27,21 @@ CASES = settings(
 @pytest.fixture(params=["float32", "bfloat16"])
 def coarse(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Small panels and few kept rows, so that a handful of tokens walks through all of the code; and either fast product."""
-    monkeypatch.setattr(product_module, "_LARGE", 0)
-    monkeypatch.setattr(product_module, "bfloat16_is_faster", lambda: request.param == "bfloat16")
-    monkeypatch.setattr(product_module, "_WIDE", 0)
-    monkeypatch.setattr(product_module, "_CLEAR", -1)
-    monkeypatch.setattr(product_module, "PANEL", 4)
-    monkeypatch.setattr(lazy_module, "CANDIDATES", 3)
-    monkeypatch.setattr(farthest_module, "_WINDOW", 4)
-    monkeypatch.setattr(farthest_module, "_ROWS", 3)
-    monkeypatch.setattr(lazy_module, "_ROWS", 2)
-    monkeypatch.setattr(lazy_module, "_DEAR", 2)
-    monkeypatch.setattr(linked_module, "_SMALL", 2)
-    monkeypatch.setattr(linked_module, "_BLOCK", 3)
-    monkeypatch.setattr(linked_module, "_MOST", 5)
-    monkeypatch.setattr(linked_module, "_MANY", 3)
-    monkeypatch.setattr(linked_module, "_EACH", 1)
+    monkeypatch.setattr(cosines, "_LARGE", 0)
+    monkeypatch.setattr(cosines, "bfloat16_is_faster", lambda: request.param == "bfloat16")
+    monkeypatch.setattr(cosines, "_WIDE", 0)
+    monkeypatch.setattr(cosines, "_CLEAR", -1)
+    monkeypatch.setattr(cosines, "PANEL", 4)
+    monkeypatch.setattr(greedy, "CANDIDATES", 3)
+    monkeypatch.setattr(farthest, "_WINDOW", 4)
+    monkeypatch.setattr(farthest, "_ROWS", 3)
+    monkeypatch.setattr(greedy, "_ROWS", 2)
+    monkeypatch.setattr(greedy, "_DEAR", 2)
+    monkeypatch.setattr(d2, "_SMALL", 2)
+    monkeypatch.setattr(d2, "_BLOCK", 3)
+    monkeypatch.setattr(d2, "_MOST", 5)
+    monkeypatch.setattr(d2, "_MANY", 3)
+    monkeypatch.setattr(d2, "_EACH", 1)
     return str(request.param)
 
 
@@ -161,7 +157,7 @@ def test_as_the_loops_do(coarse: str, seed: int, dtype: torch.dtype, doubled: bo
 
 
 def test_all_tokens_alike_are_looked_at_in_blocks(coarse: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(range_module, "_MANY", 3)
+    monkeypatch.setattr(extremes, "_MANY", 3)
     features = torch.randn(1, 40, generator=torch.Generator().manual_seed(0)).expand(24, -1) * torch.arange(1, 25)[:, None]
     for diagonal in ("included", "excluded"):
         keep = d2_select(torch.zeros(24), features, cells((4, 6)), 7, diagonal=diagonal)
@@ -220,7 +216,7 @@ def test_greedy_selections_of_tokens_too_alike_to_call_compute_blocks(monkeypatc
 
 @pytest.mark.parametrize("dear", [0, 1, 16, 10**6])
 def test_wherever_exact_cosines_take_over(coarse: str, monkeypatch: pytest.MonkeyPatch, dear: int) -> None:
-    monkeypatch.setattr(lazy_module, "_DEAR", dear)
+    monkeypatch.setattr(greedy, "_DEAR", dear)
     for seed in range(3):
         sample = made_up(96, 80, seed)
         sample = type(sample)(copies(sample.features), sample.scores, sample.where, sample.text_features, sample.text_scores)
@@ -230,15 +226,15 @@ def test_wherever_exact_cosines_take_over(coarse: str, monkeypatch: pytest.Monke
 
 def test_no_block_is_as_large_as_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     """All tokens are wanted and none is linked: edges among each other are looked at in blocks."""
-    monkeypatch.setattr(linked_module, "_MOST", 64)
-    among, most = linked_module.Edges._among, 0
+    monkeypatch.setattr(d2, "_MOST", 64)
+    among, most = d2.Edges._among, 0
 
-    def watched(self: linked_module.Edges, tokens: np.ndarray) -> np.ndarray:
+    def watched(self: d2.Edges, tokens: np.ndarray) -> np.ndarray:
         nonlocal most
         most = max(most, len(tokens))
         return among(self, tokens)
 
-    monkeypatch.setattr(linked_module.Edges, "_among", watched)
+    monkeypatch.setattr(d2.Edges, "_among", watched)
     keep = d2_select(torch.arange(300.0), torch.eye(300), None, 290, pivot_ratio=0.0)
     assert keep.indices.tolist() == list(range(10, 300)) and keep.info["independent"] == 290
     assert most == 64
@@ -269,7 +265,7 @@ def test_edges_are_those_of_exact_cosines(alpha: float) -> None:
         expected = (fused > theta + 1e-11).fill_diagonal_(False)
         assert not expected[0, 1]
         assert torch.equal(d2_graph(features, where, alpha=alpha, theta=theta).adjacency(), expected)
-        edges = linked_module.Edges(features, neighbours(where) if alpha < 1 else None, alpha=alpha, theta=theta, diagonal=True)
+        edges = d2.Edges(features, neighbours(where) if alpha < 1 else None, alpha=alpha, theta=theta, diagonal=True)
         everyone = np.arange(70)
         assert np.array_equal(edges._among(everyone), np.triu(expected.numpy(), 1))
         assert np.array_equal(edges._touched(everyone[9:], everyone[:9]), expected.numpy()[9:, :9].any(1))

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from biaskit.errors import TaskError
+from biaskit.images import regular
 from biaskit.tasks import open_task
 
 
@@ -73,6 +74,56 @@ def test_names_of_pictures_in_other_forms(tmp_path, image):
     assert open_task("pope", lines(tmp_path / "p.jsonl", pope)).image(0).size == (64, 48)
     ref = {"sent": "x", "bbox": [1, 2, 9, 9], "image": image}
     assert open_task("refcoco", lines(tmp_path / "r.jsonl", ref)).image(0).size == (64, 48)
+
+
+@pytest.mark.parametrize(
+    ("row", "file"),
+    [
+        ({"image": "a.jpg"}, "a.jpg"),
+        ({"image": "a.jpg", "file_name": "b.jpg"}, "a.jpg"),
+        ({"image": "a.jpg", "file_name": "b.jpg", "local_file": "c.jpg"}, "c.jpg"),
+        ({"image": {"bytes": None, "path": "a.jpg"}, "file_name": "b.jpg"}, "b.jpg"),
+        ({"image": {"bytes": None, "path": "a.jpg"}, "file_name": " "}, "a.jpg"),
+        ({"image": {"bytes": None, "path": "a.jpg"}, "file_name": "b.jpg", "local_file": "c.jpg"}, "c.jpg"),
+        ({"image": [{"bytes": None, "path": "a.jpg"}], "file_name": "b.jpg", "local_file": ""}, "a.jpg"),
+    ],
+)
+def test_every_task_finds_the_file_by_the_same_columns(tmp_path, row, file):
+    (tmp_path / file).write_bytes(picture())
+    questions = {
+        "vqa": {"question": "a?", "answer": "x"},
+        "pope": {"text": "Is there?", "label": "yes", "subset": "random"},
+        "refcoco": {"sent": "x", "bbox": [1, 2, 9, 9]},
+    }
+    for name, asked in questions.items():
+        task = open_task(name, lines(tmp_path / f"{name}.jsonl", {**asked, **row}))
+        assert (task.image_name(0), task.image(0).size) == (file, (64, 48))
+
+
+@pytest.mark.parametrize(
+    ("name", "row"), [("pope", {"text": "Is there?", "label": "yes"}), ("refcoco", {"sent": "x", "bbox": [1, 2, 9, 9]})]
+)
+def test_a_row_without_a_picture_is_refused(tmp_path, name, row):
+    with pytest.raises(TaskError, match=r"row 0 of .* has no .*file_name or .*image"):
+        open_task(name, lines(tmp_path / "q.jsonl", row))
+
+
+def test_ids_are_unique_across_files_too(tmp_path):
+    row = {"question_id": 1, "image": "a.jpg", "text": "Is there a dog?", "label": "yes", "category": "popular"}
+    for subset in ("random", "popular", "adversarial"):
+        lines(tmp_path / f"coco_pope_{subset}.json", row)
+    task = open_task("pope", tmp_path)
+    assert [task[i] for i in range(3)] == ["pope/popular/1#0", "pope/popular/1#1", "pope/popular/1#2"]
+
+
+@pytest.mark.parametrize("found", [{"images": [], "annotations": []}, {"images": [{}]}, [{}], {"questions": [{}]}])
+def test_a_question_file_is_read_once(tmp_path, found, monkeypatch):
+    (tmp_path / "a.json").write_text(json.dumps(found))
+    read, paths = regular.read_regular, []
+    monkeypatch.setattr(regular, "read_regular", lambda path, limit: paths.append(path) or read(path, limit))
+    with pytest.raises(TaskError, match=r"has no|does not hold"):
+        open_task("refcoco", tmp_path / "a.json")
+    assert paths == [tmp_path / "a.json"]
 
 
 def test_several_pictures_are_refused(tmp_path):

@@ -17,6 +17,7 @@ from biaskit.tasks import Seen, open_task
 from biaskit.tasks.boxes import write_box
 from biaskit.tasks.conventions import BoxConvention
 from biaskit.tasks.frames import UNCLEAR, frame_of, same_shape
+from biaskit.tasks.pictures import Pictures
 
 BOXES = BoxConvention(units="thousand")
 W, H, BOX = 640, 480, (400.0, 40.0, 600.0, 200.0)
@@ -91,6 +92,19 @@ def test_another_shape_is_refused(tmp_path, size, orientation):
     for act in (lambda: task.image(0), lambda: task.score(0, "(1,1),(2,2)", seen), lambda: task.tags(0), lambda: task.region(0)):
         with pytest.raises(TaskError, match=said):
             act()
+
+
+@pytest.mark.parametrize("size", [None, (320, 240)])
+def test_a_question_reads_its_picture_once(tmp_path, size, monkeypatch):
+    (tmp_path / "a.png").write_bytes(marked(6, size))
+    task = opened(tmp_path, [row(), row(sent="another thing")])
+    files = []
+    monkeypatch.setattr(Pictures, "read", lambda self, name, read=Pictures.read: files.append(name) or read(self, name))
+    for i in range(2):
+        picture = task.image(i)
+        seen = Seen((picture.height, picture.width), (picture.height, picture.width), boxes=BOXES)
+        assert task.score(i, write_box(bright(picture), seen), seen)["iou"] > 0.97 and task.tags(i) and task.region(i)
+    assert files == ["a.png"] * 2
 
 
 def test_a_picture_that_is_not_here_does_not_keep_from_reading_the_data(tmp_path):
