@@ -24,10 +24,11 @@ from biaskit.calibration.prompts import PROMPT
 from biaskit.calibration.run import calibrate
 from biaskit.engine.attention import last_rows
 from biaskit.errors import CalibrationError
-from biaskit.families.checkpoints.decoder import check_layers, decoder
+from biaskit.families.checkpoints.decoder import chosen_layers, decoder
 from biaskit.families.checkpoints.device import input_device
 from biaskit.families.checkpoints.load import Loaded
 from biaskit.images.base import ImageSource
+from biaskit.prior.layers import Layers
 from biaskit.prior.value import PlaneStats
 
 Say = Callable[[str], None]
@@ -41,14 +42,15 @@ class Comparison:
 
     Attributes:
         images: n, read by ours. baseline_images: read by the baseline, the same ones from the first on; fewer, for it is slow.
-        layers: whose attention is averaged; None is the presets'. batch_size: of the batched baseline, and of ours (None: its default).
+        layers: whose attention is averaged: (1, 4), "0-7", "all"; None is the presets'.
+        batch_size: of the batched baseline, and of ours (None: its default).
         repeats: rounds in which they take turns. workers: preprocessing processes of ours.
         cpu_time: on a CPU, count what the process spends instead of the wall clock; it prepares the images itself then.
     """
 
     images: int = 32
     baseline_images: int = 8
-    layers: tuple[int, ...] | None = None
+    layers: Layers | None = None
     batch_size: int | None = None
     repeats: int = 3
     workers: int | None = None
@@ -103,7 +105,7 @@ def compare(loaded: Loaded, plan: Comparison, say: Say = lambda line: None) -> d
         `layers`, `depth`.
     """
     depth = len(decoder(loaded.model).layers)
-    layers = check_layers(plan.layers or loaded.family.default_layers(loaded.model.config), depth)
+    layers = chosen_layers(plan.layers, loaded.family.default_layers(loaded.model.config), depth)
     device = input_device(loaded.model)
     batch = plan.batch_size or (8 if device.type == "cuda" else 2)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from biaskit.calibration.moments import GROUPS
 from biaskit.calibration.prompts import PROMPT
 from biaskit.errors import CalibrationError
-from biaskit.families.checkpoints.decoder import check_layers, decoder_config
+from biaskit.families.checkpoints.decoder import chosen_layers, decoder_config
 from biaskit.families.checkpoints.load import Loaded
 from biaskit.images import ImageSource
 
@@ -47,16 +47,10 @@ class Options:
         """Return the decoder layers to read: those wanted, all, or those the family's presets need.
 
         Raises:
-            CalibrationError, ModelError: the model has no such layers.
+            ModelError: the model has no such layers.
         """
-        depth, wanted = decoder_config(loaded.model).num_hidden_layers, self.layers
-        if wanted is None:
-            wanted = loaded.family.default_layers(loaded.model.config)
-        elif isinstance(wanted, str):
-            if wanted != "all":
-                raise CalibrationError(f"layers {wanted!r}", 'give numbers from 0, or "all"')
-            wanted = tuple(range(depth))
-        return check_layers(wanted, depth)
+        config = loaded.model.config
+        return chosen_layers(self.layers, loaded.family.default_layers(config), decoder_config(loaded.model).num_hidden_layers)
 
     def samples_of(self, source: ImageSource) -> int:
         """Return n: as wanted, or 1,000 at most of a source.

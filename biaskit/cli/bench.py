@@ -91,7 +91,9 @@ def calibrate(
     shrink: Shrink = "auto",
     images: Annotated[int, typer.Option(min=1, help="Read by biaskit.")] = 64,
     baseline_images: Annotated[int, typer.Option(min=1, help="Read by the baseline, which is slow.")] = 8,
-    layers: Annotated[str | None, typer.Option(help="0-based decoder layers, such as 1,4. (default: those the presets need)")] = None,
+    layers: Annotated[
+        str | None, typer.Option(help="0-based decoder layers, such as 1,4 or 0-7, or all. (default: those the presets need)")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images a forward pass. (default: 8 on a GPU, 2 on a CPU)")] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Preprocessing processes. (default: from the cores)")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Rounds in which they take turns.")] = 3,
@@ -105,9 +107,9 @@ def calibrate(
     """Compare calibration with a whole eager forward pass and output_attentions, one image at a time and in batches."""
     from biaskit.bench.calibration_speed import Comparison, compare, table
     from biaskit.bench.report import check_free
-    from biaskit.cli.calibrate import say
+    from biaskit.cli.calibrate import chosen_layers, say
 
-    wanted = None if layers is None else tuple(_numbers(layers, int, "--layers"))
+    wanted = chosen_layers(layers)
     check_free(out, "calibrate", force)
     loaded = _model(model, random_weights, shrink, device, dtype, "sdpa")
     plan = Comparison(images, baseline_images, wanted, batch_size, repeats, workers, cpu_time)

@@ -11,7 +11,7 @@ import typer
 
 def heatmap(
     priors: Annotated[list[str], typer.Argument(metavar="PRIOR", help="Files, or names of priors.", show_default=False)],
-    layers: Annotated[str, typer.Option("--layers", metavar="1,4|all", help="Decoder layers, 0-based.")] = "all",
+    layers: Annotated[str, typer.Option("--layers", help="0-based decoder layers, such as 1,4 or 0-7, or all.")] = "all",
     planes: Annotated[str, typer.Option("--planes", metavar="canvas,base|all", help="Planes to show.")] = "all",
     labels: Annotated[str | None, typer.Option("--labels", metavar="A,B", help="Names instead of the models', one per prior.")] = None,
     out: Annotated[
@@ -22,7 +22,9 @@ def heatmap(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Draw bias maps as multiples of uniform attention, on one scale, and name each map's pattern."""
-    chosen = _numbers(layers)
+    from biaskit.cli.calibrate import chosen_layers
+
+    chosen = chosen_layers(layers)
     shown = _names(planes, "--planes")
     names = None if labels is None else labels.split(",")
     path = out if out is not None else Path(f"{Path(priors[0]).name.removesuffix('.safetensors')}-heatmap.png")
@@ -69,13 +71,3 @@ def _names(text: str, option: str) -> list[str] | None:
     if not all(names):
         raise typer.BadParameter(f"{text!r} is not a comma list of names, or all", param_hint=option)
     return names
-
-
-def _numbers(text: str) -> list[int] | None:
-    """Split a comma list of layers; None for all."""
-    names = _names(text, "--layers")
-    if names is None:
-        return None
-    if not all(name.isascii() and name.isdigit() for name in names):
-        raise typer.BadParameter(f"{text!r} is not a comma list of layers such as 1,4, or all", param_hint="--layers")
-    return [int(name) for name in names]

@@ -174,7 +174,9 @@ def import_(
     model_type: Annotated[str, typer.Option("--model-type", help="The architecture, such as llava.", show_default=False)],
     layers: Annotated[
         str,
-        typer.Option("--layer", "--layers", help="The 0-based decoder layer (a paper's K minus 1), or several: 1,4.", show_default=False),
+        typer.Option(
+            "--layer", "--layers", help="The 0-based decoder layer (a paper's K minus 1), or several: 1,4 or 0-7.", show_default=False
+        ),
     ],
     rows: Annotated[int | None, typer.Option(min=1, help="Rows of the grid.")] = None,
     cols: Annotated[int | None, typer.Option(min=1, help="Columns of the grid.")] = None,
@@ -190,14 +192,13 @@ def import_(
     as_json: AsJson = False,
 ) -> None:
     """Bring a published map in as a prior. It is scaled to mean 1: its attention mass and number of images are not known."""
-    try:
-        numbers = [int(text) for text in layers.split(",")]
-    except ValueError:
-        raise typer.BadParameter(f"{layers!r} is not a whole number, or several with commas", param_hint="--layer") from None
+    from biaskit.cli.calibrate import chosen_layers
+
+    chosen_layers(layers)  # a usage error comes before the file is read
     from biaskit.prior.exchange import import_prior
 
     prior = import_prior(
-        path, as_=as_, model_type=model_type, layer=numbers, rows=rows, cols=cols,
+        path, as_=as_, model_type=model_type, layer=layers, rows=rows, cols=cols,
         model=model, revision=revision, plane=plane, key=key, note=note,
     )  # fmt: skip
     out = out or Path("priors") / f"{path.stem}.safetensors"

@@ -11,7 +11,6 @@ import io
 import json
 import math
 import os
-from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +22,7 @@ from biaskit.errors import PriorError
 from biaskit.files import VERSION, write_file
 from biaskit.prior.array_file import decode_array, read_array_file
 from biaskit.prior.format import SCHEMA
+from biaskit.prior.layers import Layers, read_layers
 from biaskit.prior.value import PlaneStats, Prior
 
 
@@ -31,7 +31,7 @@ def import_prior(
     *,
     as_: Literal["bias", "weight"],
     model_type: str,
-    layer: int | Sequence[int],
+    layer: Layers,
     rows: int | None = None,
     cols: int | None = None,
     model: str = "",
@@ -49,7 +49,8 @@ def import_prior(
         path: a `.npy`, `.npz` or `.pt` file (a tensor or a dict of tensors) with [N], [rows, cols], [layers, N] or [layers, rows, cols].
         as_: `bias`: the values are A_bias up to a factor. `weight`: they are factors that divide it away, a_bias = 1 / weight.
         model_type: the architecture, `config.model_type`.
-        layer: the 0-based decoder layer whose attention was read (for a paper's K that is K−1), or one for each entry of the first axis.
+        layer: the 0-based decoder layer whose attention was read (for a paper's K that is K−1), or one for each entry of the first axis (1,
+            (1, 4), "0-7").
         rows, cols: size of the grid; may be left out where the array is two-dimensional or N is a square.
         model, revision, note: provenance, as far as it is known.
         plane: name of the plane the map is for.
@@ -63,7 +64,9 @@ def import_prior(
         raise PriorError(f"values cannot be read as {as_!r}", "choose bias, or weight for factors that divide the bias away")
     if not model_type:
         raise PriorError("the model type is empty", "give the config.model_type of the model, such as llava or qwen2_5_vl")
-    layers = (layer,) if isinstance(layer, int) else tuple(layer)
+    layers = read_layers(layer)
+    if layers is None or isinstance(layers, str):
+        raise PriorError(f"layer is {layer!r}: a file does not say which layers its maps are of", "name them, such as 1,4 or 0-7")
     data = read_array_file(path)
     raw = decode_array(path, data, key)
     values = _as_bias(_as_maps(raw, layers, rows, cols, path), as_, path)

@@ -86,6 +86,13 @@ def test_nothing_is_overwritten_without_force(folder):
     assert run("ring", "--force").exit_code == 0
 
 
+@pytest.mark.parametrize("value", ["1-2", " 1 - 2", "2-2,1"])
+def test_layers_may_be_a_range(folder, value):
+    save(folder / "deep.safetensors", {"image": np.arange(1, 145).reshape(12, 12)}, (0, 1, 2, 3), "org/deep")
+    result = run("deep.safetensors", "--layers", value, "--json")
+    assert {panel["layer"] for panel in json.loads(result.stdout)["panels"]} == {1, 2}
+
+
 @pytest.mark.parametrize("value", ["1,x", "", "1,", "-1", "²"])
 def test_wrong_layers_are_a_usage_error(folder, value):
     result = run("ring", f"--layers={value}")

@@ -228,6 +228,12 @@ def test_import_several_layers() -> None:
     assert store.load_prior("maps").layers == (1, 4)
 
 
+def test_import_of_a_range_of_layers() -> None:
+    np.save("maps.npy", np.ones((3, 9)))
+    run("import", "maps.npy", "--as", "bias", "--model-type", "llava", "--layers", "1-2,5")
+    assert store.load_prior("maps").layers == (1, 2, 5)
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -236,6 +242,8 @@ def test_import_several_layers() -> None:
         (("--as", "bias", "--layer", "1"), "--model-type"),
         (("--as", "bias", "--model-type", "llava"), "--layer"),
         (("--as", "bias", "--model-type", "llava", "--layer", "one"), "one"),
+        (("--as", "bias", "--model-type", "llava", "--layer", "1_0"), "1_0"),
+        (("--as", "bias", "--model-type", "llava", "--layer", "-1"), "-1"),
         (("--as", "bias", "--model-type", "llava", "--layer", "1", "--rows", "0"), "--rows"),
     ],
 )

@@ -40,6 +40,17 @@ def test_bias_shapes_and_dtypes(tmp_path: Path, dtype: type, shape: tuple[int, .
     np.testing.assert_array_equal(prior.visual_mass, [1])
 
 
+@pytest.mark.parametrize("layer", ["1-2", "1,2", [1, 2], np.array([1, 2])])
+def test_layers_as_everywhere(tmp_path: Path, layer: Any) -> None:
+    assert bring(npy(tmp_path, np.ones((2, 3, 4))), layer=layer).layers == (1, 2)
+
+
+@pytest.mark.parametrize("layer", [None, "all"])
+def test_layers_must_be_named(tmp_path: Path, layer: Any) -> None:
+    with pytest.raises(PriorError, match="does not say which layers"):
+        bring(npy(tmp_path, np.ones((2, 3, 4))), layer=layer)
+
+
 def test_weight_is_the_reciprocal(tmp_path: Path) -> None:
     prior = bring(npy(tmp_path, 7 / BIAS), "weight")
     np.testing.assert_allclose(prior.map("image", 1), BIAS / 6.5, rtol=1e-6)

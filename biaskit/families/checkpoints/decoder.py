@@ -9,6 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from biaskit.errors import ModelError
+from biaskit.prior.layers import Layers, read_layers
 
 
 def decoder(model: PreTrainedModel) -> Any:
@@ -26,6 +27,19 @@ def decoder(model: PreTrainedModel) -> Any:
 def decoder_config(model: PreTrainedModel) -> Any:
     """Return the language model's config."""
     return decoder(model).config
+
+
+def chosen_layers(wanted: Layers | None, default: Sequence[int], depth: int) -> tuple[int, ...]:
+    """Return the decoder layers that are wanted of a model with `depth` layers, ascending and once each; None means the default ones.
+
+    Raises:
+        BiaskitError: something that is no layer. ModelError: the model has no such layer.
+
+    >>> chosen_layers("0-2", (1,), 4), chosen_layers("all", (1,), 4), chosen_layers(None, (1,), 4)
+    ((0, 1, 2), (0, 1, 2, 3), (1,))
+    """
+    chosen = read_layers(wanted)
+    return check_layers(default if chosen is None else range(depth) if isinstance(chosen, str) else chosen, depth)
 
 
 def check_layers(layers: Sequence[int], depth: int) -> tuple[int, ...]:
