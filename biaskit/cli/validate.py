@@ -13,7 +13,7 @@ import typer
 
 from biaskit.cli import validate_analyse
 from biaskit.cli.processing import Conversation, DeviceMap, Generation, ImageMode, MaxPixels, MaxTiles, MinPixels, choices, generation_of
-from biaskit.cli.validate_report import published, report
+from biaskit.cli.validate_report import PublishedAs, published, report
 
 if TYPE_CHECKING:
     from biaskit.prior.value import Prior
@@ -76,6 +76,7 @@ def validate(
     image_mode: ImageMode = None,
     conversation: Conversation = None,
     generation: Generation = None,
+    published_as: PublishedAs = None,
     force: Annotated[bool, typer.Option("--force", help="Throw away what the results directory has.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Report as JSON on stdout.")] = False,
 ) -> None:
@@ -95,7 +96,9 @@ def validate(
     from biaskit.cli.calibrate import say
     from biaskit.families.checkpoints.load import load_model, read_checkpoint
     from biaskit.validation.ask.arguments import words
+    from biaskit.validation.report.recognise import check_published_as
 
+    check_published_as(published_as)
     grid = _grid(words(",".join(pruner or [])), retention, layer, preset, prior or [], sweep or [], ablation)
     decoding = generation_of(generation)
     chosen = choices(min_pixels, max_pixels, max_tiles, image_mode, conversation)
@@ -111,7 +114,7 @@ def validate(
         found = run(
             loaded, list(tasks.values()), grid, out=out, progress=True, limit=limit, seed=seed, batch_size=batch_size,
             workers=workers, keep_indices=keep_indices or analyse, observe=Analysis() if analyse else None, force=force,
-            generation=decoding, command=shlex.join(["biaskit", *sys.argv[1:]]),
+            generation=decoding, published_as=published_as, command=shlex.join(["biaskit", *sys.argv[1:]]),
         )  # fmt: skip
     except KeyboardInterrupt:
         again = ", without --force," if force else ""

@@ -13,6 +13,16 @@ if TYPE_CHECKING:
     from biaskit.validation.report.published import Row
 
 
+PublishedAs = Annotated[
+    str | None,
+    typer.Option(
+        "--published-as",
+        help="Hub id of the checkpoint in the papers' tables that the model is a copy of, or none. (default: by its name, or by its "
+        "architecture and sizes)",
+    ),
+]
+
+
 def report(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run.", show_default=False)],
     out: Annotated[Path | None, typer.Option("--out", help="Folder for the report. Default: DIR/report.", show_default=False)] = None,
@@ -22,6 +32,7 @@ def report(
     interval: Annotated[str, typer.Option("--interval", help="Bootstrap intervals: bca or percentile.")] = "bca",
     resamples: Annotated[int, typer.Option(min=100, help="Resamples of the bootstrap.")] = 10_000,
     seed: Annotated[int, typer.Option(min=0, help="Of resamples and permutations.")] = 0,
+    published_as: PublishedAs = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing report.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print all numbers as JSON.")] = False,
 ) -> None:
@@ -35,7 +46,7 @@ def report(
     place = out if out is not None else folder / "report"
     settings = Settings(resamples=resamples, flips=resamples, seed=seed, kind=check_interval(interval))
     check_report_out(place, chosen, force)
-    found = Report.of(read_run(folder), settings)
+    found = Report.of(read_run(folder), settings, published_as)
     files = write_report(found, place, chosen, force=force)
     if as_json:
         typer.echo(json.dumps({"out": str(place), "files": [str(path) for path in files], **found.summary()}, indent=1, ensure_ascii=False))
@@ -57,6 +68,7 @@ def _print(found: Report) -> None:
     for shown in [table] if table is not None else [score_table(result) for result in found.results]:
         _show(console, shown.title, list(shown.head), [[f"{e.text} {e.detail}".strip() for e in row] for row in shown.rows])
     typer.echo(found.conclusion.text)
+    typer.echo(found.gate)
 
 
 def _show(console: Any, title: str, head: list[str], rows: list[list[str]]) -> None:

@@ -84,6 +84,9 @@ def test_interrupted_and_finished(whole, monkeypatch):
     manifest = json.loads((out / "run.json").read_text())
     assert manifest["commands"][0] == "biaskit " + " ".join(words) and manifest["model"]["base"] == "demo"
     assert set(manifest["dims"]) == {"layers", "hidden", "inner", "heads", "kv_heads", "head_dim", "vocab"}
+    said = in_process(*words, "--published-as", "llava-hf/llava-1.5-7b-hf", cwd=whole, monkeypatch=monkeypatch)
+    assert said.exit_code == 0 and "published_as" not in manifest
+    assert json.loads((out / "run.json").read_text())["published_as"] == "llava-hf/llava-1.5-7b-hf"
     other = in_process(*words, "--seed", "3", cwd=whole, monkeypatch=monkeypatch)
     assert isinstance(other.exception, BiaskitError)
     assert other.exception.message == "stopped has results of another run: seed was 0, is 3"
@@ -120,6 +123,7 @@ FEW = ["-m", "demo", "-n", "2", "--out", "none"]
         ([*FEW, "-t", "scenes-where", "--ablation"], "no prior 'prior'"),
         ([*FEW, "-t", "scenes-where", "-p", "fastv", "--layer", "9"], "layers 0 … 8"),
         ([*FEW, "-t", "scenes-where", "-p", "fastv", "--sweep", "alpha=1"], "no method here has the parameter 'alpha'"),
+        ([*FEW, "-t", "scenes-where", "-p", "fastv", "--published-as", "x/y"], "no published table has the model 'x/y'.*llava-hf"),
         ([*FEW, "-t", "pope", "-p", "fastv"], "pope needs data"),
         ([*FEW, "-t", "pope", "-p", "fastv", "--data", "empty.jsonl"], "empty.jsonl"),
         (["-m", "demmo", "-n", "2", "--out", "none", "-t", "scenes-where", "-p", "fastv"], "unknown model 'demmo'"),

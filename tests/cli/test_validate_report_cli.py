@@ -94,6 +94,7 @@ def test_the_gate_comes_first(folder):
 def test_the_terminal_says_the_answer(folder):
     text = folder[1].stdout
     assert "Average over tasks" in text and "In this run the prior helps FastV" in text
+    assert "The gate against published scores is on for refcoco:val: llava-1.5 is one of the papers' checkpoints by its name." in text
     assert text.rstrip().endswith(str(folder[0] / "report" / "index.html"))
 
 
@@ -154,6 +155,7 @@ def test_mistakes_are_named(folder, tmp_path):
         ((folder[0],), "is not empty"),
         ((folder[0], "--out", tmp_path, "--format", "docx"), "no format 'docx'"),
         ((folder[0], "--out", tmp_path, "--interval", "wild"), "no interval 'wild'"),
+        ((folder[0], "--out", tmp_path, "--published-as", "x/y"), "no published table has the model 'x/y'"),
         ((tmp_path, "--out", tmp_path / "x"), r"has no results\.jsonl"),
     ):
         error = invoke("report", *words).exception

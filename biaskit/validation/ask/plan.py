@@ -20,6 +20,27 @@ def opened(name: str, limit: int | None, data: str | None = None, images: str | 
     return open_task(name, data, images=images, n=limit) if limit is not None and 0 < len(task) < limit else task
 
 
+def open_tasks(wanted: Sequence[Task | str], limit: int | None) -> dict[str, Task]:
+    """Return tasks by name, those opened that are named.
+
+    Raises:
+        BiaskitError: a limit below 1, no task at all, or one without questions.
+    """
+    if limit is not None and limit < 1:
+        raise BiaskitError(f"limit is {limit}", "ask at least 1 question of each task")
+    tasks: dict[str, Task] = {}
+    for one in wanted:
+        task = opened(one, limit) if isinstance(one, str) else one
+        if not isinstance(task, Task):
+            raise BiaskitError(f"{one!r} is no task", "give a task, or the name of one (biaskit tasks list)")
+        if not len(task):
+            raise BiaskitError(f"task {task.name} has no questions", "check its data")
+        tasks[task.name] = task
+    if not tasks:
+        raise BiaskitError("no tasks", "name some (biaskit tasks list)")
+    return tasks
+
+
 def order(task: Task, limit: int | None, seed: int) -> list[int]:
     """Return which questions are asked, in their order: the first of a seeded order of all, so that a larger limit only adds to it."""
     found: list[int] = np.random.default_rng(seed).permutation(len(task))[:limit].tolist()

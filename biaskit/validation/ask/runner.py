@@ -34,9 +34,10 @@ from biaskit.validation.ask.answers import Asker, Wanted
 from biaskit.validation.ask.arguments import AnyPrior, read_priors, read_shares, words
 from biaskit.validation.ask.describe import describe_prior, make_manifest
 from biaskit.validation.ask.methods import Configuration, Grid
-from biaskit.validation.ask.plan import Batch, arranged, make_plan, opened, order
+from biaskit.validation.ask.plan import Batch, arranged, make_plan, open_tasks, order
 from biaskit.validation.ask.progress import Progress, Report, Say, reported
 from biaskit.validation.ask.questions import Questions
+from biaskit.validation.report.recognise import check_published_as
 from biaskit.validation.results.directory import Directory, summaries
 from biaskit.validation.results.manifest import merge
 
@@ -57,6 +58,7 @@ class Options:
     force: bool = False
     command: str = ""
     generation: Mapping[str, Any] | None = None
+    published_as: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +110,7 @@ def validate(
     keep_indices: bool = False,
     observe: Observe | None = None,
     generation: Mapping[str, Any] | None = None,
+    published_as: str | None = None,
     force: bool = False,
     command: str = "",
 ) -> Validation:
@@ -115,21 +118,18 @@ def validate(
 
     Args:
         model: a loaded checkpoint, a name for `load_model`, or (model, processor) of a stock one. task: tasks, or names for `open_task`.
-        pruners: methods as `biaskit validate --pruner` writes them, such as "none,fastv+prior" or ["none", "d2pruner@alpha=0.5+prior"]; or
-            a whole `Grid`, which has retentions and priors of its own.
+        pruners: methods as `biaskit validate --pruner` writes them, such as "none,d2pruner@alpha=0.5+prior"; or a whole `Grid`.
         retention: shares of the visual tokens kept: 0.25, [0.5, 0.25], "0.5,1/9".
         out: the results directory. A directory of the same run is gone on with, or added to; of another run it is refused.
-        prior: of the methods with `+prior`, a `Prior` or what `load_prior` finds; several by name: {"neutral": …, "task": …}, or
-            ["neutral=FILE", "task=FILE"], for `+neutral` and `+task`.
+        prior: of the methods with `+prior`, a `Prior` or what `load_prior` finds; several by name, for `+NAME`: {NAME: …}, ["NAME=FILE"].
         report: called after every batch and cell. say: called with each warning; else they stand above the bar, or go to `warnings`.
-        progress: show a bar with the rate and the time left; by default on a terminal and in a notebook, unless there is a `report`.
-        limit: questions of each task, by default all; those of a smaller limit are among those of a larger one. seed: of their choice, and
-            of methods that draw random numbers: each question has numbers of its own.
-        batch_size: questions a forward pass; by default 8 on a GPU, 4 on a CPU; halved when memory runs out. In half precision the padding
-            that comes with it may change a few answers, as it does without pruning.
+        progress: show a bar; by default on a terminal and in a notebook, unless there is a `report`.
+        limit: questions of each task, by default all; a larger limit adds to a smaller one. seed: of their choice, and of random methods.
+        batch_size: questions a forward pass; by default 8 on a GPU, 4 on a CPU; halved without memory. In float16 it may change answers.
         workers: preprocessing processes; by default none beside a model on the CPU. keep_indices: list the kept tokens in every record.
         observe: measures of every selection, such as `validation.ask.observe.Analysis()`; `coverage` is added where a task knows a region.
         generation: settings of `generate()`, as {"repetition_penalty": 1.05}; else plain greedy, whatever the checkpoint says.
+        published_as: hub id of what the model is a copy of, or `none`, for the report; by default recognised by name, or by sizes.
         force: throw away what the directory has. command: what the user typed, for the manifest.
 
     Returns:
@@ -143,10 +143,13 @@ def validate(
     >>> found.asked, sorted(found.scores)
     (4, [('scenes-presence', 'fastv/r0.5'), ('scenes-presence', 'none')])
     """
-    chosen = Options(limit, seed, batch_size, workers, keep_indices, observe, force, command, check_generation(generation))
+    chosen = Options(
+        limit, seed, batch_size, workers, keep_indices, observe, force, command, check_generation(generation),
+        check_published_as(published_as),
+    )  # fmt: skip
     grid = pruners if isinstance(pruners, Grid) else Grid(words(pruners), read_shares(retention), priors=read_priors(prior))
     loaded = as_loaded(model)
-    tasks = _opened(words(task) if isinstance(task, str) else task if isinstance(task, Sequence) else [task], limit)
+    tasks = open_tasks(words(task) if isinstance(task, str) else task if isinstance(task, Sequence) else [task], limit)
     cells = grid.cells(loaded.model.config)
     with reported(report, say, progress) as (report, tell):
         return _Run(loaded, tasks, cells, Path(out), chosen, report, tell).run()
@@ -158,22 +161,6 @@ def _settings(observe: Observe | None) -> dict[str, Any] | None:
         return None
     settings = getattr(observe, "settings", dict)
     return {"measures": type(observe).__name__, **settings()}
-
-
-def _opened(wanted: Sequence[Task | str], limit: int | None) -> dict[str, Task]:
-    if limit is not None and limit < 1:
-        raise BiaskitError(f"limit is {limit}", "ask at least 1 question of each task")
-    tasks: dict[str, Task] = {}
-    for one in wanted:
-        task = opened(one, limit) if isinstance(one, str) else one
-        if not isinstance(task, Task):
-            raise BiaskitError(f"{one!r} is no task", "give a task, or the name of one (biaskit tasks list)")
-        if not len(task):
-            raise BiaskitError(f"task {task.name} has no questions", "check its data")
-        tasks[task.name] = task
-    if not tasks:
-        raise BiaskitError("no tasks", "name some (biaskit tasks list)")
-    return tasks
 
 
 class _Run:
@@ -240,6 +227,7 @@ class _Run:
             analysed=_settings(options.observe),
             command=options.command,
             generation=options.generation,
+            **({} if options.published_as is None else {"published_as": options.published_as}),
         )
         manifest = merge(self.directory.read_manifest(), fresh, str(self.directory.path))
         metrics = {task["name"]: task["metric"] for task in manifest["tasks"]}

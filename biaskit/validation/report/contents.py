@@ -6,7 +6,7 @@ import io
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,8 @@ from biaskit.validation.report import tidy
 from biaskit.validation.report.analyse import Settings, TaskResults, analyse
 from biaskit.validation.report.average import Average, averages
 from biaskit.validation.report.contrasts import Conclusion, conclude
-from biaskit.validation.report.gate import Against, against_papers, incomparable, warnings
+from biaskit.validation.report.gate import Against, against_papers, gate_state, incomparable, warnings
+from biaskit.validation.report.recognise import Recognised, recognise
 from biaskit.validation.report.tables import Table, file_name
 from biaskit.validation.results.read import Run
 
@@ -75,18 +76,33 @@ class Report:
     average: Sequence[Average]
     conclusion: Conclusion
     papers: Sequence[Against]
+    recognised: Recognised
 
     @staticmethod
-    def of(run: Run, settings: Settings | None = None) -> Report:
-        """Compute everything about a run."""
+    def of(run: Run, settings: Settings | None = None, published_as: str | None = None) -> Report:
+        """Compute everything about a run.
+
+        Args:
+            published_as: the hub id of the papers' checkpoint that the model is a copy of, or `none`; by default what the run recorded, or
+                what its name, architecture and sizes tell.
+
+        Raises:
+            BiaskitError: no published table has that model.
+        """
         chosen = settings or Settings()
+        model = recognise(run.manifest, published_as)
         results = [analyse(run, task, chosen) for task in run.tasks]
-        return Report(run, chosen, results, averages(results), conclude(results), against_papers(run.model, results))
+        return Report(run, chosen, results, averages(results), conclude(results), against_papers(model, results), model)
 
     @property
     def warnings(self) -> list[str]:
         """What a reader must know before anything else: the unpruned gate, then what is not complete."""
         return [*warnings(self.papers), *self.run.notes, *(f"{r.run.task}: {note}" for r in self.results for note in r.run.notes)]
+
+    @property
+    def gate(self) -> str:
+        """Whether the unpruned model was held against published scores, and if not, why."""
+        return gate_state(self.recognised, self.papers, self.results)
 
     @property
     def title(self) -> str:
@@ -116,10 +132,11 @@ class Report:
         if ablation is not None or sweeps:
             found.append(self._settings(ablation, sweeps))
         paper = build.paper_table(self.papers)
-        notes = incomparable(self.run.model, self.results)
-        if paper is not None or notes:
-            shown = paper or Table("paper-against-measured", "Paper against measured", ["task"], [], notes)
-            found.append(Chapter("papers", "Paper against measured", [], [shown]))
+        notes = [*incomparable(self.recognised, self.results), self.gate]
+        shown = Table("paper-against-measured", "Paper against measured", ["task"], [], notes)
+        if paper is not None:
+            shown = replace(paper, notes=[*paper.notes, *notes])
+        found.append(Chapter("papers", "Paper against measured", [], [shown]))
         return found
 
     def _overview(self) -> Chapter:
@@ -185,6 +202,7 @@ class Report:
             "model": self.run.model,
             "tasks": {result.run.task: {"n": result.n, "metric": result.measure.name} for result in self.results},
             "warnings": self.warnings,
+            "gate": self.gate,
             "conclusion": self.conclusion.text,
             "verdicts": self.conclusion.verdicts,
             "settings": {**vars(self.settings)},

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from biaskit.validation.report.analyse import TaskResults
-from biaskit.validation.report.published import Row, benchmark, model_key, published, same_method, sources, table_title
+from biaskit.validation.report.published import Row, benchmark, published, same_method, sources, table_title
+from biaskit.validation.report.recognise import Recognised
 from biaskit.validation.statistics.resampling import Estimate
 
 LIMIT = 1.0  # points that the unpruned score may be off
@@ -36,12 +37,12 @@ class Against:
         return self.measured.value - self.paper
 
 
-def against_papers(model: str, results: Sequence[TaskResults]) -> list[Against]:
+def against_papers(model: Recognised, results: Sequence[TaskResults]) -> list[Against]:
     """Return every published score that a cell of the run corresponds to, the unpruned model's first. Empty for other models."""
-    key = model_key(model)
+    key = model.key
     if key is None:
         return []
-    remark = str(sources()["models"][key]["note"])
+    remark = "; ".join(part for part in (str(sources()["models"][key]["note"]), model.remark) if part)
     found: list[Against] = []
     pope = [result for result in results if result.run.task in _POPE]
     for group in [[result] for result in results if result not in pope] + ([pope] if pope else []):
@@ -54,14 +55,28 @@ def against_papers(model: str, results: Sequence[TaskResults]) -> list[Against]:
     return sorted(found, key=lambda one: one.passed is None)
 
 
-def incomparable(model: str, results: Sequence[TaskResults]) -> list[str]:
+def incomparable(model: Recognised, results: Sequence[TaskResults]) -> list[str]:
     """Say which published figures exist but cannot be held against this run."""
     some = [result.run.task for result in results if result.run.task in _POPE]
-    if model_key(model) is None or not 0 < len(some) < len(_POPE):
+    if model.key is None or not 0 < len(some) < len(_POPE):
         return []
     return [
         f"The papers print POPE's F1 averaged over {', '.join(_POPE)}; this run has {', '.join(some)} alone, so there is no gate for it."
     ]
+
+
+def gate_state(model: Recognised, found: Sequence[Against], results: Sequence[TaskResults]) -> str:
+    """Say whether unpruned scores were held against published ones, and if not, why."""
+    gated = list(dict.fromkeys(one.task for one in found if one.passed is not None))
+    if model.key is None:
+        return f"The gate against published scores is off: {model.why}."
+    if gated:
+        return f"The gate against published scores is on for {', '.join(gated)}: {model.why}."
+    if found or any(published(model.key, name) for result in results if (name := benchmark(result.run.task))):
+        why = "the run has no unpruned score that corresponds to a published one"
+    else:
+        why = f"the tables print nothing about {', '.join(result.run.task for result in results)} for {model.key}"
+    return f"The gate against published scores is off: {why}."
 
 
 def _held_against(group: Sequence[TaskResults], name: str, row: Row, remark: str) -> list[Against]:

@@ -9,7 +9,7 @@ from typing import Any
 from biaskit.errors import BiaskitError
 
 SCHEMA = 1
-_MAY_GROW = ("commands", "tasks", "cells", "priors")
+_MAY_GROW = ("commands", "tasks", "cells", "priors", "published_as")
 
 
 def merge(old: Mapping[str, Any] | None, new: dict[str, Any], where: str) -> dict[str, Any]:
@@ -40,6 +40,8 @@ def merge(old: Mapping[str, Any] | None, new: dict[str, Any], where: str) -> dic
     merged = {**old, "commands": [*old["commands"], *(line for line in new["commands"] if line not in old["commands"])]}
     for name, task in more.items():
         tasks[name] = {**task, "n": max(task["n"], tasks.get(name, task).get("n", 0))}
+    if "published_as" in new:  # it changes no answer, only what the report holds them against
+        merged["published_as"] = new["published_as"]
     merged["tasks"] = list(tasks.values())
     merged["priors"] = {**new["priors"], **old["priors"]}
     merged["cells"] = [*held.values(), *(fresh[label] for label in fresh if label not in held)]

@@ -141,6 +141,7 @@ MANIFEST: Mapping[str, Check] = {
     "analysed": optional(map_of(is_plain)),
     "tasks": list_of(_is_task),
     "priors": map_of(record_of(sha256=is_text)),
+    "published_as": optional(is_text),
     "cells": list_of(record_of(cell=_is_name)),
 }
 """Fields of run.json that something reads; all others may be anything plain."""
