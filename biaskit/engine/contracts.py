@@ -90,6 +90,8 @@ _WIDTH = 12
 def _made_up(reading: Reading, n: int, seed: int, dtype: torch.dtype) -> Tensor:
     """A random reading of n tokens, the same whatever else is read."""
     random = torch.Generator().manual_seed(seed * 1000 + zlib.crc32(str(reading).encode()) % 1000)
+    if reading.what == "groups":
+        return torch.randint(0, max(1, n // 2), (n,), generator=random)
     shape = [2, n] if reading.heads == "each" else [n]
     if reading.rows:
         return torch.rand(shape, generator=random) / n if reading.what == "attention" else torch.randn(shape, generator=random)

@@ -42,8 +42,8 @@ class TokenDropper:
     """Hooks that drop visual tokens inside one model.
 
     Args:
-        model: a stock model. layers: K of each stage. decider: who says what is kept.
-        readings: what it wants to see. compact: kept tokens are renumbered without gaps.
+        model: a stock model. layers: K of each stage. decider: who says what is kept. readings: what it wants to see. compact: kept
+            tokens are renumbered without gaps. merges: see `ImageEncoderWatch`.
     """
 
     inputs: PerThread[dict[str, Any]] = PerThread(dict)
@@ -58,12 +58,13 @@ class TokenDropper:
         *,
         readings: frozenset[Reading] = frozenset(),
         compact: bool = False,
+        merges: float | None = None,
     ) -> None:
         self.model, self.layers, self.decider, self.compact = model, check_stages(model, layers), decider, compact
         self.stack = decoder(model)
         self.form: Form = mask_form(self.stack.config._attn_implementation)
         self.deepstack = DeepStack(self.layers[0])
-        self.images = ImageEncoderWatch(model, readings)
+        self.images = ImageEncoderWatch(model, readings, merges)
         self.readings = readings
         self.recorder = Recorder(self.stack, self.layers, readings, lambda: self.now, self._narrowing)
         self.filled, self.at_work, self.called = Filled(), AtWork(), False
@@ -204,9 +205,7 @@ class _Layer:
             kwargs = self._fitted(now, narrowing, self.stage, hidden, kwargs)
         elif not (now.prefill and self.begins):
             return None
-        if args:
-            return (hidden, *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": hidden}
+        return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
 
     def _fitted(self, now: Pass, narrowing: Narrowing, stage: int, hidden: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Return a layer's arguments for the rows of a stage: their mask and rotary embeddings."""

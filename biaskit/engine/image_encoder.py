@@ -21,10 +21,11 @@ from transformers import PreTrainedModel
 from biaskit.engine.detour import detour
 from biaskit.engine.per_thread import PerThread
 from biaskit.engine.tower import check_tower, record_tower, tower_readings
+from biaskit.engine.tower_merging import check_merging, merge_in_tower
 from biaskit.errors import ModelError
 from biaskit.families import families
 from biaskit.families.checkpoints.tower import Tower
-from biaskit.pruners.readings import Reading
+from biaskit.pruners.readings import MERGED, Reading
 
 _METHOD = "get_image_features"
 
@@ -34,9 +35,10 @@ class ImageEncoderWatch:
 
     Args:
         model: a stock model. readings: what is wanted; only those of the tower are recorded here.
+        merges: share of each tile's patches that is left when the tower merges them; None: it runs as it is.
 
     Raises:
-        ModelError: the model's tower does not have a reading.
+        ModelError: the model's tower does not have a reading, or cannot merge.
     """
 
     given: PerThread[Mapping[str, Any]] = PerThread(dict)
@@ -44,20 +46,25 @@ class ImageEncoderWatch:
     readings: PerThread[Mapping[Reading, Tensor]] = PerThread(dict)
     features: PerThread[int] = PerThread(int)
 
-    def __init__(self, model: PreTrainedModel, readings: frozenset[Reading]) -> None:
-        self.base = model.base_model
+    def __init__(self, model: PreTrainedModel, readings: frozenset[Reading], merges: float | None = None) -> None:
+        self.base, self.merges = model.base_model, merges
         self.wanted = tower_readings(readings)
-        self.tower = families.get(model.config.model_type).tower(model) if self.wanted else None
+        self.tower = families.get(model.config.model_type).tower(model) if self.wanted or merges is not None else None
         if self.tower is not None:
             check_tower(self.tower, self.wanted)
+        if self.tower is not None and merges is not None:
+            check_merging(self.tower)
 
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Watch the base model's image encoder. Afterwards the model has its own method again."""
 
         def watched(stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-            output, found = _encoded(stock, self.tower, self.wanted, args, kwargs)
-            self.readings = {reading: found[reading] for reading in self.wanted}
+            if self.tower is not None and self.merges is not None:
+                output, found = _merged(stock, self.tower, self.merges, self.wanted, args, kwargs)
+            else:
+                output, found = _encoded(stock, self.tower, self.wanted, args, kwargs)
+            self.readings = {reading: value for reading, value in found.items() if reading in self.wanted or reading == MERGED}
             self.given = dict(inspect.signature(stock).bind(*args, **kwargs).arguments)
             self.output, self.features = output, sum(part.shape[:-1].numel() for part in getattr(output, "pooler_output", ()))
             return output
@@ -101,6 +108,17 @@ def _encoded(
     with record_tower(tower, wanted) as found:
         output = stock(*args, **kwargs)
     return output, found
+
+
+def _merged(
+    stock: Callable[..., Any], tower: Tower, share: float, wanted: frozenset[Reading], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[Any, Mapping[Reading, Tensor]]:
+    """Encode images while the tower merges; what an outer `encode_once` remembers is of a tower that does not."""
+    memory = getattr(stock, "way", None)
+    plain: Callable[..., Any] = stock.stock if isinstance(memory, _Memory) else stock  # type: ignore[attr-defined]
+    with merge_in_tower(tower, share) as groups:
+        output, found = _encoded(plain, tower, wanted, args, kwargs)
+    return output, {**found, MERGED: torch.cat([part.flatten() for part in groups])}
 
 
 class _Memory:

@@ -123,7 +123,8 @@ def _made(
         compact = False
         tell(f"{type(pruner).__name__} renumbers positions, which is not defined for multi-axis rotary embeddings: they stay as they are")
     _check_needs(pruner, stages[0].layer)
-    dropper = TokenDropper(stock, [stage.layer for stage in stages], decisions, readings=decisions.needs, compact=compact)
+    layers, merges = [stage.layer for stage in stages], getattr(pruner, "merges", None)
+    dropper = TokenDropper(stock, layers, decisions, readings=decisions.needs, compact=compact, merges=merges)
     if prior is not None:
         _check_prior(prior, model, pruner, tell)
     return stock, dropper, decisions, tell

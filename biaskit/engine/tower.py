@@ -24,8 +24,8 @@ from biaskit.pruners.readings import Reading
 
 
 def tower_readings(needs: Iterable[Reading]) -> frozenset[Reading]:
-    """Return the readings of the vision tower among those that are needed."""
-    return frozenset(reading for reading in needs if reading.at == "tower")
+    """Return the readings of the vision tower among those that are needed, without those of merging, which changes what it computes."""
+    return frozenset(reading for reading in needs if reading.at == "tower" and reading.what != "groups")
 
 
 def check_tower(tower: Tower, readings: Iterable[Reading]) -> None:

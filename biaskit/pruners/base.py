@@ -87,6 +87,7 @@ class Pruner(ABC):
         acts: where it drops tokens, in words.
         families: the models it works on, in words.
         needs: the readings that `choose` takes from `Signals`; the engine records nothing else.
+        merges: share of each tile's patches that is left when the vision tower merges them (ToMe); None leaves the tower alone.
         exact: `choose` keeps exactly the budget. A method that finds the number by itself says False.
         prior: whether `choose` reads `Signals.a_bias`.
         attention_layer: the layer whose attention a prior must be of, relative to K.
@@ -107,6 +108,7 @@ class Pruner(ABC):
     families: ClassVar[str] = "every family"
     needs: ClassVar[frozenset[Reading]] = frozenset()
     exact: ClassVar[bool] = True
+    merges: ClassVar[float | None] = None
     attention_layer: ClassVar[int] = -1
     prior: ClassVar[Literal["required", "optional", "unused"]] = "unused"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}

@@ -8,7 +8,7 @@ from typing import Literal
 
 from biaskit.errors import BiaskitError
 
-What = Literal["attention", "logits", "keys", "hidden"]
+What = Literal["attention", "logits", "keys", "hidden", "groups"]
 At = Literal["decoder", "tower", "projector"]
 Queries = Literal["last", "cls", "text", "visual", "mean", "question", "null"]
 Heads = Literal["mean", "max", "sum", "each"]
@@ -23,7 +23,8 @@ class Reading:
 
     Attributes:
         what: attention (softmax over all keys of the layer), logits (what goes into the softmax: scaled, soft-capped), keys (as the layer
-            compares them with its queries, after rotary embedding), or hidden (the output of the layer).
+            compares them with its queries, after rotary embedding), hidden (the output of the layer), or groups (of the tower alone: the
+            number of the merged token within its tile that a patch is in, for methods that say `merges`).
         at: decoder (the language model), tower (the vision encoder), or projector (its output, one row a visual token; `hidden` alone).
         layer: of the decoder, relative to the layer K at which tokens are dropped: −1 is the layer that ran last, 0 the one about to run
             (everything but hidden). Of the tower absolute, and negative from the end: −2 is the second to last block.
@@ -72,6 +73,8 @@ class Reading:
             raise BiaskitError(f"{self.what} with queries={self.queries!r}", "only attention and logits have queries; leave it away")
         if self.what == "hidden" and self.heads != "mean":
             raise BiaskitError(f"hidden states with heads={self.heads!r}", "hidden states have no heads; leave it away")
+        if self.what == "groups" and (self.at, self.layer, self.heads) != ("tower", -1, "mean"):
+            raise BiaskitError(f"groups of the {self.at}", "patches are merged in the vision tower alone: Reading('groups', 'tower')")
         if self.at == "projector" and (self.what != "hidden" or self.layer != -1):
             raise BiaskitError(
                 f"{self.what} of the projector, layer {self.layer}", "only its output can be read: Reading('hidden', 'projector')"
@@ -119,6 +122,9 @@ TEXT_KEYS = Reading("keys", heads="each", tokens="text")
 """[key heads, t, head_dim] the same at the text tokens."""
 EMBEDS = Reading("hidden", "projector")
 """[N, d] projector output: the visual rows of the input embeddings; also before the language model (K = 0)."""
+
+MERGED = Reading("groups", "tower")
+"""[P] the merged token within its tile that each patch of the vision tower is in, 0, 1, …"""
 
 NAMES: dict[Reading, str] = {
     ATTENTION: "attention",

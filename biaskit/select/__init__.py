@@ -54,7 +54,7 @@ from biaskit.select.schedules import (
 from biaskit.select.scores import feature_norm, min_max, relative_attention, relative_attention_many, selector_score, soft_top_k
 from biaskit.select.simple import largest_remainder, random_select, top_k, uniform_select
 from biaskit.select.tiles import canvas_scores, capped_shares, globalcom2_ratios, globalcom2_scores, hired_budgets, tile_regions
-from biaskit.select.tome import Matching, bipartite_matching, tokens_after
+from biaskit.select.tome import Matching, bipartite_matching, merging_schedule, tokens_after
 
 __all__ = [
     "SPARSEVLM_COUNTS",
@@ -88,6 +88,7 @@ __all__ = [
     "layer_counts",
     "max_min_select",
     "max_min_select_many",
+    "merging_schedule",
     "min_max",
     "mmr_select",
     "mmr_select_many",

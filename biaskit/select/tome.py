@@ -95,6 +95,36 @@ def bipartite_matching(keys: Tensor, r: int, *, protected: int = 1) -> Matching:
     return Matching(home, torch.cat([even[left], odd]))
 
 
+def merging_schedule(patches: int, n: int, blocks: int, *, protected: int = 1) -> list[int]:
+    """Return how many pairs each block merges so that n of a tile's patches are left: one number, and in the last blocks what is left.
+
+    Args:
+        patches: M. n: 1 … M. blocks: whose features are read. protected: class tokens, which are never merged.
+
+    Raises:
+        BiaskitError: n outside 1 … M, or fewer than so many blocks can reach: each merges at most half.
+
+    Example:
+        >>> schedule = merging_schedule(576, 192, 23)
+        >>> schedule[:2], schedule[-2:], tokens_after(577, schedule)[-1]
+        ([17, 17], [17, 10], 193)
+    """
+    if not 1 <= n <= patches:
+        raise BiaskitError(f"cannot merge {patches} patches into {n}", f"keep 1 to {patches}")
+    found: list[int] = []
+    for each in range(patches - n + 1):
+        found, total = [], patches + protected
+        for _ in range(blocks):
+            found.append(max(min(each, (total - protected) // 2, total - protected - n), 0))
+            total -= found[-1]
+        if total == n + protected:
+            return found
+    least = tokens_after(patches + protected, [patches] * blocks, protected=protected)[-1] - protected if blocks else patches
+    raise BiaskitError(
+        f"{blocks} blocks cannot merge {patches} patches into {n}: each merges at most half", f"keep {least} of {patches} or more"
+    )
+
+
 def tokens_after(n_tokens: int, schedule: Sequence[int], *, protected: int = 1) -> list[int]:
     """Return how many of `n_tokens` are left after each block, when block i merges schedule[i] pairs.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ class Tower:
         implementation: the attention implementation that they call.
         has_cls: a CLS token comes before the patches of each tile.
         projector: [m, g, D] features of the g patches behind each of m visual tokens → [m, d] rows for the language model.
-        merged: g.
+        merged: g. skipped: blocks at the end that the features do not come from: 1 where LLaVA reads layer −2.
     """
 
     blocks: Sequence[nn.Module]
@@ -30,6 +30,12 @@ class Tower:
     has_cls: bool
     projector: Callable[[Tensor], Tensor]
     merged: int = 1
+    skipped: int = 0
+
+    @property
+    def blocks_read(self) -> int:
+        """How many blocks run before the features are read."""
+        return len(self.blocks) - self.skipped
 
     def project(self, features: Tensor) -> Tensor:
         """Return rows for the language model, [m, d]: `features` are [m, g, D], or [m, D] for g equal patches a token."""
@@ -61,6 +67,28 @@ def attention_of(block: Any) -> nn.Module | None:
     return None
 
 
+def norm_before_mlp(block: Any) -> nn.Module:
+    """Return the norm between a block's attention and its MLP, by the names that the stock models give it.
+
+    Raises:
+        ModelError: there is none.
+    """
+    for name in ("layer_norm2", "norm2", "layernorm_after"):
+        found = getattr(block, name, None)
+        if isinstance(found, nn.Module):
+            return found
+    raise ModelError(
+        f"{type(block).__name__} has no norm between attention and MLP that is known", "tokens cannot be merged inside this vision tower"
+    )
+
+
+def _skipped(model: PreTrainedModel, depth: int) -> int:
+    """Return how many of `depth` blocks run after the features were read, of several layers the last."""
+    layer = getattr(model.config, "vision_feature_layer", -1)
+    layers = [layer] if isinstance(layer, int) else layer
+    return min((-1 - one if one < 0 else depth - one) for one in layers)
+
+
 def tower_of(model: PreTrainedModel) -> Tower:
     """Find the tower of a stock model with `vision_tower` and `multi_modal_projector` (LLaVA, InternVL), or `visual` (Qwen-VL).
 
@@ -75,7 +103,8 @@ def tower_of(model: PreTrainedModel) -> Tower:
     if hasattr(module, "merger"):
         return tower_at(module, lambda rows: module.merger(rows.flatten(0, 1)), int(module.config.spatial_merge_size) ** 2)
     merged = round(1 / getattr(model.config, "downsample_ratio", 1)) ** 2
-    return tower_at(module, lambda rows: base.multi_modal_projector(rows.flatten(1)), merged)
+    tower = tower_at(module, lambda rows: base.multi_modal_projector(rows.flatten(1)), merged)
+    return replace(tower, skipped=_skipped(model, len(tower.blocks)))
 
 
 def tower_at(module: Any, projector: Callable[[Tensor], Tensor], merged: int) -> Tower:

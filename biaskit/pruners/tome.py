@@ -1,0 +1,70 @@
+"""ToMe: similar patches are merged in every block of the vision tower, and the language model gets what is left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from biaskit.errors import BiaskitError
+from biaskit.pruners import pruners
+from biaskit.pruners.base import Positions, Pruner, param
+from biaskit.pruners.readings import MERGED, Reading
+from biaskit.pruners.signals import Signals
+from biaskit.select.keep import Keep
+
+
+@pruners.register("tome")
+@dataclass(frozen=True)
+class ToMe(Pruner):
+    """Between attention and MLP of every block, the patches with the most similar keys become their mean; each is kept once."""
+
+    name: ClassVar[str] = "tome"
+    title: ClassVar[str] = "ToMe"
+    paper: ClassVar[str] = "Token Merging: Your ViT But Faster"
+    year: ClassVar[int | None] = 2023
+    arxiv: ClassVar[str] = "2210.09461"
+    acts: ClassVar[str] = "inside the vision tower"
+    families: ClassVar[str] = "a patch is a token: LLaVA-1.5, LLaVA-NeXT, LLaVA-OneVision"
+    needs: ClassVar[frozenset[Reading]] = frozenset({MERGED})
+    exact: ClassVar[bool] = False
+    presets: ClassVar[dict[str, dict[str, Any]]] = {str(n): {"retention": n / 576} for n in (192, 128, 64)}
+    deviations: ClassVar[tuple[str, ...]] = (
+        "a merged token is carried as equal copies, which is proportional attention to the letter: the tower saves no time, the model does",
+        "the papers that print ToMe's rows give no schedule; here blocks merge one number of pairs, the last ones what is left",
+        "features are read before the last block in LLaVA, so 23 of CLIP-L's 24 blocks merge",
+        "retention is of each tile's patches, padding included: any-res prompts keep more than that share of their tokens",
+        "newlines are dropped; a token interpolated from several patches (OneVision) is kept once for each combination of merged tokens",
+        "a merged token stands at the first of its places",
+    )
+
+    layer: int = param(0, "K: tokens are dropped before this decoder layer; 0 is before the language model")
+    positions: Positions = param("compact", "position ids of what is kept: compact (renumbered: merged tokens have no place) or original")
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        super().__post_init__()
+        if self.budget is not None:
+            raise BiaskitError(
+                f"budget is {self.budget}, but tome merges every tile before the prompt is known", f"give retention={self.budget}/576 or so"
+            )
+
+    @property
+    def merges(self) -> float | None:  # type: ignore[override]
+        """The share of each tile's patches that is left; None where that is all of them."""
+        return None if self.retention == 1 else self.retention
+
+    def choose(self, signals: Signals, budget: int) -> Keep:
+        """Keep every merged token once."""
+        assert signals.patch_index is not None
+        groups = signals.patches(MERGED)
+        tiles = torch.repeat_interleave(torch.arange(len(groups)), torch.tensor(signals.patch_index.tiles))
+        found = torch.cat(groups).cpu()
+        number = found + tiles * (found.max() + 1)
+        index = torch.from_numpy(signals.patch_index.index)
+        of_token = torch.where(index < 0, -1, number[index.clamp(min=0)])
+        patched = torch.nonzero((of_token >= 0).any(1))[:, 0]
+        different, home = torch.unique(of_token[patched], dim=0, return_inverse=True)
+        first = torch.full((len(different),), len(signals)).scatter_reduce(0, home, patched, "amin")
+        return Keep(first, {"merged": float(len(patched) - len(first))})
