@@ -1,4 +1,4 @@
-"""Names that people type: plug-ins, which all come in by one registry class, keywords of public functions, and the nearest known name."""
+"""Names that people type: plug-ins of one registry class, keywords of public functions, the nearest known name, labels of methods."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import importlib
 import inspect
 import numbers
 import pkgutil
+import re
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -230,3 +232,42 @@ def _is_plain(value: object, word: str) -> bool:
     if isinstance(value, bool):
         return word == "bool"
     return isinstance(value, _PLAIN[word][0])
+
+
+_PRIOR = re.compile(r"\+([A-Za-z_][\w.-]*)$")  # the name of a prior at a label's end; "1e+05" is none
+
+
+@dataclass(frozen=True)
+class MethodLabel:
+    """A method as it is written everywhere, `name[@key=value…][+prior]`, taken apart; nothing is looked up.
+
+    Attributes:
+        name: registry key of a pruner, or `none`. settings: key → value as it was written. prior: name of a prior.
+        other: words behind an @ that are no KEY=VALUE.
+
+    Example:
+        >>> MethodLabel.read("d2pruner@theta=0.9@alpha=1e+05+coco")
+        MethodLabel(name='d2pruner', settings={'theta': '0.9', 'alpha': '1e+05'}, prior='coco', other=())
+        >>> str(MethodLabel.read("d2pruner@theta=0.9@alpha=1e+05+coco"))
+        'd2pruner@alpha=1e+05@theta=0.9+coco'
+    """
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    prior: str | None = None
+    other: tuple[str, ...] = ()
+
+    @staticmethod
+    def read(text: str) -> MethodLabel:
+        """Take a label apart."""
+        found = _PRIOR.search(text)
+        name, *words = text[: found.start()].split("@") if found else text.split("@")
+        pairs = [word.partition("=") for word in words]
+        settings = {key: value for key, equals, value in pairs if key and equals}
+        other = tuple(word for word, (key, equals, _) in zip(words, pairs, strict=True) if not (key and equals))
+        return MethodLabel(name, settings, found.group(1) if found else None, other)
+
+    def __str__(self) -> str:
+        """The label in its one form: settings sorted by name."""
+        words = [f"@{key}={self.settings[key]}" for key in sorted(self.settings)]
+        return "".join([self.name, *words, "" if self.prior is None else f"+{self.prior}"])

@@ -36,19 +36,20 @@ _TABLE_4 = "--image-size 672x672 --prompt-tokens 35"
 _SMALL = "--random-weights --device cpu"
 _FULL = "--random-weights --shrink full --device cuda"
 _NEXT_7B = f"--model llava-next {_FULL} {_TABLE_4}"
+_GROW = "grow --model llava-1.5 --shrink full --pruner none,d2pruner -r 0.112 --device cuda"
 _METHODS = "none,fastv,d2pruner,idpruner,divprune"
 
 PLANS = {
     "cpu": (
-        Part("calibrate", (f"calibrate {_SMALL} --shrink 128x24 --layers 1,4 --images 24 --baseline-images 4",), 600),
+        Part("calibrate", (f"calibrate {_SMALL} --shrink 128x24 --layers 1,4 --samples 24 --baseline-images 4",), 600),
         Part(
             "prefill",
             (f"--model llava-next {_SMALL} --shrink 256x8 {_TABLE_4} --pruner none,fastv,d2pruner --new-tokens 4 --repeats 3",),
             600,
         ),
         Part("prefill-embedded", ("--model demo --pruner none,fastv,d2pruner -r 0.25 --new-tokens 4 --batch-size 1,4 --device cpu",), 600),
-        Part("select", ("select --sizes 576,2880 --repeats 5 --device cpu",), 600),
-        Part("select-256-channels", ("select --sizes 576,2880 --dim 256 --repeats 9 --device cpu",), 600),
+        Part("select", ("select --tokens 576,2880 --repeats 5 --device cpu",), 600),
+        Part("select-256-channels", ("select --tokens 576,2880 --dim 256 --repeats 9 --device cpu",), 600),
     ),
     "gpu": (
         Part(
@@ -64,25 +65,25 @@ PLANS = {
         Part(
             "calibrate-llava-1.5",
             (
-                f"calibrate --model llava-1.5 {_FULL} --layers 1,4 --images 256 --baseline-images 24",
-                f"calibrate --model llava-1.5 {_FULL} --layers 1,4 --images 64 --baseline-images 8 --batch-size 2",
+                f"calibrate --model llava-1.5 {_FULL} --layers 1,4 --samples 256 --baseline-images 24",
+                f"calibrate --model llava-1.5 {_FULL} --layers 1,4 --samples 64 --baseline-images 8 --batch-size 2",
             ),
             150,
         ),
         Part(
             "calibrate-llava-next",
             tuple(
-                f"calibrate --model llava-next {_FULL} --layers 1 --images 96 --baseline-images 8 --batch-size {size}" for size in (4, 1)
+                f"calibrate --model llava-next {_FULL} --layers 1 --samples 96 --baseline-images 8 --batch-size {size}" for size in (4, 1)
             ),
             120,
         ),
-        Part("select", ("select --sizes 576,2880,20000 --authors-up-to 2880 --repeats 5 --device cuda",), 100),
-        Part("select-batch-8", ("select --sizes 2880 --batch 8 --authors-up-to 0 --repeats 7 --device cuda",), 60),
+        Part("select", ("select --tokens 576,2880,20000 --authors-up-to 2880 --repeats 5 --device cuda",), 100),
+        Part("select-batch-8", ("select --tokens 2880 --batch-size 8 --authors-up-to 0 --repeats 7 --device cuda",), 60),
         Part(
             "grow",
             (
-                "grow --model llava-1.5 --shrink full --pruner none,d2pruner -r 0.112 --device cuda",
-                "grow --model llava-1.5 --shrink full --pruner none,d2pruner -r 0.112 --images 1,2,5,10 --batch-size 1,2,4,8 --device cuda",
+                _GROW,
+                f"{_GROW} --images-per-prompt 1,2,5,10 --batch-size 1,2,4,8",
             ),
             150,
         ),

@@ -38,7 +38,7 @@ METHODS: dict[str, tuple[Ours, authors.Released, bool]] = {
     "fastv": (lambda s, n: top_k(s.scores, n), authors.top, False),
     "uniform": (lambda s, n: uniform_select(len(s.scores), n), authors.evenly, False),
     "d2pruner": (lambda s, n: d2_select(s.scores, s.features, s.where, n).indices, functools.partial(authors.d2, alpha=1.0), True),
-    "d2pruner α=0.5": (
+    "d2pruner@alpha=0.5": (
         lambda s, n: d2_select(s.scores, s.features, s.where, n, alpha=0.5).indices,
         functools.partial(authors.d2, alpha=0.5),
         True,
@@ -54,7 +54,7 @@ Together = Callable[[Tensor, list[Tensor], Tensor, int], list[Tensor]]
 TOGETHER: dict[str, Together] = {
     "fastv": lambda scores, features, where, n: list(top_k_many(scores, n)),
     "d2pruner": lambda scores, features, where, n: [keep.indices for keep in d2_select_many(scores, features, where, n)],
-    "d2pruner α=0.5": lambda scores, features, where, n: [k.indices for k in d2_select_many(scores, features, where, n, alpha=0.5)],
+    "d2pruner@alpha=0.5": lambda scores, features, where, n: [k.indices for k in d2_select_many(scores, features, where, n, alpha=0.5)],
     "idpruner": lambda scores, features, where, n: list(mmr_select_many(scores, features, n)),
     "divprune": lambda scores, features, where, n: list(max_min_select_many(features, n)),
 }

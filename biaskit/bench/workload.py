@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
@@ -18,7 +17,8 @@ from biaskit.families.checkpoints.flops import Dims
 from biaskit.families.checkpoints.load import Loaded
 from biaskit.families.checkpoints.random_weights import flat_prior
 from biaskit.prior.value import Prior
-from biaskit.pruners import Pruner, get_pruner
+from biaskit.pruners import Pruner
+from biaskit.pruners.notation import NONE, build, parse_method, preset_depth
 
 
 @dataclass(frozen=True)
@@ -43,37 +43,34 @@ class Workload:
         return sorted(found.items())
 
 
-def cells(loaded: Loaded, names: Sequence[str], retentions: Sequence[float], layer: int | None = None) -> list[Workload]:
+def cells(loaded: Loaded, names: Sequence[str], retentions: Sequence[float], k: int | None = None) -> list[Workload]:
     """Return every method at every retention, the stock model once and first.
 
     Args:
         loaded: the model.
-        names: `none`, or NAME[:PRESET][+prior]; a prior is flat, and methods that cannot do without get one anyway.
-        retentions: shares kept. layer: K of the methods that act inside the language model, instead of their own.
+        names: `none`, or methods as they are written everywhere (`biaskit.pruners.notation`), +prior to debias; a prior is flat, and
+            methods that cannot do without get one anyway.
+        retentions: shares kept. k: K of the methods that act inside the language model, instead of their own or the presets'.
 
     Raises:
         BiaskitError: unknown names, or what the method or the model cannot do.
     """
     depth = int(decoder_config(loaded.model).num_hidden_layers)
-    found = [Workload("none", 1.0)]
-    for name in names:
-        if name == "none":
-            continue
-        key, _, preset = name.removesuffix("+prior").partition(":")
-        for retention in retentions:
-            options: dict[str, Any] = {"retention": retention, "preset": preset or None, "model_type": loaded.model.config.model_type}
-            pruner = get_pruner(key, **options)
-            if layer is not None and pruner.layer:
-                pruner = get_pruner(key, **options, layer=layer)
-            wanted = name.endswith("+prior")
-            if wanted and not pruner.debiases:
-                raise BiaskitError(f"{name}: {type(pruner).title} does not debias attention", "leave +prior away")
+    model_type = loaded.model.config.model_type
+    methods = [parse_method(name) for name in names]
+    chosen = preset_depth(methods, None, model_type) if k is None else k
+    found = [Workload(NONE, 1.0)]
+    for method in methods:
+        for retention in retentions if method.name != NONE else ():
+            pruner = build(method, k=chosen, model_type=model_type, retention=retention)
+            if method.prior and not pruner.debiases:
+                raise BiaskitError(f"{method.label}: {type(pruner).title} does not debias attention", f"leave +{method.prior} away")
             read = [layer for stage in pruner.stages() if (layer := stage.layer + pruner.attention_layer) >= 0]
             if max(read, default=0) >= depth - 1:
                 acts = pruner.stages()[-1].layer
-                raise BiaskitError(f"{name} acts before layer {acts} of {depth}", "give a smaller --layer, or a deeper model")
-            prior = flat_prior(loaded, read) if read and (wanted or (pruner.prior == "required" and pruner.debiases)) else None
-            found.append(Workload(name, retention, pruner, prior))
+                raise BiaskitError(f"{method.label} acts before layer {acts} of {depth}", "give a smaller --k, or a deeper model")
+            wanted = method.prior is not None or (pruner.prior == "required" and pruner.debiases)
+            found.append(Workload(method.label, retention, pruner, flat_prior(loaded, read) if read and wanted else None))
     return found
 
 

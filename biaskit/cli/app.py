@@ -8,6 +8,7 @@ import typer
 
 from biaskit.cli import bench, models, priors, pruners, study, tasks, validate
 from biaskit.cli.calibrate import calibrate
+from biaskit.cli.command import App
 from biaskit.cli.console import run
 from biaskit.cli.demo import demo
 from biaskit.cli.heatmap import heatmap
@@ -15,12 +16,11 @@ from biaskit.cli.prune import prune
 from biaskit.cli.scenes import scenes
 from biaskit.files import VERSION
 
-app = typer.Typer(
+app = App(
     name="biaskit",
     help="Measure, show and remove positional bias in multimodal LLMs.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(calibrate)
 app.command()(heatmap)

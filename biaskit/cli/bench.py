@@ -8,32 +8,63 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from biaskit.cli.bench_select import select
+from biaskit.cli.command import App
+from biaskit.cli.options import (
+    CHANNELS_LAYERS,
+    DATA,
+    MODEL,
+    RESULT,
+    RUNNING,
+    WIDTH_HEIGHT,
+    AsJson,
+    Attention,
+    BatchSize,
+    Device,
+    Dtype,
+    Force,
+    K,
+    Layers,
+    Methods,
+    Model,
+    Retention,
+    Retentions,
+    Workers,
+    read_layers_option,
+    read_pair,
+)
 
 if TYPE_CHECKING:
     from biaskit.families.checkpoints.load import Loaded
 
-app = typer.Typer(help="Time pruned prefill, calibration and selection beside their baselines.")
+app = App(help="Time pruned prefill, calibration and selection beside their baselines.")
 
-Model = Annotated[str, typer.Option("--model", "-m", help="Short name (biaskit models list), hub id, or checkpoint directory.")]
 RandomWeights = Annotated[
-    bool, typer.Option("--random-weights", help="Build the checkpoint's architecture on the device: no hub, no files, noise for answers.")
+    bool,
+    typer.Option(
+        "--random-weights",
+        rich_help_panel=MODEL,
+        help="Build the checkpoint's architecture on the device: no hub, no files, noise for answers.",
+    ),
 ]
 Shrink = Annotated[
     str,
     typer.Option(
-        help="With --random-weights: channels × layers of a smaller language model, such as 512x16; full; or auto, which is full on a GPU "
-        "and 256x8 on a CPU."
+        metavar=f"{CHANNELS_LAYERS}|full|auto", rich_help_panel=MODEL,
+        help="With --random-weights: channels and layers of a smaller language model, such as 512x16; full; or auto, which is full on a "
+        "GPU and 256x8 on a CPU.",
     ),
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
-Dtype = Annotated[str, typer.Option(help="auto, bfloat16, float16, float32.")]
-Attention = Annotated[str, typer.Option(help="sdpa, flash_attention_2, eager.")]
+]  # fmt: skip
+Samples = Annotated[int, typer.Option("--samples", "-n", min=1, rich_help_panel=DATA, help="Images read by biaskit.")]
+BatchSizes = Annotated[str, typer.Option("--batch-size", metavar="N,N", rich_help_panel=RUNNING, help="Samples a forward pass, in turn.")]
+Repeats = Annotated[int, typer.Option("--repeats", min=1, rich_help_panel=RUNNING, help="Rounds in which all take turns.")]
 CpuTime = Annotated[
-    bool, typer.Option("--cpu-time", help="On a CPU with one thread: count the process's own time, for machines that are busy otherwise.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Report as JSON on stdout.")]
-Out = Annotated[Path | None, typer.Option(help="Directory for the results, as JSON and Markdown.")]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite results.")]
+    bool,
+    typer.Option(
+        "--cpu-time", rich_help_panel=RUNNING,
+        help="On a CPU with one thread: count the process's own time, for machines that are busy otherwise.",
+    ),
+]  # fmt: skip
+Out = Annotated[Path | None, typer.Option("--out", "-o", rich_help_panel=RESULT, help="Directory for the results, as JSON and Markdown.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -42,18 +73,23 @@ def bench(
     model: Model = "llava-next",
     random_weights: RandomWeights = False,
     shrink: Shrink = "auto",
-    pruner: Annotated[
-        str, typer.Option(help="Methods: none, NAME, NAME:PRESET, and +prior to debias with a flat prior.")
-    ] = "none,fastv,d2pruner",
-    retention: Annotated[str, typer.Option("--retention", "-r", help="Shares of visual tokens kept.")] = "0.334,0.112",
-    layer: Annotated[int | None, typer.Option(min=1, help="K of methods inside the language model. (default: the method's)")] = None,
-    batch_size: Annotated[str, typer.Option(help="Samples a forward pass.")] = "1",
-    image_size: Annotated[str | None, typer.Option(help="ROWSxCOLS in pixels. (default: those of the drawn pictures)")] = None,
-    images: Annotated[int, typer.Option(min=1, help="Pictures a prompt.")] = 1,
-    prompt_tokens: Annotated[int | None, typer.Option(min=1, help="Text tokens of the prompt. (default: the neutral prompt's)")] = None,
-    new_tokens: Annotated[int, typer.Option(min=0, help="Tokens generated for the total time; 0 leaves it out.")] = 32,
-    repeats: Annotated[int, typer.Option(min=1, help="Rounds over all methods.")] = 5,
-    warmup: Annotated[int, typer.Option(min=1, help="Rounds before them.")] = 1,
+    pruner: Methods = "none,fastv,d2pruner",
+    retention: Retentions = "0.334,0.112",
+    k: K = None,
+    batch_size: BatchSizes = "1",
+    image_size: Annotated[
+        str | None,
+        typer.Option("--image-size", metavar=WIDTH_HEIGHT, rich_help_panel=DATA, help="In pixels. (default: those of the drawn pictures)"),
+    ] = None,
+    images_per_prompt: Annotated[int, typer.Option("--images-per-prompt", min=1, rich_help_panel=DATA, help="Pictures a prompt.")] = 1,
+    prompt_tokens: Annotated[
+        int | None, typer.Option(min=1, rich_help_panel=DATA, help="Text tokens of the prompt. (default: the neutral prompt's)")
+    ] = None,
+    new_tokens: Annotated[
+        int, typer.Option(min=0, rich_help_panel=DATA, help="Tokens generated for the total time; 0 leaves it out.")
+    ] = 32,
+    repeats: Repeats = 5,
+    warmup: Annotated[int, typer.Option(min=1, rich_help_panel=RUNNING, help="Rounds before them.")] = 1,
     device: Device = "auto",
     dtype: Dtype = "auto",
     attention: Attention = "sdpa",
@@ -73,13 +109,16 @@ def bench(
     from biaskit.bench.table import NOTE, table
     from biaskit.bench.workload import cells
     from biaskit.cli.calibrate import say
+    from biaskit.validation.ask.arguments import read_shares
 
-    size = None if image_size is None else _pair(image_size, "--image-size")
-    plan = Plan(tuple(_numbers(batch_size, int, "--batch-size")), size, images, prompt_tokens, new_tokens, repeats, warmup, cpu_time)
-    shares = _numbers(retention, float, "--retention")
+    size = None if image_size is None else read_pair(image_size, WIDTH_HEIGHT, "--image-size")[::-1]
+    plan = Plan(
+        tuple(_numbers(batch_size, int, "--batch-size")), size, images_per_prompt, prompt_tokens, new_tokens, repeats, warmup, cpu_time
+    )
+    shares = read_shares(retention)
     check_free(out, "prefill", force)
     loaded = _model(model, random_weights, shrink, device, dtype, attention)
-    found = cells(loaded, [name.strip() for name in pruner.split(",") if name.strip()], shares, layer)
+    found = cells(loaded, [name.strip() for name in pruner.split(",") if name.strip()], shares, k)
     rows = measure(loaded, found, plan, say, keeper(out, "prefill"))
     _finish("prefill", {"plan": vars(plan), "rows": rows}, f"{table(rows)}\n\n{NOTE}", loaded, out, as_json)
 
@@ -89,14 +128,12 @@ def calibrate(
     model: Model = "llava-1.5",
     random_weights: RandomWeights = False,
     shrink: Shrink = "auto",
-    images: Annotated[int, typer.Option(min=1, help="Read by biaskit.")] = 64,
-    baseline_images: Annotated[int, typer.Option(min=1, help="Read by the baseline, which is slow.")] = 8,
-    layers: Annotated[
-        str | None, typer.Option(help="0-based decoder layers, such as 1,4 or 0-7, or all. (default: those the presets need)")
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a forward pass. (default: 8 on a GPU, 2 on a CPU)")] = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Preprocessing processes. (default: from the cores)")] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Rounds in which they take turns.")] = 3,
+    samples: Samples = 64,
+    baseline_images: Annotated[int, typer.Option(min=1, rich_help_panel=DATA, help="Images read by the baseline, which is slow.")] = 8,
+    layers: Layers = None,
+    batch_size: BatchSize = None,
+    workers: Workers = None,
+    repeats: Repeats = 3,
     device: Device = "auto",
     dtype: Dtype = "auto",
     cpu_time: CpuTime = False,
@@ -107,12 +144,12 @@ def calibrate(
     """Compare calibration with a whole eager forward pass and output_attentions, one image at a time and in batches."""
     from biaskit.bench.calibration_speed import Comparison, compare, table
     from biaskit.bench.report import check_free
-    from biaskit.cli.calibrate import chosen_layers, say
+    from biaskit.cli.calibrate import say
 
-    wanted = chosen_layers(layers)
+    wanted = read_layers_option(layers)
     check_free(out, "calibrate", force)
     loaded = _model(model, random_weights, shrink, device, dtype, "sdpa")
-    plan = Comparison(images, baseline_images, wanted, batch_size, repeats, workers, cpu_time)
+    plan = Comparison(samples, baseline_images, wanted, batch_size, repeats, workers, cpu_time)
     found = compare(loaded, plan, say)
     _finish("calibrate", {"plan": vars(plan), **found}, table(found), loaded, out, as_json)
 
@@ -121,11 +158,19 @@ def calibrate(
 def grow(
     model: Model = "llava-1.5",
     shrink: Shrink = "128x4",
-    pruner: Annotated[str, typer.Option(help="Methods, as in `biaskit bench`.")] = "none,fastv",
-    retention: Annotated[float, typer.Option("--retention", "-r", help="Share of visual tokens kept.")] = 0.1,
-    images: Annotated[str, typer.Option(help="Pictures a prompt, in turn: 576 visual tokens each for LLaVA-1.5.")] = "1,2,5,10,18,35",
-    batch_size: Annotated[str, typer.Option(help="Batch sizes, in turn, with one picture a prompt.")] = "1,2,4,8,16,32",
-    repeats: Annotated[int, typer.Option(min=1, help="Rounds.")] = 3,
+    pruner: Methods = "none,fastv",
+    retention: Retention = 0.1,
+    images_per_prompt: Annotated[
+        str,
+        typer.Option(
+            "--images-per-prompt",
+            metavar="N,N",
+            rich_help_panel=DATA,
+            help="Pictures a prompt, in turn: 576 visual tokens each for LLaVA-1.5.",
+        ),
+    ] = "1,2,5,10,18,35",
+    batch_size: BatchSizes = "1,2,4,8,16,32",
+    repeats: Repeats = 3,
     device: Device = "auto",
     dtype: Dtype = "auto",
     cpu_time: CpuTime = False,
@@ -141,7 +186,7 @@ def grow(
     check_free(out, "growth", force)
     loaded = _model(model, True, shrink, device, dtype, "sdpa")
     names = [name.strip() for name in pruner.split(",") if name.strip()]
-    counts, batches = _numbers(images, int, "--images"), _numbers(batch_size, int, "--batch-size")
+    counts, batches = _numbers(images_per_prompt, int, "--images-per-prompt"), _numbers(batch_size, int, "--batch-size")
     found = measure_growth(
         loaded,
         names,
@@ -164,7 +209,7 @@ def grow(
 @app.command("all")
 def run_all(
     plan: Annotated[str, typer.Option(help="cpu: a small configuration, a few minutes. gpu: 7B shapes, under ten minutes.")] = "cpu",
-    out: Annotated[Path, typer.Option(help="File for the results, JSON; a .md is written beside it.")] = Path("bench.json"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="File for the results, JSON; a .md is written beside it.")] = Path("bench.json"),
     minutes: Annotated[float | None, typer.Option(min=0.1, help="Leave out what has not begun by then. (default: cpu 40, gpu 9.5)")] = None,
     force: Force = False,
 ) -> None:
@@ -197,7 +242,7 @@ def _model(name: str, random_weights: bool, shrink: str, device: str, dtype: str
             f"{name}: "
             + ("full size" if chosen == "full" else f"shrunk to {chosen} channels × layers (no GPU; --shrink full builds it all)")
         )
-    smaller = None if chosen == "full" else _pair(chosen, "--shrink")
+    smaller = None if chosen == "full" else read_pair(chosen, CHANNELS_LAYERS, "--shrink")
     return random_model(name, device=device, dtype=dtype, attention=attention, shrink=smaller)
 
 
@@ -220,13 +265,6 @@ def _finish(name: str, found: dict[str, Any], text: str, loaded: Loaded, out: Pa
     print(dump(result) if as_json else whole)
     if out is not None:
         write(out, name, result, whole)
-
-
-def _pair(text: str, option: str) -> tuple[int, int]:
-    one, _, two = text.partition("x")
-    if not one.isdecimal() or not (two or one).isdecimal() or not int(one) or not int(two or one):
-        raise typer.BadParameter(f"{text!r}: write two numbers, such as 512x16", param_hint=option)
-    return int(one), int(two or one)
 
 
 def _numbers(text: str, kind: type, option: str) -> list[Any]:

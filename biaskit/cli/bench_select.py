@@ -9,32 +9,36 @@ from typing import Annotated
 
 import typer
 
+from biaskit.cli.options import AsJson, Force, Retention, Seed
+
 
 def select(
-    sizes: Annotated[str, typer.Option("--sizes", metavar="N,N", help="Numbers of visual tokens.")] = "576,1152,2880,5760,20000",
+    tokens: Annotated[str, typer.Option("--tokens", metavar="N,N", help="Numbers of visual tokens.")] = "576,1152,2880,5760,20000",
     dim: Annotated[int, typer.Option("--dim", min=1, help="Channels of the features.")] = 4096,
-    methods: Annotated[str, typer.Option("--methods", metavar="A,B|all", help="Selectors.")] = "all",
-    retention: Annotated[float, typer.Option("--retention", help="Share of visual tokens kept.")] = 0.112,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Samples selected from together; times are a sample's.")] = 1,
+    pruner: Annotated[str, typer.Option("--pruner", "-p", metavar="A,B|all", help="Methods whose selector is timed.")] = "all",
+    retention: Retention = 0.112,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Samples selected from together; times are a sample's.")] = 1,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Of every measurement, after a warm-up.")] = 5,
     authors_up_to: Annotated[
         int, typer.Option("--authors-up-to", metavar="N", help="Leave the authors' algorithms out above this size.")
     ] = 5760,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Of the CPU.", show_default="all")] = None,
     device: Annotated[str, typer.Option("--device", help="cpu, or cuda.")] = "cpu",
-    seed: Annotated[int, typer.Option("--seed", help="Of the made-up features.")] = 0,
+    seed: Seed = 0,
     cpu_time: Annotated[
         bool,
         typer.Option("--cpu-time", help="On a CPU with one thread: count the process's own time, for machines that are busy otherwise."),
     ] = False,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for the results, the table and a figure.", show_default=False)] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite existing results.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for the results, the table and a figure.", show_default=False)
+    ] = None,
+    force: Force = False,
+    as_json: AsJson = False,
 ) -> None:
     """Time every selector alone, beside its authors' algorithm, which must keep the same tokens, and how time grows with N."""
-    numbers = [part.strip() for part in sizes.split(",")]
+    numbers = [part.strip() for part in tokens.split(",")]
     if not all(number.isascii() and number.isdigit() for number in numbers):
-        raise typer.BadParameter(f"{sizes!r} is not a comma list of numbers such as 576,2880", param_hint="--sizes")
+        raise typer.BadParameter(f"{tokens!r} is not a comma list of numbers such as 576,2880", param_hint="--tokens")
     # heavy imports only once the arguments make sense
     import torch
 
@@ -48,12 +52,12 @@ def select(
     report = bench_selectors(
         [int(number) for number in numbers],
         dim=dim,
-        methods=list(METHODS) if methods == "all" else [part.strip() for part in methods.split(",")],
+        methods=list(METHODS) if pruner == "all" else [part.strip() for part in pruner.split(",")],
         retention=retention,
         repeats=repeats,
         authors_up_to=authors_up_to,
         device=device,
-        batch=batch,
+        batch=batch_size,
         seed=seed,
         cpu_time=cpu_time,
         keep=keeper(out, "selection"),

@@ -11,6 +11,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from biaskit.cli.options import (
+    DATA,
+    RESULT,
+    RUNNING,
+    AsJson,
+    Attention,
+    BatchSize,
+    Data,
+    Device,
+    Dtype,
+    Force,
+    Layers,
+    Model,
+    Revision,
+    Seed,
+    Workers,
+    read_layers_option,
+)
 from biaskit.cli.processing import Conversation, DeviceMap, ImageMode, MaxPixels, MaxTiles, MinPixels, choices
 
 if TYPE_CHECKING:
@@ -19,48 +37,51 @@ if TYPE_CHECKING:
 
 
 def calibrate(
-    model: Annotated[str, typer.Option("--model", "-m", help="Short name (biaskit models list), hub id, or checkpoint directory.")],
-    data: Annotated[
-        str, typer.Option("--data", "-d", help="coco (local or streamed), a directory of images, an instances*.json, or generated.")
-    ] = "coco",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The prior; by default MODEL.safetensors here.")] = None,
+    model: Model,
+    data: Data = "coco",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", rich_help_panel=RESULT, help="The prior; by default MODEL.safetensors here.")
+    ] = None,
     samples: Annotated[
-        int | None, typer.Option("--samples", "-n", min=1, help="Images. (default: 1000, or all of a smaller source)")
+        int | None,
+        typer.Option("--samples", "-n", min=1, rich_help_panel=DATA, help="Images. (default: 1000, or all of a smaller source)"),
     ] = None,
     prompt: Annotated[
         list[str] | None,
         typer.Option(
             "--prompt",
+            rich_help_panel=DATA,
             help="Text, a file with a prompt a line, or task:NAME (task:refcoco, task:scenes-where, …); may be repeated. All are cycled "
             'over the images. (default: "Please describe the provided image.")',
         ),
     ] = None,
-    layers: Annotated[
-        str | None, typer.Option(help="0-based decoder layers, such as 1,4 or 0-7, or all. (default: those the presets need)")
-    ] = None,
-    heads: Annotated[bool, typer.Option("--heads", help="Also keep each head's mean.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of the choice of images.")] = 0,
+    layers: Layers = None,
+    heads: Annotated[bool, typer.Option("--heads", rich_help_panel=RESULT, help="Also keep each head's mean.")] = False,
+    seed: Seed = 0,
     coco_root: Annotated[
-        Path | None, typer.Option(help="Local COCO: annotations/ and val2017/ or val2017.zip. (default: $BIASKIT_COCO)")
+        Path | None,
+        typer.Option(rich_help_panel=DATA, help="Local COCO: annotations/ and val2017/ or val2017.zip. (default: $BIASKIT_COCO)"),
     ] = None,
-    split: Annotated[str, typer.Option(help="Which part of COCO.")] = "val2017",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    split: Annotated[str, typer.Option(rich_help_panel=DATA, help="Which part of COCO.")] = "val2017",
+    device: Device = "auto",
     device_map: DeviceMap = None,
-    dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16, float32.")] = "auto",
-    attention: Annotated[str, typer.Option(help="sdpa, flash_attention_2, eager.")] = "sdpa",
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub checkpoint.")] = None,
+    dtype: Dtype = "auto",
+    attention: Attention = "sdpa",
+    revision: Revision = None,
     min_pixels: MinPixels = None,
     max_pixels: MaxPixels = None,
     max_tiles: MaxTiles = None,
     image_mode: ImageMode = None,
     conversation: Conversation = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a forward pass. (default: 8 on a GPU, 2 on a CPU)")] = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Preprocessing processes. (default: from the cores)")] = None,
-    max_skips: Annotated[int | None, typer.Option(min=0, help="Give up after so many unusable images. (default: n/4, at least 10)")] = None,
-    save_every: Annotated[float, typer.Option(min=0.0, help="Seconds between writes of the state.")] = 10.0,
-    restart: Annotated[bool, typer.Option("--restart", help="Throw an unfinished run away.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the prior.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Report as JSON on stdout.")] = False,
+    batch_size: BatchSize = None,
+    workers: Workers = None,
+    max_skips: Annotated[
+        int | None, typer.Option(min=0, rich_help_panel=RUNNING, help="Give up after so many unusable images. (default: n/4, at least 10)")
+    ] = None,
+    save_every: Annotated[float, typer.Option(min=0.0, rich_help_panel=RUNNING, help="Seconds between writes of the state.")] = 10.0,
+    restart: Annotated[bool, typer.Option("--restart", rich_help_panel=RESULT, help="Throw an unfinished run away.")] = False,
+    force: Force = False,
+    as_json: AsJson = False,
 ) -> None:
     """Average the last prompt token's attention over many images, and store it as a prior.
 
@@ -77,7 +98,7 @@ def calibrate(
     partial = target.with_name(f"{target.name}.partial")
     if target.exists() and not force and not list(target.parent.glob(f"{escape(partial.name)}*")):
         raise CalibrationError(f"{target} exists", "choose another --out, or overwrite it with --force")
-    wanted = chosen_layers(layers)
+    wanted = read_layers_option(layers)
 
     from biaskit.calibration.prompts import read_prompts
 
@@ -112,17 +133,6 @@ def say(line: str) -> None:
     """Tell the user what is happening, on stderr; of several processes (torchrun) the first one does."""
     if os.environ.get("RANK", "0") == "0":
         print(line, file=sys.stderr, flush=True)
-
-
-def chosen_layers(text: str | None) -> tuple[int, ...] | str | None:
-    """Read `1,4`, `0-7`, `all`."""
-    from biaskit.errors import BiaskitError
-    from biaskit.prior.layers import read_layers
-
-    try:
-        return read_layers(text)
-    except BiaskitError as error:
-        raise typer.BadParameter(f"{text!r}: {error.hint}", param_hint="--layers") from None
 
 
 def _summary(prior: Prior, target: Path, loaded: Loaded, as_json: bool) -> None:

@@ -12,7 +12,7 @@ import typer
 def demo(
     model: Annotated[str, typer.Option("--model", "-m", help="Embedded model: demo, or its sibling demo-qwen.")] = "demo",
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for priors and figures.")] = Path("demo-output"),
-    samples: Annotated[int, typer.Option(min=20, help="Scenes to calibrate on, for each of two prompts.")] = 1000,
+    samples: Annotated[int, typer.Option("--samples", "-n", min=20, help="Scenes to calibrate on, for each of two prompts.")] = 1000,
     questions: Annotated[int, typer.Option(min=20, help="Questions to ask each method.")] = 300,
     as_json: Annotated[bool, typer.Option("--json", help="Report as JSON on stdout.")] = False,
 ) -> None:

@@ -8,23 +8,24 @@ from typing import Annotated, Any
 
 import typer
 
+from biaskit.cli.options import AsJson, Force, Layers, read_layers_option
+
 
 def heatmap(
     priors: Annotated[list[str], typer.Argument(metavar="PRIOR", help="Files, or names of priors.", show_default=False)],
-    layers: Annotated[str, typer.Option("--layers", help="0-based decoder layers, such as 1,4 or 0-7, or all.")] = "all",
-    planes: Annotated[str, typer.Option("--planes", metavar="canvas,base|all", help="Planes to show.")] = "all",
+    layers: Layers = "all",
+    planes: Annotated[str, typer.Option("--planes", "--plane", metavar="canvas,base|all", help="Planes to show.")] = "all",
     labels: Annotated[str | None, typer.Option("--labels", metavar="A,B", help="Names instead of the models', one per prior.")] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Figure, .png, .pdf or .svg Default: FIRST-PRIOR-heatmap.png.", show_default=False)
+        Path | None, typer.Option("--out", "-o", help="Figure, .png, .pdf or .svg. Default: FIRST-PRIOR-heatmap.png.", show_default=False)
     ] = None,
     title: Annotated[str | None, typer.Option("--title", help="A heading.", show_default=False)] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    force: Force = False,
+    as_json: AsJson = False,
 ) -> None:
     """Draw bias maps as multiples of uniform attention, on one scale, and name each map's pattern."""
-    from biaskit.cli.calibrate import chosen_layers
-
-    chosen = chosen_layers(layers)
+    wanted = read_layers_option(layers)
+    chosen = None if wanted is None or wanted == "all" else list(wanted)
     shown = _names(planes, "--planes")
     names = None if labels is None else labels.split(",")
     path = out if out is not None else Path(f"{Path(priors[0]).name.removesuffix('.safetensors')}-heatmap.png")

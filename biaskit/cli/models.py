@@ -7,16 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
+from biaskit.cli.command import App
 from biaskit.cli.models_check import check
+from biaskit.cli.options import WIDTH_HEIGHT, AsJson, Revision, read_pair
 from biaskit.cli.processing import Conversation, ImageMode, MaxPixels, MaxTiles, MinPixels, choices
 
-app = typer.Typer(help="Model families and checkpoints.", no_args_is_help=True)
+app = App(help="Model families and checkpoints.", no_args_is_help=True)
 
 app.command("check")(check)
 
 
 @app.command("list")
-def show_list(as_json: Annotated[bool, typer.Option("--json", help="Report as JSON on stdout.")] = False) -> None:
+def show_list(as_json: AsJson = False) -> None:
     """List the short names and the supported model types."""
     from biaskit.families import families
     from biaskit.families.checkpoints.catalog import CHECKPOINTS, EMBEDDED
@@ -51,26 +53,24 @@ def show_list(as_json: Annotated[bool, typer.Option("--json", help="Report as JS
 @app.command()
 def inspect(
     model: Annotated[str, typer.Argument(help="Short name, hub id, or checkpoint directory.")],
-    size: Annotated[str, typer.Option(help="Image size in pixels, WIDTHxHEIGHT.")] = "640x480",
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub checkpoint.")] = None,
+    image_size: Annotated[str, typer.Option("--image-size", metavar=WIDTH_HEIGHT, help="Size of the picture in pixels.")] = "640x480",
+    revision: Revision = None,
     min_pixels: MinPixels = None,
     max_pixels: MaxPixels = None,
     max_tiles: MaxTiles = None,
     image_mode: ImageMode = None,
     conversation: Conversation = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Report as JSON on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show a checkpoint's decoder, preset layers, and where the visual tokens of an image sit. Loads no weights."""
-    width, cross, height = size.partition("x")
-    if not (cross and width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-        raise typer.BadParameter(f"{size!r}: write WIDTHxHEIGHT, such as 640x480", param_hint="--size")
+    width, height = read_pair(image_size, WIDTH_HEIGHT, "--image-size")
     from PIL import Image
 
     from biaskit.families.checkpoints.load import read_checkpoint
 
     chosen = choices(min_pixels, max_pixels, max_tiles, image_mode, conversation)
     place, family, config, processor = read_checkpoint(model, revision, chosen)
-    prepared = family.prepare(processor, config, [[Image.new("RGB", (int(width), int(height)))]], ["Describe the image."])
+    prepared = family.prepare(processor, config, [[Image.new("RGB", (width, height))]], ["Describe the image."])
     layout, text = prepared.layouts[0], config.text_config
     planes: list[dict[str, Any]] = [
         {"plane": plane.name, "rows": plane.rows, "cols": plane.cols, "box": plane.box, "canonical": family.canonical(config)[plane.name]}
@@ -84,7 +84,7 @@ def inspect(
         "heads": text.num_attention_heads,
         "hidden_size": text.hidden_size,
         "preset_layers": list(family.default_layers(config)),
-        "image": {"cols": int(width), "rows": int(height)},
+        "image": {"cols": width, "rows": height},
         "visual_tokens": len(layout),
         "prompt_tokens": int(prepared.inputs["input_ids"].shape[1]),
         "planes": planes,

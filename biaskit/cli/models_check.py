@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from biaskit.cli.options import MODEL, AsJson, Attention, Device, Revision
 from biaskit.errors import SourceError
 
 if TYPE_CHECKING:
@@ -22,12 +23,14 @@ _MARKS = {True: "ok  ", False: "FAIL", None: "–   "}
 
 def check(
     model: Annotated[str, typer.Argument(help="Short name, hub id, or checkpoint directory.")],
-    image: Annotated[Path | None, typer.Option(help="The picture for attention and pruning; by default a drawn one.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16, float32, float64.")] = "auto",
-    attention: Annotated[str, typer.Option(help="sdpa, flash_attention_2, eager.")] = "sdpa",
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub checkpoint.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Report as JSON on stdout.")] = False,
+    image: Annotated[
+        Path | None, typer.Option("--image", "-i", help="The picture for attention and pruning; by default a drawn one.")
+    ] = None,
+    device: Device = "auto",
+    dtype: Annotated[str, typer.Option("--dtype", rich_help_panel=MODEL, help="auto, bfloat16, float16, float32, float64.")] = "auto",
+    attention: Attention = "sdpa",
+    revision: Revision = None,
+    as_json: AsJson = False,
 ) -> None:
     """Try a checkpoint out with its own weights: token layout, attention row, and exactness of pruning. Exits with 1 if a probe fails.
 

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from biaskit.cli.command import App
+from biaskit.cli.options import ROWS_COLS, AsJson, Force, Layers, read_layers_option, read_pair
+
 if TYPE_CHECKING:
     from biaskit.prior.value import Prior
 
-app = typer.Typer(help="List, inspect, compare and exchange priors.", no_args_is_help=True)
+app = App(help="List, inspect, compare and exchange priors.", no_args_is_help=True)
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Hub = Annotated[bool, typer.Option("--hub", help="Look on the Hugging Face hub too: org/repo or org/repo/file.safetensors.")]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")]
-LayerOption = Annotated[int | None, typer.Option("--layer", help="Only this decoder layer (0-based).")]
 PlaneOption = Annotated[str | None, typer.Option("--plane", help="Only this plane.")]
 PriorArgument = Annotated[str, typer.Argument(metavar="PRIOR", help="A file, or the name of a prior.", show_default=False)]
 
@@ -64,13 +64,14 @@ def list_(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def show(prior: PriorArgument, layer: LayerOption = None, plane: PlaneOption = None, hub: Hub = False, as_json: AsJson = False) -> None:
+def show(prior: PriorArgument, layers: Layers = None, plane: PlaneOption = None, hub: Hub = False, as_json: AsJson = False) -> None:
     """Show where a prior comes from, and what bias it holds, with confidence intervals over images."""
     from biaskit.prior.bias.report import convergence, report
     from biaskit.prior.exchange import narrow
     from biaskit.prior.store import load_prior
 
-    value = narrow(load_prior(prior, hub=hub), layer, plane)
+    wanted = read_layers_option(layers)
+    value = narrow(load_prior(prior, hub=hub), wanted, plane)
     bias, converged = report(value), convergence(value)
     if as_json:
         _print_json({"prior": prior, **_summary(value), "bias": bias.to_json(), "convergence": converged})
@@ -83,7 +84,9 @@ def show(prior: PriorArgument, layer: LayerOption = None, plane: PlaneOption = N
 @app.command()
 def verify(
     priors: Annotated[list[str], typer.Argument(metavar="PRIOR...", help="Files, or names of priors.", show_default=False)],
-    model: Annotated[str | None, typer.Option("--model", metavar="TYPE", help="Also demand this model type, such as llava.")] = None,
+    model_type: Annotated[
+        str | None, typer.Option("--model-type", metavar="TYPE", help="Also demand this model type, such as llava.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check that prior files are whole and make sense; exit 1 if any is not."""
@@ -95,8 +98,8 @@ def verify(
     for name in priors:
         try:
             value = load_prior(name)
-            if model is not None:
-                value.check_model(model)
+            if model_type is not None:
+                value.check_model(model_type)
             rows.append({"prior": name, "ok": True, "error": None, "hint": None})
         except PriorError as error:
             rows.append({"prior": name, "ok": False, "error": error.message, "hint": error.hint})
@@ -115,7 +118,7 @@ def diff(
     a: Annotated[str, typer.Argument(metavar="A", help="A file, or the name of a prior.", show_default=False)],
     b: Annotated[str, typer.Argument(metavar="B", help="Another.", show_default=False)],
     hub: Hub = False,
-    out: Annotated[Path | None, typer.Option("--out", help="Also draw both, and their ratio: .png, .pdf or .svg.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Also draw both, and their ratio: .png, .pdf or .svg.")] = None,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
@@ -175,26 +178,32 @@ def import_(
     layers: Annotated[
         str,
         typer.Option(
-            "--layer", "--layers", help="The 0-based decoder layer (a paper's K minus 1), or several: 1,4 or 0-7.", show_default=False
+            "--layers",
+            "--layer",
+            metavar="1,4|0-7",
+            help="The decoder layer, counted from 0 (a paper's K minus 1), or several.",
+            show_default=False,
         ),
     ],
-    rows: Annotated[int | None, typer.Option(min=1, help="Rows of the grid.")] = None,
-    cols: Annotated[int | None, typer.Option(min=1, help="Columns of the grid.")] = None,
-    model: Annotated[str, typer.Option("--model", help="The model's id, if known.")] = "",
+    grid: Annotated[
+        str | None, typer.Option("--grid", metavar=ROWS_COLS, help="The grid, where the array does not say it.", show_default=False)
+    ] = None,
+    model: Annotated[str, typer.Option("--model", "-m", help="The model's id, if known.")] = "",
     revision: Annotated[str, typer.Option(help="The checkpoint's commit, if known.")] = "",
     plane: Annotated[str, typer.Option(help="The plane the map is for.")] = "image",
     key: Annotated[str | None, typer.Option(help="Which array of an .npz, or of a dict.")] = None,
     note: Annotated[str, typer.Option(help="Where the file comes from.")] = "",
     out: Annotated[
-        Path | None, typer.Option("--out", help="The prior to write. Default: priors/NAME.safetensors.", show_default=False)
+        Path | None, typer.Option("--out", "-o", help="The prior to write. Default: priors/NAME.safetensors.", show_default=False)
     ] = None,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Bring a published map in as a prior. It is scaled to mean 1: its attention mass and number of images are not known."""
-    from biaskit.cli.calibrate import chosen_layers
-
-    chosen_layers(layers)  # a usage error comes before the file is read
+    numbers = read_layers_option(layers)
+    if numbers is None or numbers == "all":
+        raise typer.BadParameter("a file does not say which layers it has: name them, such as 1 or 0-7", param_hint="--layers")
+    rows, cols = (None, None) if grid is None else read_pair(grid, ROWS_COLS, "--grid")
     from biaskit.prior.exchange import import_prior
 
     prior = import_prior(
@@ -213,7 +222,7 @@ def import_(
 def export(
     prior: PriorArgument,
     out: Annotated[Path, typer.Argument(metavar="FILE", help="A name that ends in .npy, .pt or .json.", show_default=False)],
-    layer: LayerOption = None,
+    layers: Layers = None,
     plane: PlaneOption = None,
     hub: Hub = False,
     force: Force = False,
@@ -222,8 +231,9 @@ def export(
     from biaskit.prior.exchange import export_prior
     from biaskit.prior.store import load_prior
 
+    wanted = read_layers_option(layers)
     value = load_prior(prior, hub=hub)
-    export_prior(value, out, layer=layer, plane=plane, force=force)
+    export_prior(value, out, layer=wanted, plane=plane, force=force)
     if out.suffix.lower() == ".npy" and plane is None and len(value.planes) > 1:
         typer.echo(f"wrote plane {value.primary} only, of {', '.join(value.planes)}: choose with --plane", err=True)
     typer.echo(str(out))

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from biaskit.cli.options import read_pairs
+
 DeviceMap = Annotated[
     str | None,
     typer.Option(help="auto, balanced, sequential: spread a model over several GPUs, the CPU and disk, where one device is too small."),
@@ -36,20 +38,7 @@ def generation_of(words: list[str] | None) -> dict[str, Any]:
     """Read KEY=VALUE; values are JSON where they can be, else text."""
     from biaskit.engine.greedy import check_generation
 
-    return check_generation(pairs(words or [], "--generation"))
-
-
-def pairs(words: list[str], option: str) -> dict[str, Any]:
-    """Read NAME=VALUE of a repeated option; values are JSON where they can be (0.5, true, null), else text."""
-    from biaskit.validation.ask.methods import read_value
-
-    found: dict[str, Any] = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals or not name:
-            raise typer.BadParameter(f"{word!r}: write NAME=VALUE", param_hint=option)
-        found[name] = read_value(value)
-    return found
+    return check_generation(read_pairs(words or [], "--generation"))
 
 
 def choices(

@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from biaskit.cli.options import (
+    DATA,
+    METHODS,
+    PRUNING,
+    RESULT,
+    AsJson,
+    Attention,
+    Device,
+    Dtype,
+    K,
+    Model,
+    Revision,
+    Seed,
+    read_pairs,
+)
 from biaskit.cli.processing import (
     Conversation,
     DeviceMap,
@@ -19,7 +35,6 @@ from biaskit.cli.processing import (
     MinPixels,
     choices,
     generation_of,
-    pairs,
 )
 
 if TYPE_CHECKING:
@@ -30,43 +45,64 @@ if TYPE_CHECKING:
 
 
 def prune(
-    model: Annotated[str, typer.Option("--model", "-m", help="Short name (biaskit models list), hub id, or checkpoint directory.")],
-    image: Annotated[Path, typer.Option("--image", "-i", help="The picture.")],
-    prompt: Annotated[str, typer.Option("--prompt", "-p", help="What to ask.")] = "Please describe the provided image.",
-    pruner: Annotated[str, typer.Option("--pruner", help="Method (biaskit pruners list).")] = "d2pruner",
-    retention: Annotated[float | None, typer.Option("--retention", "-r", help="Share of visual tokens kept. (default: 0.1)")] = None,
-    budget: Annotated[int | None, typer.Option(min=1, help="Number of visual tokens kept; instead of --retention.")] = None,
-    layer: Annotated[int | None, typer.Option(min=0, help="K: drop before this decoder layer. (default: the method's)")] = None,
-    preset: Annotated[str | None, typer.Option(help="A set of the method's parameters (biaskit pruners show).")] = None,
-    parameters: Annotated[list[str] | None, typer.Option("--set", help="A parameter of the method, NAME=VALUE; may be repeated.")] = None,
-    prior: Annotated[str | None, typer.Option(help="File or name of a prior, for the methods that read attention.")] = None,
-    compare: Annotated[str | None, typer.Option(help="Further methods with their defaults, such as fastv,fastv+prior,divprune.")] = None,
-    overlay: Annotated[Path | None, typer.Option(help="Figure of the kept tokens, one panel a method: .png, .pdf or .svg.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Length of the answers.")] = 64,
-    seed: Annotated[int, typer.Option(help="Of methods that draw random numbers.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    model: Model,
+    image: Annotated[Path, typer.Option("--image", "-i", rich_help_panel=DATA, help="The picture.")],
+    prompt: Annotated[str, typer.Option("--prompt", rich_help_panel=DATA, help="What to ask.")] = "Please describe the provided image.",
+    pruner: Annotated[
+        str, typer.Option("--pruner", "-p", rich_help_panel=PRUNING, help=f"Method (biaskit pruners list): {METHODS}.")
+    ] = "d2pruner",
+    retention: Annotated[
+        float | None,
+        typer.Option("--retention", "-r", metavar="SHARE", rich_help_panel=PRUNING, help="Share of visual tokens kept. (default: 0.1)"),
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option(min=1, rich_help_panel=PRUNING, help="Number of visual tokens kept; instead of --retention.")
+    ] = None,
+    k: K = None,
+    preset: Annotated[
+        str | None, typer.Option(rich_help_panel=PRUNING, help="Of all methods that have it (biaskit pruners show); its K is that of all.")
+    ] = None,
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option("--set", rich_help_panel=PRUNING, help="A parameter of the method of --pruner, NAME=VALUE; may be repeated."),
+    ] = None,
+    prior: Annotated[
+        list[str] | None,
+        typer.Option(rich_help_panel=PRUNING, help="File or name of a prior, for +prior; NAME=FILE for +NAME; may be repeated."),
+    ] = None,
+    compare: Annotated[
+        str | None, typer.Option(rich_help_panel=PRUNING, help="Further methods, such as fastv,fastv+prior,divprune.")
+    ] = None,
+    overlay: Annotated[
+        Path | None, typer.Option(rich_help_panel=RESULT, help="Figure of the kept tokens, one panel a method: .png, .pdf or .svg.")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, rich_help_panel=RESULT, help="Length of the answers.")] = 64,
+    seed: Seed = 0,
+    device: Device = "auto",
     device_map: DeviceMap = None,
-    dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16, float32.")] = "auto",
-    attention: Annotated[str, typer.Option(help="sdpa, flash_attention_2, eager.")] = "sdpa",
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub checkpoint.")] = None,
+    dtype: Dtype = "auto",
+    attention: Attention = "sdpa",
+    revision: Revision = None,
     min_pixels: MinPixels = None,
     max_pixels: MaxPixels = None,
     max_tiles: MaxTiles = None,
     image_mode: ImageMode = None,
     conversation: Conversation = None,
     generation: Generation = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the figure.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Report as JSON on stdout.")] = False,
+    force: Annotated[bool, typer.Option("--force", rich_help_panel=RESULT, help="Overwrite the figure.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Answer a prompt about an image with all visual tokens and with those a method keeps, and draw which they are."""
+    """Answer a prompt about an image with all visual tokens and with those a method keeps, and draw which they are.
+
+    All methods act at the same K: that of --k, else that of the preset. A method written with @k= keeps its own, and without either each
+    acts where its paper does; the table says where.
+    """
     if retention is not None and budget is not None:
         raise typer.BadParameter("give --retention or --budget, not both", param_hint="--budget")
+    if any(letter.isspace() for letter in pruner.strip()):
+        raise typer.BadParameter(f"{pruner!r} is no method; the question is --prompt", param_hint="--pruner")
     share: dict[str, Any] = {"budget": budget} if budget is not None else {"retention": 0.1 if retention is None else retention}
-    depth: dict[str, Any] = {} if layer is None else {"layer": layer}
-    given, decoding = pairs(parameters or [], "--set"), generation_of(generation)
-    names = [name.strip() for name in (compare or "").split(",") if name.strip()]
-    if prior is None and any(name.endswith("+prior") for name in names):
-        raise typer.BadParameter(f"{compare}: +prior needs --prior", param_hint="--compare")
+    decoding = generation_of(generation)
     if overlay is not None:
         from biaskit.figures.style import check_out
 
@@ -76,63 +112,74 @@ def prune(
     from biaskit.engine.greedy import generation_in_force, greedy_settings, put_aside
     from biaskit.families.checkpoints.load import load_model, read_checkpoint
     from biaskit.images.decode import decode
-    from biaskit.prior.store import load_prior
     from biaskit.pruners import get_pruner
+    from biaskit.validation.ask.arguments import read_priors, words
 
     picture = decode(_bytes(image), image.name)
-    bias = None if prior is None else load_prior(prior)
     chosen = choices(min_pixels, max_pixels, max_tiles, image_mode, conversation)
     _, _, config, _ = read_checkpoint(model, revision, chosen)
-    first = get_pruner(pruner, preset=preset, model_type=config.model_type, **{**share, **depth, **given})
-    runs = [(pruner, first, bias)]
-    for name in names:
-        key = name.removesuffix("+prior").strip()
-        method = get_pruner(key, **share)
-        if layer is not None and method.layer:  # compare at the same depth
-            method = get_pruner(key, **share, **depth)
-        runs.append((name, method, bias if name != key or method.prior == "required" else None))
-    for name, method, used in runs:
-        _check(name, method, used, config)
+    runs = _runs(pruner, parameters or [], words(compare or ""), read_priors(prior or []), config, k, preset, share)
     loaded = load_model(model, device=device, device_map=device_map, dtype=dtype, attention=attention, revision=revision, say=say, **chosen)
-    if bias is not None:
-        with warnings.catch_warnings(record=True) as found:
-            warnings.simplefilter("always")
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        for bias in {id(run.prior): run.prior for run in runs if run.prior is not None}.values():
             bias.check_model(config.model_type, loaded.revision, loaded.name, loaded.processor_settings)
-        for one in found:
-            say(f"note: {one.message}")
+    for one in found:
+        say(f"note: {one.message}")
     prepared = loaded.family.prepare(loaded.processor, loaded.model.config, [[picture]], [prompt])
-    whole = get_pruner("random", retention=1.0, layer=0)
     settings = greedy_settings(loaded.model, decoding)
     unused = put_aside(loaded.model, settings)
     if unused is not None:
         say(f"note: {unused}")
     length = {**settings, "max_new_tokens": max_new_tokens}
-    rows = [_answer(loaded, prepared, whole, None, length, seed) | {"name": "none", "method": "none", "parameters": {}}]
-    for name, method, used in runs:
-        rows.append({"name": name, **_answer(loaded, prepared, method, used, length, seed)})
+    whole = get_pruner("random", retention=1.0, layer=0)
+    rows = [_answer(loaded, prepared, whole, None, length, seed) | {"name": "none", "method": "none", "parameters": {}, "k": None}]
+    rows += [{"name": run.label, "k": run.depths, **_answer(loaded, prepared, run.pruner, run.prior, length, seed)} for run in runs]
     if overlay is not None:
         from biaskit.figures.overlay import Kept
         from biaskit.figures.overlay import overlay as draw
 
-        panels = [Kept(row["method"], row["kept"], row["answer"]) for row in rows[1:]]
+        panels = [Kept(row["name"], row["kept"], row["answer"]) for row in rows[1:]]
         draw(picture, prepared.layouts[0], panels, out=overlay, title=prompt, force=force)
-    asked = {"model": loaded.name, "revision": loaded.revision, "image": image.name, "prompt": prompt, "prior": prior, "seed": seed}
+    asked = {"model": loaded.name, "revision": loaded.revision, "image": image.name, "prompt": prompt, "prior": prior or [], "seed": seed}
     _show(rows, {**asked, "generation": generation_in_force(loaded.model, settings)}, overlay, as_json)
 
 
-def _check(name: str, method: Pruner, prior: Prior | None, config: Any) -> None:
-    """Refuse what cannot work before any weights are loaded."""
-    from biaskit.errors import BiaskitError
+class _Run(NamedTuple):
+    """One method as it is run."""
 
-    if name.endswith("+prior") and not method.debiases:
-        raise BiaskitError(f"{name}: {type(method).title} does not debias attention", "leave +prior away")
-    depth = config.get_text_config().num_hidden_layers
-    deep = max(stage.layer for stage in method.stages())
-    if deep >= depth:
-        raise BiaskitError(f"{name} acts before layer {deep}, but the model has layers 0 … {depth - 1}", "choose a smaller --layer")
-    method.check_prior(prior)
-    if prior is not None:
-        prior.check_model(config.model_type)
+    label: str
+    pruner: Pruner
+    prior: Prior | None
+    depths: str
+
+
+def _runs(
+    first: str, parameters: list[str], further: list[str], priors: dict[str, Prior], config: Any, k: int | None, preset: str | None,
+    share: dict[str, Any],
+) -> list[_Run]:  # fmt: skip
+    """Read the methods, and refuse what cannot work before any weights are loaded."""
+    from biaskit.errors import BiaskitError
+    from biaskit.pruners.notation import NONE, Method, build, check_method, depths, parse_method, preset_depth, prior_of, read_key
+
+    main = parse_method(first)
+    given = {read_key(key): value for key, value in read_pairs(parameters, "--set").items()}
+    main = Method(main.name, {**main.settings, **given}, main.prior)
+    methods = [method for method in (main, *map(parse_method, further)) if method.name != NONE]
+    chosen = preset_depth(methods, preset, config.model_type)
+    runs = []
+    for method in methods:
+        method_k = chosen if k is None else k
+        made = build(method, k=method_k, preset=preset, model_type=config.model_type, **share)
+        name = prior_of(method, made, priors)
+        used = None if name is None or not made.debiases else priors[name]
+        check_method(method.label, made, used, config)
+        runs.append(_Run(replace(method, prior=name).label, made, used, depths(made)))
+    unused = set(priors) - {method.label.partition("+")[2] for method in runs}
+    if unused:
+        name = min(unused)
+        raise BiaskitError(f"no method uses the prior {name}", f"write it behind a method that debiases: fastv+{name}")
+    return runs
 
 
 def _bytes(path: Path) -> bytes:
@@ -182,13 +229,15 @@ def _show(rows: list[dict[str, Any]], asked: dict[str, Any], figure: Path | None
         print(json.dumps({**asked, "overlay": None if figure is None else str(figure), "runs": plain}, indent=2, default=str))
         return
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("method", "N", "n", "layer mean", "cache MB", "answer", box=None, pad_edge=False)
+    table = Table(Column("method", overflow="fold"), "K", "N", "n", "layer mean", "cache MB", "answer", box=None, pad_edge=False)
     for row in rows:
         table.add_row(
-            row["method"], str(row["N"]), str(row["n"]), f"{row['mean_tokens']:.1f}", f"{row['cache_bytes'] / 1e6:.2f}", row["answer"]
-        )
-    Console().print(table, markup=False)
+            row["name"], row["k"] or "–", str(row["N"]), str(row["n"]), f"{row['mean_tokens']:.1f}", f"{row['cache_bytes'] / 1e6:.2f}",
+            row["answer"],
+        )  # fmt: skip
+    console = Console()
+    (console if console.is_terminal else Console(width=200)).print(table, markup=False)
     if figure is not None:
         print(figure)

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from biaskit.cli.command import App
+from biaskit.cli.options import AsJson
+
 if TYPE_CHECKING:
     from biaskit.pruners import Pruner
 
-app = typer.Typer(help="Pruning methods and their parameters.", no_args_is_help=True)
-
-AsJson = Annotated[bool, typer.Option("--json", help="Report as JSON on stdout.")]
+app = App(help="Pruning methods and their parameters.", no_args_is_help=True)
 
 
 def _describe(name: str, cls: type[Pruner]) -> dict[str, Any]:
@@ -79,7 +80,8 @@ def show(name: Annotated[str, typer.Argument(help="A pruner's name.", show_defau
     print("parameters:")
     width = max(len(parameter["name"]) for parameter in item["parameters"])
     for parameter in item["parameters"]:
-        print(f"  {parameter['name']:{width}} = {parameter['default']}: {parameter['text']}  [{parameter['type']}]")
+        name = "k" if parameter["name"] == "layer" else parameter["name"]  # as it is written in a method: fastv@k=3
+        print(f"  {name:{width}} = {parameter['default']}: {parameter['text']}  [{parameter['type']}]")
     for title, values in item["presets"].items():
         print(f"preset {title}: {', '.join(f'{key}={value}' for key, value in values.items())}")
     for line in item["deviations"]:

@@ -8,44 +8,72 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from biaskit.cli.command import App
+from biaskit.cli.options import (
+    DATA,
+    MODEL,
+    PRUNING,
+    RESULT,
+    SOURCES,
+    WIDTH_HEIGHT,
+    AllLayers,
+    AsJson,
+    BatchSize,
+    Data,
+    Model,
+    Retention,
+    Seed,
+    read_layers_option,
+    read_pair,
+)
+
 if TYPE_CHECKING:
     from biaskit.validation.studies.conditions import Condition
     from biaskit.validation.studies.transfer import Asking, Study
 
-app = typer.Typer(help="Study priors: transfer, number of images, pictures without content.", no_args_is_help=True)
+app = App(help="Study priors: transfer, number of images, pictures without content.", no_args_is_help=True)
 
-Samples = Annotated[int, typer.Option("--samples", "-n", min=8, help="Images of each prior.")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for priors, answers, study.json and study.png; the command goes on in it.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of the choice of images.")]
-Layers = Annotated[str, typer.Option("--layers", help="0-based decoder layers, such as 1,4 or 0-7, or all.")]
-Batch = Annotated[int | None, typer.Option(min=1, help="Images or questions a forward pass. (default: as calibrate and validate)")]
-Tasks = Annotated[
-    list[str] | None, typer.Option("--task", help="Also try the priors out on this task (biaskit tasks list); may be repeated.")
+Samples = Annotated[int, typer.Option("--samples", "-n", min=8, rich_help_panel=DATA, help="Images of each prior.")]
+Out = Annotated[
+    Path,
+    typer.Option(
+        "--out", "-o", rich_help_panel=RESULT, help="Folder for priors, answers, study.json and study.png; the command goes on in it."
+    ),
 ]
-Questions = Annotated[int, typer.Option(min=2, help="Questions of each task.")]
-PrunerName = Annotated[str, typer.Option("--pruner", help="The method that the priors debias.")]
-Retention = Annotated[float, typer.Option(help="Share of visual tokens that it keeps.")]
-Layer = Annotated[int, typer.Option("--layer", min=1, help="K: it acts before this decoder layer, 0-based.")]
-Prompt = Annotated[str, typer.Option("--prompt", help="Text, a file with a prompt a line, or task:NAME.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Tasks = Annotated[
+    list[str] | None,
+    typer.Option("--task", "-t", rich_help_panel=DATA, help="Also try the priors out on this task (biaskit tasks list); may be repeated."),
+]
+Questions = Annotated[int, typer.Option("--questions", min=2, rich_help_panel=DATA, help="Questions of each task.")]
+PrunerName = Annotated[str, typer.Option("--pruner", "-p", rich_help_panel=PRUNING, help="The method that the priors debias.")]
+Depth = Annotated[
+    int,
+    typer.Option("--k", min=1, rich_help_panel=PRUNING, help="K: tokens are dropped before this decoder layer, counted from 0."),
+]
+Prompt = Annotated[str, typer.Option("--prompt", rich_help_panel=DATA, help="Text, a file with a prompt a line, or task:NAME.")]
 
 
 @app.command()
 def transfer(
     out: Out,
-    model: Annotated[list[str], typer.Option("--model", "-m", help="Short name, hub id or directory.")],
-    data: Annotated[list[str], typer.Option("--data", "-d", help="As calibrate; also grey, noise, colours and mean:DATA.")],
-    prompt: Annotated[list[str] | None, typer.Option("--prompt", help="Text, a file with a prompt a line, or task:NAME.")] = None,
-    size: Annotated[list[str] | None, typer.Option("--size", metavar="ROWSxCOLS", help="Resize all images to so many pixels.")] = None,
+    model: Annotated[list[str], typer.Option("--model", "-m", rich_help_panel=MODEL, help="Short name, hub id or directory.")],
+    data: Annotated[list[str], typer.Option("--data", "-d", rich_help_panel=DATA, help=f"Images: {SOURCES}")],
+    prompt: Annotated[
+        list[str] | None, typer.Option("--prompt", rich_help_panel=DATA, help="Text, a file with a prompt a line, or task:NAME.")
+    ] = None,
+    image_size: Annotated[
+        list[str] | None,
+        typer.Option("--image-size", metavar=WIDTH_HEIGHT, rich_help_panel=DATA, help="Resize all images to so many pixels."),
+    ] = None,
     samples: Samples = 300,
     seed: Seed = 0,
-    layers: Layers = "all",
+    layers: AllLayers = "all",
     task: Tasks = None,
     questions: Questions = 200,
     pruner: PrunerName = "fastv",
     retention: Retention = 0.25,
-    layer: Layer = 1,
-    batch_size: Batch = None,
+    k: Depth = 1,
+    batch_size: BatchSize = None,
     as_json: AsJson = False,
 ) -> None:
     """Calibrate under several prompts, image sets, sizes or models (repeat one of these options), compare the priors, and swap them."""
@@ -53,29 +81,31 @@ def transfer(
     from biaskit.validation.studies.conditions import conditions
     from biaskit.validation.studies.transfer import Asking
 
-    axis, group = conditions(model, data, prompt or [PROMPT], [_size(text) for text in size or []])
-    asking = Asking(tuple(task or ()), questions, pruner, retention, layer)
+    axis, group = conditions(
+        model, data, prompt or [PROMPT], [read_pair(text, WIDTH_HEIGHT, "--image-size")[::-1] for text in image_size or []]
+    )
+    asking = Asking(tuple(task or ()), questions, pruner, retention, k)
     _run(axis, group, out, asking, None, samples=samples, seed=seed, layers=layers, batch_size=batch_size, as_json=as_json)
 
 
 @app.command("content-free")
 def content_free(
     out: Out,
-    model: Annotated[str, typer.Option("--model", "-m", help="Short name, hub id or directory.")],
-    data: Annotated[str, typer.Option("--data", "-d", help="The images with content to compare with.")] = "coco",
-    blank: Annotated[str, typer.Option(help="Pictures without content; mean is one picture of the data's mean colour.")] = (
-        "grey,noise,colours,mean,generated"
-    ),
+    model: Model,
+    data: Data = "coco",
+    blank: Annotated[
+        str, typer.Option(rich_help_panel=DATA, help="Pictures without content; mean is one picture of the data's mean colour.")
+    ] = ("grey,noise,colours,mean,generated"),
     prompt: Prompt = "Please describe the provided image.",
     samples: Samples = 300,
     seed: Seed = 0,
-    layers: Layers = "all",
+    layers: AllLayers = "all",
     task: Tasks = None,
     questions: Questions = 200,
     pruner: PrunerName = "fastv",
     retention: Retention = 0.25,
-    layer: Layer = 1,
-    batch_size: Batch = None,
+    k: Depth = 1,
+    batch_size: BatchSize = None,
     as_json: AsJson = False,
 ) -> None:
     """Calibrate on pictures without content, and see how far they stand in for a prior from images."""
@@ -84,25 +114,25 @@ def content_free(
 
     sources = [data, *(f"{MEAN}{data}" if word == "mean" else word for word in blank.split(","))]
     axis, group = conditions([model], sources, [prompt])
-    asking = Asking(tuple(task or ()), questions, pruner, retention, layer)
+    asking = Asking(tuple(task or ()), questions, pruner, retention, k)
     _run(axis, group, out, asking, group[0].label, samples=samples, seed=seed, layers=layers, batch_size=batch_size, as_json=as_json)
 
 
 @app.command()
 def enough(
     out: Out,
-    model: Annotated[str, typer.Option("--model", "-m", help="Short name, hub id or directory.")],
-    data: Annotated[str, typer.Option("--data", "-d", help="As calibrate.")] = "coco",
+    model: Model,
+    data: Data = "coco",
     prompt: Prompt = "Please describe the provided image.",
     samples: Samples = 1000,
     seed: Seed = 0,
-    layers: Layers = "all",
-    splits: Annotated[int, typer.Option(min=2, help="Random splits for each number of images.")] = 50,
-    batch_size: Batch = None,
+    layers: AllLayers = "all",
+    splits: Annotated[int, typer.Option(min=2, rich_help_panel=DATA, help="Random splits for each number of images.")] = 50,
+    batch_size: BatchSize = None,
     as_json: AsJson = False,
 ) -> None:
     """Find how many calibration images are enough, from one pass over them."""
-    from biaskit.cli.calibrate import chosen_layers, say
+    from biaskit.cli.calibrate import say
     from biaskit.cli.folder import made
     from biaskit.display import Bars
     from biaskit.families.checkpoints.load import load_model
@@ -112,7 +142,7 @@ def enough(
 
     made(out)
     condition = Condition("prior", model, data, prompt)
-    wanted = chosen_layers(layers) or "all"
+    wanted = read_layers_option(layers) or "all"
     with Bars() as bars:
         prior = prior_of(
             condition, load_model(model, say=say, layers=wanted), out, samples=samples, seed=seed, layers=wanted, batch_size=batch_size,
@@ -151,13 +181,12 @@ def _run(
     *, samples: int, seed: int, layers: str, batch_size: int | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Do a study of transfer, write it down and print it."""
-    from biaskit.cli.calibrate import chosen_layers
     from biaskit.cli.folder import made
     from biaskit.display import Bars
     from biaskit.validation.studies.transfer import transfer as run
     from biaskit.validation.studies.transfer_figure import draw_transfer
 
-    wanted = chosen_layers(layers) or "all"
+    wanted = read_layers_option(layers) or "all"
     with Bars() as bars:
         study = run(
             axis, group, made(out), samples=samples, seed=seed, layers=wanted, batch_size=batch_size, asking=asking, reference=reference,
@@ -209,10 +238,3 @@ def _table(title: str, headers: list[str], rows: list[list[str]]) -> None:
         table.add_row(*row)
     console = Console()
     (console if console.is_terminal else Console(width=max(160, console.width))).print(table)
-
-
-def _size(text: str) -> tuple[int, int]:
-    rows, _, cols = text.lower().partition("x")
-    if not (rows.isdecimal() and cols.isdecimal()):
-        raise typer.BadParameter(f"{text!r} is not ROWSxCOLS, such as 336x448", param_hint="--size")
-    return int(rows), int(cols)

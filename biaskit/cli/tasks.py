@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import inspect
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+from biaskit.cli.command import App
+from biaskit.cli.options import AsJson
 
 if TYPE_CHECKING:
     from biaskit.tasks import Task
 
-app = typer.Typer(help="Tasks: questions with known answers, and the data they take.", no_args_is_help=True)
-
-AsJson = Annotated[bool, typer.Option("--json", help="Report as JSON on stdout.")]
+app = App(help="Tasks: questions with known answers, and the data they take.", no_args_is_help=True)
 
 
 @app.callback()

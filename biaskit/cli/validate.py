@@ -12,6 +12,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from biaskit.cli import validate_analyse
+from biaskit.cli.command import App
+from biaskit.cli.options import (
+    DATA,
+    METHODS,
+    MODEL,
+    PRUNING,
+    RESULT,
+    AsJson,
+    Attention,
+    BatchSize,
+    Device,
+    Dtype,
+    K,
+    Retentions,
+    Revision,
+    Seed,
+    Workers,
+)
 from biaskit.cli.processing import Conversation, DeviceMap, Generation, ImageMode, MaxPixels, MaxTiles, MinPixels, choices, generation_of
 from biaskit.cli.validate_report import PublishedAs, published, report
 
@@ -21,55 +39,80 @@ if TYPE_CHECKING:
     from biaskit.validation.ask.methods import Grid
     from biaskit.validation.ask.runner import Validation
 
-app = typer.Typer(help="Does debiasing help? Ask a model with and without pruning, and keep every answer.", invoke_without_command=True)
+app = App(help="Does debiasing help? Ask a model with and without pruning, and keep every answer.", invoke_without_command=True)
 
 app.command("report")(report)
 app.command("published")(published)
 app.command("analyse")(validate_analyse.analyse)
-
-METHODS = "Methods, comma-separated or repeated, with their settings and priors: none,fastv,fastv+prior,d2pruner@alpha=0.5@layer=3+prior."
 
 
 @app.callback()
 def validate(
     context: typer.Context,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Short name (biaskit models list), hub id, or checkpoint directory.")
+        str | None,
+        typer.Option("--model", "-m", rich_help_panel=MODEL, help="Short name (biaskit models list), hub id, or checkpoint directory."),
     ] = None,
-    task: Annotated[list[str] | None, typer.Option("--task", "-t", help="Tasks, comma-separated or repeated: pope:adversarial, …")] = None,
-    pruner: Annotated[list[str] | None, typer.Option("--pruner", "-p", help=METHODS)] = None,
-    retention: Annotated[str, typer.Option("--retention", "-r", help="Shares of visual tokens kept: 0.5,0.25,1/9.")] = "0.5,0.25,0.1",
+    task: Annotated[
+        list[str] | None,
+        typer.Option("--task", "-t", rich_help_panel=DATA, help="Tasks, comma-separated or repeated: pope:adversarial, …"),
+    ] = None,
+    pruner: Annotated[
+        list[str] | None,
+        typer.Option("--pruner", "-p", rich_help_panel=PRUNING, help=f"Methods, comma-separated or repeated: {METHODS}."),
+    ] = None,
+    retention: Retentions = "0.5,0.25,0.1",
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Results directory; of the same run: it is gone on with, or added to.")
+        Path | None,
+        typer.Option("--out", "-o", rich_help_panel=RESULT, help="Results directory; of the same run: it is gone on with, or added to."),
     ] = None,
-    layer: Annotated[int | None, typer.Option(min=1, help="K of the methods inside the language model. (default: the method's)")] = None,
-    preset: Annotated[str | None, typer.Option(help="Of all methods that have it (biaskit pruners show).")] = None,
+    k: K = None,
+    preset: Annotated[
+        str | None, typer.Option(rich_help_panel=PRUNING, help="Of all methods that have it (biaskit pruners show); its K is that of all.")
+    ] = None,
     prior: Annotated[
-        list[str] | None, typer.Option(help="File or name of a prior, for +prior; NAME=FILE for +NAME; may be repeated.")
+        list[str] | None,
+        typer.Option(rich_help_panel=PRUNING, help="File or name of a prior, for +prior; NAME=FILE for +NAME; may be repeated."),
     ] = None,
     sweep: Annotated[
-        list[str] | None, typer.Option(help="KEY=V1,V2,…: also every method that has the parameter with each value; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            rich_help_panel=PRUNING, help="KEY=V1,V2,…: also every method that has the parameter with each value; may be repeated."
+        ),
     ] = None,
-    ablation: Annotated[bool, typer.Option("--ablation", help="Also FastV, and D2Pruner's DI, SD and DI+SD (its Figure 4).")] = False,
-    limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="Questions of each task. (default: all)")] = None,
-    data: Annotated[
-        list[str] | None, typer.Option("--data", "-d", help="Questions: a file or directory; TASK=PATH for one task; may be repeated.")
-    ] = None,
-    images: Annotated[list[str] | None, typer.Option(help="Directory of the images, where they are not beside the questions.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the choice of questions, and of methods that draw random numbers.")] = 0,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Questions a forward pass. (default: 8 on a GPU, 4 on a CPU)")] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=0, help="Preprocessing processes. (default: half the cores beside a GPU, else 0)")
-    ] = None,
-    keep_indices: Annotated[bool, typer.Option("--keep-indices", help="List the kept tokens in every record.")] = False,
-    analyse: Annotated[
-        bool, typer.Option("--analyse", help="Measure every selection: importance, diversity, coverage; lists the kept tokens, too.")
+    ablation: Annotated[
+        bool, typer.Option("--ablation", rich_help_panel=PRUNING, help="Also FastV, and D2Pruner's DI, SD and DI+SD (its Figure 4).")
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    questions: Annotated[
+        int | None, typer.Option("--questions", min=1, rich_help_panel=DATA, help="Questions of each task. (default: all)")
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option("--data", "-d", rich_help_panel=DATA, help="Questions: a file or directory; TASK=PATH for one task; may be repeated."),
+    ] = None,
+    images: Annotated[
+        list[str] | None,
+        typer.Option(rich_help_panel=DATA, help="Directory of the images, where they are not beside the questions."),
+    ] = None,
+    seed: Seed = 0,
+    batch_size: BatchSize = None,
+    workers: Workers = None,
+    keep_indices: Annotated[
+        bool, typer.Option("--keep-indices", rich_help_panel=RESULT, help="List the kept tokens in every record.")
+    ] = False,
+    analyse: Annotated[
+        bool,
+        typer.Option(
+            "--analyse",
+            rich_help_panel=RESULT,
+            help="Measure every selection: importance, diversity, coverage; lists the kept tokens, too.",
+        ),
+    ] = False,
+    device: Device = "auto",
     device_map: DeviceMap = None,
-    dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16, float32.")] = "auto",
-    attention: Annotated[str, typer.Option(help="sdpa, flash_attention_2, eager.")] = "sdpa",
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub checkpoint.")] = None,
+    dtype: Dtype = "auto",
+    attention: Attention = "sdpa",
+    revision: Revision = None,
     min_pixels: MinPixels = None,
     max_pixels: MaxPixels = None,
     max_tiles: MaxTiles = None,
@@ -77,8 +120,8 @@ def validate(
     conversation: Conversation = None,
     generation: Generation = None,
     published_as: PublishedAs = None,
-    force: Annotated[bool, typer.Option("--force", help="Throw away what the results directory has.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Report as JSON on stdout.")] = False,
+    force: Annotated[bool, typer.Option("--force", rich_help_panel=RESULT, help="Throw away what the results directory has.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Ask a model the questions of tasks with every method at every retention, and keep every answer.
 
@@ -99,12 +142,12 @@ def validate(
     from biaskit.validation.report.recognise import check_published_as
 
     check_published_as(published_as)
-    grid = _grid(words(",".join(pruner or [])), retention, layer, preset, prior or [], sweep or [], ablation)
+    grid = _grid(words(",".join(pruner or [])), retention, k, preset, prior or [], sweep or [], ablation)
     decoding = generation_of(generation)
     chosen = choices(min_pixels, max_pixels, max_tiles, image_mode, conversation)
     _, _, config, _ = read_checkpoint(model, revision, chosen)
     grid.cells(config)  # refuses what cannot work before anything large is touched
-    tasks = _tasks(words(",".join(task or [])), data or [], images or [], limit)
+    tasks = _tasks(words(",".join(task or [])), data or [], images or [], questions)
 
     from biaskit.validation.ask.observe import Analysis
     from biaskit.validation.ask.runner import validate as run
@@ -112,7 +155,7 @@ def validate(
     loaded = load_model(model, device=device, device_map=device_map, dtype=dtype, attention=attention, revision=revision, say=say, **chosen)
     try:
         found = run(
-            loaded, list(tasks.values()), grid, out=out, progress=True, limit=limit, seed=seed, batch_size=batch_size,
+            loaded, list(tasks.values()), grid, out=out, progress=True, limit=questions, seed=seed, batch_size=batch_size,
             workers=workers, keep_indices=keep_indices or analyse, observe=Analysis() if analyse else None, force=force,
             generation=decoding, published_as=published_as, command=shlex.join(["biaskit", *sys.argv[1:]]),
         )  # fmt: skip
@@ -124,11 +167,12 @@ def validate(
 
 
 def _grid(
-    methods: list[str], retention: str, layer: int | None, preset: str | None, priors: list[str], sweeps: list[str], ablation: bool
+    methods: list[str], retention: str, k: int | None, preset: str | None, priors: list[str], sweeps: list[str], ablation: bool
 ) -> Grid:
     from biaskit.prior.store import load_prior
+    from biaskit.pruners.notation import read_value
     from biaskit.validation.ask.arguments import named
-    from biaskit.validation.ask.methods import Grid, read_retention, read_value
+    from biaskit.validation.ask.methods import Grid, read_retention
 
     found: dict[str, Prior] = {}
     for text in priors:
@@ -143,7 +187,7 @@ def _grid(
             raise typer.BadParameter(f"{text!r}: write KEY=V1,V2", param_hint="--sweep")
         swept[key.strip()] = [read_value(value.strip()) for value in values.split(",")]
     shares = [read_retention(share) for share in retention.split(",")]
-    return Grid(methods, shares, layer, preset, swept, ablation, found)
+    return Grid(methods, shares, k, preset, swept, ablation, found)
 
 
 def _tasks(words: list[str], data: list[str], images: list[str], limit: int | None) -> dict[str, Task]:

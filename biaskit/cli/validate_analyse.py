@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from biaskit.cli.options import AsJson, Force
+
 if TYPE_CHECKING:
     from biaskit.validation.selections import Selections
 
@@ -17,11 +19,11 @@ MEASURES = ("importance", "importance_debiased", "hopkins", "nearest_feature", "
 def analyse(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Results of `biaskit validate --analyse`.", show_default=False)],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the figures. Default: DIR.", show_default=False)] = None,
-    task: Annotated[str | None, typer.Option("--task", help="Only this task.")] = None,
+    task: Annotated[str | None, typer.Option("--task", "-t", help="Only this task.")] = None,
     importance: Annotated[str, typer.Option("--importance", help="importance (raw attention) or importance_debiased.")] = "importance",
     overlap: Annotated[str, typer.Option("--overlap", help="jaccard, or coefficient (of the smaller set).")] = "jaccard",
-    force: Annotated[bool, typer.Option("--force", help="Overwrite existing figures.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    force: Force = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure kept sets: importance retained, Hopkins statistic, spacing, coverage of the object; draw Pareto plot and overlaps."""
     from biaskit.cli.folder import made

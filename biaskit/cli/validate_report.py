@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from biaskit.cli.options import AsJson, Force, Seed
+
 if TYPE_CHECKING:
     from biaskit.validation.report.contents import Report
     from biaskit.validation.report.published import Row
@@ -25,16 +27,16 @@ PublishedAs = Annotated[
 
 def report(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run.", show_default=False)],
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for the report. Default: DIR/report.", show_default=False)] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the report. Default: DIR/report.", show_default=False)] = None,
     formats: Annotated[
         str, typer.Option("--format", metavar="html,md,…", help="What to write: html, md, csv, tex, png, svg, json.")
     ] = "all",
     interval: Annotated[str, typer.Option("--interval", help="Bootstrap intervals: bca or percentile.")] = "bca",
     resamples: Annotated[int, typer.Option(min=100, help="Resamples of the bootstrap.")] = 10_000,
-    seed: Annotated[int, typer.Option(min=0, help="Of resamples and permutations.")] = 0,
+    seed: Seed = 0,
     published_as: PublishedAs = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing report.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print all numbers as JSON.")] = False,
+    force: Force = False,
+    as_json: AsJson = False,
 ) -> None:
     """Report a run: tables with intervals and paired tests, figures, and one page of HTML; says whether debiasing helps."""
     from biaskit.validation.report.analyse import Settings
@@ -81,11 +83,13 @@ def _show(console: Any, title: str, head: list[str], rows: list[list[str]]) -> N
 
 
 def published(
-    model: Annotated[str | None, typer.Option("--model", help="Only this model: short name, hub id, or as the papers call it.")] = None,
-    task: Annotated[
-        str | None, typer.Option("--task", help="Only tables with this task or benchmark, such as refcoco:testA or MME.")
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Only this model: short name, hub id, or as the papers call it.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    task: Annotated[
+        str | None, typer.Option("--task", "-t", help="Only tables with this task or benchmark, such as refcoco:testA or MME.")
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show the tables that the D2Pruner and IDPruner papers print, with what is wrong with them."""
     from biaskit.errors import BiaskitError

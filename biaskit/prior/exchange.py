@@ -115,14 +115,14 @@ def _grid(n: int, rows: int | None, cols: int | None, path: Path) -> tuple[int, 
     if rows is None and cols is None:
         side = math.isqrt(n)
         if side * side != n:
-            raise PriorError(f"{path} has {n} values, which is not a square", "give the grid with --rows and --cols")
+            raise PriorError(f"{path} has {n} values, which is not a square", "give the grid: --grid ROWSxCOLS")
         return side, side
     known = max(1, rows or cols or 1)
     rows, cols = rows or n // known, cols or n // known
     if rows * cols != n or rows < 1:
         raise PriorError(
             f"{path} has {n} values, which do not fill {rows} rows x {cols} cols",
-            "check --rows and --cols, and that no text tokens are in it",
+            "check the grid (--grid ROWSxCOLS), and that no text tokens are in it",
         )
     return rows, cols
 
@@ -152,7 +152,7 @@ def _as_bias(values: NDArray[np.float64], as_: str, path: Path) -> NDArray[np.fl
 
 
 def export_prior(
-    prior: Prior, path: str | os.PathLike[str], *, layer: int | None = None, plane: str | None = None, force: bool = False
+    prior: Prior, path: str | os.PathLike[str], *, layer: Layers | None = None, plane: str | None = None, force: bool = False
 ) -> None:
     """Write a prior as `.npy`, `.pt` or `.json`, whole or for one layer or plane.
 
@@ -167,9 +167,10 @@ def export_prior(
     suffix = path.suffix.lower()
     if suffix == ".npy":
         name = plane or prior.primary
-        mean = narrow(prior, layer, name).planes[name].mean
+        chosen = read_layers(layer)
+        mean = narrow(prior, chosen, name).planes[name].mean
         buffer = io.BytesIO()
-        np.save(buffer, mean if layer is None else mean[0], allow_pickle=False)
+        np.save(buffer, mean[0] if chosen not in (None, "all") and len(mean) == 1 else mean, allow_pickle=False)
         data = buffer.getvalue()
     elif suffix == ".pt":
         data = _torch_bytes(narrow(prior, layer, plane))
@@ -180,8 +181,8 @@ def export_prior(
     write_file(path, data, force)
 
 
-def narrow(prior: Prior, layer: int | None, plane: str | None) -> Prior:
-    """Return the prior of one decoder layer, one plane, or both; None keeps all.
+def narrow(prior: Prior, layers: Layers | None, plane: str | None) -> Prior:
+    """Return the prior of some decoder layers, one plane, or both; None keeps all.
 
     Raises:
         PriorError: no such layer or plane.
@@ -194,18 +195,20 @@ def narrow(prior: Prior, layer: int | None, plane: str | None) -> Prior:
     if plane is not None:
         prior.map(plane, prior.layers[0])
         prior = replace(prior, planes={plane: prior.planes[plane]})
-    if layer is None:
+    wanted = read_layers(layers)
+    if wanted is None or wanted == "all":
         return prior
-    k = prior.layer(layer)
+    chosen = sorted(set(wanted))
+    at = [prior.layer(layer) for layer in chosen]
 
     def cut(stats: PlaneStats) -> PlaneStats:
         parts = {name: getattr(stats, name) for name in ("mean", "var", "head_mean")}
-        kept = {name: values[k : k + 1] for name, values in parts.items() if values is not None}
-        groups = None if stats.group_mean is None else stats.group_mean[:, k : k + 1]
+        kept = {name: values[at] for name, values in parts.items() if values is not None}
+        groups = None if stats.group_mean is None else stats.group_mean[:, at]
         return replace(stats, group_mean=groups, **kept)
 
     planes = {name: cut(stats) for name, stats in prior.planes.items()}
-    return replace(prior, planes=planes, layers=(layer,), visual_mass=prior.visual_mass[k : k + 1])
+    return replace(prior, planes=planes, layers=tuple(chosen), visual_mass=prior.visual_mass[at])
 
 
 def _torch_bytes(prior: Prior) -> bytes:

@@ -135,7 +135,10 @@ class Pruner(ABC):
         if early:
             what = f"{', '.join(sorted(map(str, early)))} of layer K − {-min(reading.layer for reading in early)}"
             needed = -min(reading.layer for reading in early)
-            raise BiaskitError(f"{self.name} reads {what}, but layer is {self.layer}", f"give layer={needed} or more")
+            raise BiaskitError(
+                f"{self.name} reads {what}, but layer is {self.layer}",
+                f"give K = {needed} or more: --k {needed}, or layer={needed} in Python",
+            )
         self._check_choices()
 
     @property

@@ -78,7 +78,7 @@ def test_prompts_have_the_wanted_size():
         prompts(loaded, 1, text_tokens=3)
 
 
-@pytest.mark.parametrize("names", [["fastv", "divprune+prior"], ["d2pruner:nonsense"], ["slowv"]])
+@pytest.mark.parametrize("names", [["fastv", "divprune+prior"], ["d2pruner@preset=nonsense"], ["d2pruner:localization"], ["slowv"]])
 def test_cells_refuse_what_cannot_be(names):
     loaded = random_model("llava-1.5", device="cpu", shrink=(64, 4))
     with pytest.raises(BiaskitError):

@@ -91,7 +91,7 @@ def test_refused(arguments: dict[str, object], message: str, monkeypatch: pytest
 
 def test_the_command(tmp_path: Path) -> None:
     out = tmp_path / "results"
-    arguments = ["--sizes", "48,96", "--methods", "fastv,d2pruner", *SMALL, "--out", str(out)]
+    arguments = ["--tokens", "48,96", "--pruner", "fastv,d2pruner", *SMALL, "--out", str(out)]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     assert sorted(path.name for path in out.iterdir()) == ["selection.json", "selection.md", "selection.png"]
@@ -102,4 +102,4 @@ def test_the_command(tmp_path: Path) -> None:
     again = CliRunner().invoke(app, arguments)
     assert isinstance(again.exception, BiaskitError)
     assert "selection.json exists" in str(again.exception)
-    assert CliRunner().invoke(app, ["--sizes", "a,b"]).exit_code == 2
+    assert CliRunner().invoke(app, ["--tokens", "a,b"]).exit_code == 2

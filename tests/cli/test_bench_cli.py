@@ -26,9 +26,9 @@ def test_prefill_on_the_embedded_model(tmp_path):
     [
         (["--model", "llava-9", "--random-weights"], 1, "sizes of 'llava-9' are not known"),
         (["--random-weights", "--shrink", "100x2"], 1, "100 channels"),
-        (["--random-weights", "--shrink", "big"], 2, "two numbers"),
+        (["--random-weights", "--shrink", "big"], 2, "CHANNELSxLAYERS"),
         (["--random-weights", "--shrink", "64x2", "--device", "cpu"], 1, "acts before layer 2 of 2"),
-        (["-r", "half"], 2, "commas"),
+        (["-r", "half"], 1, "retention 'half' is no number"),
         (["all", "--plan", "tpu"], 1, "unknown plan 'tpu'"),
         (["--random-weights", "--dtype", "int8"], 1, "unknown dtype 'int8'"),
     ],

@@ -189,15 +189,15 @@ def test_models_list_and_inspect(tmp_path, checkpoint):
     listed = biaskit("models", "list")
     assert "llava-hf/llava-1.5-7b-hf" in listed.stdout and "MPO checkpoint" in listed.stdout
     assert json.loads(biaskit("models", "list", "--json").stdout)["model_types"]["qwen3_vl"] == "Qwen3-VL"
-    shown = biaskit("models", "inspect", checkpoint, "--size", "640x480")
+    shown = biaskit("models", "inspect", checkpoint, "--image-size", "640x480")
     assert "image: 24 × 24 (rows × cols), covers x 0.125–0.875, y 0.000–1.000" in shown.stdout
     facts = json.loads(biaskit("models", "inspect", checkpoint, "--json").stdout)
     assert facts["visual_tokens"] == 576 and facts["preset_layers"] == [1, 4]
-    wrong = biaskit("models", "inspect", checkpoint, "--size", "huge")
+    wrong = biaskit("models", "inspect", checkpoint, "--image-size", "huge")
     assert wrong.returncode == 2 and "WIDTHxHEIGHT" in wrong.stderr
     from biaskit.families.checkpoints.tiny import save_tiny
 
-    thin = biaskit("models", "inspect", save_tiny("qwen2.5-vl", tmp_path / "qwen"), "--size", "9000x10")
+    thin = biaskit("models", "inspect", save_tiny("qwen2.5-vl", tmp_path / "qwen"), "--image-size", "9000x10")
     assert thin.returncode == 1 and thin.stderr.startswith("error: the processor refuses 9000×10 pixels")
 
 

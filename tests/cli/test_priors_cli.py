@@ -158,8 +158,8 @@ def test_verify() -> None:
 
 def test_verify_model_type() -> None:
     prior().save("a")
-    run("verify", "a", "--model", "llava")
-    result = run("verify", "a", "--model", "qwen2_vl", code=1)
+    run("verify", "a", "--model-type", "llava")
+    result = run("verify", "a", "--model-type", "qwen2_vl", code=1)
     assert "bad  a: this prior is for model type 'llava', not 'qwen2_vl'" in result.stdout
 
 
@@ -210,7 +210,7 @@ def test_diff_without_anything_in_common() -> None:
 
 def test_import() -> None:
     np.save("FastV.npy", 1 / np.arange(1.0, 13.0))
-    args = ("import", "FastV.npy", "--as", "weight", "--model-type", "llava", "--layer", "1", "--rows", "3")
+    args = ("import", "FastV.npy", "--as", "weight", "--model-type", "llava", "--layer", "1", "--grid", "3x4")
     assert run(*args).stdout == "priors/FastV.safetensors\n"
     value = store.load_prior("FastV")
     np.testing.assert_allclose(value.map("image", 1), np.arange(1.0, 13.0).reshape(3, 4) / 6.5, rtol=1e-6)
@@ -244,7 +244,7 @@ def test_import_of_a_range_of_layers() -> None:
         (("--as", "bias", "--model-type", "llava", "--layer", "one"), "one"),
         (("--as", "bias", "--model-type", "llava", "--layer", "1_0"), "1_0"),
         (("--as", "bias", "--model-type", "llava", "--layer", "-1"), "-1"),
-        (("--as", "bias", "--model-type", "llava", "--layer", "1", "--rows", "0"), "--rows"),
+        (("--as", "bias", "--model-type", "llava", "--layer", "1", "--grid", "0x2"), "--grid"),
     ],
 )
 def test_import_usage(args: tuple[str, ...], message: str) -> None:

@@ -46,9 +46,28 @@ def test_answers_accounting_and_overlay(place):
 
 def test_table_and_parameters(place):
     words = ["prune", "--model", "./tiny", "--image", "picture.png", "--prior", "tiny.safetensors", "--max-new-tokens", "2"]
-    done = biaskit(*words, "--preset", "localization", "--set", "pivot_mode=mis", "--set", "theta=0.9", "--budget", "64", cwd=place)
+    done = biaskit(
+        *words,
+        "--preset",
+        "localization",
+        "--set",
+        "pivot_mode=mis",
+        "--set",
+        "theta=0.9",
+        "--budget",
+        "64",
+        "--compare",
+        "fastv",
+        cwd=place,
+    )
     assert done.returncode == 0, done.stderr
-    assert "D2Pruner" in done.stdout and " 64 " in done.stdout
+    table = [line.split() for line in done.stdout.splitlines()]
+    assert table[0][:4] == ["method", "K", "N", "n"]
+    assert [row[:4] for row in table[1:4]] == [
+        ["none", "–", "576", "576"],
+        ["d2pruner@pivot_mode=mis@theta=0.9+prior", "5", "576", "64"],  # the preset's K, and that of what it is compared with
+        ["fastv", "5", "576", "64"],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -59,12 +78,12 @@ def test_table_and_parameters(place):
         (["--pruner", "fastv", "--set", "strength"], 2, "NAME=VALUE"),
         (["--pruner", "fastv", "-r", "1.5"], 1, "retention is 1.5"),
         (["--pruner", "fastv", "--set", "strength=high"], 1, "strength is 'high'"),
-        (["--pruner", "fastv", "--layer", "2", "--set", "layer=one"], 1, "layer is 'one'"),
+        (["--pruner", "fastv", "--k", "2", "--set", "k=one"], 1, "layer is 'one'"),
         (["--pruner", "fastv", "--prior", "tiny.safetensors", "--compare", "divprune+prior"], 1, "DivPrune does not debias attention"),
         (["--pruner", "fastv", "-r", "0.5", "--budget", "3"], 2, "not both"),
-        (["--pruner", "fastv", "--layer", "9"], 1, "9"),
+        (["--pruner", "fastv", "--k", "9"], 1, "9"),
         (["--pruner", "d2pruner"], 1, "D2Pruner needs a prior|d2pruner needs a prior"),
-        (["--pruner", "fastv", "--compare", "fastv+prior"], 2, "needs --prior"),
+        (["--pruner", "fastv", "--compare", "fastv+prior"], 1, "there is no prior 'prior'.*give it: --prior FILE"),
         (["--pruner", "fastv", "--image", "nowhere.png"], 1, "cannot read nowhere.png"),
         (["--pruner", "fastv", "--image", "tiny.safetensors"], 1, "not an image"),
         (["--pruner", "fastv", "--overlay", "kept.gif"], 1, "cannot write a .gif figure"),

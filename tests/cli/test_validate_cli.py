@@ -36,7 +36,7 @@ def whole(tmp_path_factory):
         save_prior(root / f"{name}.safetensors")
     save_prior(root / "qwen.safetensors", "qwen2_5_vl")
     with pytest.MonkeyPatch.context() as monkeypatch:
-        done = in_process(*WORDS, "--limit", "12", "--out", "whole", "--json", cwd=root, monkeypatch=monkeypatch)
+        done = in_process(*WORDS, "--questions", "12", "--out", "whole", "--json", cwd=root, monkeypatch=monkeypatch)
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert found["asked"] == 48 and found["metrics"] == {"scenes-where": "iou50", "scenes-presence:photo": "correct"}
@@ -67,7 +67,7 @@ def in_process(*words, cwd, monkeypatch):
 
 
 def test_interrupted_and_finished(whole, monkeypatch):
-    out, words = whole / "stopped", [*WORDS, "--limit", "12", "--out", "stopped"]
+    out, words = whole / "stopped", [*WORDS, "--questions", "12", "--out", "stopped"]
     run = start(whole, *words)
     while run.poll() is None and not (out / "timing.jsonl").exists():
         time.sleep(0.005)
@@ -93,7 +93,7 @@ def test_interrupted_and_finished(whole, monkeypatch):
 
 
 def test_sweeps_named_priors_and_measures(whole, monkeypatch):
-    words = ["validate", "-m", "demo", "-t", "scenes-where", "-n", "2", "-r", "0.1", "--layer", "3", "--analyse", "--device", "cpu"]
+    words = ["validate", "-m", "demo", "-t", "scenes-where", "--questions", "2", "-r", "0.1", "--k", "3", "--analyse", "--device", "cpu"]
     words += ["-p", "fastv+neutral,fastv+task", "--prior", "neutral=neutral.safetensors", "--prior", "task=task.safetensors"]
     done = in_process(*words, "--sweep", "tau=0.5", "--out", "sweep", "--json", cwd=whole, monkeypatch=monkeypatch)
     assert done.exit_code == 0, done.output
@@ -107,7 +107,7 @@ def test_sweeps_named_priors_and_measures(whole, monkeypatch):
     assert json.loads((whole / "sweep" / "run.json").read_text())["analysed"]["hopkins_reference"]
 
 
-FEW = ["-m", "demo", "-n", "2", "--out", "none"]
+FEW = ["-m", "demo", "--questions", "2", "--out", "none"]
 
 
 @pytest.mark.parametrize(
@@ -121,12 +121,12 @@ FEW = ["-m", "demo", "-n", "2", "--out", "none"]
         ([*FEW, "-t", "scenes-where", "-p", "fastv+prior"], "there is no prior 'prior'"),
         ([*FEW, "-t", "scenes-where", "-p", "fastv", "--prior", "nowhere.safetensors"], "no prior 'nowhere.safetensors'"),
         ([*FEW, "-t", "scenes-where", "--ablation"], "no prior 'prior'"),
-        ([*FEW, "-t", "scenes-where", "-p", "fastv", "--layer", "9"], "layers 0 … 8"),
+        ([*FEW, "-t", "scenes-where", "-p", "fastv", "--k", "9"], "layers 0 … 8"),
         ([*FEW, "-t", "scenes-where", "-p", "fastv", "--sweep", "alpha=1"], "no method here has the parameter 'alpha'"),
         ([*FEW, "-t", "scenes-where", "-p", "fastv", "--published-as", "x/y"], "no published table has the model 'x/y'.*llava-hf"),
         ([*FEW, "-t", "pope", "-p", "fastv"], "pope needs data"),
         ([*FEW, "-t", "pope", "-p", "fastv", "--data", "empty.jsonl"], "empty.jsonl"),
-        (["-m", "demmo", "-n", "2", "--out", "none", "-t", "scenes-where", "-p", "fastv"], "unknown model 'demmo'"),
+        (["-m", "demmo", "--questions", "2", "--out", "none", "-t", "scenes-where", "-p", "fastv"], "unknown model 'demmo'"),
     ],
 )
 def test_wrong_input(whole, monkeypatch, words, message):
@@ -148,7 +148,7 @@ def test_wrong_input(whole, monkeypatch, words, message):
             [*FEW, "-t", "scenes-where", "-p", "a", "--prior", "a=neutral.safetensors", "--prior", "a=task.safetensors"],
             "two priors called a",
         ),
-        (["-m", "demo", "-n", "0"], "--limit"),
+        (["-m", "demo", "--questions", "0"], "--questions"),
     ],
 )
 def test_wrong_usage(whole, monkeypatch, words, message):

@@ -121,7 +121,7 @@ def test_validate_gives_the_same_answers(tmp_path):
     whole = load_model("demo", device="cpu")
     parts = load_model("demo", device_map=spread(whole.model))
     for unit, out in ((whole, "whole"), (parts, "parts")):
-        validate(unit, "scenes-presence", "none,fastv@layer=3", 0.25, out=tmp_path / out, limit=8, batch_size=4)
+        validate(unit, "scenes-presence", "none,fastv@k=3", 0.25, out=tmp_path / out, limit=8, batch_size=4)
     for file in ("results.jsonl", "run.json"):
         assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "parts" / file).read_bytes()
 
@@ -180,7 +180,7 @@ def test_the_commands_take_a_device_map(checkpoint, tmp_path):
     assert runner.invoke(app, [*calibration, "--device-map", "auto", "-o", str(tmp_path / "a.safetensors")]).exit_code == 0
     assert runner.invoke(app, [*calibration, "-o", str(tmp_path / "b.safetensors")]).exit_code == 0
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
-    validation = ["validate", "-m", "demo", "-t", "scenes-presence", "-p", "none", "-n", "2", "-o", str(tmp_path / "run")]
+    validation = ["validate", "-m", "demo", "-t", "scenes-presence", "-p", "none", "--questions", "2", "-o", str(tmp_path / "run")]
     assert runner.invoke(app, [*validation, "--device-map", "sequential"]).exit_code == 0
     for command in (["prune", folder, "x.png", "?"], calibration, validation):
         assert "--device-map" in runner.invoke(app, [command[0], "--help"], env={"COLUMNS": "200"}).output

@@ -77,7 +77,7 @@ def test_validate(tmp_path, random, counted):
 
     def run(out):
         settings = {"limit": 24, "batch_size": 4, "progress": False}
-        validate(demo, "scenes-presence", "none,random@layer=3,fastv@layer=3", 0.25, out=out, **settings)
+        validate(demo, "scenes-presence", "none,random@k=3,fastv@k=3", 0.25, out=out, **settings)
 
     whole, out = tmp_path / "whole", tmp_path / "killed"
     seconds = undisturbed(lambda: run(whole))

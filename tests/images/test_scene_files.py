@@ -95,7 +95,7 @@ def test_empty_scenes_have_no_questions(tmp_path: Path) -> None:
 
 
 def test_command(tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["--out", str(tmp_path / "new"), "--n", "3", "--placement", "photo", "--seed", "4", "--json"])
+    result = CliRunner().invoke(app, ["--out", str(tmp_path / "new"), "-n", "3", "--placement", "photo", "--seed", "4", "--json"])
     assert result.exit_code == 0
     told = json.loads(result.stdout)
     assert (told["n"], told["placement"], told["seed"]) == (3, "photo", 4)

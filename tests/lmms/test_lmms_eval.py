@@ -25,10 +25,10 @@ N = 40
 BATCH = 20
 CELLS = {
     "none": "pruner=none",
-    "fastv": "pruner=fastv,retention=0.1,layer=2",
-    "fastv+prior": "pruner=fastv,retention=0.1,layer=2,prior=prior.safetensors",
-    "d2pruner+prior": "pruner=d2pruner,retention=0.1,layer=2,prior=prior.safetensors,alpha=0.25",
-    "random": "pruner=random,budget=9,layer=2,seed=5",
+    "fastv": "pruner=fastv,retention=0.1,k=2",
+    "fastv+prior": "pruner=fastv,retention=0.1,k=2,prior=prior.safetensors",
+    "d2pruner+prior": "pruner=d2pruner,retention=0.1,k=2,prior=prior.safetensors,alpha=0.25",
+    "random": "pruner=random,budget=9,k=2,seed=5",
 }
 
 
@@ -223,7 +223,7 @@ def lmms_eval(folder: Path, settings: str, *words: str) -> str:
         ("pruner=none,retention=0.1", 1, "pruner=none takes no retention=0.1"),
         ("pruner=fastv", 1, "fastv was not told how many visual tokens to keep"),
         ("pruner=fastv,retention=0.1,budget=3", 1, "both given"),
-        ("pruner=fastv,retention=0.1,layer=99", 1, "the model has layers 0 … 8"),
+        ("pruner=fastv,retention=0.1,k=99", 1, "the model has layers 0 … 8"),
         ("pruner=d2pruner,retention=0.1", 1, "d2pruner needs a prior"),
         ("pruner=none", "auto", "batch size 'auto'"),
     ],

@@ -291,7 +291,7 @@ def test_a_sweep_without_the_prior_is_a_sweep_too():
     assert plain_of([swept, control], swept) is control and swept_methods([swept, control]) == {swept.method}
     assert swept_methods([swept]) == set()  # nothing to vary: a method of its own
     other = cell("fastv+noise", "fastv", "cd")
-    assert plain_of([cell("fastv", "fastv"), other], cell("fastv@layer=3+noise", "fastv", "cd")) is other
+    assert plain_of([cell("fastv", "fastv"), other], cell("fastv@k=3+noise", "fastv", "cd")) is other
 
 
 def test_tags_in_their_natural_order():

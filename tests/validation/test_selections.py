@@ -34,7 +34,7 @@ def run(tmp_path):
         for number in range(6):
             lines.append({**record(task, number, "none", 1.0, list(range(20))), "selection": {}, "cell": "none"})
             for retention, n in ((0.5, 10), (0.1, 2)):
-                for method in ("random", "fastv", "fastv@layer=3+prior"):
+                for method in ("random", "fastv", "fastv@k=3+prior"):
                     kept = sorted(rng.permutation(20)[:n].tolist()) if method == "random" else list(range(n))
                     measures = {"importance": rng.random(), "hopkins": rng.random(), "spacing": 1.0}
                     lines.append(record(task, number, method, retention, kept, **measures))
@@ -49,9 +49,7 @@ def test_points_are_means_over_questions(run):
     assert found.tasks == ["where", "presence"]
     assert found.reference == "sphere"
     points = {(p.task, p.cell): p for task in found.tasks for p in found.points(task)}
-    assert set(points) == {
-        (t, f"{m}/r{r}") for t in found.tasks for m in ("random", "fastv", "fastv@layer=3+prior") for r in ("0.5", "0.1")
-    }
+    assert set(points) == {(t, f"{m}/r{r}") for t in found.tasks for m in ("random", "fastv", "fastv@k=3+prior") for r in ("0.5", "0.1")}
     mine = [line["selection"]["hopkins"] for line in lines if line["task"] == "where" and line["cell"] == "fastv/r0.1"]
     point = points["where", "fastv/r0.1"]
     assert (point.n, point.method, point.retention) == (6, "fastv", 0.1)
@@ -65,7 +63,7 @@ def test_overlaps_pair_the_same_questions(run):
     found = read_selections(folder)
     assert found.retentions == [0.5, 0.1]
     names, values, chance = found.overlaps(0.1, "where")
-    assert names == ["random", "fastv", "fastv@layer=3+prior"]
+    assert names == ["random", "fastv", "fastv@k=3+prior"]
     kept = {(line["id"], line["cell"]): set(line["kept"]) for line in lines}
     pairs = [(kept[f"where/{i}", "random/r0.1"], kept[f"where/{i}", "fastv/r0.1"]) for i in range(6)]
     assert values[0, 1] == values[1, 0] == pytest.approx(np.mean([len(a & b) / len(a | b) for a, b in pairs]))
@@ -135,5 +133,5 @@ def test_the_command(run, tmp_path):
     assert data["files"] == [str(tmp_path / "figures" / name) for name in ("pareto.png", "overlap.png")]
     table = CliRunner().invoke(app, [str(folder), "--out", str(tmp_path / "figures"), "--force"]).stdout
     assert "Hopkins reference: sphere" in table
-    assert "fastv@layer=3+prior/r0.5" in table
+    assert "fastv@k=3+prior/r0.5" in table
     assert isinstance(CliRunner().invoke(app, [str(folder), "--out", str(tmp_path / "figures")]).exception, BiaskitError)

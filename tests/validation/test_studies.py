@@ -170,7 +170,7 @@ def test_the_commands(tmp_path):
     assert data["study"] == "content-free"
     assert [s["prior"] for s in data["scores"]] == ["unpruned", "no prior", "scenes", "grey", "mean-scenes"]
     assert all(math.isfinite(s["gain_half_width"]) for s in data["scores"])
-    assert run("transfer", "-o", tmp_path / "x", "-m", "demo", "-d", "scenes", "--size", "small").exit_code == 2
+    assert run("transfer", "-o", tmp_path / "x", "-m", "demo", "-d", "scenes", "--image-size", "small").exit_code == 2
     with pytest.raises(BiaskitError, match="nothing varies"):
         run("transfer", "-o", tmp_path / "x", "-m", "demo", "-d", "scenes")
 

@@ -28,7 +28,7 @@ from biaskit.validation.ask.answers import seed_of
 from biaskit.validation.ask.plan import opened
 from biaskit.validation.results.directory import read_results
 
-METHODS = ["none", "random@layer=3", "fastv@layer=3+prior"]
+METHODS = ["none", "random@k=3", "fastv@k=3+prior"]
 QUESTIONS, BATCH = 24, 6
 
 
@@ -60,7 +60,7 @@ def results(out):
 def test_every_cell_answers_every_question_in_order(whole):
     out, found = whole
     records = list(read_results(out))
-    cells = ["none", "random@layer=3/r0.5", "random@layer=3/r0.1", "fastv@layer=3+prior/r0.5", "fastv@layer=3+prior/r0.1"]
+    cells = ["none", "random@k=3/r0.5", "random@k=3/r0.1", "fastv@k=3+prior/r0.5", "fastv@k=3+prior/r0.1"]
     assert [cell["cell"] for cell in found.manifest["cells"]] == cells
     order = np.random.default_rng(0).permutation(1000)[:QUESTIONS]
     ids = [f"scenes-presence/{i}" for i in order]
@@ -249,8 +249,8 @@ def test_more_questions_methods_retentions_and_tasks_are_added(demo, whole, tmp_
     ("change", "message"),
     [
         ({"seed": 1}, r"seed was 0, is 1"),
-        ({"prior": prior(0.5)}, r"prior prior sha256 was .*, is .*fastv@layer=3\+prior/r0.5 prior was"),
-        ({"methods": ["random@layer=3", "fastv@layer=3+prior"], "keep_indices": True}, "keep_indices was false, is true"),
+        ({"prior": prior(0.5)}, r"prior prior sha256 was .*, is .*fastv@k=3\+prior/r0.5 prior was"),
+        ({"methods": ["random@k=3", "fastv@k=3+prior"], "keep_indices": True}, "keep_indices was false, is true"),
     ],
 )
 def test_a_directory_of_another_run_is_refused(demo, whole, change, message):
@@ -331,7 +331,7 @@ def test_selections_are_measured_where_they_are_made(demo, tmp_path):
         def settings(self):
             return {"of": "attention"}
 
-    methods = ["none", "random@layer=3", "fastv@layer=3", "divprune@layer=3"]
+    methods = ["none", "random@k=3", "fastv@k=3", "divprune@k=3"]
     found = run(demo, tmp_path, task="scenes-where", methods=methods, retention=[0.1], limit=4, observe=Share(), keep_indices=True)
     assert found.manifest["analysed"] == {"measures": "Share", "of": "attention"}
     plain = run(demo, tmp_path / "plain", task="scenes-where", methods=methods, retention=[0.1], limit=4)

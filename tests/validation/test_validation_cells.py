@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from biaskit.errors import BiaskitError, PriorError
 from biaskit.prior.value import PlaneStats, Prior
-from biaskit.validation.ask.methods import ABLATION, Grid, Method, parse_method, read_retention
+from biaskit.pruners.notation import Method, parse_method
+from biaskit.validation.ask.methods import ABLATION, Grid, read_retention
 
 CONFIG = SimpleNamespace(model_type="llava", get_text_config=lambda: SimpleNamespace(num_hidden_layers=9))
 
@@ -43,7 +44,7 @@ def test_a_label_says_all_and_reads_back(name, settings, prior_name):
     ("text", "label"),
     [
         ("fastv@theta=0.50@alpha=1", "fastv@alpha=1@theta=0.5"),
-        ("d2pruner@tau=0.5@K=3+prior", "d2pruner@layer=3@strength=0.5+prior"),
+        ("d2pruner@tau=0.5@K=3+prior", "d2pruner@k=3@strength=0.5+prior"),
         ("fastv@eps=1e+5", "fastv@eps=100000.0"),
         ("fastv@eps=1e-5+task", "fastv@eps=1e-05+task"),
     ],
@@ -56,10 +57,10 @@ def test_labels_have_one_form(text, label):
     ("text", "message"),
     [
         ("fastw", "unknown pruner 'fastw'"),
-        ("fastv@layer", "cannot read 'layer'"),
+        ("fastv@k", "cannot read 'k'"),
         ("fastv@=3", "cannot read '=3'"),
         ("none+prior", "no settings"),
-        ("none@layer=2", "no settings"),
+        ("none@k=2", "no settings"),
     ],
 )
 def test_what_is_no_label(text, message):
@@ -87,7 +88,7 @@ def test_none_has_one_cell_and_the_others_one_a_retention():
 
 
 def test_the_same_settings_are_asked_once():
-    assert labels("fastv", "fastv@layer=2", "fastv@strength=1.0") == ["fastv/r0.5"]
+    assert labels("fastv", "fastv@k=2", "fastv@strength=1.0") == ["fastv/r0.5"]
 
 
 def test_sweeps_vary_one_thing_at_a_time_in_all_methods_that_have_it():
@@ -96,7 +97,7 @@ def test_sweeps_vary_one_thing_at_a_time_in_all_methods_that_have_it():
     assert found == [
         *("none", "fastv/r0.5", "divprune/r0.5", "d2pruner+prior/r0.5"),  # α = 1 and K = 2 are the defaults: there already
         *("d2pruner@alpha=0+prior/r0.5", "d2pruner@alpha=0.5+prior/r0.5"),
-        *("fastv@layer=3/r0.5", "d2pruner@layer=3+prior/r0.5"),  # DivPrune acts before the language model: no K
+        *("fastv@k=3/r0.5", "d2pruner@k=3+prior/r0.5"),  # DivPrune acts before the language model: no K
     ]
 
 
@@ -117,9 +118,7 @@ def test_ablation():
 
 
 def test_layer_and_preset_reach_those_that_have_them():
-    grid = Grid(
-        ["none", "random", "fastv@layer=4", "divprune", "d2pruner"], [0.5], 3, "localization", priors={"prior": prior(layers=(2, 3))}
-    )
+    grid = Grid(["none", "random", "fastv@k=4", "divprune", "d2pruner"], [0.5], 3, "localization", priors={"prior": prior(layers=(2, 3))})
     layers = {cell.name: cell.parameters.get("layer") for cell in grid.cells(CONFIG)}
     assert layers == {"none": None, "random": 3, "fastv": 4, "divprune": 0, "d2pruner": 3}
     own = Grid(["d2pruner@preset=localization"], [0.5], priors={"prior": prior(layers=(4,))}).cells(CONFIG)[0]
@@ -146,7 +145,7 @@ def test_priors_by_name():
         (["d2pruner"], {}, "needs a prior"),
         (["divprune+prior"], {"priors": {"prior": prior()}}, "does not debias"),
         (["fastv+prior"], {"priors": {"prior": prior("qwen2_5_vl")}}, "model type 'qwen2_5_vl'"),
-        (["fastv@layer=3+prior"], {"priors": {"prior": prior(layers=(0,))}}, "no layer 2"),
+        (["fastv@k=3+prior"], {"priors": {"prior": prior(layers=(0,))}}, "no layer 2"),
         (["fastv"], {"layer": 9}, "layers 0 … 8"),
         (["fastv"], {"sweeps": {"alfa": [1]}}, "no method here has the parameter 'alfa'"),
         (["fastv@alpha=1"], {}, "fastv has no parameter 'alpha'"),

@@ -12,7 +12,7 @@ from biaskit import validate
 from biaskit.errors import BiaskitError
 from biaskit.families.checkpoints.load import load_model
 
-METHODS, TASKS = ["none", "random@layer=3", "fastv@layer=3"], ["scenes-presence", "scenes-where"]
+METHODS, TASKS = ["none", "random@k=3", "fastv@k=3"], ["scenes-presence", "scenes-where"]
 QUESTIONS = 14
 
 
@@ -122,8 +122,8 @@ def test_force_throws_parts_away_and_other_runs_are_refused_on_all(demo, whole, 
 
 def test_torchrun_a_killed_rank_and_another_number(demo, tmp_path):
     """The command itself: rank 1 is killed from outside, one process goes on; the bytes are those of a run that nobody disturbed."""
-    words = ["validate", "--model", "demo", "--task", "scenes-presence", "--pruner", "none,random@layer=3", "--retention", "0.25"]
-    words += ["--limit", "80", "--batch-size", "2", "--device", "cpu", "--out", "run"]
+    words = ["validate", "--model", "demo", "--task", "scenes-presence", "--pruner", "none,random@k=3", "--retention", "0.25"]
+    words += ["--questions", "80", "--batch-size", "2", "--device", "cpu", "--out", "run"]
     two, one = tmp_path / "two", tmp_path / "one"
     for folder in (two, one):
         folder.mkdir()
@@ -131,6 +131,6 @@ def test_torchrun_a_killed_rank_and_another_number(demo, tmp_path):
     assert (two / "run" / "results.jsonl.1").exists()
     for folder in (two, one):
         settings = {"limit": 80, "batch_size": 2, "command": shlex.join(["biaskit", *words]), "progress": False}
-        found = validate(demo, "scenes-presence", "none,random@layer=3", 0.25, out=folder / "run", **settings)
+        found = validate(demo, "scenes-presence", "none,random@k=3", 0.25, out=folder / "run", **settings)
         assert (found.asked < 160) == (folder == two)
     assert files(two / "run") == files(one / "run")

@@ -1,8 +1,4 @@
-"""The cells of a validation: method × retention, with the labels that users write and that records carry.
-
-A method is written `name[@key=value…][+prior]`: `none`, `fastv`, `fastv+prior`, `d2pruner@alpha=0.5@theta=0.9+prior`. What follows the plus
-is the name of a prior: `prior` for the one that was given without a name. Keys are the method's parameters, or `preset`.
-"""
+"""The cells of a validation: method × retention, with the labels that users write and that records carry (`biaskit.pruners.notation`)."""
 
 from __future__ import annotations
 
@@ -15,28 +11,12 @@ from typing import Any
 from biaskit.errors import BiaskitError
 from biaskit.prior.value import Prior
 from biaskit.pruners import Pruner, get_pruner, pruners
+from biaskit.pruners.notation import NONE, Method, build, check_method, has, parse_method, preset_depth, prior_of, read_key
 from biaskit.registry import did_you_mean
-from biaskit.validation.results.labels import UNPRUNED, MethodLabel, cell_label
+from biaskit.validation.results.labels import cell_label
 
-NONE = UNPRUNED
 ABLATION = ("none", "fastv", "fastv+prior", "d2pruner@strength=0", "d2pruner+prior")
 """D2Pruner, Figure 4 left: FastV, debiased importance (DI) alone, structural diversity (SD) alone, DI + SD; and the unpruned model."""
-SHORT = {"k": "layer", "tau": "strength", "τ": "strength", "α": "alpha", "θ": "theta", "lambda": "lam", "λ": "lam"}
-"""The papers' letters for parameters."""
-
-
-@dataclass(frozen=True)
-class Method:
-    """What a label says: a pruner's name (or `none`), settings, and the name of a prior."""
-
-    name: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    prior: str | None = None
-
-    @property
-    def label(self) -> str:
-        """The label in its one form: settings sorted by name."""
-        return str(MethodLabel(self.name, {key: _text(value) for key, value in self.settings.items()}, self.prior))
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,38 +49,6 @@ class Configuration:
         return found
 
 
-def read_value(text: str) -> Any:
-    """Read a number, true, false, null or a list; anything else is text."""
-    for read in (json.loads, float):
-        try:
-            return read(text)
-        except ValueError:
-            continue
-    return text
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def parse_method(text: str) -> Method:
-    """Read a label.
-
-    Raises:
-        BiaskitError: it does not follow the grammar, or names no pruner.
-    """
-    label = MethodLabel.read(text.strip())
-    if label.name != NONE:
-        pruners.get(label.name)
-    if label.other:
-        hint = "write NAME@KEY=VALUE@KEY=VALUE+prior, such as d2pruner@alpha=0.5+prior"
-        raise BiaskitError(f"{text!r}: cannot read {label.other[0]!r}", hint)
-    settings = {SHORT.get(key.lower(), key): read_value(value) for key, value in label.settings.items()}
-    if label.name == NONE and (settings or label.prior):
-        raise BiaskitError(f"{text!r}: the unpruned model has no settings", "write none")
-    return Method(label.name, settings, label.prior)
-
-
 def read_retention(text: str) -> float:
     """Read a share, as a decimal or a fraction (1/9).
 
@@ -121,7 +69,8 @@ class Grid:
     """What the user wants to compare.
 
     Attributes:
-        methods: labels. retentions: shares kept. layer: K of all methods that act inside the language model and were not told theirs.
+        methods: labels. retentions: shares kept. layer: K of all methods that act inside the language model and were not told theirs; by
+            default the presets', where they choose one.
         preset: of all methods that have it. sweeps: parameter → values, each of which every method that has the parameter gets in turn, all
             else as it is. ablation: add `ABLATION`. priors: name → prior.
     """
@@ -146,78 +95,40 @@ class Grid:
         if not self.retentions:
             raise BiaskitError("no retentions", "give shares of the visual tokens, such as 0.5,0.25,0.1")
         found: dict[Any, Configuration] = {}
-        for method in self._swept([parse_method(label) for label in labels]):
+        methods = [parse_method(label) for label in labels]
+        chosen = preset_depth(methods, self.preset, config.model_type)
+        depth = chosen if self.layer is None else self.layer
+        for method in self._swept(methods):
             for retention in [1.0] if method.name == NONE else self.retentions:
-                cell = self._cell(method, retention, config)
+                cell = self._cell(method, retention, config, depth)
                 found.setdefault((cell.name, json.dumps(cell.parameters, sort_keys=True), cell.prior_name), cell)
         return list(found.values())
 
     def _swept(self, methods: list[Method]) -> list[Method]:
         made = list(methods)
         for short, values in self.sweeps.items():
-            key = SHORT.get(short.lower(), short)
-            fitting = [method for method in methods if method.name != NONE and self._has(method.name, key)]
+            key = read_key(short)
+            fitting = [method for method in methods if method.name != NONE and has(method.name, key)]
             if not fitting:
                 known = {p.name for method in methods if method.name != NONE for p in pruners.get(method.name).parameters()}
-                hint = did_you_mean(short, known - {"retention", "budget"}) if known else "name methods that have parameters beside none"
+                hint = (
+                    did_you_mean(short, {"k" if name == "layer" else name for name in known} - {"retention", "budget"})
+                    if known
+                    else "name methods that have parameters beside none"
+                )
                 raise BiaskitError(f"no method here has the parameter {short!r}", hint)
             made += [replace(method, settings={**method.settings, key: value}) for method in fitting for value in values]
         return made
 
-    @staticmethod
-    def _has(name: str, key: str) -> bool:
-        """Tell whether a sweep of `key` means a method; methods that act before the language model have no K."""
-        default = {parameter.name: parameter.default for parameter in pruners.get(name).parameters()}
-        return key in default and (key != "layer" or default["layer"] > 0)
-
-    def _cell(self, method: Method, retention: float, config: Any) -> Configuration:
+    def _cell(self, method: Method, retention: float, config: Any, depth: int | None) -> Configuration:
         if method.name == NONE:
             return Configuration(NONE, NONE, NONE, "no pruning", 1.0, get_pruner("random", retention=1.0, layer=0))
-        settings = dict(method.settings)
-        if "retention" in settings or "budget" in settings:
-            raise BiaskitError(f"{method.label}: how much is kept is not the method's affair", "use --retention")
-        preset = settings.pop("preset", self.preset if self.preset in pruners.get(method.name).presets else None)
-        if self.layer is not None and self._has(method.name, "layer"):
-            settings.setdefault("layer", self.layer)
-        pruner = get_pruner(method.name, preset=preset, model_type=config.model_type, retention=retention, **settings)
-        name = self._prior_of(method, pruner)
+        pruner = build(method, k=depth, preset=self.preset, model_type=config.model_type, retention=retention)
+        name = prior_of(method, pruner, self.priors)
         prior = None if name is None or not pruner.debiases else self.priors[name]
-        _check(method.label, pruner, prior, config)
+        check_method(method.label, pruner, prior, config)
         label = replace(method, prior=name).label
         title = type(pruner).title + (", debiased" if prior is not None and type(pruner).prior == "optional" else "")
         return Configuration(
             cell_label(label, retention), label, method.name, title, retention, pruner, None if prior is None else name, prior
         )
-
-    def _prior_of(self, method: Method, pruner: Pruner) -> str | None:
-        """Return the name of the prior that a label means; methods that are nothing without one take the only one there is."""
-        if method.prior is None:
-            if not (pruner.prior == "required" and pruner.debiases) or not self.priors:
-                return None
-            if len(self.priors) > 1:
-                raise BiaskitError(f"{method.label} does not say which prior", f"write {method.label}+{next(iter(self.priors))}")
-            return next(iter(self.priors))
-        if type(pruner).prior == "unused" or not (pruner.debiases or _switched_off(pruner)):
-            raise BiaskitError(f"{method.label}: {type(pruner).title} does not debias attention", f"leave +{method.prior} away")
-        if method.prior not in self.priors:
-            known = (
-                f"did you mean +{' or +'.join(self.priors)}?" if self.priors else "give it: --prior FILE, or --prior NAME=FILE for +NAME"
-            )
-            raise BiaskitError(f"{method.label}: there is no prior {method.prior!r}", known)
-        return method.prior
-
-
-def _switched_off(pruner: Pruner) -> bool:
-    """Tell whether it is only a setting that keeps a method from using a prior, as at the end of a sweep of τ."""
-    return getattr(pruner, "strength", 1.0) == 0 or getattr(pruner, "mode", "") == "uniform"
-
-
-def _check(label: str, pruner: Pruner, prior: Prior | None, config: Any) -> None:
-    """Refuse what cannot work before any weights are loaded."""
-    depth = config.get_text_config().num_hidden_layers
-    deep = max(stage.layer for stage in pruner.stages())
-    if deep >= depth:
-        raise BiaskitError(f"{label} acts before layer {deep}, but the model has layers 0 … {depth - 1}", "choose a smaller --layer")
-    pruner.check_prior(prior)
-    if prior is not None:
-        prior.check_model(config.model_type)

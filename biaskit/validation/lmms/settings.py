@@ -11,6 +11,7 @@ from biaskit.errors import BiaskitError
 from biaskit.families.checkpoints.load import Loaded, load_model, read_checkpoint
 from biaskit.prior.store import load_prior
 from biaskit.pruners import get_pruner
+from biaskit.pruners.notation import read_key
 
 if TYPE_CHECKING:
     from biaskit.prior.value import Prior
@@ -50,7 +51,7 @@ def open_model(
     Args:
         pretrained: as `load_model`'s name. device, dtype, attention, revision: likewise.
         pruner: name of the method, or `none`. prior: file or name of a prior. preset: of the method.
-        say: called with each line for people. parameters: of the method, `retention` or `budget` and `layer` among them.
+        say: called with each line for people. parameters: of the method, `retention` or `budget` and `k` among them.
 
     Raises:
         BiaskitError: something is missing, unknown, or contradicts itself.
@@ -68,7 +69,8 @@ def open_model(
     method = bias = None
     if pruner != "none":
         _, _, config, _ = read_checkpoint(name, where)
-        method = get_pruner(str(pruner), preset=preset, model_type=config.model_type, **parameters)
+        wanted = {read_key(key): value for key, value in parameters.items()}
+        method = get_pruner(str(pruner), preset=preset, model_type=config.model_type, **wanted)
         bias = None if prior is None else load_prior(str(prior))
         method.check_prior(bias)
         if bias is not None:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from biaskit.validation.results.labels import UNPRUNED, MethodLabel, method_of
+from biaskit.registry import MethodLabel
+from biaskit.validation.results.labels import UNPRUNED, method_of
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def conditions(
     varied = [axis for axis in AXES if len(given[axis]) > 1]
     if len(varied) != 1:
         what = "nothing varies" if not varied else f"{' and '.join(varied)} vary at the same time"
-        raise BiaskitError(what, "give two or more values of one of --prompt, --data, --size and --model, and one of the others")
+        raise BiaskitError(what, "give two or more values of one of --prompt, --data, --image-size and --model, and one of the others")
     axis = varied[0]
     if len(set(given[axis])) < len(given[axis]):
         raise BiaskitError(f"the same {axis} is given twice", "a prior agrees with itself")

@@ -1,0 +1,203 @@
+"""How a method is written, everywhere alike: `fastv`, `fastv@k=3+prior`, `d2pruner@preset=localization`.
+
+What follows an @ is a parameter of the method, or `preset`; the papers' letters stand for some of them (`LETTERS`), and K is always `k`.
+What follows the plus is the name of a prior: `prior` for the one that was given without a name. `none` is the unpruned model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from biaskit.errors import BiaskitError
+from biaskit.prior.value import Prior
+from biaskit.pruners import Pruner, get_pruner, pruners
+from biaskit.registry import MethodLabel, did_you_mean
+
+NONE = "none"
+LETTERS = {"k": "layer", "tau": "strength", "τ": "strength", "α": "alpha", "θ": "theta", "lambda": "lam", "λ": "lam"}
+"""The papers' letters for parameters."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a label says: a pruner's name (or `none`), settings by the pruner's own parameter names, and the name of a prior.
+
+    Example:
+        >>> parse_method("fastv@K=3@tau=0.5+prior")
+        Method(name='fastv', settings={'layer': 3, 'strength': 0.5}, prior='prior')
+        >>> parse_method("fastv@K=3@tau=0.5+prior").label
+        'fastv@k=3@strength=0.5+prior'
+    """
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    prior: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The label in its one form: settings sorted by name, K as `k`."""
+        return str(MethodLabel(self.name, {_written(key): _text(value) for key, value in self.settings.items()}, self.prior))
+
+
+def read_value(text: str) -> Any:
+    """Read a number, true, false, null or a list; anything else is text."""
+    for read in (json.loads, float):
+        try:
+            return read(text)
+        except ValueError:
+            continue
+    return text
+
+
+def read_key(text: str) -> str:
+    """Return the parameter that a key means: `k` is the parameter `layer`, `tau` is `strength`.
+
+    Raises:
+        BiaskitError: `layer`, which is a layer of attention everywhere else.
+    """
+    if text == "layer":
+        raise BiaskitError("a method's layer is written k", "write k=3: tokens are dropped before decoder layer 3, counted from 0")
+    return LETTERS.get(text.lower(), text)
+
+
+def parse_method(text: str) -> Method:
+    """Read a label.
+
+    Raises:
+        BiaskitError: it does not follow the grammar, or names no pruner.
+    """
+    label = MethodLabel.read(text.strip())
+    name, colon, preset = label.name.partition(":")
+    if colon:
+        raise BiaskitError(f"{text!r}: a preset is written with an @", f"write {name}@preset={preset}")
+    if label.name != NONE:
+        pruners.get(label.name)
+    if label.other:
+        hint = "write NAME@KEY=VALUE@KEY=VALUE+prior, such as d2pruner@alpha=0.5+prior"
+        raise BiaskitError(f"{text!r}: cannot read {label.other[0]!r}", hint)
+    settings = {read_key(key): read_value(value) for key, value in label.settings.items()}
+    if label.name == NONE and (settings or label.prior):
+        raise BiaskitError(f"{text!r}: the unpruned model has no settings", "write none")
+    return Method(label.name, settings, label.prior)
+
+
+def has(name: str, parameter: str) -> bool:
+    """Tell whether a setting for all methods means this one; methods that act before the language model have no K."""
+    default = {each.name: each.default for each in pruners.get(name).parameters()}
+    return parameter in default and (parameter != "layer" or default["layer"] > 0)
+
+
+def preset_of(method: Method, preset: str | None) -> str | None:
+    """Return the preset of a method: its own, else the one for all, if it has that."""
+    own: str | None = method.settings.get("preset", preset if preset in pruners.get(method.name).presets else None)
+    return own
+
+
+def preset_depth(methods: Sequence[Method], preset: str | None, model_type: str | None = None) -> int | None:
+    """Return the K that the presets of some methods choose, for all those compared with them; None if they choose none, or several.
+
+    Methods that act at different depths give different answers for that reason alone.
+
+    Raises:
+        BiaskitError: `preset` is one of none of the methods.
+
+    Example:
+        >>> preset_depth([parse_method("fastv"), parse_method("d2pruner+prior")], "localization", "llava")
+        5
+    """
+    known = {name for method in methods if method.name != NONE for name in pruners.get(method.name).presets}
+    if preset is not None and preset not in known:
+        raise BiaskitError(f"no method here has the preset {preset!r}", did_you_mean(preset, known) if known else "leave --preset away")
+    found = set()
+    for method in methods:
+        chosen = None if method.name == NONE else preset_of(method, preset)
+        if chosen is not None and has(method.name, "layer"):
+            cls = pruners.get(method.name)
+            found.add(cls.presets.get(cls.family_presets.get(model_type or "", {}).get(chosen, chosen), {}).get("layer"))
+    return found.pop() if len(found) == 1 else None
+
+
+def build(method: Method, *, k: int | None = None, preset: str | None = None, model_type: str | None = None, **share: Any) -> Pruner:
+    """Build the pruner of a method.
+
+    Args:
+        method: what was written; its own settings come first.
+        k: K, where the method acts inside the language model and says none.
+        preset: of methods that have it and name none.
+        model_type: as for `get_pruner`.
+        share: `retention` or `budget`.
+
+    Raises:
+        BiaskitError: as `get_pruner`; or the method says how much is kept.
+
+    Example:
+        >>> build(parse_method("fastv"), k=3, retention=0.1).layer, build(parse_method("fastv@k=4"), k=3, retention=0.1).layer
+        (3, 4)
+    """
+    settings = dict(method.settings)
+    if "retention" in settings or "budget" in settings:
+        raise BiaskitError(f"{method.label}: how much is kept is not the method's affair", "use --retention")
+    if k is not None and has(method.name, "layer"):
+        settings.setdefault("layer", k)
+    settings.pop("preset", None)
+    return get_pruner(method.name, preset=preset_of(method, preset), model_type=model_type, **share, **settings)
+
+
+def prior_of(method: Method, pruner: Pruner, priors: Mapping[str, Prior]) -> str | None:
+    """Return the name of the prior that a method means; methods that are nothing without one take the only one there is.
+
+    Raises:
+        BiaskitError: there is no such prior, several where none is named, or a method that does not debias.
+    """
+    if method.prior is None:
+        if not (pruner.prior == "required" and pruner.debiases) or not priors:
+            return None
+        if len(priors) > 1:
+            raise BiaskitError(f"{method.label} does not say which prior", f"write {method.label}+{next(iter(priors))}")
+        return next(iter(priors))
+    if type(pruner).prior == "unused" or not (pruner.debiases or _switched_off(pruner)):
+        raise BiaskitError(f"{method.label}: {type(pruner).title} does not debias attention", f"leave +{method.prior} away")
+    if method.prior not in priors:
+        known = f"did you mean +{' or +'.join(priors)}?" if priors else "give it: --prior FILE, or --prior NAME=FILE for +NAME"
+        raise BiaskitError(f"{method.label}: there is no prior {method.prior!r}", known)
+    return method.prior
+
+
+def check_method(label: str, pruner: Pruner, prior: Prior | None, config: Any) -> None:
+    """Refuse what cannot work with a checkpoint's config, before any weights are loaded.
+
+    Raises:
+        BiaskitError: it acts deeper than the model is, or needs a prior. PriorError: the prior is another model's, or lacks a layer.
+    """
+    depth = config.get_text_config().num_hidden_layers
+    deep = max(stage.layer for stage in pruner.stages())
+    if deep >= depth:
+        raise BiaskitError(f"{label} acts before layer {deep}, but the model has layers 0 … {depth - 1}", "choose a smaller --k")
+    pruner.check_prior(prior)
+    if prior is not None:
+        prior.check_model(config.model_type)
+
+
+def depths(pruner: Pruner) -> str:
+    """Write down before which decoder layers a method drops tokens: `2`, or `8, 16, 24` for one that acts several times.
+
+    >>> depths(build(parse_method("fastv@k=3"), retention=0.5))
+    '3'
+    """
+    return ", ".join(str(stage.layer) for stage in pruner.stages())
+
+
+def _switched_off(pruner: Pruner) -> bool:
+    """Tell whether it is only a setting that keeps a method from using a prior, as at the end of a sweep of τ."""
+    return getattr(pruner, "strength", 1.0) == 0 or getattr(pruner, "mode", "") == "uniform"
+
+
+def _written(key: str) -> str:
+    return "k" if key == "layer" else key
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
