@@ -144,13 +144,12 @@ def validate(
     (4, [('scenes-presence', 'fastv/r0.5'), ('scenes-presence', 'none')])
     """
     chosen = Options(
-        limit, seed, batch_size, workers, keep_indices, observe, force, command, check_generation(generation),
-        check_published_as(published_as),
+        limit, seed, batch_size, workers, keep_indices, observe, force, command,
+        check_generation(generation), check_published_as(published_as),
     )  # fmt: skip
     grid = pruners if isinstance(pruners, Grid) else Grid(words(pruners), read_shares(retention), priors=read_priors(prior))
-    loaded = as_loaded(model)
     tasks = open_tasks(words(task) if isinstance(task, str) else task if isinstance(task, Sequence) else [task], limit)
-    cells = grid.cells(loaded.model.config)
+    cells = grid.cells((loaded := as_loaded(model)).model.config)
     with reported(report, say, progress) as (report, tell):
         return _Run(loaded, tasks, cells, Path(out), chosen, report, tell).run()
 
