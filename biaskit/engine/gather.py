@@ -39,7 +39,7 @@ def readings_of(
             visual, others = _rows(narrowing, row, layout, whole)
             places[id(narrowing)] = run(visual, device), run(others, device)
         if of_text and text is None:
-            text = upload(narrowing.positions[row][_rows(narrowing, row, layout, whole)[1]], device)
+            text = torch.from_numpy(narrowing.positions[row][_rows(narrowing, row, layout, whole)[1]])
         found[reading] = _of_tokens(reading, taken.values[row].to(device), places[id(narrowing)][of_text])
     return found, text
 

@@ -123,6 +123,9 @@ class Pruner(ABC):
     def __post_init__(self) -> None:
         """Refuse what makes no sense; subclasses check their own parameters after calling this."""
         self._check_types()
+        self._check_choices()
+        if (read := self.readings()) != self.needs:
+            object.__setattr__(self, "needs", read)
         if self.retention is None and self.budget is None:
             raise BiaskitError(f"{self.name} was not told how many visual tokens to keep", "give retention=0.25, or budget=64")
         if self.retention is not None:
@@ -139,7 +142,13 @@ class Pruner(ABC):
                 f"{self.name} reads {what}, but layer is {self.layer}",
                 f"give K = {needed} or more: --k {needed}, or layer={needed} in Python",
             )
-        self._check_choices()
+
+    def readings(self) -> frozenset[Reading]:
+        """Return what `choose` reads with these parameters, which becomes `needs`: a method whose reading depends on them overrides it.
+
+        Asked when the pruner is made, after types and choices of the parameters were checked.
+        """
+        return self.needs
 
     @property
     def debiases(self) -> bool:
