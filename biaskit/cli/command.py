@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -46,11 +47,9 @@ class Command(TyperCommand):
         return _plain_flags(super().get_params(ctx))
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the help; the epilog is Markdown for docs/commands.md, and plain text here."""
-        held = self.epilog
-        self.epilog = None if held is None else held.replace("```console\n", "").replace("\n```", "").replace("[", "\\[")
-        super().format_help(ctx, formatter)
-        self.epilog = held
+        """Write the help, examples as plain text."""
+        with _plain_epilog(self):
+            super().format_help(ctx, formatter)
 
 
 class Group(TyperGroup):
@@ -66,7 +65,10 @@ class Group(TyperGroup):
         """Return the parameters; flags show no type."""
         return _plain_flags(super().get_params(ctx))
 
-    format_help = Command.format_help
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help, examples as plain text."""
+        with _plain_epilog(self):
+            super().format_help(ctx, formatter)
 
 
 class App(typer.Typer):
@@ -100,6 +102,17 @@ def _refuse_renamed(command: Any, ctx: Any, args: list[str]) -> None:
             meaning = f" ({_MEANING[new]})" if new in _MEANING else ""
             also = f"; {_MEANING['--layers']}, are --layers" if old == "--layer" and new == "--k" and "--layers" in known else ""
             raise typer.BadParameter(f"it is {new} now{meaning}{also}", param_hint=old)
+
+
+@contextmanager
+def _plain_epilog(command: Any) -> Iterator[None]:
+    """The epilog is Markdown for docs/commands.md, and plain text on the screen."""
+    held = command.epilog
+    command.epilog = None if held is None else held.replace("```console\n", "").replace("\n```", "").replace("[", "\\[")
+    try:
+        yield
+    finally:
+        command.epilog = held
 
 
 def _plain_flags(parameters: Any) -> Any:
