@@ -123,31 +123,29 @@ def load_model(
     say(f"model {place.target}: reading its config" + ("" if place.local else " from the hub or its cache"))
     config_file, settings, family = _identify(place, revision)
     asked = None if wording is None else read_wording(wording, wording_of(family, short_name(place.name)))
-    config = _config(place, revision)
-    _check(family, config, layers)
+    config = _checked(family, _config(place, revision), layers)
     target, where = find_device(device), _dtype(dtype, settings, device)
     quantised = quantisation(settings, place.target, target)
     size, shards = weights(place, revision)
     device_map, spread = _placed(device_map, device, target, size if quantised else _grown(size, settings, where))
     stored = f"{size / 1e9:.2f} GB of weights in {shards} {'shard' if shards == 1 else 'shards'}"
     say(f"{family.title}: {stored} → {quantised or where} on {spread}, {attention} attention")
-    bounds = {"min_pixels": min_pixels, "max_pixels": max_pixels, "max_tiles": max_tiles}
-    processor, options = _processor(
-        family, config, place, revision, {**bounds, "image_mode": image_mode, "conversation": conversation}, say
-    )
+    choices = dict(min_pixels=min_pixels, max_pixels=max_pixels, max_tiles=max_tiles, image_mode=image_mode, conversation=conversation)
+    processor, options = _processor(family, config, place, revision, choices, say)
     model = _load(place, revision, where, attention, target, device_map)
     found = fingerprint(Path(place.target)) if place.local else config_file.parent.name
     return Loaded(model, processor, family, place.name, found, options, asked)
 
 
-def _check(family: ModelFamily, config: Any, layers: Layers | None) -> None:
-    """Refuse what the family cannot run, and decoder layers that the checkpoint lacks."""
+def _checked(family: ModelFamily, config: Any, layers: Layers | None) -> Any:
+    """Return the config, unless the family cannot run it, or it lacks decoder layers that are asked for."""
     family.check(config)
     chosen = read_layers(layers)
     if chosen is not None and not isinstance(chosen, str):
         from biaskit.families.checkpoints.decoder import check_layers
 
         check_layers(chosen, config.get_text_config().num_hidden_layers)
+    return config
 
 
 def _processor(
