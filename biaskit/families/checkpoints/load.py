@@ -114,12 +114,7 @@ def load_model(
     'LLaVA-1.5'
     """
     say = say or (lambda line: None)
-    if not isinstance(name, str | os.PathLike):
-        raise ModelError(f"{name!r} is no name of a checkpoint", "give a short name, a hub id or a directory")
-    name, device, dtype = os.fspath(name), str(device), str(dtype).removeprefix("torch.")
-    place = resolve(name)
-    if place.note:
-        say(f"note: {name} is {place.target}: {place.note}")
+    place, device, dtype = _found(name, say), str(device), str(dtype).removeprefix("torch.")
     say(f"model {place.target}: reading its config" + ("" if place.local else " from the hub or its cache"))
     config_file, settings, family = _identify(place, revision)
     asked = None if wording is None else read_wording(wording, wording_of(family, short_name(place.name)))
@@ -130,11 +125,22 @@ def load_model(
     device_map, spread = _placed(device_map, device, target, size if quantised else _grown(size, settings, where))
     stored = f"{size / 1e9:.2f} GB of weights in {shards} {'shard' if shards == 1 else 'shards'}"
     say(f"{family.title}: {stored} → {quantised or where} on {spread}, {attention} attention")
-    choices = dict(min_pixels=min_pixels, max_pixels=max_pixels, max_tiles=max_tiles, image_mode=image_mode, conversation=conversation)
+    bounds = {"min_pixels": min_pixels, "max_pixels": max_pixels, "max_tiles": max_tiles}
+    choices = {**bounds, "image_mode": image_mode, "conversation": conversation}
     processor, options = _processor(family, config, place, revision, choices, say)
     model = _load(place, revision, where, attention, target, device_map)
     found = fingerprint(Path(place.target)) if place.local else config_file.parent.name
     return Loaded(model, processor, family, place.name, found, options, asked)
+
+
+def _found(name: str | os.PathLike[str], say: Say) -> Place:
+    """Return where a checkpoint lies, and say what is to be known of it."""
+    if not isinstance(name, str | os.PathLike):
+        raise ModelError(f"{name!r} is no name of a checkpoint", "give a short name, a hub id or a directory")
+    place = resolve(os.fspath(name))
+    if place.note:
+        say(f"note: {os.fspath(name)} is {place.target}: {place.note}")
+    return place
 
 
 def _checked(family: ModelFamily, config: Any, layers: Layers | None) -> Any:
