@@ -44,7 +44,7 @@ MEANING = {
     "--shrink": (TEXT, "a smaller model, CHANNELSxLAYERS"), "--split": (TEXT, "part of COCO"), "--splits": (NUMBER, "random splits"),
     "--sweep": (TEXT, "a parameter's values"), "--task": (TEXT, "tasks"), "--threads": (NUMBER, "of the CPU"), "--title": (TEXT, "heading"),
     "--tokens": (NUMBER, "numbers of visual tokens"), "--version": (FLAG, "print the version"), "--warmup": (NUMBER, "rounds before"),
-    "--workers": (NUMBER, "preprocessing processes"),
+    "--wording": (PATH, "how tasks ask"), "--workers": (NUMBER, "preprocessing processes"),
 }  # fmt: skip
 """Option → what its value is, and its one meaning."""
 SHORT = {
