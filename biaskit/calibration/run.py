@@ -73,8 +73,7 @@ def calibrate(
         samples: n; by default 1,000, or all images of a smaller source.
         prompts: a text or several, `task:NAME`, files with a prompt a line; cycled over the images, each in the model's chat template.
         layers: 0-based decoder layers (1, (1, 4), "0-7", "all"), or None for those the presets need.
-        rows: whose attention is averaged: last (prompt token), question (mean of the text after the image) or null (its first token,
-            which has seen the image alone). A prior is for methods that read the same rows.
+        rows: whose attention: last (prompt token), question (mean of the text after the image), null (its first token).
         per_head: also keep each head's mean. groups: blocks of images whose means are kept, at most one an image.
         seed: of the choice of images.
         batch_size: images a forward pass; by default 8 on a GPU, 2 on a CPU. Results agree to about 1e-6 relative between sizes.
@@ -93,10 +92,9 @@ def calibrate(
     2
     """
     loaded = as_loaded(model)
+    asked, wanted = read_prompts(prompts, loaded.wording), read_layers(layers)
     options = Options(
-        samples, read_prompts(prompts, loaded.wording), read_layers(layers), per_head, rows, groups, seed, batch_size, workers, max_skips,
-        save_every, force,
-        restart,
+        samples, asked, wanted, per_head, rows, groups, seed, batch_size, workers, max_skips, save_every, force, restart
     )  # fmt: skip
     images = open_source(source)
     if options.samples is not None and 0 < len(images) < options.samples:

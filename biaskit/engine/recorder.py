@@ -148,8 +148,7 @@ def _chosen(prompt: Prompt, mask: Any, queries: str, narrowing: Narrowing | None
         valid, visual = _not_padding(prompt, mask), prompt.visual
     else:
         valid, visual = narrowing.valid, np.take_along_axis(prompt.visual, narrowing.positions, 1)
-    pictured: NDArray[np.bool_] = prompt.visual.any(1)
-    return query_rows(valid, visual, queries, pictured)
+    return query_rows(valid, visual, queries, np.asarray(prompt.visual.any(1)))
 
 
 def query_rows(
