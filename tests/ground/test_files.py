@@ -332,11 +332,16 @@ def writes(tree: ast.AST) -> set[str]:
             or (name in ("open", "fdopen") and any(set(word) & set("wax+") and set(word) <= set("rwaxbt+") for word in words))
             or (name == "save" and "force" not in keywords and len(given) >= (1 if method else 2))  # Prior.save has `force`
             or (name == "dump" and owner in ("json", "pickle", "np", "numpy"))
-            or (name == "replace" and method and len(given) == 1 and not keywords and owner != "dataclasses")  # str.replace takes two
+            or (name == "replace" and method and owner != "dataclasses" and _one_target(node))  # str.replace takes two
             or (owner == "os" and name in ("open", "write", "rename", "remove", "replace", "ftruncate", "link", "symlink"))
         ):
             found.add(name)
     return found
+
+
+def _one_target(call: ast.Call) -> bool:
+    """Whether a call has exactly one argument, as `Path.replace` has; `f(*several)` may have any number."""
+    return len(call.args) == 1 and not call.keywords and not isinstance(call.args[0], ast.Starred)
 
 
 def test_nothing_else_writes_files():
@@ -367,6 +372,19 @@ def test_nothing_else_writes_files():
 )
 def test_the_scan_sees_what_writes(code):
     assert writes(ast.parse(code))
-    assert not writes(
-        ast.parse("buffer = io.BytesIO()\ntorch.save(x, buffer)\nt.replace('a', 'b')\nreplace(x, a=1)\nopen(p, 'rb')\np.open()")
-    )
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "buffer = io.BytesIO()\ntorch.save(x, buffer)",
+        "t.replace('a', 'b')",
+        "replace(x, a=1)",
+        "sample.replace(*contents[number])",
+        "sample.replace(places, contents)",
+        "open(p, 'rb')",
+        "p.open()",
+    ],
+)
+def test_the_scan_passes_what_does_not_write(code):
+    assert not writes(ast.parse(code))
