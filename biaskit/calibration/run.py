@@ -70,12 +70,11 @@ def calibrate(
             Without `out` nothing is written.
         report: called after every batch. progress: show a bar with the rate and the time left, and skipped images; by default on a terminal
             and in a notebook, unless there is a `report`.
-        samples: n; by default 1,000, or all images of a smaller source.
+        samples: n; by default 1,000, or all images of a smaller source. seed: of their choice.
         prompts: a text or several, `task:NAME`, files with a prompt a line; cycled over the images, each in the model's chat template.
         layers: 0-based decoder layers (1, (1, 4), "0-7", "all"), or None for those the presets need.
         rows: whose attention: last (prompt token), question (mean of the text after the image), null (its first token).
         per_head: also keep each head's mean. groups: blocks of images whose means are kept, at most one an image.
-        seed: of the choice of images.
         batch_size: images a forward pass; by default 8 on a GPU, 2 on a CPU. Results agree to about 1e-6 relative between sizes.
         workers: preprocessing processes; by default as the machine has cores to spare.
         max_skips: give up after so many unusable images; by default a quarter of n, at least 10.
