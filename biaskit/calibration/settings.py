@@ -41,6 +41,7 @@ def all_settings(loaded: Loaded, source: ImageSource, options: Options, *, sampl
         "seed": options.seed,
         "layers": list(layers),
         "per_head": options.per_head,
+        "rows": options.rows,
         "groups": options.groups,
         "dtype": str(loaded.model.dtype).removeprefix("torch."),
         "attention": decoder_config(loaded.model)._attn_implementation,

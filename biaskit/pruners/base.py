@@ -170,6 +170,10 @@ class Pruner(ABC):
                 if stage.layer + self.attention_layer >= 0:
                     prior.layer(stage.layer + self.attention_layer)
 
+    def remarks(self, prior: Prior) -> tuple[str, ...]:
+        """Return what a user should know of a prior that works, but may not be what he means."""
+        return ()
+
     def _check_types(self) -> None:
         """Check every parameter whose type is made of numbers, text and None alone."""
         for name, allowed in simple_types(type(self)).items():
