@@ -8,7 +8,8 @@ import torch
 
 from biaskit.errors import BiaskitError
 from biaskit.grid import Layout, Plane
-from biaskit.prior.bias.recency import recency_bias
+from biaskit.prior.bias.recency import fit_recency, recency_bias
+from biaskit.prior.value import PlaneStats, Prior
 from biaskit.pruners import get_pruner
 from biaskit.pruners.readings import ATTENTION, HIDDEN, Reading
 from biaskit.pruners.signals import Signals
@@ -41,7 +42,7 @@ def test_rows_are_a_parameter(name, rows):
 @pytest.mark.parametrize("name", ["fastv", "d2pruner"])
 def test_source_and_form_are_two_switches(name, source, form, strength):
     s = sample(a_bias=torch.linspace(0.5, 1.5, 24))
-    slope = 3e-3 if source == "recency" else 0.0
+    slope = 3e-3 if source == "recency" else None
     pruner = get_pruner(name, budget=5, rows="question", debias=source, mode=form, strength=strength, slope=slope)
     q = {"prior": s.a_bias, "null": s[NULL], "recency": torch.from_numpy(recency_bias(24, 3e-3)).float()}[source]
     expected = debias(s[QUESTION], q, form="ratio" if form == "ratio" else "p_log_p_over_q", tau=strength)
@@ -50,6 +51,53 @@ def test_source_and_form_are_two_switches(name, source, form, strength):
     assert torch.equal(pruner.scores([s, s]), torch.stack([scores, scores]))
     assert (NULL in pruner.needs) == (source == "null")
     assert pruner.debiases == (source == "prior")
+
+
+def law_prior(k, layers=(1, 5), rows=4, cols=6):
+    """A prior that follows exp(k · i) with noise, in 10 groups of images."""
+    rng = np.random.default_rng(0)
+    law = np.exp(k * np.arange(rows * cols) * 575 / (rows * cols - 1)).reshape(rows, cols)
+    groups = (law * rng.lognormal(0, 0.05, (10, len(layers), rows, cols))).astype(np.float32)
+    stats = PlaneStats(groups.mean(0), group_mean=groups, group_count=np.full(10, 5, np.int32), count=50)
+    return Prior({"image": stats}, layers, np.ones(len(layers), np.float32), {"rows": "last"})
+
+
+@pytest.mark.parametrize("name", ["fastv", "d2pruner"])
+def test_the_recency_law_is_fitted_to_a_prior(name):
+    prior, layout = law_prior(2e-3), sample().layout
+    pruner = get_pruner(name, budget=5, debias="recency")
+    assert pruner.debiases
+    law = fit_recency(prior, 1)
+    assert law.k.low < 2e-3 < law.k.high and law.k.value == pytest.approx(2e-3, rel=0.05)
+    q = pruner.fit_prior(prior, layout, 1)
+    np.testing.assert_allclose(q, recency_bias(24, law.k.value))
+    fitted = pruner.score(sample(a_bias=torch.from_numpy(q.astype(np.float32))))
+    torch.testing.assert_close(fitted, get_pruner(name, budget=5, debias="recency", slope=law.k.value).score(sample()))
+    assert pruner.remarks(prior) == (f"{name} is debiased at layer 1 by the recency law {law}",)
+    assert f"k = {law.k.value:.2e} (95 % interval {law.k.low:.2e} to {law.k.high:.2e})" in str(law)
+    with pytest.raises(BiaskitError, match="neither a slope nor a prior"):
+        pruner.check_prior(None)
+    with pytest.raises(BiaskitError, match="needs a prior"):
+        pruner.score(sample())
+
+
+@pytest.mark.parametrize("how", ["grid2d", "flat1d", "repeat", "recency", "slope"])
+def test_what_is_left_keeps_its_place(how):
+    """A later stage sees some of the tokens: each has the prior of its own place, not of its number among the rest."""
+    whole, kept = sample().layout, np.array([3, 4, 11, 20, 23])
+    more = {"debias": "recency"} if how == "recency" else {"debias": "recency", "slope": 2e-3} if how == "slope" else {"prior_layout": how}
+    pruner = get_pruner("pyramiddrop", budget=2, layer=5, **more)
+    if how == "slope":
+        random = torch.Generator().manual_seed(0)
+        rows = torch.rand(24, generator=random)
+        scores = pruner.score(Signals(whole, 5, {Reading("attention", layer=0): rows}))
+        part = pruner.score(Signals(whole.part(kept), 5, {Reading("attention", layer=0): rows[kept]}))
+        torch.testing.assert_close(part, scores[kept])
+        return
+    prior = law_prior(2e-3, rows=3, cols=7)
+    expected = pruner.fit_prior(prior, whole, 5)[kept]
+    np.testing.assert_array_equal(pruner.fit_prior(prior, whole.part(kept), 5), expected)
+    np.testing.assert_array_equal(pruner.fit_prior(prior, whole.part(np.arange(2, 24)).part(kept - 2), 5), expected)
 
 
 def test_a_method_that_needs_a_prior_takes_any():
