@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from biaskit.grid import Layout, Plane
 from biaskit.prior.bias.recency import fit_recency, recency_bias
 from biaskit.prior.value import PlaneStats, Prior
 from biaskit.pruners import get_pruner
+from biaskit.pruners.notation import build, parse_method
 from biaskit.pruners.readings import ATTENTION, HIDDEN, Reading
 from biaskit.pruners.signals import Signals
 from biaskit.select import debias, relative_attention, top_k
@@ -51,6 +54,19 @@ def test_source_and_form_are_two_switches(name, source, form, strength):
     assert torch.equal(pruner.scores([s, s]), torch.stack([scores, scores]))
     assert (NULL in pruner.needs) == (source == "null")
     assert pruner.debiases == (source == "prior")
+
+
+def test_every_word_of_a_switch_can_be_written_down():
+    """null is a word of JSON as well: written down, debias=null was no source at all."""
+    for rows, source, mode in product(
+        ("last", "question", "null"), ("prior", "null", "recency"), ("ratio", "difference", "p_log", "uniform")
+    ):
+        if rows == source == "null" and mode != "uniform":
+            continue
+        label = f"fastv@debias={source}@mode={mode}@rows={rows}"
+        method = parse_method(label)
+        pruner = build(method, budget=5)
+        assert (pruner.rows, pruner.debias, pruner.mode, method.label) == (rows, source, mode, label)
 
 
 def law_prior(k, layers=(1, 5), rows=4, cols=6):
