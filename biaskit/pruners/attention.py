@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import ClassVar, Literal
 
@@ -23,6 +23,7 @@ from biaskit.pruners.readings import ATTENTION, Reading
 from biaskit.pruners.signals import Signals
 from biaskit.select import debias as against
 from biaskit.select import relative_attention_many
+from biaskit.select.keep import Keep
 
 WORDS = {"last": "the last prompt token's row", "question": "the mean of the question's rows", "null": "the null row"}
 """Rows of attention, for messages."""
@@ -153,6 +154,20 @@ class AttentionPruner(Pruner):
         if not plain or len(pairs) < len(signals) or self.mode == "p_log" or not self.debiases:
             return torch.stack([self.score(sample) for sample in signals])
         return self._relative(*(torch.stack(part) for part in zip(*pairs, strict=True)))
+
+    def select(self, signals: Signals, budget: int) -> Keep:
+        """Decide which visual tokens are kept, and count the scores above 0 where they have a sign."""
+        return self._counted(super().select(signals, budget), signals, budget)
+
+    def select_many(self, signals: Sequence[Signals], budgets: Sequence[int]) -> list[Keep]:
+        """Do it for several samples."""
+        kept = super().select_many(signals, budgets)
+        return [self._counted(*each) for each in zip(kept, signals, budgets, strict=True)]
+
+    def _counted(self, keep: Keep, signals: Signals, budget: int) -> Keep:
+        if self.mode != "p_log" or "positive" in keep.info or budget >= len(signals):
+            return keep
+        return replace(keep, info={**keep.info, **self.positive(self.score(signals), budget)})
 
     def positive(self, scores: Tensor, budget: int) -> dict[str, float]:
         """Report #{score > 0} / n, where scores have a sign: below 1 the budget takes what is attended least."""

@@ -14,7 +14,7 @@ from biaskit.prior.bias.recency import fit_recency, recency_bias
 from biaskit.prior.value import PlaneStats, Prior
 from biaskit.pruners import get_pruner
 from biaskit.pruners.notation import build, parse_method
-from biaskit.pruners.readings import ATTENTION, HIDDEN, Reading
+from biaskit.pruners.readings import ATTENTION, EMBEDS, HIDDEN, Reading
 from biaskit.pruners.signals import Signals
 from biaskit.select import debias, relative_attention, top_k
 
@@ -139,6 +139,30 @@ def test_how_many_scores_are_positive_is_reported():
     assert keep.info["positive"] == pytest.approx(int((scores > 0).sum()) / 20)
     assert pruner.select_many([s], [20])[0].info == keep.info
     assert "positive" not in get_pruner("fastv", budget=5).select(s, 5).info
+
+
+@pytest.mark.parametrize("source", ["prior", "null", "recency"])
+@pytest.mark.parametrize("name", ["d2pruner", "idpruner", "pyramiddrop", "sparsevlm"])
+def test_every_method_counts_them_with_every_source(name, source):
+    at = {"pyramiddrop": 0}.get(name, -1)
+    rows = {q: Reading("attention", layer=at, queries=q) for q in ("question", "null")}
+    random = torch.Generator().manual_seed(2)
+    hidden = torch.randn(24, 8, generator=random)
+    seen = {
+        rows["question"]: torch.rand(24, generator=random),
+        rows["null"]: torch.rand(24, generator=random),
+        HIDDEN: hidden,
+        EMBEDS: hidden,
+    }
+    s = Signals(sample().layout, 5, seen, a_bias=torch.linspace(0.5, 1.5, 24))
+    more = {"importance": "debiased"} if name == "idpruner" else {"second_layer": 7, "third_layer": 9} if name == "sparsevlm" else {}
+    more |= {"slope": 2e-3} if source == "recency" else {}
+    pruner = get_pruner(name, budget=9, layer=5, rows="question", debias=source, mode="p_log", **more)
+    q = {"prior": s.a_bias, "null": seen[rows["null"]], "recency": torch.from_numpy(recency_bias(24, 2e-3)).float()}[source]
+    above = int((debias(seen[rows["question"]], q, form="p_log_p_over_q") > 0).sum())
+    assert pruner.select(s, 9).info["positive"] == pytest.approx(above / 9)
+    assert [keep.info["positive"] for keep in pruner.select_many([s, s], [9, 9])] == pytest.approx([above / 9] * 2)
+    assert 0 < above < 24 and "positive" not in pruner.select(s, 24).info
 
 
 def test_importance_of_idpruner_is_debiased_too():
