@@ -31,6 +31,7 @@ def all_settings(loaded: Loaded, source: ImageSource, options: Options, *, sampl
         "revision": loaded.revision,
         "model_type": loaded.model.config.model_type,
         "prompt": list(options.prompts),
+        "wording": loaded.wording.templates(),
         "chat_template_sha256": hashlib.sha256(template.encode()).hexdigest(),
         "image_processor": type(processor.image_processor).__name__,
         "processor": processor_settings(processor),

@@ -29,7 +29,7 @@ from biaskit.cli.options import (
     Workers,
     read_layers_option,
 )
-from biaskit.cli.processing import Conversation, DeviceMap, ImageMode, MaxPixels, MaxTiles, MinPixels, choices
+from biaskit.cli.processing import Conversation, DeviceMap, ImageMode, MaxPixels, MaxTiles, MinPixels, WordingFile, choices
 
 if TYPE_CHECKING:
     from biaskit.families.checkpoints.load import Loaded
@@ -82,6 +82,7 @@ def calibrate(
     max_tiles: MaxTiles = None,
     image_mode: ImageMode = None,
     conversation: Conversation = None,
+    wording: WordingFile = None,
     batch_size: BatchSize = None,
     workers: Workers = None,
     max_skips: Annotated[
@@ -123,8 +124,9 @@ def calibrate(
 
     chosen = choices(min_pixels, max_pixels, max_tiles, image_mode, conversation)
     loaded = load_model(
-        model, device=device, device_map=device_map, dtype=dtype, attention=attention, revision=revision, say=say, layers=wanted, **chosen
-    )
+        model, device=device, device_map=device_map, dtype=dtype, attention=attention, revision=revision, say=say, layers=wanted,
+        wording=wording, **chosen,
+    )  # fmt: skip
     if list(target.parent.glob(f"{escape(partial.name)}*")) and not restart:
         say(f"going on from {partial}")
     try:
