@@ -22,7 +22,7 @@ from biaskit.files import write_file
 from biaskit.grid import Layout
 from biaskit.prior.format import REBUILD, pack, read_file, unpack
 from biaskit.prior.picture import SHOWN, html, png
-from biaskit.prior.planes import Floats, PlaneStats, check_plane, check_values
+from biaskit.prior.planes import Floats, PlaneStats, check_plane, check_values, primary_first
 from biaskit.prior.resample import resample
 from biaskit.prior.revision import revision_warning, settings_warning
 
@@ -85,10 +85,7 @@ class Prior:
     @property
     def primary(self) -> str:
         """The plane for figures and verdicts: the first of image, canvas, base, else the largest."""
-        for name in ("image", "canvas", "base"):
-            if name in self.planes:
-                return name
-        return max(sorted(self.planes), key=lambda name: self.planes[name].mean.size)
+        return primary_first(self.planes)[0]
 
     def layer(self, k: int) -> int:
         """Return the index of decoder layer k on axis L.
