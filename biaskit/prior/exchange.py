@@ -216,12 +216,8 @@ def _torch_bytes(prior: Prior) -> bytes:
         import torch
     except ImportError:
         raise PriorError("writing .pt needs PyTorch", "pip install torch, or choose .npy") from None
-    tensors = {"visual_mass": prior.visual_mass, "layer_index": np.asarray(prior.layers, dtype=np.int32)}
-    for name, stats in prior.planes.items():
-        held = {f"{name}.{part.name}": getattr(stats, part.name) for part in fields(stats)}
-        tensors |= {key: values for key, values in held.items() if isinstance(values, np.ndarray)}
     buffer = io.BytesIO()
-    torch.save({key: torch.from_numpy(values.copy()) for key, values in tensors.items()}, buffer)
+    torch.save({key: torch.from_numpy(values.copy()) for key, values in prior.tensors().items()}, buffer)
     return buffer.getvalue()
 
 

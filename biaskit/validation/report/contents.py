@@ -47,8 +47,7 @@ class Drawing:
     @cached_property
     def svg(self) -> bytes:
         """The figure as SVG; the same figure gives the same bytes."""
-        from biaskit.figures.style import METADATA
-        from biaskit.validation.report.figure_style import house_style
+        from biaskit.figures.style import METADATA, house_style
 
         out = io.BytesIO()
         with house_style():
