@@ -8,13 +8,16 @@ from typing import Annotated
 
 import typer
 
+from biaskit.cli.options import AsJson, Force
+
 
 def demo(
     model: Annotated[str, typer.Option("--model", "-m", help="Embedded model: demo, or its sibling demo-qwen.")] = "demo",
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for priors and figures.")] = Path("demo-output"),
     samples: Annotated[int, typer.Option("--samples", "-n", min=20, help="Scenes to calibrate on, for each of two prompts.")] = 1000,
     questions: Annotated[int, typer.Option(min=20, help="Questions to ask each method.")] = 300,
-    as_json: Annotated[bool, typer.Option("--json", help="Report as JSON on stdout.")] = False,
+    force: Force = False,
+    as_json: AsJson = False,
 ) -> None:
     """Calibrate the embedded model, draw its bias, and ask it where things are, with and without pruning."""
     from biaskit.errors import BiaskitError
@@ -27,17 +30,18 @@ def demo(
     from rich.table import Table
 
     from biaskit.cli.calibrate import say
-    from biaskit.demo.run import LAYERS, RETENTION, run, table, verdict
+    from biaskit.demo.run import LAYERS, RETENTION, check_free, run, table, verdict
     from biaskit.display import Bars
     from biaskit.families.checkpoints.load import load_model
 
+    check_free(out, force)
     loaded = load_model(model, device="cpu", say=say)
     with Bars() as bars:
 
         def step(what: str, done: int, total: int) -> None:
             bars.show(what, done, total, key="" if what.startswith("calibrating") else "asking")
 
-        found = run(loaded, out, samples=samples, questions=questions, step=step)
+        found = run(loaded, out, samples=samples, questions=questions, step=step, force=force)
     if as_json:
         rows = [{"method": row.method, "layer": row.layer, "accuracy": row.accuracy, "half_width": row.half_width} for row in found.rows]
         print(json.dumps({"rows": rows, "correlation": found.agreement, "verdict": verdict(found), "files": list(map(str, found.files))}))

@@ -205,12 +205,13 @@ def import_(
         raise typer.BadParameter("a file does not say which layers it has: name them, such as 1 or 0-7", param_hint="--layers")
     rows, cols = (None, None) if grid is None else read_pair(grid, ROWS_COLS, "--grid")
     from biaskit.prior.exchange import import_prior
+    from biaskit.prior.store import place_of
 
     prior = import_prior(
         path, as_=as_, model_type=model_type, layer=layers, rows=rows, cols=cols,
         model=model, revision=revision, plane=plane, key=key, note=note,
     )  # fmt: skip
-    out = out or Path("priors") / f"{path.stem}.safetensors"
+    out = out or place_of(path.stem)
     prior.save(out, force=force)
     if as_json:
         _print_json({"path": str(out), **_summary(prior)})
