@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Callable
 from typing import TextIO
 
 from biaskit.errors import BiaskitError
-
-_HINTS = {
-    errno.ENOSPC: "make room on that disk, and give the same command again",
-    errno.EDQUOT: "make room within your quota, and give the same command again",
-    errno.EACCES: "check its permissions, or choose a place you may use",
-    errno.EPERM: "check its permissions, or choose a place you may use",
-    errno.EROFS: "that disk is read-only: choose another place",
-    errno.ELOOP: "its links lead in a circle: name the file itself",
-    errno.ENAMETOOLONG: "choose a shorter name",
-    errno.ENOENT: "check the name",
-    errno.ENOTDIR: "one of the folders in that path is a file",
-    errno.EISDIR: "it is a folder: name a file in it",
-    errno.EMFILE: "too many files are open: raise the limit (ulimit -n)",
-}
+from biaskit.files import of_system
 
 
 def run(command: Callable[[], None]) -> None:
@@ -43,8 +29,8 @@ def run(command: Callable[[], None]) -> None:
         sys.exit(1)
     except OSError as error:
         _forget_output()
-        place = error.filename if error.filename is not None else "standard output or a file"
-        _fail(f"{os.fsdecode(place)}: {error.strerror or error}", _HINTS.get(error.errno or 0, "check that path and the disk it is on"))
+        found = of_system(error)
+        _fail(found.message, found.hint)
 
 
 def _writable(stream: TextIO | None) -> TextIO:

@@ -80,11 +80,15 @@ def show(name: Annotated[str, typer.Argument(help="A pruner's name.", show_defau
     print("parameters:")
     width = max(len(parameter["name"]) for parameter in item["parameters"])
     for parameter in item["parameters"]:
-        name = "k" if parameter["name"] == "layer" else parameter["name"]  # as it is written in a method: fastv@k=3
-        print(f"  {name:{width}} = {parameter['default']}: {parameter['text']}  [{parameter['type']}]")
+        print(f"  {_written(parameter['name']):{width}} = {parameter['default']}: {parameter['text']}  [{parameter['type']}]")
     for title, values in item["presets"].items():
-        print(f"preset {title}: {', '.join(f'{key}={value}' for key, value in values.items())}")
+        print(f"preset {title}: {', '.join(f'{_written(key)}={value}' for key, value in values.items())}")
     for line in item["deviations"]:
         print(f"deviation: {line}")
     if not item["module"].startswith("biaskit."):
         print(f"plug-in: {item['module']}")
+
+
+def _written(parameter: str) -> str:
+    """How a parameter is written in a method: fastv@k=3."""
+    return "k" if parameter == "layer" else parameter
