@@ -18,9 +18,9 @@ from transformers.cache_utils import Cache
 
 from biaskit import device as transfer
 from biaskit import get_pruner, prune
-from biaskit.engine.contracts import flat_prior
 from biaskit.engine.deepstack import DeepStack
 from biaskit.engine.dropper import TokenDropper, _Layer
+from biaskit.engine.pruner_contract import flat_prior
 from biaskit.engine.recorder import Recorder
 from biaskit.pruners.readings import ATTENTION
 

@@ -24,10 +24,8 @@ def open_tasks(wanted: Sequence[Task | str], limit: int | None) -> dict[str, Tas
     """Return tasks by name, those opened that are named.
 
     Raises:
-        BiaskitError: a limit below 1, no task at all, or one without questions.
+        BiaskitError: no task at all, or one without questions.
     """
-    if limit is not None and limit < 1:
-        raise BiaskitError(f"limit is {limit}", "ask at least 1 question of each task")
     tasks: dict[str, Task] = {}
     for one in wanted:
         task = opened(one, limit) if isinstance(one, str) else one

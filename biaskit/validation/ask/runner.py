@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from biaskit.calibration.ranks import Ranks
 from biaskit.display import html_table
 from biaskit.engine.decisions import Observe
-from biaskit.engine.greedy import check_generation, greedy_settings, put_aside
+from biaskit.engine.greedy import greedy_settings, put_aside
 from biaskit.engine.image_encoder import encode_once
 from biaskit.errors import BiaskitError
 from biaskit.families.checkpoints.ahead import ahead, default_workers
@@ -34,31 +34,16 @@ from biaskit.validation.ask.answers import Asker, Wanted
 from biaskit.validation.ask.arguments import AnyPrior, read_priors, read_shares, words
 from biaskit.validation.ask.describe import describe_prior, make_manifest
 from biaskit.validation.ask.methods import Configuration, Grid
+from biaskit.validation.ask.options import Options
 from biaskit.validation.ask.plan import Batch, arranged, make_plan, open_tasks, order
 from biaskit.validation.ask.progress import Progress, Report, Say, reported
 from biaskit.validation.ask.questions import Questions
-from biaskit.validation.report.recognise import check_published_as
 from biaskit.validation.results.directory import Directory, summaries
+from biaskit.validation.results.doubtful import Scored, doubts
 from biaskit.validation.results.manifest import merge
 
 if TYPE_CHECKING:
     from biaskit.families.checkpoints.wrap import AnyModel
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to validate; see `validate`."""
-
-    limit: int | None = None
-    seed: int = 0
-    batch_size: int | None = None
-    workers: int | None = None
-    keep_indices: bool = False
-    observe: Observe | None = None
-    force: bool = False
-    command: str = ""
-    generation: Mapping[str, Any] | None = None
-    published_as: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +59,20 @@ class Validation:
     manifest: dict[str, Any]
     asked: int
     scores: dict[tuple[str, str], dict[str, float]]
+
+    @property
+    def doubts(self) -> list[str]:
+        """Which cells lie far below a random choice of tokens, or mostly answer what cannot be read; a line a task and kind."""
+        metrics = {task["name"]: task["metric"] for task in self.manifest["tasks"]}
+        cells = {cell["cell"]: cell for cell in self.manifest["cells"]}
+        found: dict[str, list[Scored]] = {}
+        for (task, label), scores in self.scores.items():
+            cell = cells[label]
+            renumbered = cell["parameters"].get("positions") == "compact"
+            budget = label.rpartition("/")[2]
+            score = Scored(label, cell["pruner"], budget, scores[metrics[task]], int(scores["n"]), scores.get("parsed"), renumbered)
+            found.setdefault(task, []).append(score)
+        return [line for task, scored in found.items() for line in doubts(task, scored)]
 
     def __repr__(self) -> str:
         """One line: where, what was asked, and how many answers are new."""
@@ -143,15 +142,13 @@ def validate(
     >>> found.asked, sorted(found.scores)
     (4, [('scenes-presence', 'fastv/r0.5'), ('scenes-presence', 'none')])
     """
-    chosen = Options(
-        limit, seed, batch_size, workers, keep_indices, observe, force, command,
-        check_generation(generation), check_published_as(published_as),
-    )  # fmt: skip
+    options = Options(limit, seed, batch_size, workers, keep_indices, observe, generation, published_as, force, command)
     grid = pruners if isinstance(pruners, Grid) else Grid(words(pruners), read_shares(retention), priors=read_priors(prior))
+    loaded = as_loaded(model)
     tasks = open_tasks(words(task) if isinstance(task, str) else task if isinstance(task, Sequence) else [task], limit)
-    cells = grid.cells((loaded := as_loaded(model)).model.config)
+    cells = grid.cells(loaded.model.config)
     with reported(report, say, progress) as (report, tell):
-        return _Run(loaded, tasks, cells, Path(out), chosen, report, tell).run()
+        return _Run(loaded, tasks, cells, Path(out), options, report, tell).run()
 
 
 def _settings(observe: Observe | None) -> dict[str, Any] | None:
@@ -175,7 +172,7 @@ class _Run:
         report: Report,
         say: Say,
     ) -> None:
-        self.loaded, self.cells, self.options, self.report = loaded, cells, options, report
+        self.loaded, self.cells, self.options, self.report, self.say = loaded, cells, options, report, say
         self.ranks = Ranks()
         self.directory = Directory(out, self.ranks.rank)
         self.whole = tasks
@@ -207,7 +204,10 @@ class _Run:
             self.directory.close()
             asked = sum(self.ranks.gather(self.asked))
             scores = self.ranks.lead(lambda: self._end(manifest))
-        return Validation(self.directory.path, manifest, asked, scores)
+        found = Validation(self.directory.path, manifest, asked, scores)
+        for line in () if self.ranks.rank else found.doubts:
+            self.say(line)
+        return found
 
     def _begin(self, held: ExitStack) -> tuple[dict[str, Any], list[tuple[str, tuple[int, ...], list[int]]]]:
         """On the first process: hold the directory, take up what is answered, and return the manifest and the open batches.
@@ -265,7 +265,8 @@ class _Run:
         loaded, device = self.loaded, input_device(self.loaded.model)
         items = [batch.items for batch in batches]
         base = short_name(loaded.name)
-        questions = Questions(task, loaded.family, loaded.processor, loaded.model.config, base, loaded.model.dtype, items)
+        model = loaded.model
+        questions = Questions(task, loaded.family, loaded.processor, model.config, base, loaded.wording, model.dtype, items)
         workers = (
             (default_workers(self.ranks.local_count, gpu=True) if self.gpu else 0) if self.options.workers is None else self.options.workers
         )
