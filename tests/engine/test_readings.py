@@ -54,6 +54,7 @@ def seen_by(model, inputs, *readings, **options):
     looks = Looks(readings=frozenset(readings), **options)
     with torch.no_grad(), prune(model, looks):
         model(**inputs, use_cache=True)
+    assert len(looks.seen) == len(inputs["input_ids"]) * len(looks.at), "every sample at every stage"
     return looks.seen
 
 
