@@ -20,8 +20,8 @@ from biaskit import device as transfer
 from biaskit import get_pruner, prune
 from biaskit.engine.deepstack import DeepStack
 from biaskit.engine.dropper import TokenDropper, _Layer
-from biaskit.engine.pruner_contract import flat_prior
 from biaskit.engine.recorder import Recorder
+from biaskit.prior.value import flat_prior
 from biaskit.pruners.readings import ATTENTION
 
 pytestmark = pytest.mark.usefixtures("interpreter")
@@ -186,7 +186,9 @@ def _waits_once(name, pruner, case, watch, monkeypatch):
     waits = 3 if case == "padded" else 2
     model, _, family = model_of(name, dtype=torch.float32)
     inputs = batch(name, case)
-    prior = flat_prior(family, model.config, [pruner.layer - 1]) if pruner.debiases else None
+    prior = (
+        flat_prior(family.canonical(model.config), [pruner.layer - 1], {"model_type": model.config.model_type}) if pruner.debiases else None
+    )
     kept, logits = run(model, inputs, pruner, prior)
     assert watch.notes == []
     assert watch.fetched == waits
