@@ -64,7 +64,7 @@ def cells(loaded: Loaded, names: Sequence[str], retentions: Sequence[float], k: 
             pruner = build(method, k=chosen, model_type=model_type, retention=retention)
             if method.prior and not pruner.debiases:
                 raise BiaskitError(f"{method.label}: {type(pruner).title} does not debias attention", f"leave +{method.prior} away")
-            read = [layer for stage in pruner.stages() if (layer := stage.layer + pruner.attention_layer) >= 0]
+            read = pruner.prior_layers()
             if max(read, default=0) >= depth - 1:
                 acts = pruner.stages()[-1].layer
                 raise BiaskitError(f"{method.label} acts before layer {acts} of {depth}", "give a smaller --k, or a deeper model")

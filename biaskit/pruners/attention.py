@@ -104,7 +104,7 @@ class AttentionPruner(Pruner):
     def remarks(self, prior: Prior) -> tuple[str, ...]:
         """Say which slopes were fitted, and where a prior averages other rows than this method reads: that debiases neither."""
         fitted = self.debiases and self.debias == "recency"
-        layers = [stage.layer + self.attention_layer for stage in self.stages()] if fitted else []
+        layers = self.prior_layers() if fitted else ()
         laws = (f"{self.name} is debiased at layer {layer} by the recency law {_law(prior, layer)}" for layer in layers)
         return (*self._other_rows(prior), *laws)
 

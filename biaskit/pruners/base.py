@@ -163,6 +163,10 @@ class Pruner(ABC):
         """Whether a prior, if there is one, changes the decision."""
         return self.prior != "unused"
 
+    def prior_layers(self) -> tuple[int, ...]:
+        """Return the decoder layers that a prior must be of, stage by stage; none where tokens are dropped before the language model."""
+        return tuple(layer for stage in self.stages() if (layer := stage.layer + self.attention_layer) >= 0)
+
     def check_prior(self, prior: Prior | None) -> None:
         """Refuse, before anything runs, to do without a prior that is needed, or with one that lacks the layers that are read.
 
@@ -175,9 +179,8 @@ class Pruner(ABC):
                 "make one with `biaskit calibrate` and give it: --prior FILE; strength=0 does without",
             )
         if prior is not None and self.debiases:
-            for stage in self.stages():
-                if stage.layer + self.attention_layer >= 0:
-                    prior.layer(stage.layer + self.attention_layer)
+            for layer in self.prior_layers():
+                prior.layer(layer)
 
     def remarks(self, prior: Prior) -> tuple[str, ...]:
         """Return what a user should know of a prior that works, but may not be what he means."""
