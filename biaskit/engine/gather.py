@@ -30,7 +30,7 @@ def readings_of(
     """
     found: dict[Reading, Tensor] = {}
     places: dict[int, tuple[slice | Tensor, slice | Tensor]] = {}
-    text = None
+    text: Tensor | None = None
     for reading, taken in recorded.items():
         narrowing = taken.narrowing
         assert narrowing is not None
@@ -38,10 +38,9 @@ def readings_of(
         if id(narrowing) not in places:
             visual, others = _rows(narrowing, row, layout, whole)
             places[id(narrowing)] = run(visual, device), run(others, device)
-        if of_text and text is None:
-            text = upload(narrowing.positions[row][_rows(narrowing, row, layout, whole)[1]], device)
+            text = torch.from_numpy(narrowing.positions[row][others])
         found[reading] = _of_tokens(reading, taken.values[row].to(device), places[id(narrowing)][of_text])
-    return found, text
+    return found, text if any(reading.tokens == "text" for reading in found) else None
 
 
 def _rows(narrowing: Narrowing, row: int, layout: Layout, whole: Layout) -> tuple[Indices, Indices]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from biaskit.device import upload
-from biaskit.engine.attention import logit_row, logit_rows
+from biaskit.engine.attention import logit_rows
 from biaskit.engine.calls import Call, Stop, watch_calls
 from biaskit.engine.masks import read_mask
 from biaskit.engine.memory import Pass, Prompt, Recorded
@@ -118,7 +118,7 @@ class Recorder:
         if reading.what == "keys":
             return call.key[:, :, : call.query.shape[2]]
         if reading.queries == "last":
-            logits = logit_row(call)
+            logits = logit_rows(call)[:, :, 0]
             return join_heads(logits.softmax(-1) if reading.what == "attention" else logits, reading.heads)
         chosen = _chosen(now.prompt, call.mask, reading.queries, narrowing)
         rows = np.flatnonzero(chosen.any(0))

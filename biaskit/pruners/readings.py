@@ -122,6 +122,8 @@ TEXT_KEYS = Reading("keys", heads="each", tokens="text")
 """[key heads, t, head_dim] the same at the text tokens."""
 EMBEDS = Reading("hidden", "projector")
 """[N, d] projector output: the visual rows of the input embeddings; also before the language model (K = 0)."""
+TEXT_EMBEDS = Reading("hidden", "projector", tokens="text")
+"""[t, d] input embeddings of the text tokens; also before the language model (K = 0)."""
 
 MERGED = Reading("groups", "tower")
 """[P] the merged token within its tile that each patch of the vision tower is in, 0, 1, …"""
@@ -133,6 +135,7 @@ NAMES: dict[Reading, str] = {
     KEYS: "keys",
     TEXT_KEYS: "text_keys",
     EMBEDS: "embeds",
+    TEXT_EMBEDS: "text_embeds",
 }
 
 
