@@ -1,12 +1,13 @@
-"""What a person sees: progress bars on stderr while something runs, tables in notebooks."""
+"""What a person sees: progress bars on stderr while something runs, tables in notebooks, short words in messages."""
 
 from __future__ import annotations
 
 import html
+import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -120,3 +121,28 @@ def html_table(headers: Sequence[str], rows: Iterable[Sequence[object]], caption
     body = "".join(line(row, "td") for row in rows)
     title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
     return f"<table>{title}<thead>{line(headers, 'th')}</thead><tbody>{body}</tbody></table>"
+
+
+def shortened(text: str, most: int = 60) -> str:
+    """Return a text in at most so many characters, the last of which is … where it is longer.
+
+    >>> shortened("a long title", 7), shortened("title", 7)
+    ('a long…', 'title')
+    """
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Say of every setting that differs what it was and what it is; of a mapping only its parts that differ.
+
+    >>> differences({"seed": 0, "processor": {"size": 336, "pad": True}}, {"seed": 0, "processor": {"size": 224, "pad": True}})
+    ['processor size was 336, is 224']
+    """
+    found: list[str] = []
+    for name in dict.fromkeys((*old, *new)):
+        mine, theirs = old.get(name), new.get(name)
+        if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
+            found += [f"{name} {part}" for part in differences(mine, theirs)]
+        elif mine != theirs:
+            found.append(f"{name} was {shortened(json.dumps(mine))}, is {shortened(json.dumps(theirs))}")
+    return found

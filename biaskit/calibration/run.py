@@ -19,9 +19,10 @@ from biaskit.calibration.phases import Phases
 from biaskit.calibration.progress import Progress, Report, reported
 from biaskit.calibration.prompts import PROMPT, read_prompts
 from biaskit.calibration.ranks import Ranks
-from biaskit.calibration.settings import all_settings, differences, provenance
+from biaskit.calibration.settings import all_settings, provenance
 from biaskit.calibration.state import Ledger, States, in_order
 from biaskit.calibration.sums import Floats
+from biaskit.display import differences
 from biaskit.errors import CalibrationError
 from biaskit.families.checkpoints.ahead import default_workers
 from biaskit.families.checkpoints.decoder import decoder_config

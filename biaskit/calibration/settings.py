@@ -57,24 +57,3 @@ def provenance(settings: Mapping[str, Any]) -> dict[str, str]:
     {'model': 'org/name', 'seed': '0'}
     """
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in settings.items() if name not in _IN_THE_MAPS}
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Say of every setting that differs what it was and what it is; of a mapping only its parts that differ.
-
-    >>> differences({"seed": 0, "processor": {"size": 336, "pad": True}}, {"seed": 0, "processor": {"size": 224, "pad": True}})
-    ['processor size was 336, is 224']
-    """
-    found: list[str] = []
-    for name in dict.fromkeys((*old, *new)):
-        mine, theirs = old.get(name), new.get(name)
-        if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
-            found += [f"{name} {part}" for part in differences(mine, theirs)]
-        elif mine != theirs:
-            found.append(f"{name} was {_short(mine)}, is {_short(theirs)}")
-    return found
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "…"

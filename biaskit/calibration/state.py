@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from biaskit.calibration.feed import Skip, Task
 from biaskit.calibration.moments import Moments
-from biaskit.calibration.settings import differences
+from biaskit.display import differences
 from biaskit.errors import CalibrationError
 from biaskit.files import sweep, write_file
 

@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from biaskit.display import shortened
 from biaskit.errors import SourceError
 from biaskit.images.answer import LOCAL_COPY
 from biaskit.images.coco_stores import CocoImage
@@ -110,8 +111,7 @@ def _encodes(name: str) -> bool:
 
 
 def _shown(values: Any) -> str:
-    text = repr(values) if isinstance(values, (int, float, str, type(None))) else f"a {type(values).__name__}"
-    return text if len(text) <= 60 else f"{text[:60]}…"
+    return shortened(repr(values) if isinstance(values, (int, float, str, type(None))) else f"a {type(values).__name__}")
 
 
 def _refused(path: Path, what: str, hint: str) -> SourceError:

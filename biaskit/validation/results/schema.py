@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from biaskit.display import shortened
 from biaskit.errors import BiaskitError
 
 Check = Callable[[Any], bool]
@@ -176,7 +177,7 @@ def _short(value: Any) -> str:
         text = ascii(value)
     except (RecursionError, ValueError):  # too deep; a whole number of more digits than Python prints
         return f"such a {type(value).__name__}"
-    return text if len(text) <= 60 else f"{text[:57]}…"
+    return shortened(text)
 
 
 def read_manifest(path: Path, hint: str, required: tuple[str, ...] = ()) -> dict[str, Any] | None:
