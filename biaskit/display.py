@@ -1,13 +1,13 @@
-"""What a person sees: progress bars on stderr while something runs, tables in notebooks, short words in messages."""
+"""What a person sees: progress bars on stderr while something runs, tables in notebooks."""
 
 from __future__ import annotations
 
-import html
-import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from biaskit.text import for_html, visible
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -62,6 +62,7 @@ class Bars:
         """
         if not self.shown:
             return
+        what, detail = visible(what), visible(detail)
         progress = self._begun()
         if (key or what) not in self._tasks:
             self._tasks[key or what] = progress.add_task(what, total=total, completed=done, rate="", detail=detail), done
@@ -72,9 +73,8 @@ class Bars:
         progress.update(task, description=what, completed=done, total=total, rate=shown_rate, detail=detail)
 
     def say(self, line: str) -> None:
-        """Print a line above the bars; characters that would move the cursor are shown as ?."""
-        plain = "".join(letter if letter.isprintable() else "?" for letter in line)
-        self._screen().print(plain, markup=False, highlight=False, soft_wrap=True)
+        """Print a line above the bars."""
+        self._screen().print(visible(line), markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Leave the terminal as it was."""
@@ -116,33 +116,8 @@ def html_table(headers: Sequence[str], rows: Iterable[Sequence[object]], caption
     """
 
     def line(cells: Iterable[object], tag: str) -> str:
-        return f"<tr>{''.join(f'<{tag}>{html.escape(str(cell))}</{tag}>' for cell in cells)}</tr>"
+        return f"<tr>{''.join(f'<{tag}>{for_html(cell)}</{tag}>' for cell in cells)}</tr>"
 
     body = "".join(line(row, "td") for row in rows)
-    title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+    title = f"<caption>{for_html(caption)}</caption>" if caption else ""
     return f"<table>{title}<thead>{line(headers, 'th')}</thead><tbody>{body}</tbody></table>"
-
-
-def shortened(text: str, most: int = 60) -> str:
-    """Return a text in at most so many characters, the last of which is … where it is longer.
-
-    >>> shortened("a long title", 7), shortened("title", 7)
-    ('a long…', 'title')
-    """
-    return text if len(text) <= most else f"{text[: most - 1]}…"
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Say of every setting that differs what it was and what it is; of a mapping only its parts that differ.
-
-    >>> differences({"seed": 0, "processor": {"size": 336, "pad": True}}, {"seed": 0, "processor": {"size": 224, "pad": True}})
-    ['processor size was 336, is 224']
-    """
-    found: list[str] = []
-    for name in dict.fromkeys((*old, *new)):
-        mine, theirs = old.get(name), new.get(name)
-        if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
-            found += [f"{name} {part}" for part in differences(mine, theirs)]
-        elif mine != theirs:
-            found.append(f"{name} was {shortened(json.dumps(mine))}, is {shortened(json.dumps(theirs))}")
-    return found

@@ -22,7 +22,6 @@ from biaskit.calibration.ranks import Ranks
 from biaskit.calibration.settings import all_settings, provenance
 from biaskit.calibration.state import Ledger, States, in_order
 from biaskit.calibration.sums import Floats
-from biaskit.display import differences
 from biaskit.errors import CalibrationError
 from biaskit.families.checkpoints.ahead import default_workers
 from biaskit.families.checkpoints.decoder import decoder_config
@@ -35,6 +34,7 @@ from biaskit.images.base import order
 from biaskit.prior.layers import Layers, read_layers
 from biaskit.prior.value import Prior, Rows
 from biaskit.registry import named_arguments
+from biaskit.text import differences
 
 if TYPE_CHECKING:
     from biaskit.families.checkpoints.wrap import AnyModel

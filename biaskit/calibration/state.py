@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from biaskit.calibration.feed import Skip, Task
 from biaskit.calibration.moments import Moments
-from biaskit.display import differences
 from biaskit.errors import CalibrationError
 from biaskit.files import sweep, write_file
+from biaskit.text import differences
 
 _FORMAT = 2
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from biaskit.cli.console import echo, echo_json, tell
 from biaskit.cli.options import (
     DATA,
     RESULT,
@@ -144,7 +143,7 @@ def calibrate(
 def say(line: str) -> None:
     """Tell the user what is happening, on stderr; of several processes (torchrun) the first one does."""
     if os.environ.get("RANK", "0") == "0":
-        print(line, file=sys.stderr, flush=True)
+        tell(line)
 
 
 def _summary(prior: Prior, target: Path, loaded: Loaded, as_json: bool) -> None:
@@ -155,9 +154,9 @@ def _summary(prior: Prior, target: Path, loaded: Loaded, as_json: bool) -> None:
     found = report(prior)
     if as_json:
         facts = {"prior": str(target), "n_images": prior.n_images, "n_skipped": int(prior.meta["n_skipped"]), "model": loaded.name}
-        print(json.dumps({**facts, "bias": found.to_json()}, indent=2))
+        echo_json({**facts, "bias": found.to_json()})
         return
-    print(f"{target}: {prior.n_images} images, {prior.meta['n_skipped']} skipped")
+    echo(f"{target}: {prior.n_images} images, {prior.meta['n_skipped']} skipped")
     for layer in found.layers:
-        print(f"  layer {layer.layer} (K={layer.layer + 1}), {layer.plane}: {layer.verdict}. {layer.why}")
-    print(f"next: biaskit heatmap {target}")
+        echo(f"  layer {layer.layer} (K={layer.layer + 1}), {layer.plane}: {layer.verdict}. {layer.why}")
+    echo(f"next: biaskit heatmap {target}")

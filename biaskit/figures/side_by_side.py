@@ -20,13 +20,13 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from biaskit.display import shortened
 from biaskit.errors import PriorError
 from biaskit.figures.panels import colour_limit, colour_ticks, multiple
 from biaskit.figures.style import FAINT, check_out, house_style, write_figure
 from biaskit.prior.bias.report import compare
 from biaskit.prior.resample import resample
 from biaskit.prior.value import Prior
+from biaskit.text import shortened
 
 Maps = NDArray[np.float64]
 

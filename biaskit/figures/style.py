@@ -32,6 +32,7 @@ STYLE: dict[str, Any] = {
     "axes.labelcolor": INK,
     "xtick.color": INK,
     "ytick.color": INK,
+    "text.parse_math": False,  # a dollar in a name is a dollar
     "svg.hashsalt": "biaskit",
     "pdf.fonttype": 42,
     "axes.unicode_minus": True,

@@ -13,11 +13,11 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from biaskit.display import shortened
 from biaskit.errors import SourceError
 from biaskit.images.answer import LOCAL_COPY
 from biaskit.images.coco_stores import CocoImage
 from biaskit.images.regular import read_regular
+from biaskit.text import shortened
 
 MAX_JSON = 1 << 30
 """Bytes of an annotation file: that of train2017, the largest of COCO's, has 470 MB."""

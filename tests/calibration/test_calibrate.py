@@ -27,6 +27,7 @@ from biaskit.prior.resample import resample
 from biaskit.prior.value import Prior
 from biaskit.pruners import get_pruner
 from biaskit.pruners.attention import WORDS
+from biaskit.validation.ask.methods import Grid
 
 
 class Pictures(View):
@@ -98,6 +99,21 @@ def test_other_rows_are_averaged(name, rows):
     assert prior.rows == prior.meta["rows"] == rows and set(prior.planes) == set(expected)
     for plane, (mean, _, _) in expected.items():
         np.testing.assert_allclose(prior.planes[plane].mean, mean, rtol=1e-4, atol=1e-5)
+
+
+def test_grey_pictures_make_a_prior_of_their_own():
+    """Content-free calibration: `--data grey`, then `--prior grey=FILE` and `+grey`, beside another prior."""
+    unit = loaded("llava-1.5")
+    priors = {name: calibrate(unit, name, samples=2, layers=(1,), workers=0) for name in ("grey", "generated")}
+    assert priors["grey"].meta["source"] == "grey"
+    cells = Grid(methods=("fastv+grey", "fastv+generated", "fastv"), retentions=(0.1,), priors=priors).cells(unit.model.config)
+    assert [cell.label for cell in cells] == ["fastv+grey/r0.1", "fastv+generated/r0.1", "fastv/r0.1"]
+    kept = []
+    for cell in cells:
+        with prune(unit, cell.pruner, prior=cell.prior) as pruning:
+            unit.model(**tiny_inputs(unit.family, unit.processor, unit.model.config))
+        kept.append(pruning.samples[0].indices.tolist())
+    assert kept[0] != kept[1] != kept[2] != kept[0]
 
 
 def test_rows_keep_their_heads_and_belong_to_the_state(tmp_path):

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from biaskit.display import differences
 from biaskit.errors import BiaskitError
+from biaskit.text import differences
 
 SCHEMA = 1
 _MAY_GROW = ("commands", "tasks", "cells", "priors", "published_as")

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from biaskit.display import shortened
 from biaskit.errors import BiaskitError
+from biaskit.text import shortened
 
 Check = Callable[[Any], bool]
 """Whether a value may stand in a field."""
@@ -123,6 +123,7 @@ LINE: Mapping[str, Check] = {
     "n_kept": optional(is_number),
     "n_visual": optional(is_number),
     "n_text": optional(is_number),
+    "positive": optional(is_number),
     "kept": optional(list_of(is_whole)),
     "selection": optional(map_of(is_number)),
 }

@@ -14,9 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from biaskit.display import shortened
 from biaskit.errors import BiaskitError
 from biaskit.figures.style import FAINT, INK, check_out, house_style, write_figure
+from biaskit.text import shortened
 from biaskit.validation.selections.read import Point, Selections, read_selections
 
 Out = str | os.PathLike[str] | None
