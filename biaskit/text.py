@@ -1,7 +1,6 @@
 """Text as it is shown. Of others: nothing in a question, an answer, a tag or a name steers a terminal, a spreadsheet or a page. Of our own:
 long values shortened, and what differs between two runs.
 
-
 Every format has its own rules, and each stands here once. `visible` comes first in all of them: control characters, marks of direction and
 halves of surrogate pairs are written out, so that a name reads the way it is stored.
 """

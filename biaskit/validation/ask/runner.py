@@ -32,7 +32,7 @@ from biaskit.tasks import Task
 from biaskit.tasks.base import TaskView
 from biaskit.validation.ask.answers import Asker, Wanted
 from biaskit.validation.ask.arguments import AnyPrior, read_priors, read_shares, words
-from biaskit.validation.ask.describe import describe_prior, make_manifest
+from biaskit.validation.ask.describe import describe_priors, make_manifest
 from biaskit.validation.ask.methods import Configuration, Grid
 from biaskit.validation.ask.options import Options
 from biaskit.validation.ask.plan import Batch, arranged, make_plan, open_tasks, order
@@ -164,8 +164,9 @@ class _Run:
         self.tasks: dict[str, Task] = {name: TaskView(task, order(task, options.limit, options.seed)) for name, task in tasks.items()}
         self.gpu = input_device(loaded.model).type != "cpu"
         self.batch_size = options.batch_size or (8 if self.gpu else 4)
-        priors = {cell.prior_name: describe_prior(cell.prior)["sha256"] for cell in cells if cell.prior_name and cell.prior}
-        wanted = Wanted(options.seed, options.keep_indices, options.generation or {}, priors, options.observe)
+        self.priors = describe_priors(cells)
+        hashes = {name: said["sha256"] for name, said in self.priors.items()}
+        wanted = Wanted(options.seed, options.keep_indices, options.generation or {}, hashes, options.observe)
         unused = put_aside(loaded.model, greedy_settings(loaded.model, options.generation))
         if unused is not None and not self.ranks.rank:
             say(unused)
@@ -203,6 +204,7 @@ class _Run:
             self.whole,
             {name: len(task) for name, task in self.tasks.items()},
             self.cells,
+            priors=self.priors,
             seed=options.seed,
             keep_indices=options.keep_indices,
             analysed=_settings(options.observe),
