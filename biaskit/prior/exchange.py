@@ -60,10 +60,7 @@ def import_prior(
         PriorError: unreadable, pickled or truncated file; NaN, infinity or negative values; a weight of 0; a size that does not fit.
     """
     path = Path(path)
-    if as_ not in ("bias", "weight"):
-        raise PriorError(f"values cannot be read as {as_!r}", "choose bias, or weight for factors that divide the bias away")
-    if not model_type:
-        raise PriorError("the model type is empty", "give the config.model_type of the model, such as llava or qwen2_5_vl")
+    _check_words(as_, model_type)
     wanted = read_layers(layer)
     data = read_array_file(path)
     held = exported_layers(path, data) if key is None else None
@@ -87,6 +84,13 @@ def import_prior(
     known = {name: text for name, text in meta.items() if text}
     prior = Prior({plane: PlaneStats(values)}, layers, np.ones(len(layers), dtype=np.float32), known)
     return prior if held is None else narrow(prior, wanted, None)
+
+
+def _check_words(as_: str, model_type: str) -> None:
+    if as_ not in ("bias", "weight"):
+        raise PriorError(f"values cannot be read as {as_!r}", "choose bias, or weight for factors that divide the bias away")
+    if not model_type:
+        raise PriorError("the model type is empty", "give the config.model_type of the model, such as llava or qwen2_5_vl")
 
 
 def _as_maps(values: NDArray[np.float64], layers: tuple[int, ...], rows: int | None, cols: int | None, path: Path) -> NDArray[np.float64]:
