@@ -25,7 +25,7 @@ Keep = tuple[int, Tensor]
 
 
 @dataclass
-class Seen:
+class Recorded:
     """What a pass was asked to watch.
 
     Attributes:
@@ -76,7 +76,7 @@ class SharedPrefix:
         rows: Rows | None = None,
         keep: Keep | None = None,
         states_at: int | None = None,
-    ) -> tuple[Tensor, Seen]:
+    ) -> tuple[Tensor, Recorded]:
         """Run B images with n questions each.
 
         Args:
@@ -96,16 +96,16 @@ class SharedPrefix:
         prefix, after = torch.split(self.positions, [len(self.prefix), slot], -1)
         cos, sin = (part[0].to(self.dtype) for part in self.text.rotary_emb(states, torch.cat([prefix, *[after] * n], -1)))
         sin = torch.cat([-sin[:, : self.width // 2], sin[:, self.width // 2 :]], -1)
-        seen = Seen()
+        recorded = Recorded()
         for index, layer in enumerate(self.text.layers):
             if index == states_at:
-                seen.visual = states[:, self.visual].float()
+                recorded.visual = states[:, self.visual].float()
             wanted = (watch or {}).get(index, 0)
             hidden = None if keep is None or index < keep[0] else self._hidden(keep[1])
             states, attention = self._layer(layer, states, cos, sin, index == len(self.text.layers) - 1, wanted, rows, hidden)
             if attention is not None:
-                seen.attention[index] = attention
-        return self._norm(states, self.text.norm).view(batch, n, slot, -1), seen
+                recorded.attention[index] = attention
+        return self._norm(states, self.text.norm).view(batch, n, slot, -1), recorded
 
     def _hidden(self, kept: Tensor) -> Tensor:
         """[B, 144] bool → what is added to the logits of the prefix's columns, [B, 1, 1, prefix]."""

@@ -30,7 +30,7 @@ from biaskit.pruners.readings import Reading
 from biaskit.registry import named_arguments
 from biaskit.tasks import Task
 from biaskit.tasks.base import TaskView
-from biaskit.validation.ask.answers import Asker, Wanted
+from biaskit.validation.ask.answers import BatchRunner, RecordOptions
 from biaskit.validation.ask.arguments import AnyPrior, read_priors, read_shares, words
 from biaskit.validation.ask.describe import describe_priors, make_manifest
 from biaskit.validation.ask.methods import Configuration, Grid
@@ -181,11 +181,11 @@ class _Run:
         self.batch_size = options.batch_size or (8 if self.gpu else 4)
         self.priors = describe_priors(cells)
         hashes = {name: said["sha256"] for name, said in self.priors.items()}
-        wanted = Wanted(options.seed, options.keep_indices, options.generation or {}, hashes, options.observe)
+        record = RecordOptions(options.seed, options.keep_indices, options.generation or {}, hashes, options.observe)
         unused = put_aside(loaded.model, greedy_settings(loaded.model, options.generation))
         if unused is not None and not self.ranks.rank:
             say(unused)
-        self.asker = Asker(loaded, wanted, say, self.batch_size)
+        self.runner = BatchRunner(loaded, record, say, self.batch_size)
         self.total = len(cells) * sum(map(len, self.tasks.values()))
         self.done = self.asked = 0
         self.running: dict[tuple[str, str], list[float]] = {}
@@ -272,12 +272,12 @@ class _Run:
         workers = (
             (default_workers(self.ranks.local_count, gpu=True) if self.gpu else 0) if self.options.workers is None else self.options.workers
         )
-        for asked, batch in zip(ahead(questions, workers=workers, pin=device.type == "cuda"), batches, strict=True):
-            self.asker.take(task, questions, asked)
+        for ready, batch in zip(ahead(questions, workers=workers, pin=device.type == "cuda"), batches, strict=True):
+            self.runner.take(task, questions, ready)
             for cell in batch.cells:
                 began = time.monotonic()
-                made = self.asker.ask(cell)
-                timing = {"task": task.name, "cell": cell.label, "first": asked.items[0], "n": len(made), "chunk": self.asker.chunk}
+                made = self.runner.ask(cell)
+                timing = {"task": task.name, "cell": cell.label, "first": ready.items[0], "n": len(made), "chunk": self.runner.chunk}
                 self.directory.append(made, task.metric, {**timing, "seconds": round(time.monotonic() - began, 4)})
                 self.asked += len(made)
                 scores = [record["scores"][task.metric] for record in made]
