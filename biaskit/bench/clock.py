@@ -131,7 +131,7 @@ class PeakMemory:
 
 
 def _release() -> None:
-    """Give freed memory back to the operating system where the C library can, so that it is not taken for the next measurement's."""
+    """Give freed memory back to the operating system where the C library can, so that it is not counted in the next measurement."""
     import contextlib
     import ctypes
 

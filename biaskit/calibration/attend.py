@@ -60,5 +60,5 @@ def _attend(model: PreTrainedModel, prepared: Prepared, layers: Sequence[int], *
         with recording as found:
             prefill(model, moved)
     except torch.OutOfMemoryError as error:
-        raise CalibrationError("the GPU ran out of memory", "the state is kept; go on with a smaller --batch-size") from error
+        raise CalibrationError("the GPU ran out of memory", "the state is kept; resume with a smaller --batch-size") from error
     return torch.stack([found[layer].to(found[layers[-1]].device) for layer in layers])

@@ -32,7 +32,7 @@ class Phases:
         self.tasks: list[Task] = [(slot, int(order[slot])) for slot in range(samples)]
 
     def advance(self, skipped: Container[Task]) -> None:
-        """Go on to the next phase, given which tasks of this one were skipped."""
+        """Advance to the next phase, given which tasks of this one were skipped."""
         slots = sorted(task[0] for task in self.tasks if task in skipped)
         spare = [int(index) for index in self.order[self.cursor : self.cursor + len(slots)]]
         self.tasks = list(zip(slots, spare, strict=False))

@@ -111,7 +111,7 @@ class Ranks:
             line = (str(error).strip().splitlines() or [""])[0]
             raise BiaskitError(
                 f"process {self.rank} of {self.count} has lost the others: {line}",
-                "what was done is kept; the same command goes on, with any number of processes (torchrun --standalone finds a free port)",
+                "what was done is kept; the same command resumes, with any number of processes (torchrun --standalone finds a free port)",
             ) from error
 
 

@@ -1,4 +1,4 @@
-"""Everything the result of a calibration depends on: what its state must share to go on, and what its prior says of where it is from."""
+"""Everything the result of a calibration depends on: what a state must share to be resumed, and what the prior records."""
 
 from __future__ import annotations
 

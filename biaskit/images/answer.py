@@ -28,7 +28,7 @@ FILE_SECONDS = 3600.0
 """Seconds for all of a file that is written to disk."""
 
 
-_LONGEST_WAIT = 60.0  # seconds: a server may ask for an hour by Retry-After, nobody waits that long
+_LONGEST_WAIT = 60.0  # seconds: a server may ask for an hour by Retry-After: longer waits are refused
 _BLOCK = 1 << 16
 
 

@@ -119,7 +119,7 @@ def _reasons(data: bytes, name: str) -> Iterator[None]:
 
 
 def _pixels(data: bytes, name: str) -> tuple[Image.Image, Image.Transpose | None]:
-    """Return the picture as it is stored, in RGB, and how to turn it. What was decoded on the way is let go."""
+    """Return the picture as it is stored, in RGB, and how to turn it. Intermediate pictures are freed."""
     with _identify(data, name) as image:
         _check_cost(image, data, name)
         image.load()

@@ -41,7 +41,7 @@ def vqa_accuracy(answer: str, truths: Sequence[str]) -> float:
     """Return the official VQA accuracy (Antol et al. 2015): the mean, over leaving out each annotator, of min(1, agreeing others / 3).
 
     Both sides are normalised always, as TextVQA's evaluation does; the official one leaves unanimous annotators as they are. With fewer
-    than four annotators nobody could reach 1, so an agreement with any of them is 1.
+    than four annotators no answer could reach 1, so an agreement with any of them is 1.
     """
     said, true = normalise(answer), [normalise(truth) for truth in truths]
     agreeing = sum(one == said for one in true)

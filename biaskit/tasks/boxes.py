@@ -31,7 +31,7 @@ def read_box(text: str, seen: Seen, units: str | None = None) -> Box | None:
     """Return the first box of an answer, None where there is none that the units allow.
 
     Prose around it, missing or mixed brackets, named corners, exchanged corners and percentages are understood. Four decimals of at
-    most 1 are fractions of what the model saw in any units: nobody means a box within one pixel. Fractions above 1 are refused: they
+    most 1 are fractions of what the model saw in any units: no box within one pixel is meant. Fractions above 1 are refused: they
     could be percent, thousandths or pixels. Boxes are not clipped to the image, as the published scorers do not.
 
     Args:

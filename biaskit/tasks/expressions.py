@@ -188,7 +188,7 @@ def _box_of(row: Row, number: int, path: Path, style: str, size: tuple[int, int]
         hint = "boxes are named bbox, bbox_xyxy or bbox_xywh"
         raise TaskError(f"{where} has no box of four numbers: {repr(values)[:200]}", hint) from error
     box = (a, b, c, d) if way == "xyxy" else (a, b, a + c, b + d)
-    fractions = all(0 <= value <= 1 for value in (*box, c, d))  # nobody means a box within one pixel
+    fractions = all(0 <= value <= 1 for value in (*box, c, d))  # no box within one pixel is meant
     if fractions and min(size) > 0:
         box = box[0] * size[1], box[1] * size[0], box[2] * size[1], box[3] * size[0]
     if not all(map(math.isfinite, box)) or not inside(box, (size[0] or math.inf, size[1] or math.inf)):

@@ -8,7 +8,7 @@ bring the binding about; the second and the third are gone before half of the st
   knows of the question, and its attention is still mostly about something else;
 - three heads of layer 4 are drawn to the one thing that is meant;
 - projected visual tokens are pulled towards the word embeddings of what they show, as in LLaVA's first stage, and a linear reader that is
-  thrown away afterwards must find the thing's box in them. Where the tower cannot know where a patch is, the reader reads the tokens at
+  discarded afterwards must find the thing's box in them. Where the tower cannot know where a patch is, the reader reads the tokens at
   the input of a later layer instead, so that the layers before it learn to tell; it must read there what they show as well, or else the
   positions that these layers write drown it.
 """

@@ -64,7 +64,7 @@ class BatchRunner:
         return replace(batch, prepared=Prepared(moved, batch.prepared.layouts))
 
     def _cut(self) -> None:
-        self.parts = []  # first let go of what is there
+        self.parts = []  # free the old tensors first
         starts = range(0, len(self.items), self.chunk)
         self.parts = [self._moved(self.questions.prepare(self.items[start : start + self.chunk])) for start in starts]
 
@@ -83,8 +83,8 @@ class BatchRunner:
                 torch.cuda.empty_cache()
             if self.chunk == 1:
                 raise BiaskitError(
-                    f"one question of {self.task.name} in cell {cell.label} needs more memory than there is",
-                    "what was answered is kept; go on with --dtype bfloat16, another --device, or more free memory",
+                    f"one question of {self.task.name} in cell {cell.label} needs more memory than is available",
+                    "what was answered is kept; continue with --dtype bfloat16, another --device, or more free memory",
                 )
             self.chunk = max(1, min(self.chunk, len(self.items)) // 2)
             self.say(f"out of memory: going on with {self.chunk} questions a forward pass")

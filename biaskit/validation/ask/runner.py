@@ -119,7 +119,7 @@ def validate(
         model: a loaded checkpoint, a name for `load_model`, or (model, processor) of a stock one. task: tasks, or names for `open_task`.
         pruners: methods as `biaskit validate --pruner` writes them, such as "none,d2pruner@alpha=0.5+prior"; or a whole `Grid`.
         retention: shares of the visual tokens kept: 0.25, [0.5, 0.25], "0.5,1/9".
-        out: the results directory. A directory of the same run is gone on with, or added to; of another run it is refused.
+        out: the results directory. A directory of the same run is continued, or added to; one of another run is refused.
         prior: of the methods with `+prior`, a `Prior` or what `load_prior` finds; several by name, for `+NAME`: {NAME: …}, ["NAME=FILE"].
         report: called after every batch and cell. say: called with each warning; else they stand above the bar, or go to `warnings`.
         progress: show a bar; by default on a terminal and in a notebook, unless there is a `report`.
@@ -129,7 +129,7 @@ def validate(
         observe: measures of every selection, such as `validation.ask.observe.Analysis()`; `coverage` is added where a task knows a region.
         generation: settings of `generate()`, as {"repetition_penalty": 1.05}; else plain greedy, whatever the checkpoint says.
         published_as: hub id of what the model is a copy of, or `none`, for the report; by default recognised by name, or by sizes.
-        force: throw away what the directory has. command: what the user typed, for the manifest.
+        force: delete the results that are in the directory. command: what the user typed, for the manifest.
 
     Returns:
         The results; the same answers in the same order however often the run was interrupted, on however many processes it went on.
@@ -249,7 +249,7 @@ class _Run:
         if any(make_plan(self.tasks, self.cells, self.directory.lines, self.batch_size).batches.values()):
             raise BiaskitError(
                 f"answers of other processes are not in {self.directory.path}",
-                "choose an --out that all machines share; the same command goes on where it was",
+                "choose an --out that all machines share; the same command resumes the run",
             )
         self.directory.rewrite(arranged(self.directory.lines, manifest, self.whole, self.options.seed))
         return summaries(self.directory.path, {name: task.summarise for name, task in self.whole.items()})

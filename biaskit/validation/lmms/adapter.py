@@ -39,7 +39,7 @@ class Adapter(lmms):  # type: ignore[misc]
 
         Args:
             pretrained: short name, hub id or directory. settings: see `biaskit.validation.lmms.settings.open_model`.
-            batch_size: requests per batch. max_batch_size: of automatic batch sizes, which there are none of.
+            batch_size: requests per batch. max_batch_size: of automatic batch sizes, which are not supported.
             max_new_tokens, blank_line_stops: see `biaskit.validation.lmms.options.read_options`.
             seed: of pruners that draw random numbers.
 
@@ -50,7 +50,7 @@ class Adapter(lmms):  # type: ignore[misc]
         if not str(batch_size).isdecimal() or int(batch_size) < 1:
             raise BiaskitError(f"batch size {batch_size!r} is no whole number from 1", "give --batch_size 8")
         if max_batch_size is not None:
-            raise BiaskitError("--max_batch_size has no effect: batches are of --batch_size", "leave it away")
+            raise BiaskitError("--max_batch_size has no effect: batches are of --batch_size", "leave it out")
         opened = open_model(pretrained, say=logger.info, **settings)
         self.options = partial(read_options, max_new_tokens=max_new_tokens, blank_line_stops=blank_line_stops)
         self.options({})
@@ -68,7 +68,7 @@ class Adapter(lmms):  # type: ignore[misc]
         _refuse(requests, "asks in several rounds", "choose a task of the type generate_until")
 
     def clean(self) -> None:
-        """Let go of the model: all requests are answered."""
+        """Release the model, when all requests are answered."""
         self.answers = None
         super().clean()
 
@@ -129,7 +129,7 @@ class Simple(Adapter):
 
     def _to_request(self, request: Any) -> Request:
         if len(request.args) != 6:
-            raise BiaskitError("the task asks for the likelihood of an answer without a question", "leave the metric acc_mutual_info away")
+            raise BiaskitError("the task asks for the likelihood of an answer without a question", "leave the metric acc_mutual_info out")
         text, options, to_visual, number, task, split = request.args
         chosen: Options = self.options(options if request.request_type == "generate_until" else {})
 

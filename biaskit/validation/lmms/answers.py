@@ -102,7 +102,7 @@ class Answers:
         return found
 
     def _batches(self, requests: Sequence[Request]) -> Iterator[tuple[list[int], list[Conversation]]]:
-        """Yield (rows, conversations) of requests with equal options; those without images go apart from those with."""
+        """Yield (rows, conversations) of requests with equal options; those with and without images are separate batches."""
         alike: dict[str, list[int]] = {}
         for row, one in enumerate(requests):
             alike.setdefault(repr(one.options), []).append(row)

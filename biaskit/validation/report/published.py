@@ -1,4 +1,4 @@
-"""The tables that the D2Pruner and IDPruner papers print, as data, and which of their rows a run can be held against.
+"""The tables that the D2Pruner and IDPruner papers print, as data, and which of their rows a run can be compared with.
 
 One CSV a table: model, tokens or retention, method, one column a benchmark, the printed average, a note where the print is wrong or comes
 second hand. `sources.json` says where each is from, and how this toolkit's models and tasks are called there.

@@ -37,7 +37,7 @@ def merge(old: Mapping[str, Any] | None, new: dict[str, Any], where: str) -> dic
     if differing:
         raise BiaskitError(
             f"{where} has results of another run: {'; '.join(differing)}",
-            "choose another --out, or run the old command; --force throws the old results away",
+            "choose another --out, or run the old command; --force deletes the old results",
         )
     merged = {**old, "commands": [*old["commands"], *(line for line in new["commands"] if line not in old["commands"])]}
     for name, task in more.items():

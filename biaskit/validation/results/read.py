@@ -94,7 +94,7 @@ def read_run(folder: Path | str) -> Run:
         if not tables.setdefault(record["task"], Table()).add(record):
             raise BiaskitError(f"{path}, line {number}: {record['cell']} answers {record['id']!a} twice", "repeat the run in a new folder")
     if is_cut(path):
-        notes.append(f"The last line of {RESULTS} is cut off, and left aside: the run was stopped while it wrote.")
+        notes.append(f"The last line of {RESULTS} is cut off, and left out: the run was stopped while it wrote.")
     if not tables:
         raise BiaskitError(f"{path} has no answers yet", "let `biaskit validate` run for longer")
     metrics = {task["name"]: str(task["metric"]) for task in manifest.get("tasks", [])}
@@ -102,7 +102,7 @@ def read_run(folder: Path | str) -> Run:
 
 
 def _common(table: Table, notes: list[str]) -> tuple[list[str], Ints]:
-    """Cells to compare and the questions all of them answered; a cell that has hardly begun is left aside rather than shrink the rest."""
+    """Cells to compare and the questions all of them answered; a cell with few answers is left out."""
     answered = {label: np.asarray(columns.questions) for label, columns in table.cells.items()}
     labels = list(answered)
     largest = max(len(found) for found in answered.values())
@@ -116,7 +116,7 @@ def _common(table: Table, notes: list[str]) -> tuple[list[str], Ints]:
             break
         fewest = min(labels, key=lambda label: len(answered[label]))
         labels.remove(fewest)
-        notes.append(f"{fewest} has {len(answered[fewest])} of {largest} answers, and is left aside until the run goes on.")
+        notes.append(f"{fewest} has {len(answered[fewest])} of {largest} answers, and is left out until the run is resumed.")
     if len(common) < largest:
         notes.append(f"Only the {len(common)} of {largest} questions that every cell has answered are compared: the run is not complete.")
     return labels, common

@@ -1,7 +1,7 @@
 """What may stand in the files of a results folder, field by field: everything that reads them checks here first.
 
-People edit and merge these files, so anything can be in them. A value of another type, a number that is none or too large, nesting without
-end and text that no terminal or encoding takes are errors that name file, line and field.
+People edit and merge these files, so anything can be in them. A value of another type, a number that is not finite or too large, nesting
+without end and text that no terminal or encoding takes are errors that name file, line and field.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def parse(data: bytes) -> Any:
     """Read JSON as its standard has it.
 
     Raises:
-        ValueError: it is none, has NaN or Infinity, or nests too deeply.
+        ValueError: it is not JSON, has NaN or Infinity, or nests too deeply.
 
     Example:
         >>> parse(b'{"score": 1.0}')
@@ -53,7 +53,7 @@ def is_text(value: Any) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """A finite number of ordinary size; true and false are none."""
+    """A finite number of ordinary size; not true or false."""
     return type(value) in (int, float) and -_LARGEST <= value <= _LARGEST
 
 
@@ -127,7 +127,7 @@ LINE: Mapping[str, Check] = {
     "kept": optional(list_of(is_whole)),
     "selection": optional(map_of(is_number)),
 }
-"""Fields of a line of results that something reads. Answers, prompts and truths are kept, and read by nobody here."""
+"""Fields of a line of results that something reads. Answers, prompts and truths are kept and not read."""
 REQUIRED = ("task", "cell", "id", "scores")
 
 
