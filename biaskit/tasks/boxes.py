@@ -21,6 +21,9 @@ def check_units(name: str) -> str:
 
     Raises:
         TaskError: there is none of that name.
+
+    >>> check_units("thousand")
+    'thousand'
     """
     if name not in UNITS:
         raise TaskError(f"unknown coordinates {name!r}", did_you_mean(name, UNITS))
@@ -36,6 +39,9 @@ def read_box(text: str, seen: Seen, units: str | None = None) -> Box | None:
 
     Args:
         text: the model's answer. seen: how it saw the image. units: one of `UNITS`; by default the model's.
+
+    >>> read_box("It is at [0.25, 0.50, 0.75, 1.00].", Seen((400, 600), (336, 336)))
+    (150.0, 200.0, 450.0, 400.0)
     """
     units = units or seen.boxes.units
     for words in _candidates(text):
@@ -54,6 +60,9 @@ def write_box(box: Box, seen: Seen, units: str | None = None, label: str = "obje
 
     Args:
         box: in pixels of the original image. seen: how the model saw it. units: by default the model's. label: for JSON answers.
+
+    >>> write_box((150, 200, 450, 400), Seen((400, 600), (336, 336)))
+    '[0.250, 0.500, 0.750, 1.000]'
     """
     units = units or seen.boxes.units
     left, top, wide, high = _scale(units, seen)

@@ -80,6 +80,9 @@ def frontier(points: Sequence[tuple[float, float]]) -> list[int]:
     """Return which of (Hopkins, importance) points no other one beats: lower or equal in the first, higher or equal in the second.
 
     Ascending by Hopkins statistic.
+
+    >>> frontier([(0.5, 0.9), (0.6, 0.8), (0.4, 0.7)])
+    [2, 0]
     """
     order = sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1]))
     best, found = -math.inf, []
