@@ -59,12 +59,12 @@ def import_prior(
     Raises:
         PriorError: unreadable, pickled or truncated file; NaN, infinity or negative values; a weight of 0; a size that does not fit.
     """
-    path = Path(path)
     _check_words(as_, model_type)
     wanted = read_layers(layer)
+    path = Path(path)
     data = read_array_file(path)
-    held = exported_layers(path, data) if key is None else None
-    layers = held if held is not None else wanted
+    held = None if key is not None else exported_layers(path, data)
+    layers = wanted if held is None else held
     if layers is None or isinstance(layers, str):
         raise PriorError(f"layer is {layer!r}: {path} does not say which layers its maps are of", "name them, such as 1,4 or 0-7")
     raw = decode_array(path, data, key if held is None else f"{plane}.mean")
@@ -81,8 +81,8 @@ def import_prior(
         "reduction": f"imported as {as_}{', a_bias = 1 / weight' if as_ == 'weight' else ''}, mean 1 per layer",
         "note": note,
     }
-    known = {name: text for name, text in meta.items() if text}
-    prior = Prior({plane: PlaneStats(values)}, layers, np.ones(len(layers), dtype=np.float32), known)
+    mass = np.ones(len(layers), dtype=np.float32)
+    prior = Prior({plane: PlaneStats(values)}, layers, mass, {name: text for name, text in meta.items() if text})
     return prior if held is None else narrow(prior, wanted, None)
 
 
