@@ -42,7 +42,7 @@ class Phases:
     def shared(self, size: int, done: Container[Task], rank: int, count: int) -> list[tuple[Task, ...]]:
         """Return a process's share of this phase's batches: fixed slices of its tasks, less what is done.
 
-        The batches do not depend on the number of processes, so that an image is always padded to the same company.
+        The batches do not depend on the number of processes, so that an image is always padded with the same others.
 
         >>> Phases(range(9), samples=6).shared(2, {(0, 0), (1, 1)}, rank=1, count=2)
         [((4, 4), (5, 5))]

@@ -146,7 +146,7 @@ class _Calibration:
             prior.save(self.out, force=True)
 
     def _begin(self) -> Prior | tuple[set[Task], int, int]:
-        """On the first process: take up what was done, by however many; return the tasks, how many were skipped and how many counted."""
+        """On the first process: load the state, of any number of processes; return the tasks, the number skipped and the number counted."""
         if self.out is not None and self.out.exists() and not self.options.force:
             return self._finished(self.out)
         if self.options.restart:
@@ -157,7 +157,7 @@ class _Calibration:
         return self.ledger.done, len(self.ledger.skips), len(self.ledger.counted)
 
     def _finished(self, out: Path) -> Prior:
-        """Return the prior on disk if this very run made it, and delete what a kill left of its state; else refuse."""
+        """Return the prior on disk if this very run made it, and delete the rest of its state; else refuse."""
         prior = finished_prior(out, self.loaded.name, self.settings, exact=self.options.samples is not None)
         if all(not differences(found, self.settings) for found in self.states.settings()):
             self.states.clear()

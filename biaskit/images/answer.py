@@ -74,7 +74,7 @@ def blocks(response: urllib3.BaseHTTPResponse, url: str, limit: int) -> Iterator
 
 
 def retry_after(text: str) -> float | None:
-    """Return the seconds that a Retry-After header asks for, at most a minute; None where it says nothing of use.
+    """Return the seconds that a Retry-After header asks for, at most a minute; None where it cannot be read.
 
     >>> retry_after("5"), retry_after("3600"), retry_after("soon")
     (5.0, 60.0, None)

@@ -88,7 +88,7 @@ def anls(answer: str, truths: Sequence[str], threshold: float = 0.5) -> float:
         true = " ".join(truth.lower().split())
         longest = max(len(said), len(true))
         if abs(len(said) - len(true)) >= threshold * longest > 0:
-            continue  # too far by length alone: an answer that never ends costs nothing
+            continue  # too far by length alone: a very long answer costs no time
         distance = edit_distance(said, true) / longest if longest else 0.0
         best = max(best, 1 - distance if distance < threshold else 0.0)
     return best
@@ -108,7 +108,7 @@ def relaxed(answer: str, truths: Sequence[str], tolerance: float = 0.05) -> floa
 def _relaxed(said: str, true: str, tolerance: float) -> bool:
     a, b = _number(said), _number(true)
     if a is not None and b:
-        return abs(a - b) <= tolerance * abs(b) * (1 + 1e-12)  # 5 % on the dot counts
+        return abs(a - b) <= tolerance * abs(b) * (1 + 1e-12)  # exactly 5 % counts
     return said.lower().rstrip(".") == true.lower().rstrip(".")
 
 
@@ -116,7 +116,7 @@ _NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,2})?")
 
 
 def _number(text: str) -> float | None:
-    """Return the number that a text is, None if it is none; thousands may be set off by commas, a final period is no part of it."""
+    """Return a text as a number, None if it is not one; thousands may be set off by commas, a final period is ignored."""
     text = text.rstrip(".").rstrip()
     percent = text.endswith("%")
     text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text.rstrip("%").strip().lstrip("$"))

@@ -17,10 +17,10 @@ Box = tuple[float, float, float, float]
 
 
 def check_units(name: str) -> str:
-    """Return the name of a box's units as it came.
+    """Return the name of a box's units unchanged.
 
     Raises:
-        TaskError: there is none of that name.
+        TaskError: an unknown name.
 
     >>> check_units("thousand")
     'thousand'
@@ -116,7 +116,7 @@ _NAMES = (r"x(?:_?(?:min|max|[012]))?|left|right", r"y(?:_?(?:min|max|[012]))?|t
 _BREAK = r"(?:\s*[,;|]\s*|\s+(?:and|to|,)?\s*|\s*[\])}>]+\s*(?:[,;|]|and|to|-)?\s*[\[({<]+\s*)"
 # corners may be named, but then the names must come as x, y, x, y
 _FOUR = _BREAK.join(rf"""(?:["']?(?:{_NAMES[i % 2]})["']?\s*[:=]\s*)?({_NUMBER})""" for i in range(4))
-# a box stands in brackets of its own if it can; else it is any run of four numbers. No digit may go on before or after it.
+# a box stands in brackets of its own if it can; else it is any run of four numbers. No digit may stand before or after it.
 _BRACKETED = re.compile(rf"[\[({{<]\s*{_FOUR}\s*[\])}}>]", re.IGNORECASE)
 _BARE = re.compile(rf"(?<![\w.%-]){_FOUR}(?![\w]|\.\d)", re.IGNORECASE)
 _WORDS = re.compile(r"\s*".join([r"(<loc\d\d>)"] * 4))

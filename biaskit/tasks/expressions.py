@@ -154,7 +154,7 @@ def _from_row(row: Row, number: int, path: Path, key: str, style: str) -> list[E
 
 
 def _area(row: Row, number: int, path: Path) -> float:
-    """Return the area of a row's object in pixels, 0 where it says none."""
+    """Return the area of a row's object in pixels, 0 where it gives none."""
     found = row.get("area")
     try:
         area = float(found or 0)
@@ -183,7 +183,7 @@ def _box_of(row: Row, number: int, path: Path, style: str, size: tuple[int, int]
     values = row.get(f"bbox_{own}") if own else row.get("bbox")
     where = f"row {number} of {str(path)!r}"
     try:
-        a, b, c, d = (float(value) for value in values)  # type: ignore[union-attr]  # whatever is no four numbers ends below
+        a, b, c, d = (float(value) for value in values)  # type: ignore[union-attr]  # anything but four numbers raises below
     except (TypeError, ValueError, OverflowError) as error:
         hint = "boxes are named bbox, bbox_xyxy or bbox_xywh"
         raise TaskError(f"{where} has no box of four numbers: {repr(values)[:200]}", hint) from error

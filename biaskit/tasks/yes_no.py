@@ -33,7 +33,7 @@ def read_yes(text: str) -> bool | None:
 
 
 def score_yes(answer: str, truth: bool) -> dict[str, float]:
-    """Return `correct`, `said_yes`, `is_yes`, `parsed`, each 0 or 1. An answer that says neither is wrong and no yes.
+    """Return `correct`, `said_yes`, `is_yes`, `parsed`, each 0 or 1. An answer that says neither is wrong, and does not count as yes.
 
     >>> score_yes("No.", False)
     {'correct': 1.0, 'said_yes': 0.0, 'is_yes': 0.0, 'parsed': 1.0}

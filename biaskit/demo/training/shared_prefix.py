@@ -1,7 +1,7 @@
 """Many questions about one image in one forward pass: they share the image's prefix and do not see each other.
 
 Runs on the weights of a stock model, with the stock model's mathematics (a test compares them), but every question is a slot of fixed
-length that attends to the prefix and, causally, to itself; its positions go on from the prefix. What differs between stock classes
+length that attends to the prefix and, causally, to itself; its positions continue those of the prefix. What differs between stock classes
 (projector, position ids, biases) is asked of the architecture and of the weights.
 """
 
@@ -26,7 +26,7 @@ Keep = tuple[int, Tensor]
 
 @dataclass
 class Recorded:
-    """What a pass was asked to watch.
+    """What a pass recorded.
 
     Attributes:
         attention: layer → [r, heads, 144] attention on the visual tokens.
@@ -86,7 +86,7 @@ class SharedPrefix:
             states_at: layer at whose input the states of the visual tokens are wanted.
 
         Returns:
-            [B, n, slot, hidden] float32 final hidden states (normed), and what was watched.
+            [B, n, slot, hidden] float32 final hidden states (normed), and what was recorded.
         """
         batch, n, slot = ids.shape
         embed = self.text.embed_tokens
@@ -142,7 +142,7 @@ class SharedPrefix:
     def _attention(
         self, query: Tensor, key: Tensor, value: Tensor, last: bool, wanted: int, rows: Rows | None, hidden: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """[B, heads, length, width] each → mixed values, and the watched attention."""
+        """[B, heads, length, width] each → mixed values, and the recorded attention."""
         split = len(self.prefix)
         batch, heads, length, width = query.shape
         slots = (batch, heads, (length - split) // self.slot, self.slot)
@@ -168,7 +168,7 @@ class SharedPrefix:
     def answer(self, features: Tensor, ids: Tensor, lengths: Tensor, n_new: int, keep: Keep | None = None) -> Tensor:
         """Answer greedily: `ids` [B, n, slot] hold prompts of `lengths` [B, n] tokens → [B, n, n_new] answers.
 
-        What an answer has beyond the end of its slot means nothing.
+        Tokens beyond the end of a slot are undefined.
         """
         ids, end = ids.clone(), ids.shape[-1] - 1
         found = []

@@ -72,7 +72,7 @@ class BatchRunner:
         """Return the records of the batch in one cell.
 
         Raises:
-            BiaskitError: one question alone needs more memory than there is.
+            BiaskitError: one question alone needs more memory than is available.
         """
         while True:
             made = self._try(cell)
@@ -118,7 +118,7 @@ def answer(
     seeds = [seed_of(options.seed, task.name, task.identify(i)) for i in batch.items]
 
     settings = {**greedy_settings(model, options.generation), "max_new_tokens": task.max_new_tokens, "disable_compile": True}
-    if model.generation_config.pad_token_id is None:  # else every call would say that it takes the end token instead
+    if model.generation_config.pad_token_id is None:  # else every call warns that it takes the end token instead
         settings["pad_token_id"] = loaded.processor.tokenizer.pad_token_id
     with prune(model, cell.pruner, prior=cell.prior, seed=seeds, say=say, observe=options.observe) as pruning:
         output = model.generate(**inputs, **settings)
@@ -181,7 +181,7 @@ def layer_tokens(sample: SampleReport) -> list[list[int]]:
 
 
 def own_cache_bytes(sample: SampleReport, n_text: int) -> int | None:
-    """Return the bytes of a question's own keys and values after prefill; what fills up a batch does not count."""
+    """Return the bytes of a question's own keys and values after prefill; padding of the batch does not count."""
     if sample.cache_bytes is None or sample.cache_lengths is None:
         return None
     steps = layer_tokens(sample)

@@ -1,4 +1,4 @@
-"""What is to be asked, given what is answered; and in which order everything ends up."""
+"""Which questions are still to be asked, and the final order of the answers."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class Questions(Dataset[QuestionBatch]):
         return len(self.batches)
 
     def __getitem__(self, number: int) -> QuestionBatch:
-        """Prepare one batch. Errors come back in it, for exceptions do not cross processes whole."""
+        """Prepare one batch. Errors come back in it: exceptions lose their attributes between processes."""
         try:
             return self.prepare(self.batches[number])
         except BiaskitError as error:

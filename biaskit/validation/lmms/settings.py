@@ -1,4 +1,4 @@
-"""What stands in `--model_args`: a checkpoint, a pruner with its parameters, and a prior."""
+"""What `--model_args` names: a checkpoint, a pruner with its parameters, and a prior."""
 
 from __future__ import annotations
 

@@ -147,6 +147,6 @@ def _against_all(maps: Floats, counts: Floats, orders: NDArray[np.int64], blocks
 
 
 def _halves(maps: Floats, counts: Floats, orders: NDArray[np.int64], blocks: int) -> tuple[Floats, Floats]:
-    """Mean and deviation over splits of the correlation of two sets of so many blocks: [L] each."""
+    """Mean and deviation over splits of the correlation of two disjoint sets of `blocks` blocks: [L] each."""
     r = pearson(_mean(maps, counts, orders[:, :blocks]), _mean(maps, counts, orders[:, blocks : 2 * blocks]))
     return r.mean(axis=0), r.std(axis=0)

@@ -138,7 +138,7 @@ def transfer(
 
 
 def _checked(asking: Asking, group: Sequence[Condition], samples: int, seed: int, layers: Sequence[int] | str) -> Asking:
-    """Open what is named and return it opened, so that a slip shows before the first calibration and not after the last."""
+    """Open what is named and return it opened, so that an error is raised before the first calibration and not after the last."""
     for name in dict.fromkeys(condition.data.removeprefix(MEAN) for condition in group):
         open_source(name, n=samples, seed=seed)
     if not asking.tasks:
