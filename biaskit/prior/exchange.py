@@ -88,6 +88,13 @@ def import_prior(
     return prior if held is None else narrow(prior, wanted, None)
 
 
+def _check_words(as_: str, model_type: str) -> None:
+    if as_ not in ("bias", "weight"):
+        raise PriorError(f"values cannot be read as {as_!r}", "choose bias, or weight for factors that divide the bias away")
+    if not model_type:
+        raise PriorError("the model type is empty", "give the config.model_type of the model, such as llava or qwen2_5_vl")
+
+
 def _as_maps(values: NDArray[np.float64], layers: tuple[int, ...], rows: int | None, cols: int | None, path: Path) -> NDArray[np.float64]:
     """Bring values to [layers, rows, cols]."""
     shape = values.shape
