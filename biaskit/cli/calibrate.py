@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from glob import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -28,7 +28,7 @@ from biaskit.cli.options import (
     Workers,
     read_layers_option,
 )
-from biaskit.cli.processing import Conversation, DeviceMap, ImageMode, MaxPixels, MaxTiles, MinPixels, choices
+from biaskit.cli.processing import Conversation, DeviceMap, ImageMode, MaxPixels, MaxTiles, MinPixels, WordingFile, choices
 
 if TYPE_CHECKING:
     from biaskit.families.checkpoints.load import Loaded
@@ -55,6 +55,15 @@ def calibrate(
         ),
     ] = None,
     layers: Layers = None,
+    rows: Annotated[
+        Literal["last", "question", "null"],
+        typer.Option(
+            "--rows",
+            rich_help_panel=DATA,
+            help="Whose attention: the last prompt token, the mean of the question (all text after the image), or the null row (the first "
+            "token after the image). Methods read the same with rows=NAME.",
+        ),
+    ] = "last",
     heads: Annotated[bool, typer.Option("--heads", rich_help_panel=RESULT, help="Also keep each head's mean.")] = False,
     seed: Seed = 0,
     coco_root: Annotated[
@@ -72,6 +81,7 @@ def calibrate(
     max_tiles: MaxTiles = None,
     image_mode: ImageMode = None,
     conversation: Conversation = None,
+    wording: WordingFile = None,
     batch_size: BatchSize = None,
     workers: Workers = None,
     max_skips: Annotated[
@@ -82,7 +92,7 @@ def calibrate(
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Average the last prompt token's attention over many images, and store it as a prior.
+    """Average the last prompt token's attention (or that of --rows) over many images, and store it as a prior.
 
     Can be stopped at any moment: the same command goes on where it was, with any number of processes. Under torchrun the images are
     shared out over them, and the prior has the same bytes: torchrun --standalone --nproc_per_node 8 -m biaskit calibrate …
@@ -113,13 +123,15 @@ def calibrate(
 
     chosen = choices(min_pixels, max_pixels, max_tiles, image_mode, conversation)
     loaded = load_model(
-        model, device=device, device_map=device_map, dtype=dtype, attention=attention, revision=revision, say=say, layers=wanted, **chosen
-    )
+        model, device=device, device_map=device_map, dtype=dtype, attention=attention, revision=revision, say=say, layers=wanted,
+        wording=wording, **chosen,
+    )  # fmt: skip
     if list(target.parent.glob(f"{escape(partial.name)}*")) and not restart:
         say(f"going on from {partial}")
     try:
         prior = run(
-            loaded, source, out=target, progress=True, samples=samples, prompts=prompt or [], layers=wanted, per_head=heads,
+            loaded, source, out=target, progress=True, samples=samples, prompts=prompt or [], layers=wanted, rows=rows,
+            per_head=heads,
             seed=seed, batch_size=batch_size, workers=workers, max_skips=max_skips, save_every=save_every, force=force, restart=restart,
         )  # fmt: skip
     except KeyboardInterrupt:

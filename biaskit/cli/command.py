@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import typer
@@ -34,7 +33,24 @@ _MEANING = {
 }
 
 
-class Command(TyperCommand):
+class _Help:
+    """What commands and groups share, in front of typer's own class."""
+
+    epilog: str | None
+
+    def get_params(self, ctx: Any) -> Any:
+        """Return the parameters; flags show no type."""
+        return _plain_flags(super().get_params(ctx))  # type: ignore[misc]
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help; the epilog is Markdown for docs/commands.md, and plain text here."""
+        held = self.epilog
+        self.epilog = None if held is None else held.replace("```console\n", "").replace("\n```", "").replace("[", "\\[")
+        super().format_help(ctx, formatter)  # type: ignore[misc]
+        self.epilog = held
+
+
+class Command(_Help, TyperCommand):
     """A command."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -42,17 +58,8 @@ class Command(TyperCommand):
         _refuse_renamed(self, ctx, args)
         return super().parse_args(ctx, args)
 
-    def get_params(self, ctx: Any) -> Any:
-        """Return the parameters; flags show no type."""
-        return _plain_flags(super().get_params(ctx))
 
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the help, examples as plain text."""
-        with _plain_epilog(self):
-            super().format_help(ctx, formatter)
-
-
-class Group(TyperGroup):
+class Group(_Help, TyperGroup):
     """A command with further ones in it."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -60,15 +67,6 @@ class Group(TyperGroup):
         inside = next((index for index, word in enumerate(args) if word in self.commands), len(args))
         _refuse_renamed(self, ctx, args[:inside])
         return super().parse_args(ctx, args)
-
-    def get_params(self, ctx: Any) -> Any:
-        """Return the parameters; flags show no type."""
-        return _plain_flags(super().get_params(ctx))
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the help, examples as plain text."""
-        with _plain_epilog(self):
-            super().format_help(ctx, formatter)
 
 
 class App(typer.Typer):
@@ -102,17 +100,6 @@ def _refuse_renamed(command: Any, ctx: Any, args: list[str]) -> None:
             meaning = f" ({_MEANING[new]})" if new in _MEANING else ""
             also = f"; {_MEANING['--layers']}, are --layers" if old == "--layer" and new == "--k" and "--layers" in known else ""
             raise typer.BadParameter(f"it is {new} now{meaning}{also}", param_hint=old)
-
-
-@contextmanager
-def _plain_epilog(command: Any) -> Iterator[None]:
-    """The epilog is Markdown for docs/commands.md, and plain text on the screen."""
-    held = command.epilog
-    command.epilog = None if held is None else held.replace("```console\n", "").replace("\n```", "").replace("[", "\\[")
-    try:
-        yield
-    finally:
-        command.epilog = held
 
 
 def _plain_flags(parameters: Any) -> Any:

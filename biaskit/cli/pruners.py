@@ -73,11 +73,15 @@ def show(name: Annotated[str, typer.Argument(help="A pruner's name.", show_defau
     echo("parameters:")
     width = max(len(parameter["name"]) for parameter in item["parameters"])
     for parameter in item["parameters"]:
-        name = "k" if parameter["name"] == "layer" else parameter["name"]  # as it is written in a method: fastv@k=3
-        echo(f"  {name:{width}} = {parameter['default']}: {parameter['text']}  [{parameter['type']}]")
+        echo(f"  {_written(parameter['name']):{width}} = {parameter['default']}: {parameter['text']}  [{parameter['type']}]")
     for title, values in item["presets"].items():
-        echo(f"preset {title}: {', '.join(f'{key}={value}' for key, value in values.items())}")
+        echo(f"preset {title}: {', '.join(f'{_written(key)}={value}' for key, value in values.items())}")
     for line in item["deviations"]:
         echo(f"deviation: {line}")
     if not item["module"].startswith("biaskit."):
         echo(f"plug-in: {item['module']}")
+
+
+def _written(parameter: str) -> str:
+    """How a parameter is written in a method: fastv@k=3."""
+    return "k" if parameter == "layer" else parameter

@@ -30,7 +30,18 @@ from biaskit.cli.options import (
     Seed,
     Workers,
 )
-from biaskit.cli.processing import Conversation, DeviceMap, Generation, ImageMode, MaxPixels, MaxTiles, MinPixels, choices, generation_of
+from biaskit.cli.processing import (
+    Conversation,
+    DeviceMap,
+    Generation,
+    ImageMode,
+    MaxPixels,
+    MaxTiles,
+    MinPixels,
+    WordingFile,
+    choices,
+    generation_of,
+)
 from biaskit.cli.validate_report import PublishedAs, published, report
 
 if TYPE_CHECKING:
@@ -118,6 +129,7 @@ def validate(
     max_tiles: MaxTiles = None,
     image_mode: ImageMode = None,
     conversation: Conversation = None,
+    wording: WordingFile = None,
     generation: Generation = None,
     published_as: PublishedAs = None,
     force: Annotated[bool, typer.Option("--force", rich_help_panel=RESULT, help="Throw away what the results directory has.")] = False,
@@ -152,7 +164,9 @@ def validate(
     from biaskit.validation.ask.observe import Analysis
     from biaskit.validation.ask.runner import validate as run
 
-    loaded = load_model(model, device=device, device_map=device_map, dtype=dtype, attention=attention, revision=revision, say=say, **chosen)
+    loaded = load_model(
+        model, device=device, device_map=device_map, dtype=dtype, attention=attention, revision=revision, say=say, wording=wording, **chosen
+    )
     try:
         found = run(
             loaded, list(tasks.values()), grid, out=out, progress=True, limit=questions, seed=seed, batch_size=batch_size,

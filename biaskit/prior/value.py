@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +26,13 @@ from biaskit.prior.planes import Floats, PlaneStats, check_plane, check_values
 from biaskit.prior.resample import resample
 from biaskit.prior.revision import revision_warning, settings_warning
 
-__all__ = ["KINDS", "PlaneStats", "Prior"]
+__all__ = ["KINDS", "ROWS", "PlaneStats", "Prior", "Rows"]
 
 KINDS = ("calibrated", "imported")
+
+Rows = Literal["last", "question", "null"]
+"""Rows of attention: the last prompt token's, the mean of the question's (the text after the image), the null row's (its first token)."""
+ROWS: tuple[Rows, ...] = ("last", "question", "null")
 
 _PARTS = ("mean", "var", "group_mean", "group_count", "head_mean")
 
@@ -81,6 +85,12 @@ class Prior:
     def n_images(self) -> int:
         """Images that were averaged; 0 where it is not known."""
         return int(self.meta.get("n_images", "0"))
+
+    @property
+    def rows(self) -> Rows | None:
+        """Which rows of attention were averaged; None where it is not known. Earlier versions knew the last prompt token alone."""
+        found = self.meta.get("rows", None if self.meta.get("kind") == "imported" else "last")
+        return cast("Rows | None", found)
 
     @property
     def primary(self) -> str:
@@ -269,3 +279,5 @@ def _check(prior: Prior) -> None:
     _whole("n_images", prior.meta.get("n_images", "0"))
     if prior.meta.get("kind", KINDS[0]) not in KINDS:
         raise PriorError(f"kind is {prior.meta['kind']!r}, not {' or '.join(KINDS)}", REBUILD)
+    if prior.meta.get("rows", ROWS[0]) not in ROWS:
+        raise PriorError(f"rows is {prior.meta['rows']!r}, not {' or '.join(ROWS)}", REBUILD)

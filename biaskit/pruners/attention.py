@@ -16,13 +16,15 @@ from biaskit.grid import Layout
 from biaskit.prior.bias.recency import recency_bias
 from biaskit.prior.fit import PriorLayout, fit_prior
 from biaskit.prior.value import Prior
+from biaskit.prior.value import Rows as Rows
 from biaskit.pruners.base import Pruner, param
 from biaskit.pruners.readings import ATTENTION, Reading
 from biaskit.pruners.signals import Signals
 from biaskit.select import debias as against
 from biaskit.select import relative_attention_many
 
-Rows = Literal["last", "question", "null"]
+WORDS = {"last": "the last prompt token's row", "question": "the mean of the question's rows", "null": "the null row"}
+"""Rows of attention, for messages."""
 Source = Literal["prior", "null", "recency"]
 Form = Literal["ratio", "difference", "p_log", "uniform"]
 
@@ -77,6 +79,14 @@ class AttentionPruner(Pruner):
     def debiases(self) -> bool:
         """Whether a prior changes the score: not where attention is not read, where Q is another one, with strength 0 or mode uniform."""
         return self.row_of(self.rows) in self.needs and self.debias == "prior" and self.strength > 0 and self.mode != "uniform"
+
+    def remarks(self, prior: Prior) -> tuple[str, ...]:
+        """Say so where a prior averages other rows of attention than this method reads: a ratio of the two is no debiasing of either."""
+        if not self.debiases or prior.rows is None or prior.rows == self.rows:
+            return ()
+        mine, theirs = (f"{WORDS[rows]} (rows={rows})" for rows in (self.rows, prior.rows))
+        hint = f"calibrate one with --rows {self.rows}, or read rows={prior.rows}"
+        return (f"{self.name} reads {mine}, and the prior is an average of {theirs}: {hint}",)
 
     def fit_prior(self, prior: Prior, layout: Layout, layer: int) -> NDArray[np.float64]:
         """Return a_bias at a sample's visual tokens, [N], by `prior_layout`."""

@@ -75,13 +75,14 @@ class Run:
         return str(self.manifest.get("model", {}).get("name", ""))
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path | str) -> Run:
     """Read a run, line by line: of an answer stay its scores and what it cost, as columns of numbers.
 
     Raises:
         BiaskitError: no results, a line or a manifest that is broken (but the last line, which a killed run may leave cut), or the same
             answer twice.
     """
+    folder = Path(folder)
     path = folder / "results.jsonl"
     if not path.is_file():
         raise BiaskitError(f"{folder} has no results.jsonl", "give the folder that `biaskit validate --out` wrote")
