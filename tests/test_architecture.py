@@ -113,6 +113,12 @@ def test_data_and_mathematics_do_without_transformers(path):
     assert drawn or not [name for name in imports(path) if name.split(".")[0] == "transformers"]
 
 
+@named(MODULES)
+def test_figures_leave_pyplot_alone(path):
+    """Its backend and its open figures belong to the caller: ours are `matplotlib.figure.Figure`, drawn in `figures.style.house_style`."""
+    assert "matplotlib.pyplot" not in imports(path)
+
+
 @pytest.mark.parametrize("kind", PLUGINS)
 def test_plug_ins_do_not_import_their_siblings(kind):
     """A module that registers something is a plug-in; its base may be shared, another plug-in not."""

@@ -165,22 +165,22 @@ def _only_one_has(a: Prior, b: Prior) -> list[str]:
 
 @app.command("import")
 def import_(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="A .npy, .npz or .pt file.", show_default=False)],
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="A .npy, .npz, .pt or .json file.", show_default=False)],
     as_: Annotated[
         Literal["bias", "weight"],
         typer.Option("--as", help="bias: A_bias up to a factor. weight: factors that divide it away.", show_default=False),
     ],
     model_type: Annotated[str, typer.Option("--model-type", help="The architecture, such as llava.", show_default=False)],
     layers: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--layers",
             "--layer",
             metavar="1,4|0-7",
-            help="The decoder layer, counted from 0 (a paper's K minus 1), or several.",
+            help="The decoder layer of each map in the file, from 0 (a paper's K minus 1). Files of `priors export` say it themselves.",
             show_default=False,
         ),
-    ],
+    ] = None,
     grid: Annotated[
         str | None, typer.Option("--grid", metavar=ROWS_COLS, help="The grid, where the array does not say it.", show_default=False)
     ] = None,
@@ -196,17 +196,16 @@ def import_(
     as_json: AsJson = False,
 ) -> None:
     """Bring a published map in as a prior. It is scaled to mean 1: its attention mass and number of images are not known."""
-    numbers = read_layers_option(layers)
-    if numbers is None or numbers == "all":
-        raise typer.BadParameter("a file does not say which layers it has: name them, such as 1 or 0-7", param_hint="--layers")
+    read_layers_option(layers)
     rows, cols = (None, None) if grid is None else read_pair(grid, ROWS_COLS, "--grid")
     from biaskit.prior.exchange import import_prior
+    from biaskit.prior.store import place_of
 
     prior = import_prior(
         path, as_=as_, model_type=model_type, layer=layers, rows=rows, cols=cols,
         model=model, revision=revision, plane=plane, key=key, note=note,
     )  # fmt: skip
-    out = out or Path("priors") / f"{path.stem}.safetensors"
+    out = out or place_of(path.stem)
     prior.save(out, force=force)
     if as_json:
         echo_json({"path": str(out), **_summary(prior)})
@@ -217,13 +216,13 @@ def import_(
 @app.command()
 def export(
     prior: PriorArgument,
-    out: Annotated[Path, typer.Argument(metavar="FILE", help="A name that ends in .npy, .pt or .json.", show_default=False)],
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="A name that ends in .npy, .npz, .pt or .json.", show_default=False)],
     layers: Layers = None,
     plane: PlaneOption = None,
     hub: Hub = False,
     force: Force = False,
 ) -> None:
-    """Write a prior as .npy (one plane's mean), .pt (a dict of tensors) or .json (everything)."""
+    """Write a prior as .npy (one plane's mean), .npz or .pt (arrays by name), or .json (everything)."""
     from biaskit.prior.exchange import export_prior
     from biaskit.prior.store import load_prior
 

@@ -50,8 +50,7 @@ def write_report(report: Report, out: Path, formats: Sequence[str] = FORMATS, *,
         write_file(path, data)
     written = list(files)
     if "png" in formats:
-        from biaskit.figures.style import write_figure
-        from biaskit.validation.report.figure_style import house_style
+        from biaskit.figures.style import house_style, write_figure
 
         for path, drawing in drawings.items():
             with house_style():
