@@ -53,8 +53,8 @@ def import_prior(
             (1, 4), "0-7"). What `export_prior` wrote as `.npz`, `.pt` or `.json` names its layers: then those wanted of them, or all.
         rows, cols: size of the grid; may be left out where the array is two-dimensional or N is a square.
         model, revision, note: provenance, as far as it is known.
-        plane: name of the plane the map is for.
-        key: which array of an `.npz`, a dict or a JSON object; by default the plane's mean of what `export_prior` wrote.
+        plane: name of the plane the map is for. key: which array of an `.npz`, a dict or a JSON object; by default the plane's mean of
+            what `export_prior` wrote.
 
     Raises:
         PriorError: unreadable, pickled or truncated file; NaN, infinity or negative values; a weight of 0; a size that does not fit.
@@ -84,8 +84,8 @@ def import_prior(
         "reduction": f"imported as {as_}{', a_bias = 1 / weight' if as_ == 'weight' else ''}, mean 1 per layer",
         "note": note,
     }
-    known = {name: text for name, text in meta.items() if text}
-    prior = Prior({plane: PlaneStats(values)}, layers, np.ones(len(layers), dtype=np.float32), known)
+    ones, known = np.ones(len(layers), dtype=np.float32), {name: text for name, text in meta.items() if text}
+    prior = Prior({plane: PlaneStats(values)}, layers, ones, known)
     return prior if held is None else narrow(prior, wanted, None)
 
 

@@ -31,7 +31,8 @@ READS = {
     ".pt": [f"priors import {{odd}} {IMPORT} -o {{free}}.safetensors"],
     ".png": ["prune -m demo -i {odd} --max-new-tokens 1"],
     ".json": [
-        f"calibrate {SHORT} -d {{odd}} -o {{free}}.safetensors", "validate -m demo -t refcoco -d {odd} --images {pictures} -p none -o {free}",
+        f"calibrate {SHORT} -d {{odd}} -o {{free}}.safetensors",
+        "validate -m demo -t refcoco -d {odd} --images {pictures} -p none -o {free}",
     ],
     ".jsonl": ["validate -m demo -t vqa -d {odd} --images {pictures} -p none -o {free}"],
     ".txt": [f"calibrate {SHORT} -d generated --prompt {{odd}} -o {{free}}.safetensors"],
@@ -129,7 +130,13 @@ def zeros(path):
 
 COMMON = [circle, dangling, folder, below_a_file, long_name, pipe, bound_socket, empty, in_a_closed_folder, hostile_name, no_utf_8, nothing]
 ODD_READS, ODD_WRITES = [*COMMON, noise, closed, zeros], [*COMMON, read_only_folder]
-FAULTS = [(words, suffix, kind) for table, kinds in ((READS, ODD_READS), (WRITES, ODD_WRITES)) for suffix, group in table.items() for words in group for kind in kinds]  # fmt: skip
+FAULTS = [
+    (words, suffix, kind)
+    for table, kinds in ((READS, ODD_READS), (WRITES, ODD_WRITES))
+    for suffix, group in table.items()
+    for words in group
+    for kind in kinds
+]
 
 
 @pytest.fixture(scope="module")
@@ -194,8 +201,8 @@ def test_paths(place, random, judged):
 
 
 STREAMS = [
-    "--help", "--version", "models list", "models inspect demo", "pruners list", "pruners show d2pruner", "pruners list --json", "tasks list",
-    "validate published", "priors show {prior}", "priors show {prior} --json", "priors diff {prior} {prior}",
+    "--help", "--version", "models list", "models inspect demo", "pruners list", "pruners show d2pruner", "pruners list --json",
+    "tasks list", "validate published", "priors show {prior}", "priors show {prior} --json", "priors diff {prior} {prior}",
     "validate report {run} -o {free} --force --format json,md",
 ]  # fmt: skip
 

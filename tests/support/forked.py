@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -24,7 +25,7 @@ _CAPABILITIES = 0x20080522  # version 3 of the kernel's structures
 
 @dataclass
 class Ended:
-    """How a command ended: its exit code (negative: the signal), what it printed, and what it took. None as code: it was ended after 20 s."""
+    """How a command ended: its exit code (negative: the signal), what it printed, and what it took. None as code: it hung."""
 
     code: int | None
     out: str
@@ -68,7 +69,8 @@ def forked(
     """Call something in a child.
 
     Args:
-        file_limit: bytes that a file may have; beyond, writing fails as on a full disk. plain_user: permissions hold for it, also where this is root.
+        file_limit: bytes that a file may have; beyond, writing fails as on a full disk.
+        plain_user: permissions hold for it, also where this is root.
         stdout: its standard output instead of a file that is read afterwards.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
@@ -107,7 +109,7 @@ def _live(act: Callable[[], None], cwd: Path, file_limit: int | None, plain_user
     try:
         os.dup2(out, 1)
         os.dup2(err, 2)
-        sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: PTH123, SIM115
+        sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: SIM115
         os.chdir(cwd)
         if plain_user and os.geteuid() == 0:
             _give_up_rights()
@@ -122,8 +124,6 @@ def _live(act: Callable[[], None], cwd: Path, file_limit: int | None, plain_user
         traceback.print_exc()
     finally:
         for stream in (sys.stdout, sys.stderr):
-            try:
+            with contextlib.suppress(OSError, ValueError):
                 stream.flush()
-            except (OSError, ValueError):
-                pass
         os._exit(code)
