@@ -64,8 +64,7 @@ def import_prior(
         raise PriorError(f"values cannot be read as {as_!r}", "choose bias, or weight for factors that divide the bias away")
     if not model_type:
         raise PriorError("the model type is empty", "give the config.model_type of the model, such as llava or qwen2_5_vl")
-    wanted = read_layers(layer)
-    data = read_array_file(path)
+    wanted, data = read_layers(layer), read_array_file(path)
     held = exported_layers(path, data) if key is None else None
     layers = held if held is not None else wanted
     if layers is None or isinstance(layers, str):
