@@ -53,20 +53,21 @@ def import_prior(
             (1, 4), "0-7"). What `export_prior` wrote as `.npz`, `.pt` or `.json` names its layers: then those wanted of them, or all.
         rows, cols: size of the grid; may be left out where the array is two-dimensional or N is a square.
         model, revision, note: provenance, as far as it is known.
-        plane: name of the plane the map is for. key: which array of an `.npz`, a dict or a JSON object; by default the plane's mean of
-            what `export_prior` wrote.
+        plane: name of the plane the map is for.
+        key: which array of an `.npz`, a dict or a JSON object; by default the plane's mean of what `export_prior` wrote.
 
     Raises:
         PriorError: unreadable, pickled or truncated file; NaN, infinity or negative values; a weight of 0; a size that does not fit.
     """
-    path = Path(path)
     if as_ not in ("bias", "weight"):
         raise PriorError(f"values cannot be read as {as_!r}", "choose bias, or weight for factors that divide the bias away")
     if not model_type:
         raise PriorError("the model type is empty", "give the config.model_type of the model, such as llava or qwen2_5_vl")
-    wanted, data = read_layers(layer), read_array_file(path)
-    held = exported_layers(path, data) if key is None else None
-    layers = held if held is not None else wanted
+    wanted = read_layers(layer)
+    path = Path(path)
+    data = read_array_file(path)
+    held = None if key is not None else exported_layers(path, data)
+    layers = wanted if held is None else held
     if layers is None or isinstance(layers, str):
         raise PriorError(f"layer is {layer!r}: {path} does not say which layers its maps are of", "name them, such as 1,4 or 0-7")
     raw = decode_array(path, data, key if held is None else f"{plane}.mean")
@@ -83,8 +84,8 @@ def import_prior(
         "reduction": f"imported as {as_}{', a_bias = 1 / weight' if as_ == 'weight' else ''}, mean 1 per layer",
         "note": note,
     }
-    ones, known = np.ones(len(layers), dtype=np.float32), {name: text for name, text in meta.items() if text}
-    prior = Prior({plane: PlaneStats(values)}, layers, ones, known)
+    mass = np.ones(len(layers), dtype=np.float32)
+    prior = Prior({plane: PlaneStats(values)}, layers, mass, {name: text for name, text in meta.items() if text})
     return prior if held is None else narrow(prior, wanted, None)
 
 
