@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +16,9 @@ from biaskit.engine.narrowing import Narrowing
 from biaskit.engine.recorder import join_heads
 from biaskit.grid import Layout, PatchIndex
 from biaskit.pruners.readings import Reading
+
+if TYPE_CHECKING:
+    from biaskit.families import ModelFamily
 
 Indices = NDArray[np.int64]
 
@@ -60,6 +64,13 @@ def _of_tokens(reading: Reading, values: Tensor, rows: slice | Tensor) -> Tensor
     if reading.what == "hidden":
         return values[rows]
     return (values[:, rows] if reading.heads == "each" else values[rows]).float()
+
+
+def first_kept(pruner: object, family: ModelFamily, config: Any, inputs: Mapping[str, Tensor], layouts: Sequence[Layout]) -> list[Indices]:
+    """Return which visual tokens of each sample there are to choose among: all, or those that show a picture (`padding="suppress"`)."""
+    if getattr(pruner, "padding", "keep") != "suppress":
+        return [np.arange(len(layout)) for layout in layouts]
+    return [np.flatnonzero(mask) for mask in family.shown(config, inputs, layouts)]
 
 
 def patches_of(tower: Mapping[Reading, Tensor], first: int, patches: PatchIndex, device: torch.device) -> dict[Reading, Tensor]:
