@@ -61,7 +61,7 @@ def _of_tokens(reading: Reading, values: Tensor, rows: slice | Tensor) -> Tensor
     """Some rows of what was recorded of a sample, in the form that `Reading` promises."""
     if reading.what == "keys":
         return join_heads(values[:, rows].float(), reading.heads, 0)
-    if reading.what == "hidden":
+    if reading.what in ("hidden", "rotations"):
         return values[rows]
     return (values[:, rows] if reading.heads == "each" else values[rows]).float()
 
