@@ -345,6 +345,36 @@ def test_nothing_is_overwritten_without_force(tmp_path):
     assert Prior.load(out).n_images == 3
 
 
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"seed": 1}, 'seed was "0", is "1"'),
+        ({"samples": 2}, "n_images was 3, is 2"),
+        ({"layers": "all"}, "layers was"),
+        ({"per_head": True}, "per_head was false, is true"),
+        ({"groups": 2}, "groups was 3, is 2"),
+        ({"prompts": "What is this?"}, "prompt was"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_finished_calibration_is_finished_and_others_are_told_what_differs(tmp_path, more, told):
+    unit, out = loaded("llava-1.5"), tmp_path / "prior.safetensors"
+    made = calibrate(unit, Pictures(3), workers=0, out=out)
+    stamp = out.stat().st_mtime_ns
+    assert calibrate(unit, Pictures(3), workers=0, out=out).to_bytes() == made.to_bytes() and out.stat().st_mtime_ns == stamp
+    with pytest.raises(CalibrationError, match="exists") as caught:
+        calibrate(unit, Pictures(3), workers=0, out=out, **more)
+    assert told in caught.value.message and out.stat().st_mtime_ns == stamp
+
+
+def test_a_finished_calibration_of_a_source_with_unusable_images_is_finished(tmp_path):
+    unit, out = loaded("llava-1.5"), tmp_path / "prior.safetensors"
+    spoilt = Pictures(6, bad={1: ImageSkipped("spoilt")})
+    made = calibrate(unit, spoilt, workers=0, out=out)
+    assert made.n_images == 5
+    assert calibrate(unit, spoilt, workers=0, out=out).to_bytes() == made.to_bytes()
+
+
 def stop_after(n):
     """A report callback that presses Ctrl-C once n images are done."""
 
