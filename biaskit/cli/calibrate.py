@@ -7,7 +7,7 @@ import os
 import sys
 from glob import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -34,17 +34,21 @@ from biaskit.cli.processing import Conversation, DeviceMap, ImageMode, MaxPixels
 if TYPE_CHECKING:
     from biaskit.families.checkpoints.load import Loaded
     from biaskit.prior.value import Prior
+    from biaskit.pruners.schedule import Schedule
 
 
 def calibrate(
     model: Model,
     data: Data = "coco",
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", rich_help_panel=RESULT, help="The prior; by default MODEL.safetensors here.")
+        Path | None,
+        typer.Option("--out", "-o", rich_help_panel=RESULT, help="The prior; by default MODEL.safetensors here (MODEL-schedule)."),
     ] = None,
     samples: Annotated[
         int | None,
-        typer.Option("--samples", "-n", min=1, rich_help_panel=DATA, help="Images. (default: 1000, or all of a smaller source)"),
+        typer.Option(
+            "--samples", "-n", min=1, rich_help_panel=DATA, help="Images. (default: 1000, of a schedule 66, or all of a smaller source)"
+        ),
     ] = None,
     prompt: Annotated[
         list[str] | None,
@@ -57,6 +61,10 @@ def calibrate(
     ] = None,
     layers: Layers = None,
     heads: Annotated[bool, typer.Option("--heads", rich_help_panel=RESULT, help="Also keep each head's mean.")] = False,
+    schedule: Annotated[
+        bool,
+        typer.Option("--schedule", rich_help_panel=RESULT, help="Calibrate FitPrune's schedule, for fitprune@schedule=FILE, and no prior."),
+    ] = False,
     seed: Seed = 0,
     coco_root: Annotated[
         Path | None,
@@ -83,7 +91,7 @@ def calibrate(
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Average the last prompt token's attention over many images, and store it as a prior.
+    """Average the last prompt token's attention over many images, and store it as a prior; or calibrate FitPrune's schedule.
 
     Can be stopped at any moment: the same command goes on where it was, with any number of processes. Under torchrun the images are
     shared out over them, and the prior has the same bytes: torchrun --standalone --nproc_per_node 8 -m biaskit calibrate …
@@ -93,7 +101,10 @@ def calibrate(
     from biaskit.files import check_writable
 
     place = resolve(model)
-    target = out or Path(f"{model if not place.local and '/' not in model else place.name.split('/')[-1]}.safetensors")
+    if schedule and (heads or layers is not None):
+        raise CalibrationError("--schedule reads every layer, and the largest head", "leave --layers and --heads away")
+    short = model if not place.local and "/" not in model else place.name.split("/")[-1]
+    target = out or Path(f"{short}{'-schedule' * schedule}.safetensors")
     check_writable(target)
     partial = target.with_name(f"{target.name}.partial")
     if target.exists() and not force and not list(target.parent.glob(f"{escape(partial.name)}*")):
@@ -110,6 +121,7 @@ def calibrate(
     say(f"data {data}: {len(source)} images")
 
     from biaskit.calibration.run import calibrate as run
+    from biaskit.calibration.schedule import calibrate_schedule
     from biaskit.families.checkpoints.load import load_model
 
     chosen = choices(min_pixels, max_pixels, max_tiles, image_mode, conversation)
@@ -118,11 +130,15 @@ def calibrate(
     )
     if list(target.parent.glob(f"{escape(partial.name)}*")) and not restart:
         say(f"going on from {partial}")
+    shared: dict[str, Any] = {
+        "out": target, "progress": True, "samples": samples, "prompts": prompt or [], "seed": seed, "batch_size": batch_size,
+        "workers": workers, "max_skips": max_skips, "save_every": save_every, "force": force, "restart": restart,
+    }  # fmt: skip
     try:
-        prior = run(
-            loaded, source, out=target, progress=True, samples=samples, prompts=prompt or [], layers=wanted, per_head=heads,
-            seed=seed, batch_size=batch_size, workers=workers, max_skips=max_skips, save_every=save_every, force=force, restart=restart,
-        )  # fmt: skip
+        if schedule:
+            _tell_schedule(calibrate_schedule(loaded, source, **shared), target, loaded, as_json)
+            return
+        prior = run(loaded, source, layers=wanted, per_head=heads, **shared)
     except KeyboardInterrupt:
         say(f"stopped; nothing is lost: the same command goes on from {partial}")
         raise typer.Exit(130) from None
@@ -149,3 +165,32 @@ def _summary(prior: Prior, target: Path, loaded: Loaded, as_json: bool) -> None:
     for layer in found.layers:
         print(f"  layer {layer.layer} (K={layer.layer + 1}), {layer.plane}: {layer.verdict}. {layer.why}")
     print(f"next: biaskit heatmap {target}")
+
+
+def _tell_schedule(schedule: Schedule, target: Path, loaded: Loaded, as_json: bool) -> None:
+    from biaskit.errors import BiaskitError
+    from biaskit.pruners.schedule import ALPHAS
+
+    if os.environ.get("RANK", "0") != "0":
+        return
+    rows = []
+    for saving in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9):
+        try:
+            at = schedule.for_saving(saving)
+        except BiaskitError:
+            break
+        counts = schedule.counts(at, round(schedule.n_tokens))
+        mean = (round(schedule.n_tokens) + sum(counts[:-1])) / schedule.layers
+        rows.append({"saving": saving, "alpha": ALPHAS[at], "layer_mean": mean, "last_layer_share": schedule.left(at)})
+    images, skipped = int(schedule.meta["n_images"]), int(schedule.meta["n_skipped"])
+    if as_json:
+        facts = {"schedule": str(target), "n_images": images, "n_skipped": skipped, "model": loaded.name, "n_tokens": schedule.n_tokens}
+        print(json.dumps({**facts, "savings": rows}, indent=2))
+        return
+    print(f"{target}: {images} images, {skipped} skipped, {schedule.n_tokens:.4g} visual tokens an image")
+    for row in rows:
+        print(
+            f"  saving {row['saving']:.0%}: α = {row['alpha']:.4f}, layer mean {row['layer_mean']:.1f} tokens, "
+            f"{row['last_layer_share']:.1%} in the last layer"
+        )
+    print(f"next: biaskit validate --pruner fitprune@schedule={target} …")

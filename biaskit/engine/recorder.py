@@ -120,7 +120,7 @@ class Recorder:
         if reading.queries == "last":
             logits = logit_row(call)
             return join_heads(logits.softmax(-1) if reading.what == "attention" else logits, reading.heads)
-        chosen = _chosen(now.prompt, call.mask, reading.queries, narrowing)
+        chosen = chosen_rows(now.prompt, call.mask, reading.queries, narrowing)
         rows = np.flatnonzero(chosen.any(0))
         weight = upload(chosen[:, rows], call.query.device)
         return mean_of_rows(call, reading, upload(rows, call.query.device), weight)
@@ -134,7 +134,7 @@ class Recorder:
             now.recorded[stage, reading] = Recorded(hidden, self.narrowing(layer))
 
 
-def _chosen(prompt: Prompt, mask: Any, queries: str, narrowing: Narrowing | None) -> NDArray[np.bool_]:
+def chosen_rows(prompt: Prompt, mask: Any, queries: str, narrowing: Narrowing | None) -> NDArray[np.bool_]:
     """Which rows of the sequence the queries of each sample are: [B, M] bool.
 
     Args:

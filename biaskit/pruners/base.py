@@ -170,6 +170,21 @@ class Pruner(ABC):
                 if stage.layer + self.attention_layer >= 0:
                     prior.layer(stage.layer + self.attention_layer)
 
+    def check_model(
+        self,
+        model_type: str,
+        depth: int,
+        revision: str | None = None,
+        model: str | None = None,
+        processor: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Refuse, before anything runs, a model that a file of the method is not of; methods without files take any.
+
+        Args:
+            model_type, depth, revision, model: of the checkpoint: architecture, decoder layers, and what else is known.
+            processor: what its processor is set to (`Loaded.processor_settings`), where it is known.
+        """
+
     def _check_types(self) -> None:
         """Check every parameter whose type is made of numbers, text and None alone."""
         for name, allowed in simple_types(type(self)).items():
