@@ -5,17 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from biaskit.calibration.feed import Batch, HostCopy
+from biaskit.engine.recorder import query_rows
 from biaskit.errors import CalibrationError
+from biaskit.families import Prepared
 from biaskit.families.checkpoints.device import input_device
 
-Take = Callable[[PreTrainedModel, Mapping[str, Tensor]], Tensor]
-"""Runs the model on a batch that is on its device, and returns what is counted."""
+Take = Callable[[PreTrainedModel, Prepared, Mapping[str, Tensor]], Tensor]
+"""Runs the model on a batch, given as it was prepared and on the model's device, and returns what is counted."""
+
+
+def rows_of(prepared: Prepared, queries: str) -> NDArray[np.bool_]:
+    """Which rows of a batch's prompts the queries are, [B, S], as `engine.recorder.query_rows` says."""
+    valid = prepared.inputs["attention_mask"].numpy().astype(bool)
+    visual = np.zeros_like(valid)
+    for number, layout in enumerate(prepared.layouts):
+        visual[number, layout.positions] = True
+    return query_rows(valid, visual, queries)
 
 
 def attended(model: PreTrainedModel, batches: Iterable[Batch], take: Take) -> Iterator[tuple[Batch, NDArray[Any] | None]]:
@@ -25,11 +37,11 @@ def attended(model: PreTrainedModel, batches: Iterable[Batch], take: Take) -> It
     the host.
 
     Raises:
-        CalibrationError: the GPU ran out of memory.
+        CalibrationError: the GPU ran out of memory. ModelError: a prompt that ends with its image has no question.
     """
     waiting: tuple[Batch, HostCopy | None] | None = None
     for batch in batches:
-        rows = None if batch.prepared is None else HostCopy(_attend(model, batch.prepared.inputs, take))
+        rows = None if batch.prepared is None else HostCopy(_attend(model, batch.prepared, take))
         if waiting is not None:
             yield waiting[0], None if waiting[1] is None else waiting[1].numpy()
         waiting = (batch, rows)
@@ -38,10 +50,10 @@ def attended(model: PreTrainedModel, batches: Iterable[Batch], take: Take) -> It
 
 
 @torch.inference_mode()
-def _attend(model: PreTrainedModel, inputs: Mapping[str, Tensor], take: Take) -> Tensor:
+def _attend(model: PreTrainedModel, prepared: Prepared, take: Take) -> Tensor:
     device = input_device(model)
-    moved = {name: value.to(device, non_blocking=True) for name, value in inputs.items()}
+    moved = {name: value.to(device, non_blocking=True) for name, value in prepared.inputs.items()}
     try:
-        return take(model, moved)
+        return take(model, prepared, moved)
     except torch.OutOfMemoryError as error:
         raise CalibrationError("the GPU ran out of memory", "the state is kept; go on with a smaller --batch-size") from error

@@ -11,20 +11,23 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from biaskit.calibration.attend import rows_of
 from biaskit.calibration.moments import GROUPS, Moments
 from biaskit.calibration.options import Options
 from biaskit.calibration.progress import Report, reported
 from biaskit.calibration.prompts import PROMPT, read_prompts
+from biaskit.calibration.settings import finished_prior
 from biaskit.calibration.statistics import Quantity
 from biaskit.calibration.work import Calibration
 from biaskit.engine.attention import prefill, record_attention
-from biaskit.errors import CalibrationError
+from biaskit.engine.prompt_rows import record_rows
+from biaskit.families import Prepared
 from biaskit.families.checkpoints.decoder import decoder_config
 from biaskit.families.checkpoints.load import Loaded
 from biaskit.families.checkpoints.wrap import as_loaded
 from biaskit.images import ImageSource, open_source
 from biaskit.prior.layers import Layers, read_layers
-from biaskit.prior.value import Prior
+from biaskit.prior.value import Prior, Rows
 from biaskit.registry import named_arguments
 
 if TYPE_CHECKING:
@@ -43,6 +46,7 @@ def calibrate(
     prompts: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = PROMPT,
     layers: Layers | None = None,
     per_head: bool = False,
+    rows: Rows = "last",
     groups: int = GROUPS,
     seed: int = 0,
     batch_size: int | None = None,
@@ -52,20 +56,20 @@ def calibrate(
     force: bool = False,
     restart: bool = False,
 ) -> Prior:
-    """Average the last prompt token's attention over many images: the prior A_bias (D2Pruner, section 3).
+    """Average a row of attention over many images: the prior A_bias (D2Pruner, section 3, where it is the last prompt token's).
 
     Args:
         model: a loaded checkpoint, a name for `load_model`, or a stock model and its processor as (model, processor).
         source: images, or what `open_source` opens: a name or a path.
-        out: where the prior goes. The state of an unfinished run is kept beside it as `OUT.partial`, and the same call goes on from it.
-            Without `out` nothing is written.
+        out: where the prior goes. The state of an unfinished run is kept beside it as `OUT.partial`, and the same call goes on from it;
+            once it is finished, the same call returns what it wrote. Without `out` nothing is written.
         report: called after every batch. progress: show a bar with the rate and the time left, and skipped images; by default on a terminal
             and in a notebook, unless there is a `report`.
-        samples: n; by default 1,000, or all images of a smaller source.
+        samples: n; by default 1,000, or all images of a smaller source. seed: of their choice.
         prompts: a text or several, `task:NAME`, files with a prompt a line; cycled over the images, each in the model's chat template.
         layers: 0-based decoder layers (1, (1, 4), "0-7", "all"), or None for those the presets need.
+        rows: whose attention: last (prompt token), question (mean of the text after the image), null (its first token).
         per_head: also keep each head's mean. groups: blocks of images whose means are kept, at most one an image.
-        seed: of the choice of images.
         batch_size: images a forward pass; by default 8 on a GPU, 2 on a CPU. Results agree to about 1e-6 relative between sizes.
         workers: preprocessing processes; by default as the machine has cores to spare.
         max_skips: give up after so many unusable images; by default a quarter of n, at least 10.
@@ -82,10 +86,9 @@ def calibrate(
     2
     """
     loaded = as_loaded(model)
+    asked, wanted = read_prompts(prompts, loaded.wording), read_layers(layers)
     options = Options(
-        samples, read_prompts(prompts, loaded.wording), read_layers(layers), per_head, groups, seed, batch_size, workers, max_skips,
-        save_every, force,
-        restart,
+        samples, asked, wanted, per_head, rows, groups, seed, batch_size, workers, max_skips, save_every, force, restart
     )  # fmt: skip
     images = open_source(source)
     if options.samples is not None and 0 < len(images) < options.samples:
@@ -99,6 +102,7 @@ class _Attention(Quantity[Prior]):
 
     def __init__(self, loaded: Loaded, options: Options) -> None:
         self.layers, self.per_head, self.groups = options.layers_of(loaded), options.per_head, options.groups
+        self.rows, self.exact = options.rows, options.samples is not None
         self.heads = int(decoder_config(loaded.model).num_attention_heads) if self.per_head else None
         self.canonical = loaded.family.canonical(loaded.model.config)
         self.settings: Mapping[str, Any] = {}
@@ -106,18 +110,19 @@ class _Attention(Quantity[Prior]):
     def statistics(self, samples: int) -> Moments:
         return Moments(samples, len(self.layers), self.canonical, self.heads, self.groups)
 
-    def take(self, model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> Tensor:
-        """[L, B, (heads,) S]."""
-        with record_attention(model, self.layers, per_head=self.per_head, stop=True) as found:
-            prefill(model, inputs)
+    def take(self, model: PreTrainedModel, prepared: Prepared, moved: Mapping[str, Tensor]) -> Tensor:
+        """[L, B, (heads,) S], of the last prompt token, the mean of the question's (the text after the image), or the null row."""
+        if self.rows == "last":
+            recording = record_attention(model, self.layers, per_head=self.per_head, stop=True)
+        else:
+            recording = record_rows(model, self.layers, rows_of(prepared, self.rows), per_head=self.per_head)
+        with recording as found:
+            prefill(model, moved)
         return torch.stack([found[layer].to(found[self.layers[-1]].device) for layer in self.layers])
 
     def result(self, counted: Moments, meta: Mapping[str, str]) -> Prior:
         planes, mass = counted.stats()
         return Prior(planes, self.layers, mass, {**meta, "kind": "calibrated", "reduction": "mean"})
 
-    def load(self, path: Path) -> Prior:
-        prior = Prior.load(path)
-        if prior.layers != self.layers:
-            raise CalibrationError(f"{path} exists", "choose another --out, or overwrite it with --force")
-        return prior
+    def finished(self, path: Path, model: str, settings: Mapping[str, Any]) -> Prior:
+        return finished_prior(path, model, settings, exact=self.exact)

@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from biaskit.calibration.attend import rows_of
 from biaskit.calibration.deletions import Deletions
 from biaskit.calibration.options import Options
 from biaskit.calibration.progress import Report, reported
 from biaskit.calibration.prompts import PROMPT, read_prompts
+from biaskit.calibration.settings import differences, provenance
 from biaskit.calibration.statistics import Quantity
 from biaskit.calibration.work import Calibration
 from biaskit.engine.maps import attention_maps
-from biaskit.errors import CalibrationError
+from biaskit.errors import CalibrationError, PriorError
+from biaskit.families import Prepared
 from biaskit.families.checkpoints.decoder import decoder_config
 from biaskit.families.checkpoints.load import Loaded
 from biaskit.families.checkpoints.wrap import as_loaded
@@ -96,15 +99,21 @@ class _Maps(Quantity[Schedule]):
     def statistics(self, samples: int) -> Deletions:
         return Deletions(len(self.layers))
 
-    def take(self, model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> Tensor:
+    def take(self, model: PreTrainedModel, prepared: Prepared, moved: Mapping[str, Tensor]) -> Tensor:
         """[L, B, 2, S]: cross and self."""
-        return attention_maps(model, inputs, [cross("question"), OWN], self.layers)
+        readings = (cross("question"), OWN)
+        return attention_maps(model, moved, {reading: rows_of(prepared, reading.queries) for reading in readings}, self.layers)
 
     def result(self, counted: Deletions, meta: Mapping[str, str]) -> Schedule:
         return Schedule(counted.mean("share"), counted.mean("entering"), counted.mean("squares"), meta)
 
-    def load(self, path: Path) -> Schedule:
-        schedule = Schedule.load(path)
-        if schedule.layers != len(self.layers):
-            raise CalibrationError(f"{path} exists", "choose another --out, or overwrite it with --force")
-        return schedule
+    def finished(self, path: Path, model: str, settings: Mapping[str, Any]) -> Schedule:
+        other = "choose another --out, or overwrite it with --force"
+        try:
+            found = Schedule.load(path)
+        except PriorError as error:
+            raise CalibrationError(f"{path} exists, and is no schedule: {error.message}", other) from None
+        made = provenance(settings) | {"n_images": str(settings["n_images"])}
+        if differing := differences({name: found.meta.get(name, "") for name in made}, made):
+            raise CalibrationError(f"{path} exists, of a calibration with other settings: {'; '.join(differing)}", other)
+        return found

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from biaskit.calibration.sums import Floats
+from biaskit.families import Prepared
 from biaskit.grid import Layout
 
 if TYPE_CHECKING:
@@ -72,13 +73,13 @@ class Quantity(ABC, Generic[R]):
         """Return statistics of no images yet, for n of them."""
 
     @abstractmethod
-    def take(self, model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Run the model on a prepared batch and return what is counted: [L, B, …, S]."""
+    def take(self, model: PreTrainedModel, prepared: Prepared, moved: Mapping[str, Tensor]) -> Tensor:
+        """Run the model on a batch, as it was prepared and on the model's device, and return what is counted: [L, B, …, S]."""
 
     @abstractmethod
     def result(self, counted: Any, meta: Mapping[str, str]) -> R:
         """Make the result of what was counted."""
 
     @abstractmethod
-    def load(self, path: Path) -> R:
-        """Read a result from disk, and refuse one of other layers."""
+    def finished(self, path: Path, model: str, settings: Mapping[str, Any]) -> R:
+        """Return the result on disk if a calibration of this model with these settings wrote it; else raise CalibrationError."""

@@ -82,13 +82,11 @@ class Calibration(Generic[R]):
         return self.ledger.done, len(self.ledger.skips), len(self.ledger.counted)
 
     def _finished(self, out: Path) -> R:
-        """Return the result on disk if it is this very run's, killed after writing it and before deleting the state; else refuse."""
-        if any(not differences(old, self.settings) for old in self.states.settings()):
-            found = self.quantity.load(out)
-            if {**found.meta, **provenance(self.settings)} == dict(found.meta):
-                self.states.clear()
-                return found
-        raise CalibrationError(f"{out} exists", "choose another --out, or overwrite it with --force")
+        """Return the result on disk if this very run made it, and delete what a kill left of its state; else refuse."""
+        result = self.quantity.finished(out, self.loaded.name, self.settings)
+        if all(not differences(found, self.settings) for found in self.states.settings()):
+            self.states.clear()
+        return result
 
     def _last_phase(self) -> list[Task]:
         """Return the tasks of the last phase in which something was done: to skip less before it would change what followed."""

@@ -33,7 +33,24 @@ _MEANING = {
 }
 
 
-class Command(TyperCommand):
+class _Help:
+    """What commands and groups share, in front of typer's own class."""
+
+    epilog: str | None
+
+    def get_params(self, ctx: Any) -> Any:
+        """Return the parameters; flags show no type."""
+        return _plain_flags(super().get_params(ctx))  # type: ignore[misc]
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help; the epilog is Markdown for docs/commands.md, and plain text here."""
+        held = self.epilog
+        self.epilog = None if held is None else held.replace("```console\n", "").replace("\n```", "").replace("[", "\\[")
+        super().format_help(ctx, formatter)  # type: ignore[misc]
+        self.epilog = held
+
+
+class Command(_Help, TyperCommand):
     """A command."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -41,19 +58,8 @@ class Command(TyperCommand):
         _refuse_renamed(self, ctx, args)
         return super().parse_args(ctx, args)
 
-    def get_params(self, ctx: Any) -> Any:
-        """Return the parameters; flags show no type."""
-        return _plain_flags(super().get_params(ctx))
 
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the help; the epilog is Markdown for docs/commands.md, and plain text here."""
-        held = self.epilog
-        self.epilog = None if held is None else held.replace("```console\n", "").replace("\n```", "").replace("[", "\\[")
-        super().format_help(ctx, formatter)
-        self.epilog = held
-
-
-class Group(TyperGroup):
+class Group(_Help, TyperGroup):
     """A command with further ones in it."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -61,12 +67,6 @@ class Group(TyperGroup):
         inside = next((index for index, word in enumerate(args) if word in self.commands), len(args))
         _refuse_renamed(self, ctx, args[:inside])
         return super().parse_args(ctx, args)
-
-    def get_params(self, ctx: Any) -> Any:
-        """Return the parameters; flags show no type."""
-        return _plain_flags(super().get_params(ctx))
-
-    format_help = Command.format_help
 
 
 class App(typer.Typer):

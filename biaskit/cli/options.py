@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
-
-if TYPE_CHECKING:
-    from typing import Literal
 
 MODEL, DATA, PRUNING, RUNNING, RESULT = "Model", "Data", "Pruning", "Running", "Result"
 """The panels of a command's help."""
@@ -17,7 +14,7 @@ Model = Annotated[
     str, typer.Option("--model", "-m", rich_help_panel=MODEL, help="Short name (biaskit models list), hub id, or checkpoint directory.")
 ]
 Device = Annotated[str, typer.Option("--device", rich_help_panel=MODEL, help="auto, cpu, cuda, cuda:1, mps.")]
-Dtype = Annotated[str, typer.Option("--dtype", rich_help_panel=MODEL, help="auto, bfloat16, float16, float32.")]
+Dtype = Annotated[str, typer.Option("--dtype", rich_help_panel=MODEL, help="auto, bfloat16, float16, float32, float64.")]
 Attention = Annotated[str, typer.Option("--attention", rich_help_panel=MODEL, help="sdpa, flash_attention_2, eager.")]
 Revision = Annotated[
     str | None, typer.Option("--revision", rich_help_panel=MODEL, help="Branch, tag or commit of a hub checkpoint.", show_default=False)
@@ -104,4 +101,11 @@ def read_pairs(words: list[str], option: str) -> dict[str, Any]:
     return found
 
 
+Scale = Annotated[
+    Literal["panel", "shared"] | None,
+    typer.Option(
+        "--scale", rich_help_panel=RESULT, show_default=False,
+        help="Colours of a figure: panel, each map's own; shared, the same for all. Default: panel up to six maps.",
+    ),
+]  # fmt: skip
 OutFile = Annotated[Path | None, typer.Option("--out", "-o", rich_help_panel=RESULT, help="File to write.", show_default=False)]

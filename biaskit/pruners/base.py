@@ -185,6 +185,10 @@ class Pruner(ABC):
             processor: what its processor is set to (`Loaded.processor_settings`), where it is known.
         """
 
+    def remarks(self, prior: Prior) -> tuple[str, ...]:
+        """Return what a user should know of a prior that works, but may not be what he means."""
+        return ()
+
     def _check_types(self) -> None:
         """Check every parameter whose type is made of numbers, text and None alone."""
         for name, allowed in simple_types(type(self)).items():

@@ -36,15 +36,18 @@ MEANING = {
     "--overlay": (PATH, "figure of the kept tokens"), "--placement": (TEXT, "where drawn things lie"), "--plan": (TEXT, "which benchmarks"),
     "--plane": (TEXT, "planes of the layout"), "--planes": (TEXT, "planes of the layout"), "--preset": (TEXT, "a method's preset"),
     "--prior": (TEXT, "a prior for +prior"), "--prompt": (TEXT, "what is asked"), "--prompt-tokens": (NUMBER, "text tokens"),
-    "--pruner": (TEXT, "methods"), "--questions": (NUMBER, "questions of each task"), "--random-weights": (FLAG, "no weights"),
+    "--pruner": (TEXT, "methods"), "--published-as": (TEXT, "checkpoint of the papers' tables"),
+    "--questions": (NUMBER, "questions of each task"), "--random-weights": (FLAG, "no weights"),
     "--repeats": (NUMBER, "rounds"), "--resamples": (NUMBER, "of the bootstrap"), "--restart": (FLAG, "throw an unfinished run away"),
-    "--retention": (TEXT, "shares of visual tokens kept"), "--revision": (TEXT, "commit of a checkpoint"), "--samples": (NUMBER, "images"),
+    "--retention": (TEXT, "shares of visual tokens kept"), "--revision": (TEXT, "commit of a checkpoint"),
+    "--rows": (TEXT, "whose attention"), "--samples": (NUMBER, "images"),
+    "--scale": (TEXT, "colours of a figure"),
     "--save-every": (NUMBER, "seconds between states"), "--schedule": (FLAG, "FitPrune's schedule, no prior"),
     "--seed": (NUMBER, "of what is random"), "--set": (TEXT, "a method's parameter"),
     "--shrink": (TEXT, "a smaller model, CHANNELSxLAYERS"), "--split": (TEXT, "part of COCO"), "--splits": (NUMBER, "random splits"),
     "--sweep": (TEXT, "a parameter's values"), "--task": (TEXT, "tasks"), "--threads": (NUMBER, "of the CPU"), "--title": (TEXT, "heading"),
     "--tokens": (NUMBER, "numbers of visual tokens"), "--version": (FLAG, "print the version"), "--warmup": (NUMBER, "rounds before"),
-    "--workers": (NUMBER, "preprocessing processes"),
+    "--wording": (PATH, "how tasks ask"), "--workers": (NUMBER, "preprocessing processes"),
 }  # fmt: skip
 """Option → what its value is, and its one meaning."""
 SHORT = {

@@ -42,7 +42,8 @@ def test_show(name: str) -> None:
     cls = pruners.get(name)
     assert item["needs"] == sorted(map(str, cls.needs))
     for parameter in cls.parameters():
-        assert f"  {parameter.name} " in text
+        shown = "k" if parameter.name == "layer" else parameter.name  # as it is written in a method: fastv@k=3
+        assert f"  {shown} " in text
         assert parameter.text in text
     for line in (*cls.deviations, *cls.presets):
         assert line in text
@@ -52,7 +53,7 @@ def test_show(name: str) -> None:
 def test_show_d2pruner() -> None:
     text = run("show", "d2pruner")
     assert "(2026), arXiv 2512.19443" in text
-    assert "preset localization: alpha=0.5, layer=2" in text
+    assert "preset localization: alpha=0.5, k=2" in text
     assert "prior required" in text
     assert "[score | layers | raise_theta | none]" in text
 

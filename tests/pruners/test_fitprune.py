@@ -14,11 +14,13 @@ from reference import by_hand, cast, model_of
 from samples import schedule_of, signals
 
 from biaskit import calibrate_schedule, get_pruner, prune
+from biaskit.calibration.attend import rows_of
 from biaskit.calibration.deletions import Deletions
 from biaskit.calibration.schedule import SAMPLES
 from biaskit.engine.made_up import sample_signals
 from biaskit.engine.maps import attention_maps
 from biaskit.engine.prune import check_prune
+from biaskit.engine.recorder import query_rows
 from biaskit.engine.reference import reference_logits
 from biaskit.errors import BiaskitError, PriorError
 from biaskit.families.checkpoints.decoder import decoder
@@ -48,7 +50,8 @@ def test_maps_are_those_of_eager_attention(name):
         attentions = eager(**inputs, output_attentions=True).attentions
     ids, valid = inputs["input_ids"], inputs["attention_mask"].bool()
     visual = ids == model.config.image_token_id
-    found = attention_maps(model, inputs, [cross("question"), OWN], range(len(attentions)))
+    rows = {reading: query_rows(valid.numpy(), visual.numpy(), reading.queries) for reading in (cross("question"), OWN)}
+    found = attention_maps(model, inputs, rows, range(len(attentions)))
     for layer, maps in enumerate(attentions):
         largest = maps.amax(1)
         for row in range(len(ids)):
@@ -88,7 +91,8 @@ def test_a_calibration_equals_a_loop_and_goes_on_after_an_interruption(tmp_path)
     counted = Deletions(depth_of(model))
     for slot in range(3):
         prepared = family.prepare(processor, model.config, [[source.load(slot)]], ["Please describe the provided image."])
-        maps = attention_maps(model, prepared.inputs, [cross("question"), OWN], range(depth_of(model)))
+        rows = {reading: rows_of(prepared, reading.queries) for reading in (cross("question"), OWN)}
+        maps = attention_maps(model, prepared.inputs, rows, range(depth_of(model)))
         counted.add(slot, prepared.layouts[0], maps[:, 0, :, prepared.layouts[0].positions].numpy())
     assert np.array_equal(whole.share, counted.mean("share")) and np.array_equal(whole.squares, counted.mean("squares"))
 
@@ -105,8 +109,10 @@ def test_a_calibration_equals_a_loop_and_goes_on_after_an_interruption(tmp_path)
     found = Schedule.load(out)
     facts = {"model": "tiny", "revision": "test", "model_type": "qwen2_5_vl", "n_images": "3", "kind": "schedule", "source": source.name}
     assert {name: found.meta[name] for name in facts} == facts and found.meta["prompt"] and SAMPLES == 66
-    with pytest.raises(BiaskitError, match="exists"):
-        calibrate_schedule(unit, source, batch_size=1, workers=0, out=out)
+    again = calibrate_schedule(unit, source, batch_size=1, workers=0, out=out)
+    assert np.array_equal(again.share, whole.share)
+    with pytest.raises(BiaskitError, match='seed was "0", is "1"'):
+        calibrate_schedule(unit, source, batch_size=1, workers=0, out=out, seed=1)
     with pytest.raises(PriorError, match="is a schedule of FitPrune, not a prior"):
         Prior.load(out)
 
