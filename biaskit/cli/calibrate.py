@@ -115,18 +115,13 @@ def calibrate(
     Under torchrun the images are shared out over them, and the prior has the same bytes:
     torchrun --standalone --nproc_per_node 8 -m biaskit calibrate …
     """
-    from biaskit.errors import BiaskitError
     from biaskit.families.checkpoints.catalog import resolve
     from biaskit.files import check_writable
-    from biaskit.prior.store import place_of
 
+    if schedule:
+        _check_schedule(heads or layers is not None or rows != "last")
     place = resolve(model)
-    if schedule and (heads or layers is not None or rows != "last"):
-        raise BiaskitError(
-            "--schedule reads every layer, the question's rows, and the largest head", "leave --layers, --rows and --heads away"
-        )
-    short = model if not place.local and "/" not in model else place.name.split("/")[-1]
-    target = out or (Path(f"{short}-schedule.safetensors") if schedule else place_of(short))
+    target = out or _target(model, place, schedule)
     check_writable(target)
     partial = target.with_name(f"{target.name}.partial")
     finished = target.exists() and not force
@@ -171,6 +166,23 @@ def calibrate(
     if finished:
         say(f"{target} is finished: these settings made it; --force makes it anew")
     _summary(prior, target, loaded, as_json)
+
+
+def _check_schedule(more: bool) -> None:
+    from biaskit.errors import BiaskitError
+
+    if more:
+        raise BiaskitError(
+            "--schedule reads every layer, the question's rows, and the largest head", "leave --layers, --rows and --heads away"
+        )
+
+
+def _target(model: str, place: Any, schedule: bool) -> Path:
+    """Where the result goes if nobody says it."""
+    from biaskit.prior.store import place_of
+
+    short = model if not place.local and "/" not in model else place.name.split("/")[-1]
+    return Path(f"{short}-schedule.safetensors") if schedule else place_of(short)
 
 
 def say(line: str) -> None:
