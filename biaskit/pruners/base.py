@@ -22,6 +22,7 @@ from biaskit.select.keep import Keep
 from biaskit.select.keep import budget as budget_of
 
 Positions = Literal["original", "compact"]
+Similarity = Literal["exact", "model"]
 T = TypeVar("T")
 
 
@@ -37,6 +38,10 @@ def param(default: T, text: str) -> T:
     """
     declared: Any = field(default=default, metadata={"text": text})
     return declared  # type: ignore[no-any-return]
+
+
+SIMILARITY: Similarity = param("exact", "cosines: exact, or model (rounded to the model's dtype, as the released code does)")
+"""Declaration of a parameter of methods that compare tokens by cosine."""
 
 
 @dataclass(frozen=True)
