@@ -19,7 +19,7 @@ from biaskit.calibration.phases import Phases
 from biaskit.calibration.progress import Progress, Report, reported
 from biaskit.calibration.prompts import PROMPT, read_prompts
 from biaskit.calibration.ranks import Ranks
-from biaskit.calibration.settings import all_settings, differences, provenance
+from biaskit.calibration.settings import all_settings, differences, finished_prior, provenance
 from biaskit.calibration.state import Ledger, States, in_order
 from biaskit.calibration.sums import Floats
 from biaskit.errors import CalibrationError
@@ -66,8 +66,8 @@ def calibrate(
     Args:
         model: a loaded checkpoint, a name for `load_model`, or a stock model and its processor as (model, processor).
         source: images, or what `open_source` opens: a name or a path.
-        out: where the prior goes. The state of an unfinished run is kept beside it as `OUT.partial`, and the same call goes on from it.
-            Without `out` nothing is written.
+        out: where the prior goes. The state of an unfinished run is kept beside it as `OUT.partial`, and the same call goes on from it;
+            once it is finished, the same call returns what it wrote. Without `out` nothing is written.
         report: called after every batch. progress: show a bar with the rate and the time left, and skipped images; by default on a terminal
             and in a notebook, unless there is a `report`.
         samples: n; by default 1,000, or all images of a smaller source. seed: of their choice.
@@ -156,13 +156,11 @@ class _Calibration:
         return self.ledger.done, len(self.ledger.skips), len(self.ledger.counted)
 
     def _finished(self, out: Path) -> Prior:
-        """Return the prior on disk if it is this very run's, killed after writing it and before deleting the state; else refuse."""
-        if any(not differences(found, self.settings) for found in self.states.settings()):
-            prior = Prior.load(out)
-            if prior.layers == self.layers and {**prior.meta, **provenance(self.settings)} == dict(prior.meta):
-                self.states.clear()
-                return prior
-        raise CalibrationError(f"{out} exists", "choose another --out, or overwrite it with --force")
+        """Return the prior on disk if this very run made it, and delete what a kill left of its state; else refuse."""
+        prior = finished_prior(out, self.loaded.name, self.settings, exact=self.options.samples is not None)
+        if all(not differences(found, self.settings) for found in self.states.settings()):
+            self.states.clear()
+        return prior
 
     def _last_phase(self) -> list[Task]:
         """Return the tasks of the last phase in which something was done: to skip less before it would change what followed."""

@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
 from biaskit.calibration.options import Options
+from biaskit.errors import CalibrationError, PriorError
 from biaskit.families.checkpoints.decoder import decoder_config
 from biaskit.families.checkpoints.load import Loaded
 from biaskit.families.checkpoints.processor_settings import processor_settings
 from biaskit.files import VERSION
 from biaskit.images import ImageSource
+from biaskit.prior.value import Prior
 
 _IN_THE_MAPS = ("layers", "per_head", "groups", "n_images")
 """Settings that a prior shows by its tensors, or counts itself."""
@@ -57,6 +60,51 @@ def provenance(settings: Mapping[str, Any]) -> dict[str, str]:
     {'model': 'org/name', 'seed': '0'}
     """
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in settings.items() if name not in _IN_THE_MAPS}
+
+
+_OTHER_PLACE = "choose another --out, or overwrite it with --force"
+
+
+def finished_prior(out: Path, model: str, settings: Mapping[str, Any] | None = None, *, exact: bool = True) -> Prior:
+    """Return the prior on disk if a calibration of this model, and with these settings, wrote it.
+
+    Raises:
+        CalibrationError: it did not; the message says what differs.
+    """
+    try:
+        prior = Prior.load(out)
+    except PriorError as error:
+        raise CalibrationError(f"{out} exists, and is no prior: {error.message}", _OTHER_PLACE) from None
+    if prior.meta.get("model") != model:
+        raise CalibrationError(f"{out} exists, and is of {prior.meta.get('model') or 'an unnamed model'}, not {model}", _OTHER_PLACE)
+    if differing := [] if settings is None else changed(prior, settings, exact=exact):
+        raise CalibrationError(f"{out} exists, of a calibration with other settings: {'; '.join(differing)}", _OTHER_PLACE)
+    return prior
+
+
+def changed(prior: Prior, settings: Mapping[str, Any], *, exact: bool = True) -> list[str]:
+    """Say what differs between the settings that made a prior and others; nothing where these would make it again, byte for byte.
+
+    Args:
+        exact: False where `n_images` is the size of the source, of which images may have been unusable.
+    """
+    old = dict(prior.meta)
+    found = [
+        f"{name} was {_short(old.get(name))}, is {_short(value)}" for name, value in provenance(settings).items() if old.get(name) != value
+    ]
+    if prior.layers != tuple(settings["layers"]):
+        found.append(f"layers was {_short(list(prior.layers))}, is {_short(settings['layers'])}")
+    wanted, made = int(settings["n_images"]), prior.n_images
+    tried = made if exact else made + int(old.get("n_skipped", "0"))
+    if not made <= wanted <= tried:
+        found.append(f"n_images was {made}, is {wanted}")
+    heads = any(stats.head_mean is not None for stats in prior.planes.values())
+    if heads != settings["per_head"]:
+        found.append(f"per_head was {json.dumps(heads)}, is {json.dumps(settings['per_head'])}")
+    groups = {len(stats.group_mean) for stats in prior.planes.values() if stats.group_mean is not None}
+    if groups and groups != {min(settings["groups"], wanted)}:
+        found.append(f"groups was {max(groups)}, is {settings['groups']}")
+    return found
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from biaskit.cli.console import echo, echo_json, tell
 from biaskit.cli.options import (
     DATA,
     RESULT,
@@ -40,7 +39,14 @@ def calibrate(
     model: Model,
     data: Data = "coco",
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", rich_help_panel=RESULT, help="The prior; by default MODEL.safetensors here.")
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            rich_help_panel=RESULT,
+            help="The prior. (default: priors/MODEL.safetensors, which every command then knows as MODEL)",
+            show_default=False,
+        ),
     ] = None,
     samples: Annotated[
         int | None,
@@ -95,19 +101,23 @@ def calibrate(
 ) -> None:
     """Average the last prompt token's attention (or that of --rows) over many images, and store it as a prior.
 
-    Can be stopped at any moment: the same command goes on where it was, with any number of processes. Under torchrun the images are
-    shared out over them, and the prior has the same bytes: torchrun --standalone --nproc_per_node 8 -m biaskit calibrate …
+    Can be stopped at any moment: the same command goes on where it was, with any number of processes, and once it is finished says so.
+    Under torchrun the images are shared out over them, and the prior has the same bytes:
+    torchrun --standalone --nproc_per_node 8 -m biaskit calibrate …
     """
-    from biaskit.errors import CalibrationError
     from biaskit.families.checkpoints.catalog import resolve
     from biaskit.files import check_writable
+    from biaskit.prior.store import place_of
 
     place = resolve(model)
-    target = out or Path(f"{model if not place.local and '/' not in model else place.name.split('/')[-1]}.safetensors")
+    target = out or place_of(model if not place.local and "/" not in model else place.name.split("/")[-1])
     check_writable(target)
     partial = target.with_name(f"{target.name}.partial")
-    if target.exists() and not force and not list(target.parent.glob(f"{escape(partial.name)}*")):
-        raise CalibrationError(f"{target} exists", "choose another --out, or overwrite it with --force")
+    finished = target.exists() and not force
+    if finished:
+        from biaskit.calibration.settings import finished_prior
+
+        finished_prior(target, place.name)  # refuses another model's before anything large is loaded
     wanted = read_layers_option(layers)
 
     from biaskit.calibration.prompts import read_prompts
@@ -127,7 +137,7 @@ def calibrate(
         model, device=device, device_map=device_map, dtype=dtype, attention=attention, revision=revision, say=say, layers=wanted,
         wording=wording, **chosen,
     )  # fmt: skip
-    if list(target.parent.glob(f"{escape(partial.name)}*")) and not restart:
+    if list(target.parent.glob(f"{escape(partial.name)}*")) and not restart and not finished:
         say(f"going on from {partial}")
     try:
         prior = run(
@@ -138,13 +148,15 @@ def calibrate(
     except KeyboardInterrupt:
         say(f"stopped; nothing is lost: the same command goes on from {partial}")
         raise typer.Exit(130) from None
+    if finished:
+        say(f"{target} is finished: these settings made it; --force makes it anew")
     _summary(prior, target, loaded, as_json)
 
 
 def say(line: str) -> None:
     """Tell the user what is happening, on stderr; of several processes (torchrun) the first one does."""
     if os.environ.get("RANK", "0") == "0":
-        print(line, file=sys.stderr, flush=True)
+        tell(line)
 
 
 def _summary(prior: Prior, target: Path, loaded: Loaded, as_json: bool) -> None:
@@ -155,9 +167,9 @@ def _summary(prior: Prior, target: Path, loaded: Loaded, as_json: bool) -> None:
     found = report(prior)
     if as_json:
         facts = {"prior": str(target), "n_images": prior.n_images, "n_skipped": int(prior.meta["n_skipped"]), "model": loaded.name}
-        print(json.dumps({**facts, "bias": found.to_json()}, indent=2))
+        echo_json({**facts, "bias": found.to_json()})
         return
-    print(f"{target}: {prior.n_images} images, {prior.meta['n_skipped']} skipped")
+    echo(f"{target}: {prior.n_images} images, {prior.meta['n_skipped']} skipped")
     for layer in found.layers:
-        print(f"  layer {layer.layer} (K={layer.layer + 1}), {layer.plane}: {layer.verdict}. {layer.why}")
-    print(f"next: biaskit heatmap {target}")
+        echo(f"  layer {layer.layer} (K={layer.layer + 1}), {layer.plane}: {layer.verdict}. {layer.why}")
+    echo(f"next: biaskit heatmap {target}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
@@ -13,6 +12,7 @@ import typer
 
 from biaskit.cli import validate_analyse
 from biaskit.cli.command import App
+from biaskit.cli.console import echo, echo_json, echo_table
 from biaskit.cli.options import (
     DATA,
     METHODS,
@@ -229,15 +229,11 @@ def _show(found: Validation, metrics: dict[str, str], as_json: bool) -> None:
     cells = [cell["cell"] for cell in found.manifest["cells"] if any((task, cell["cell"]) in found.scores for task in metrics)]
     if as_json:
         rows = [{"task": task, "cell": cell, "scores": scores} for (task, cell), scores in found.scores.items()]
-        print(json.dumps({"out": str(found.directory), "asked": found.asked, "metrics": metrics, "cells": rows}, indent=2))
+        echo_json({"out": str(found.directory), "asked": found.asked, "metrics": metrics, "cells": rows})
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("method", *(f"{task}, {metric} %" for task, metric in metrics.items()), box=None, pad_edge=False)
-    for cell in cells:
-        scores = [(found.scores.get((task, cell)), metric) for task, metric in metrics.items()]
-        table.add_row(cell, *("–" if one is None else f"{100 * one[metric]:.1f} (n = {one['n']:.0f})" for one, metric in scores))
-    console = Console()
-    (console if console.is_terminal else Console(width=200)).print(table, markup=False)
-    print(f"next: biaskit validate report {found.directory}")
+    rows_of = [[(found.scores.get((task, cell)), metric) for task, metric in metrics.items()] for cell in cells]
+    words = [["–" if one is None else f"{100 * one[metric]:.1f} (n = {one['n']:.0f})" for one, metric in row] for row in rows_of]
+    echo_table(
+        ["method", *(f"{task}, {metric} %" for task, metric in metrics.items())], [[c, *w] for c, w in zip(cells, words, strict=True)]
+    )
+    echo(f"next: biaskit validate report {found.directory}")

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import seaborn as sns
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
@@ -25,7 +24,7 @@ from biaskit.errors import BiaskitError
 from biaskit.figures.colours import Scale, beyond, check_scale, colour_limit, colour_ticks, colours, multiple
 from biaskit.figures.layout import COMPACT, FULL, FULL_PANELS, LEFT, Page, Rect, Sizes, Slot, page, slot
 from biaskit.figures.panels import Panel, caption, cut_runs, panels, profile_reach, profile_ticks
-from biaskit.figures.style import FAINT, INK, STYLE, check_out, write_figure
+from biaskit.figures.style import FAINT, INK, check_out, house_style, write_figure
 from biaskit.prior.bias.report import BiasReport
 from biaskit.prior.layers import Layers, read_layers
 from biaskit.prior.store import load_prior
@@ -90,8 +89,7 @@ def heatmap(
     found = panels(group, None if isinstance(chosen, str) else chosen, names, titles, reports)
     kind = check_scale(scale or ("panel" if len(found) <= FULL_PANELS else "shared"))
     shades = colours(cmap)
-    style: Any = {**sns.axes_style("ticks"), **STYLE}
-    with rc_context(style):
+    with house_style():
         columns = _columns(len(found), len(group))
         figure = _draw(found, columns, title, kind, shades) if ax is None else _on_axes(ax, found, title, shades)
         if out is not None:

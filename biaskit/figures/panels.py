@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from biaskit.errors import BiaskitError
 from biaskit.prior.bias.report import BiasReport, report
+from biaskit.prior.planes import primary_first
 from biaskit.prior.value import Prior
 
 Maps = NDArray[np.float64]
@@ -83,7 +84,7 @@ def panels(
 
 
 def shown_planes(prior: Prior, planes: Sequence[str] | None = None) -> list[str]:
-    """The planes to show, the main one first: image, canvas, base, else the largest.
+    """The planes to show, the main one first (`primary_first`).
 
     Raises:
         PriorError: the prior lacks a plane that was asked for.
@@ -94,9 +95,7 @@ def shown_planes(prior: Prior, planes: Sequence[str] | None = None) -> list[str]
     names = list(prior.planes if planes is None else dict.fromkeys(planes))
     if not names:
         raise BiaskitError("no plane to draw", "name at least one plane, or leave the planes out to draw all")
-    usual: list[str] = [name for name in ("image", "canvas", "base") if name in names]
-    main = usual[0] if usual else max(names, key=lambda name: prior.planes[name].mean.size)
-    return [main, *(name for name in names if name != main)]
+    return primary_first(prior.planes, names)
 
 
 def _relative(prior: Prior, layer: int) -> dict[str, Maps]:

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import seaborn as sns
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize
@@ -23,7 +21,7 @@ from numpy.typing import NDArray
 
 from biaskit.errors import PriorError
 from biaskit.figures.colours import RATIO, RELATIVE, beyond, colour_limit, colour_ticks, colours, multiple
-from biaskit.figures.style import FAINT, STYLE, check_out, write_figure
+from biaskit.figures.style import FAINT, check_out, house_style, write_figure
 from biaskit.prior.bias.report import compare
 from biaskit.prior.resample import resample
 from biaskit.prior.value import Prior
@@ -65,8 +63,7 @@ def side_by_side(
     rows = [row for row in rows if row["plane"] == chosen and (layers is None or row["layer"] in layers)]
     if not rows:
         raise PriorError(f"the priors share no plane {chosen!r}", "leave the plane out to take one that both have")
-    style: Any = {**sns.axes_style("ticks"), **STYLE}
-    with rc_context(style):
+    with house_style():
         figure = _draw([_maps(a, b, row) for row in rows], rows, names)
         if out is not None:
             write_figure(figure, Path(out))

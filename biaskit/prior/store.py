@@ -46,6 +46,15 @@ def folders() -> list[Path]:
     return places[:1] if places[0].resolve() == places[1].resolve() else places
 
 
+def place_of(name: str) -> Path:
+    """Return the file that a new prior goes into, where its name will find it.
+
+    >>> place_of("qwen2.5-vl").as_posix()
+    'priors/qwen2.5-vl.safetensors'
+    """
+    return folders()[0] / f"{name}{SUFFIX}"
+
+
 def packaged() -> Path:
     """Return the folder of the priors that come with biaskit: `biaskit/_priors` in a wheel, the top-level `priors/` in a checkout."""
     package = Path(__file__).resolve().parents[1]
@@ -102,6 +111,8 @@ def _hint(text: str, hub: bool, on_hub: bool) -> str:
     """Say what to do about a name that nothing has."""
     if (path := existing(text)) and path.is_dir():
         return f"{text} is a folder: name a file in it"
+    if (path := existing(f"{text}{SUFFIX}")) and path.is_file():
+        return f"names are looked up in those folders alone; for the file here, write {path}"
     names = sorted({path.stem for path in _files()})
     near = difflib.get_close_matches(Path(text).name.removesuffix(SUFFIX).lower(), [n.lower() for n in names], n=3, cutoff=0.5)
     if near:

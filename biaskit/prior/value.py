@@ -22,7 +22,7 @@ from biaskit.files import write_file
 from biaskit.grid import Layout
 from biaskit.prior.format import REBUILD, pack, read_file, unpack
 from biaskit.prior.picture import SHOWN, html, png
-from biaskit.prior.planes import Floats, PlaneStats, check_plane, check_values
+from biaskit.prior.planes import Floats, PlaneStats, check_plane, check_values, primary_first
 from biaskit.prior.resample import resample
 from biaskit.prior.revision import revision_warning, settings_warning
 
@@ -95,10 +95,7 @@ class Prior:
     @property
     def primary(self) -> str:
         """The plane for figures and verdicts: the first of image, canvas, base, else the largest."""
-        for name in ("image", "canvas", "base"):
-            if name in self.planes:
-                return name
-        return max(sorted(self.planes), key=lambda name: self.planes[name].mean.size)
+        return primary_first(self.planes)[0]
 
     def layer(self, k: int) -> int:
         """Return the index of decoder layer k on axis L.
@@ -180,15 +177,20 @@ class Prior:
         """The primary plane at the first layer as a small picture."""
         return png(self.map(self.primary, self.layers[0]))
 
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """Return the file's tensors by name: `visual_mass`, `layer_index` [L] int32, and PLANE.PART for what `PlaneStats` holds.
+
+        >>> values = np.ones((1, 4, 4), dtype=np.float32)
+        >>> {name: found.shape for name, found in Prior({"image": PlaneStats(values)}, (1,), np.ones(1, np.float32), {}).tensors().items()}
+        {'visual_mass': (1,), 'layer_index': (1,), 'image.mean': (1, 4, 4)}
+        """
+        held = {f"{plane}.{part}": getattr(stats, part) for plane, stats in self.planes.items() for part in _PARTS}
+        layers = np.asarray(self.layers, dtype=np.int32)
+        return {"visual_mass": self.visual_mass, "layer_index": layers, **{key: part for key, part in held.items() if part is not None}}
+
     def to_bytes(self) -> bytes:
         """Return the file: safetensors with a canonical header (sorted keys, no dates), so that equal priors are equal bytes."""
-        tensors: dict[str, NDArray[Any]] = {"visual_mass": self.visual_mass, "layer_index": np.asarray(self.layers, dtype=np.int32)}
-        meta = dict(self.meta)
-        for plane, stats in self.planes.items():
-            meta[f"count.{plane}"] = str(stats.count)
-            held = {f"{plane}.{part}": getattr(stats, part) for part in _PARTS}
-            tensors |= {key: values for key, values in held.items() if values is not None}
-        return pack(tensors, meta)
+        return pack(self.tensors(), {**self.meta, **{f"count.{plane}": str(stats.count) for plane, stats in self.planes.items()}})
 
     def save(self, path: str | os.PathLike[str], force: bool = False) -> None:
         """Write the file in one step: readers see the old file or the whole new one.

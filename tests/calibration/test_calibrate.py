@@ -27,6 +27,7 @@ from biaskit.prior.resample import resample
 from biaskit.prior.value import Prior
 from biaskit.pruners import get_pruner
 from biaskit.pruners.attention import WORDS
+from biaskit.validation.ask.methods import Grid
 
 
 class Pictures(View):
@@ -98,6 +99,21 @@ def test_other_rows_are_averaged(name, rows):
     assert prior.rows == prior.meta["rows"] == rows and set(prior.planes) == set(expected)
     for plane, (mean, _, _) in expected.items():
         np.testing.assert_allclose(prior.planes[plane].mean, mean, rtol=1e-4, atol=1e-5)
+
+
+def test_grey_pictures_make_a_prior_of_their_own():
+    """Content-free calibration: `--data grey`, then `--prior grey=FILE` and `+grey`, beside another prior."""
+    unit = loaded("llava-1.5")
+    priors = {name: calibrate(unit, name, samples=2, layers=(1,), workers=0) for name in ("grey", "generated")}
+    assert priors["grey"].meta["source"] == "grey"
+    cells = Grid(methods=("fastv+grey", "fastv+generated", "fastv"), retentions=(0.1,), priors=priors).cells(unit.model.config)
+    assert [cell.label for cell in cells] == ["fastv+grey/r0.1", "fastv+generated/r0.1", "fastv/r0.1"]
+    kept = []
+    for cell in cells:
+        with prune(unit, cell.pruner, prior=cell.prior) as pruning:
+            unit.model(**tiny_inputs(unit.family, unit.processor, unit.model.config))
+        kept.append(pruning.samples[0].indices.tolist())
+    assert kept[0] != kept[1] != kept[2] != kept[0]
 
 
 def test_rows_keep_their_heads_and_belong_to_the_state(tmp_path):
@@ -327,6 +343,36 @@ def test_nothing_is_overwritten_without_force(tmp_path):
     assert out.read_text() == "precious"
     calibrate(unit, Pictures(3), workers=0, out=out, force=True)
     assert Prior.load(out).n_images == 3
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"seed": 1}, 'seed was "0", is "1"'),
+        ({"samples": 2}, "n_images was 3, is 2"),
+        ({"layers": "all"}, "layers was"),
+        ({"per_head": True}, "per_head was false, is true"),
+        ({"groups": 2}, "groups was 3, is 2"),
+        ({"prompts": "What is this?"}, "prompt was"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_finished_calibration_is_finished_and_others_are_told_what_differs(tmp_path, more, told):
+    unit, out = loaded("llava-1.5"), tmp_path / "prior.safetensors"
+    made = calibrate(unit, Pictures(3), workers=0, out=out)
+    stamp = out.stat().st_mtime_ns
+    assert calibrate(unit, Pictures(3), workers=0, out=out).to_bytes() == made.to_bytes() and out.stat().st_mtime_ns == stamp
+    with pytest.raises(CalibrationError, match="exists") as caught:
+        calibrate(unit, Pictures(3), workers=0, out=out, **more)
+    assert told in caught.value.message and out.stat().st_mtime_ns == stamp
+
+
+def test_a_finished_calibration_of_a_source_with_unusable_images_is_finished(tmp_path):
+    unit, out = loaded("llava-1.5"), tmp_path / "prior.safetensors"
+    spoilt = Pictures(6, bad={1: ImageSkipped("spoilt")})
+    made = calibrate(unit, spoilt, workers=0, out=out)
+    assert made.n_images == 5
+    assert calibrate(unit, spoilt, workers=0, out=out).to_bytes() == made.to_bytes()
 
 
 def stop_after(n):

@@ -240,7 +240,6 @@ def test_import_of_a_range_of_layers() -> None:
         (("--model-type", "llava", "--layer", "1"), "--as"),
         (("--as", "ratio", "--model-type", "llava", "--layer", "1"), "ratio"),
         (("--as", "bias", "--layer", "1"), "--model-type"),
-        (("--as", "bias", "--model-type", "llava"), "--layer"),
         (("--as", "bias", "--model-type", "llava", "--layer", "one"), "one"),
         (("--as", "bias", "--model-type", "llava", "--layer", "1_0"), "1_0"),
         (("--as", "bias", "--model-type", "llava", "--layer", "-1"), "-1"),
@@ -252,6 +251,17 @@ def test_import_usage(args: tuple[str, ...], message: str) -> None:
     result = run("import", "maps.npy", *args, code=2)
     assert message in result.stderr
     assert not Path("priors").exists()
+
+
+def test_an_array_needs_its_layers_and_our_own_exports_do_not() -> None:
+    np.save("maps.npy", np.ones(9))
+    words = ("--as", "bias", "--model-type", "llava")
+    with pytest.raises(PriorError, match="does not say which layers"):
+        run("import", "maps.npy", *words)
+    prior().save("a.safetensors")
+    run("export", "a.safetensors", "a.npz")
+    run("import", "a.npz", *words, "--layers", "4", "--out", "b.safetensors")
+    assert Prior.load("b.safetensors").layers == (4,)
 
 
 def test_export() -> None:

@@ -39,6 +39,7 @@ from biaskit.validation.ask.plan import Batch, arranged, make_plan, open_tasks, 
 from biaskit.validation.ask.progress import Progress, Report, Say, reported
 from biaskit.validation.ask.questions import Questions
 from biaskit.validation.results.directory import Directory, summaries
+from biaskit.validation.results.doubtful import Scored, doubts
 from biaskit.validation.results.manifest import merge
 
 if TYPE_CHECKING:
@@ -58,6 +59,20 @@ class Validation:
     manifest: dict[str, Any]
     asked: int
     scores: dict[tuple[str, str], dict[str, float]]
+
+    @property
+    def doubts(self) -> list[str]:
+        """Which cells lie far below a random choice of tokens, or mostly answer what cannot be read; a line a task and kind."""
+        metrics = {task["name"]: task["metric"] for task in self.manifest["tasks"]}
+        cells = {cell["cell"]: cell for cell in self.manifest["cells"]}
+        found: dict[str, list[Scored]] = {}
+        for (task, label), scores in self.scores.items():
+            cell = cells[label]
+            renumbered = cell["parameters"].get("positions") == "compact"
+            budget = label.rpartition("/")[2]
+            score = Scored(label, cell["pruner"], budget, scores[metrics[task]], int(scores["n"]), scores.get("parsed"), renumbered)
+            found.setdefault(task, []).append(score)
+        return [line for task, scored in found.items() for line in doubts(task, scored)]
 
     def __repr__(self) -> str:
         """One line: where, what was asked, and how many answers are new."""
@@ -157,7 +172,7 @@ class _Run:
         report: Report,
         say: Say,
     ) -> None:
-        self.loaded, self.cells, self.options, self.report = loaded, cells, options, report
+        self.loaded, self.cells, self.options, self.report, self.say = loaded, cells, options, report, say
         self.ranks = Ranks()
         self.directory = Directory(out, self.ranks.rank)
         self.whole = tasks
@@ -189,7 +204,10 @@ class _Run:
             self.directory.close()
             asked = sum(self.ranks.gather(self.asked))
             scores = self.ranks.lead(lambda: self._end(manifest))
-        return Validation(self.directory.path, manifest, asked, scores)
+        found = Validation(self.directory.path, manifest, asked, scores)
+        for line in () if self.ranks.rank else found.doubts:
+            self.say(line)
+        return found
 
     def _begin(self, held: ExitStack) -> tuple[dict[str, Any], list[tuple[str, tuple[int, ...], list[int]]]]:
         """On the first process: hold the directory, take up what is answered, and return the manifest and the open batches.

@@ -19,6 +19,7 @@ from biaskit.validation.report.contrasts import Conclusion, conclude
 from biaskit.validation.report.gate import Against, against_papers, gate_state, incomparable, warnings
 from biaskit.validation.report.recognise import Recognised, recognise
 from biaskit.validation.report.tables import Table
+from biaskit.validation.results.doubtful import doubts
 from biaskit.validation.results.read import Run
 
 if TYPE_CHECKING:  # figures take seconds to load: imported where they are drawn
@@ -47,8 +48,7 @@ class Drawing:
     @cached_property
     def svg(self) -> bytes:
         """The figure as SVG; the same figure gives the same bytes."""
-        from biaskit.figures.style import METADATA
-        from biaskit.validation.report.figure_style import house_style
+        from biaskit.figures.style import METADATA, house_style
 
         out = io.BytesIO()
         with house_style():
@@ -97,8 +97,10 @@ class Report:
 
     @property
     def warnings(self) -> list[str]:
-        """What a reader must know before anything else: the unpruned gate, then what is not complete."""
-        return [*warnings(self.papers), *self.run.notes, *(f"{r.run.task}: {note}" for r in self.results for note in r.run.notes)]
+        """What a reader must know before anything else: the unpruned gate, cells that hardly answer, then what is not complete."""
+        doubtful = [line for result in self.results for line in doubts(result.run.task, result.scored)]
+        incomplete = (f"{result.run.task}: {note}" for result in self.results for note in result.run.notes)
+        return [*warnings(self.papers), *doubtful, *self.run.notes, *incomplete]
 
     @property
     def gate(self) -> str:

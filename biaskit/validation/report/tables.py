@@ -100,6 +100,7 @@ def cost_table(result: TaskResults) -> Table | None:
         ("tokens, layer mean", lambda cost: cost.tokens, 1, 1),
         ("GFLOPs, prefill", lambda cost: cost.flops, 1e-9, 3),
         ("cache MB", lambda cost: cost.cache_bytes, 1e-6, 3),
+        ("scores above 0 / kept", lambda cost: cost.positive, 1, 2),
     ]
     columns = [column for column in columns if any(column[1](cost) is not None for cost in result.costs.values())]
     if not columns:
@@ -119,6 +120,10 @@ def cost_table(result: TaskResults) -> Table | None:
     if any("FLOPs" in title for title, *_ in columns):
         notes.append(
             f"FLOPs are multiply-adds of the language model's prefill by formula {FORMULA!r}; vision tower and pruning are left out."
+        )
+    if any("above 0" in title for title, *_ in columns):
+        notes.append(
+            "Where scores have a sign (p_log), fewer of them above 0 than tokens kept means that the least attended tokens fill up."
         )
     return Table(f"{_file(result)}-costs", f"{result.run.task}: what it costs", head, rows, notes)
 
