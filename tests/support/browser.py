@@ -111,8 +111,9 @@ class Browser:
 
     def press(self, key: str) -> None:
         """Press and release one key, as a person would."""
-        for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=KEYS[key])
+        text = {"text": "\r"} if key == "Enter" else {}
+        for kind, more in (("keyDown", text), ("keyUp", {})):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=KEYS[key], **more)
 
     def point(self, x: float, y: float) -> None:
         """Move the mouse."""

@@ -36,6 +36,11 @@ class Conclusion:
     verdicts: dict[str, str]
     text: str
 
+    @property
+    def sentence(self) -> str:
+        """The answer in one sentence: how the paragraph begins."""
+        return _opening(self.verdicts) if self.verdicts else self.text
+
 
 def reads_no_attention(pruner: str) -> bool:
     """Whether a registered method decides without attention; unknown ones do not count."""
