@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,9 @@ PALETTE = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#7
 MARKERS = "o^sDvPX*hp"
 _KNOWN = {
     "d2pruner": (0, "o"), "fastv": (3, "^"), "divprune": (2, "s"), "random": (7, "X"), "uniform": (7, "P"), "dart": (1, "D"),
-    "idpruner": (4, "v"), "cdpruner": (6, "p"), "scope": (9, "h"), "sparsevlm": (5, "*"), "pyramiddrop": (8, "D"), "visionzip": (0, "s"),
-    "vispruner": (2, "^"), "fastervlm": (4, "o"), "hired": (1, "^"), "hiprune": (3, "s"), "prumerge": (5, "v"), "prumerge+": (5, "^"),
-    "tome": (8, "P"), "pool": (7, "s"), "globalcom2": (6, "o"), "visionselector": (9, "D"),
+    "idpruner": (4, "v"), "cdpruner": (6, "p"), "scope": (9, "h"), "sparsevlm": (5, "*"), "pyramiddrop": (8, "v"), "visionzip": (0, "s"),
+    "vispruner": (2, "^"), "fastervlm": (4, "o"), "hired": (1, "^"), "hiprune": (3, "s"), "prumerge": (5, "p"), "prumerge+": (5, "^"),
+    "tome": (8, "P"), "pool": (7, "s"), "globalcom2": (6, "P"), "visionselector": (9, "D"),
 }  # fmt: skip
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
 """Lines of a method with its first prior, the second, …; without a prior, beside debiased ones, `RAW`."""
@@ -50,11 +50,14 @@ def look_of(name: str) -> Look:
     return Look(PALETTE[colour], marker)
 
 
-def looks(labels: Sequence[str]) -> dict[str, Look]:
+def looks(labels: Sequence[str], debiased: Collection[str] | None = None) -> dict[str, Look]:
     """Return label → look, for labels such as `fastv@k=3+tasks` that stand in one figure: priors are told apart by their dashes.
 
     Without a prior, where the same method is there with one, the marker is open and the line dotted. Several settings of one method with
     one prior look alike but for the next free marker.
+
+    Args:
+        labels: of one figure. debiased: those whose prior counts (at strength 0 it does not); by default all that name one.
 
     Example:
         >>> found = looks(["fastv", "fastv+tasks", "fastv+neutral", "divprune"])
@@ -64,14 +67,15 @@ def looks(labels: Sequence[str]) -> dict[str, Look]:
         '-'
     """
     read = {label: MethodLabel.read(label) for label in labels}
-    priors = list(dict.fromkeys(one.prior for one in read.values() if one.prior))
-    debiased = {one.name for one in read.values() if one.prior}
+    prior = {label: one.prior if debiased is None or label in debiased else None for label, one in read.items()}
+    priors = list(dict.fromkeys(filter(None, prior.values())))
+    paired = {one.name for label, one in read.items() if prior[label]}
     taken: set[tuple[str, str, str | None]] = set()
     found = {}
     for label, one in read.items():
-        base = look_of(one.name)
-        marker = next((m for m in (base.marker, *MARKERS) if (base.colour, m, one.prior) not in taken), base.marker)
-        taken.add((base.colour, marker, one.prior))
-        line = DASHES[priors.index(one.prior) % len(DASHES)] if one.prior else RAW if one.name in debiased else "-"
-        found[label] = Look(base.colour, marker, line, bool(one.prior) or one.name not in debiased, bool(one.prior))
+        base, mine = look_of(one.name), prior[label]
+        marker = next((m for m in (base.marker, *MARKERS) if (base.colour, m, mine) not in taken), base.marker)
+        taken.add((base.colour, marker, mine))
+        line = DASHES[priors.index(mine) % len(DASHES)] if mine else RAW if one.name in paired else "-"
+        found[label] = Look(base.colour, marker, line, mine is not None or one.name not in paired, mine is not None)
     return found
