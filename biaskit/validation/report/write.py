@@ -14,6 +14,7 @@ from biaskit.validation.report.contents import Report
 from biaskit.validation.report.gallery import galleries
 from biaskit.validation.report.html import Code, Opening, Picture, Section, page
 from biaskit.validation.report.text_formats import comma_separated, latex, markdown
+from biaskit.validation.results.directory import MANIFEST
 from biaskit.validation.statistics.resampling import Kind
 
 FORMATS = ("html", "md", "csv", "tex", "png", "svg", "json")
@@ -107,7 +108,7 @@ def as_html(report: Report) -> str:
         sections.append(Section("gallery", "Questions where methods differ", examples))
     if report.run.manifest:
         sections.append(
-            Section("run", "How it was measured", [_how(report)], [Code(report.manifest_text())], "The run's manifest (run.json)")
+            Section("run", "How it was measured", [_how(report)], [Code(report.manifest_text())], f"The run's manifest ({MANIFEST})")
         )
     said = report.conclusion
     opening = Opening(said.sentence, said.text.removeprefix(said.sentence).strip(), first)

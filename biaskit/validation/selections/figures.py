@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 from biaskit.errors import BiaskitError
 from biaskit.figures.methods import Look, looks
 from biaskit.figures.style import FAINT, INK, check_out, house_style, write_figure
+from biaskit.text import shortened
 from biaskit.validation.selections.read import Point, Selections, read_selections
 
 Out = str | os.PathLike[str] | None
@@ -80,6 +81,9 @@ def frontier(points: Sequence[tuple[float, float]]) -> list[int]:
     """Return which of (Hopkins, importance) points no other one beats: lower or equal in the first, higher or equal in the second.
 
     Ascending by Hopkins statistic.
+
+    >>> frontier([(0.5, 0.9), (0.6, 0.8), (0.4, 0.7)])
+    [2, 0]
     """
     order = sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1]))
     best, found = -math.inf, []
@@ -120,7 +124,7 @@ def _size(index: int, count: int) -> float:
 def _legend(figure: Figure, look: dict[str, Look], retentions: Sequence[float]) -> None:
     marks = [
         Line2D(
-            [], [], marker=style.marker, linestyle=style.line, color=style.colour, linewidth=0.8, label=_short(method),
+            [], [], marker=style.marker, linestyle=style.line, color=style.colour, linewidth=0.8, label=shortened(method, _LONGEST),
             markerfacecolor=style.colour if style.filled else "white",
         )
         for method, style in look.items()
@@ -185,12 +189,8 @@ def _matrix(axes: Axes, names: Sequence[str], values: Any, *, show_names: bool) 
     for i, j in np.ndindex(values.shape):
         if i != j and math.isfinite(values[i, j]):
             axes.text(j, i, f"{values[i, j]:.2f}", ha="center", va="center", fontsize=5.5, color="white" if values[i, j] > 0.45 else INK)
-    words = [_short(name) for name in names]
+    words = [shortened(name, _LONGEST) for name in names]
     axes.set_xticks(range(len(names)), words, rotation=60, ha="right", rotation_mode="anchor", fontsize=6.5, parse_math=False)
     axes.set_yticks(range(len(names)), words if show_names else [""] * len(names), fontsize=6.5, parse_math=False)
     axes.tick_params(length=0, pad=2)
     return image
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
