@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import html
 import sys
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
+
+from biaskit.text import for_html, visible
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -61,6 +62,7 @@ class Bars:
         """
         if not self.shown:
             return
+        what, detail = visible(what), visible(detail)
         progress = self._begun()
         if (key or what) not in self._tasks:
             self._tasks[key or what] = progress.add_task(what, total=total, completed=done, rate="", detail=detail), done
@@ -71,9 +73,8 @@ class Bars:
         progress.update(task, description=what, completed=done, total=total, rate=shown_rate, detail=detail)
 
     def say(self, line: str) -> None:
-        """Print a line above the bars; characters that would move the cursor are shown as ?."""
-        plain = "".join(letter if letter.isprintable() else "?" for letter in line)
-        self._screen().print(plain, markup=False, highlight=False, soft_wrap=True)
+        """Print a line above the bars."""
+        self._screen().print(visible(line), markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Leave the terminal as it was."""
@@ -115,8 +116,8 @@ def html_table(headers: Sequence[str], rows: Iterable[Sequence[object]], caption
     """
 
     def line(cells: Iterable[object], tag: str) -> str:
-        return f"<tr>{''.join(f'<{tag}>{html.escape(str(cell))}</{tag}>' for cell in cells)}</tr>"
+        return f"<tr>{''.join(f'<{tag}>{for_html(cell)}</{tag}>' for cell in cells)}</tr>"
 
     body = "".join(line(row, "td") for row in rows)
-    title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+    title = f"<caption>{for_html(caption)}</caption>" if caption else ""
     return f"<table>{title}<thead>{line(headers, 'th')}</thead><tbody>{body}</tbody></table>"

@@ -41,7 +41,7 @@ def _refcoco(wording: Wording) -> list[str]:
 
 
 def _pope(wording: Wording) -> list[str]:
-    return [wording.ask_short(ask_presence(thing)) for thing in _THINGS]
+    return [wording.ask_yes_no(ask_presence(thing)) for thing in _THINGS]
 
 
 def _scenes(task: str) -> Callable[[Wording], list[str]]:

@@ -32,7 +32,7 @@ from biaskit.files import uninterrupted
 from biaskit.images import ImageSource, open_source
 from biaskit.images.base import order
 from biaskit.prior.layers import Layers, read_layers
-from biaskit.prior.value import Prior
+from biaskit.prior.value import Prior, Rows
 from biaskit.registry import named_arguments
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def calibrate(
     prompts: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = PROMPT,
     layers: Layers | None = None,
     per_head: bool = False,
+    rows: Rows = "last",
     groups: int = GROUPS,
     seed: int = 0,
     batch_size: int | None = None,
@@ -60,7 +61,7 @@ def calibrate(
     force: bool = False,
     restart: bool = False,
 ) -> Prior:
-    """Average the last prompt token's attention over many images: the prior A_bias (D2Pruner, section 3).
+    """Average a row of attention over many images: the prior A_bias (D2Pruner, section 3, where it is the last prompt token's).
 
     Args:
         model: a loaded checkpoint, a name for `load_model`, or a stock model and its processor as (model, processor).
@@ -69,11 +70,11 @@ def calibrate(
             once it is finished, the same call returns what it wrote. Without `out` nothing is written.
         report: called after every batch. progress: show a bar with the rate and the time left, and skipped images; by default on a terminal
             and in a notebook, unless there is a `report`.
-        samples: n; by default 1,000, or all images of a smaller source.
+        samples: n; by default 1,000, or all images of a smaller source. seed: of their choice.
         prompts: a text or several, `task:NAME`, files with a prompt a line; cycled over the images, each in the model's chat template.
         layers: 0-based decoder layers (1, (1, 4), "0-7", "all"), or None for those the presets need.
+        rows: whose attention: last (prompt token), question (mean of the text after the image), null (its first token).
         per_head: also keep each head's mean. groups: blocks of images whose means are kept, at most one an image.
-        seed: of the choice of images.
         batch_size: images a forward pass; by default 8 on a GPU, 2 on a CPU. Results agree to about 1e-6 relative between sizes.
         workers: preprocessing processes; by default as the machine has cores to spare.
         max_skips: give up after so many unusable images; by default a quarter of n, at least 10.
@@ -90,10 +91,9 @@ def calibrate(
     2
     """
     loaded = as_loaded(model)
+    asked, wanted = read_prompts(prompts, loaded.wording), read_layers(layers)
     options = Options(
-        samples, read_prompts(prompts, loaded.wording), read_layers(layers), per_head, groups, seed, batch_size, workers, max_skips,
-        save_every, force,
-        restart,
+        samples, asked, wanted, per_head, rows, groups, seed, batch_size, workers, max_skips, save_every, force, restart
     )  # fmt: skip
     images = open_source(source)
     if options.samples is not None and 0 < len(images) < options.samples:
@@ -196,7 +196,7 @@ class _Calibration:
         saved = time.monotonic()
         self.report(self._progress(()))
         batches = feed(preprocessor, todo, workers=workers, pin=input_device(self.loaded.model).type == "cuda")
-        for batch, attention in attended(self.loaded.model, batches, self.layers, per_head=self.options.per_head):
+        for batch, attention in attended(self.loaded.model, batches, self.layers, per_head=self.options.per_head, rows=self.options.rows):
             with uninterrupted():
                 self.counting = True
                 skipped = (*batch.skipped, *self._count(batch, attention))

@@ -9,7 +9,7 @@ import typer
 from biaskit.cli import bench, models, priors, pruners, study, tasks, validate
 from biaskit.cli.calibrate import calibrate
 from biaskit.cli.command import App
-from biaskit.cli.console import run
+from biaskit.cli.console import echo, run
 from biaskit.cli.demo import demo
 from biaskit.cli.heatmap import heatmap
 from biaskit.cli.prune import prune
@@ -38,7 +38,7 @@ app.add_typer(bench.app, name="bench")
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(VERSION)
+        echo(VERSION)
         raise typer.Exit
 
 

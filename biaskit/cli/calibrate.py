@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from glob import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from biaskit.cli.console import echo, echo_json, tell
 from biaskit.cli.options import (
     DATA,
     RESULT,
@@ -29,7 +28,7 @@ from biaskit.cli.options import (
     Workers,
     read_layers_option,
 )
-from biaskit.cli.processing import Conversation, DeviceMap, ImageMode, MaxPixels, MaxTiles, MinPixels, choices
+from biaskit.cli.processing import Conversation, DeviceMap, ImageMode, MaxPixels, MaxTiles, MinPixels, WordingFile, choices
 
 if TYPE_CHECKING:
     from biaskit.families.checkpoints.load import Loaded
@@ -63,6 +62,15 @@ def calibrate(
         ),
     ] = None,
     layers: Layers = None,
+    rows: Annotated[
+        Literal["last", "question", "null"],
+        typer.Option(
+            "--rows",
+            rich_help_panel=DATA,
+            help="Whose attention: the last prompt token, the mean of the question (all text after the image), or the null row (the first "
+            "token after the image). Methods read the same with rows=NAME.",
+        ),
+    ] = "last",
     heads: Annotated[bool, typer.Option("--heads", rich_help_panel=RESULT, help="Also keep each head's mean.")] = False,
     seed: Seed = 0,
     coco_root: Annotated[
@@ -80,6 +88,7 @@ def calibrate(
     max_tiles: MaxTiles = None,
     image_mode: ImageMode = None,
     conversation: Conversation = None,
+    wording: WordingFile = None,
     batch_size: BatchSize = None,
     workers: Workers = None,
     max_skips: Annotated[
@@ -90,7 +99,7 @@ def calibrate(
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Average the last prompt token's attention over many images, and store it as a prior.
+    """Average the last prompt token's attention (or that of --rows) over many images, and store it as a prior.
 
     Can be stopped at any moment: the same command goes on where it was, with any number of processes, and once it is finished says so.
     Under torchrun the images are shared out over them, and the prior has the same bytes:
@@ -125,13 +134,15 @@ def calibrate(
 
     chosen = choices(min_pixels, max_pixels, max_tiles, image_mode, conversation)
     loaded = load_model(
-        model, device=device, device_map=device_map, dtype=dtype, attention=attention, revision=revision, say=say, layers=wanted, **chosen
-    )
+        model, device=device, device_map=device_map, dtype=dtype, attention=attention, revision=revision, say=say, layers=wanted,
+        wording=wording, **chosen,
+    )  # fmt: skip
     if list(target.parent.glob(f"{escape(partial.name)}*")) and not restart and not finished:
         say(f"going on from {partial}")
     try:
         prior = run(
-            loaded, source, out=target, progress=True, samples=samples, prompts=prompt or [], layers=wanted, per_head=heads,
+            loaded, source, out=target, progress=True, samples=samples, prompts=prompt or [], layers=wanted, rows=rows,
+            per_head=heads,
             seed=seed, batch_size=batch_size, workers=workers, max_skips=max_skips, save_every=save_every, force=force, restart=restart,
         )  # fmt: skip
     except KeyboardInterrupt:
@@ -145,7 +156,7 @@ def calibrate(
 def say(line: str) -> None:
     """Tell the user what is happening, on stderr; of several processes (torchrun) the first one does."""
     if os.environ.get("RANK", "0") == "0":
-        print(line, file=sys.stderr, flush=True)
+        tell(line)
 
 
 def _summary(prior: Prior, target: Path, loaded: Loaded, as_json: bool) -> None:
@@ -156,9 +167,9 @@ def _summary(prior: Prior, target: Path, loaded: Loaded, as_json: bool) -> None:
     found = report(prior)
     if as_json:
         facts = {"prior": str(target), "n_images": prior.n_images, "n_skipped": int(prior.meta["n_skipped"]), "model": loaded.name}
-        print(json.dumps({**facts, "bias": found.to_json()}, indent=2))
+        echo_json({**facts, "bias": found.to_json()})
         return
-    print(f"{target}: {prior.n_images} images, {prior.meta['n_skipped']} skipped")
+    echo(f"{target}: {prior.n_images} images, {prior.meta['n_skipped']} skipped")
     for layer in found.layers:
-        print(f"  layer {layer.layer} (K={layer.layer + 1}), {layer.plane}: {layer.verdict}. {layer.why}")
-    print(f"next: biaskit heatmap {target}")
+        echo(f"  layer {layer.layer} (K={layer.layer + 1}), {layer.plane}: {layer.verdict}. {layer.why}")
+    echo(f"next: biaskit heatmap {target}")

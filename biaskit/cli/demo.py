@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from biaskit.cli.console import echo, echo_json, echo_table
 from biaskit.cli.options import AsJson, Force
 
 
@@ -26,9 +26,6 @@ def demo(
 
     if model not in EMBEDDED:
         raise BiaskitError(f"{model!r} is no embedded model", did_you_mean(model, EMBEDDED))
-    from rich.console import Console
-    from rich.table import Table
-
     from biaskit.cli.calibrate import say
     from biaskit.demo.run import LAYERS, RETENTION, check_free, run, table, verdict
     from biaskit.display import Bars
@@ -44,11 +41,8 @@ def demo(
         found = run(loaded, out, samples=samples, questions=questions, step=step, force=force)
     if as_json:
         rows = [{"method": row.method, "layer": row.layer, "accuracy": row.accuracy, "half_width": row.half_width} for row in found.rows]
-        print(json.dumps({"rows": rows, "correlation": found.agreement, "verdict": verdict(found), "files": list(map(str, found.files))}))
+        echo_json({"rows": rows, "correlation": found.agreement, "verdict": verdict(found), "files": list(map(str, found.files))}, None)
         return
     title = f"where is …? boxes at IoU ≥ 0.5, % of {questions}, with {RETENTION:.0%} of the visual tokens"
-    shown = Table("method", *(f"K = {layer}" for layer in LAYERS), title=title, box=None)
-    for row in table(found.rows):
-        shown.add_row(*row)
-    Console().print(shown)
-    print(f"\n{verdict(found)}\n\n{', '.join(map(str, found.files))}")
+    echo_table(["method", *(f"K = {layer}" for layer in LAYERS)], table(found.rows), title)
+    echo("", verdict(found), "", ", ".join(map(str, found.files)))

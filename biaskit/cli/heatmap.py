@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from biaskit.cli.console import echo, echo_json
 from biaskit.cli.options import AsJson, Force, Layers, read_layers_option
 
 
@@ -56,12 +56,12 @@ def heatmap(
         for entry in found.layers
     ]
     if as_json:
-        typer.echo(json.dumps({"out": str(path), "panels": rows}, indent=2, ensure_ascii=False))
+        echo_json({"out": str(path), "panels": rows})
         return
-    typer.echo(str(path))
+    echo(path)
     for row in rows:
         which = f"{row['prior']}, layer {row['layer']}" if len(priors) > 1 else f"layer {row['layer']}"
-        typer.echo(f"{which}, {row['plane']} {row['rows']}×{row['cols']}: {row['verdict']}. {row['why']}")
+        echo(f"{which}, {row['plane']} {row['rows']}×{row['cols']}: {row['verdict']}. {row['why']}")
 
 
 def _names(text: str, option: str) -> list[str] | None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from biaskit.cli.options import MODEL, AsJson, Attention, Device, Revision
+from biaskit.cli.console import echo, echo_json, tell
+from biaskit.cli.options import AsJson, Attention, Device, Dtype, Revision
+from biaskit.cli.processing import Conversation, DeviceMap, ImageMode, MaxPixels, MaxTiles, MinPixels, choices
 from biaskit.errors import SourceError
 
 if TYPE_CHECKING:
@@ -27,9 +27,15 @@ def check(
         Path | None, typer.Option("--image", "-i", help="The picture for attention and pruning; by default a drawn one.")
     ] = None,
     device: Device = "auto",
-    dtype: Annotated[str, typer.Option("--dtype", rich_help_panel=MODEL, help="auto, bfloat16, float16, float32, float64.")] = "auto",
+    device_map: DeviceMap = None,
+    dtype: Dtype = "auto",
     attention: Attention = "sdpa",
     revision: Revision = None,
+    min_pixels: MinPixels = None,
+    max_pixels: MaxPixels = None,
+    max_tiles: MaxTiles = None,
+    image_mode: ImageMode = None,
+    conversation: Conversation = None,
     as_json: AsJson = False,
 ) -> None:
     """Try a checkpoint out with its own weights: token layout, attention row, and exactness of pruning. Exits with 1 if a probe fails.
@@ -41,25 +47,29 @@ def check(
     from biaskit.families.checkpoints.load import load_model
 
     picture = None if image is None else _opened(image)
-    loaded = load_model(model, device=device, dtype=dtype, attention=attention, revision=revision, say=_say)
+    chosen = choices(min_pixels, max_pixels, max_tiles, image_mode, conversation)
+    loaded = load_model(
+        model, device=device, device_map=device_map, dtype=dtype, attention=attention, revision=revision, say=_say, **chosen
+    )
     found = check_checkpoint(loaded, image=picture, report=None if as_json else _told)
     passed = all(one.passed is not False for one in found)
     if as_json:
-        facts = {"model": loaded.name, "revision": loaded.revision, "family": loaded.family.title, "passed": passed}
-        print(json.dumps({**facts, "findings": [asdict(one) for one in found]}, indent=2))
+        facts: dict[str, Any] = {"model": loaded.name, "revision": loaded.revision, "family": loaded.family.title, "passed": passed}
+        facts["options"] = dict(loaded.options)
+        echo_json({**facts, "findings": [asdict(one) for one in found]})
     else:
         seconds = sum(one.seconds for one in found)
-        print(f"{loaded.name}: {'everything that was probed holds' if passed else 'do not use it before this is mended'} ({seconds:.1f} s)")
+        echo(f"{loaded.name}: {'everything that was probed holds' if passed else 'do not use it before this is mended'} ({seconds:.1f} s)")
     if not passed:
         raise typer.Exit(1)
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr)
+    tell(line)
 
 
 def _told(one: Finding) -> None:
-    print(f"{_MARKS[one.passed]}  {one.probe}: {one.said} ({one.seconds:.1f} s)", flush=True)
+    echo(f"{_MARKS[one.passed]}  {one.probe}: {one.said} ({one.seconds:.1f} s)")
 
 
 def _opened(path: Path) -> Image:

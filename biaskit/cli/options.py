@@ -17,7 +17,7 @@ Model = Annotated[
     str, typer.Option("--model", "-m", rich_help_panel=MODEL, help="Short name (biaskit models list), hub id, or checkpoint directory.")
 ]
 Device = Annotated[str, typer.Option("--device", rich_help_panel=MODEL, help="auto, cpu, cuda, cuda:1, mps.")]
-Dtype = Annotated[str, typer.Option("--dtype", rich_help_panel=MODEL, help="auto, bfloat16, float16, float32.")]
+Dtype = Annotated[str, typer.Option("--dtype", rich_help_panel=MODEL, help="auto, bfloat16, float16, float32, float64.")]
 Attention = Annotated[str, typer.Option("--attention", rich_help_panel=MODEL, help="sdpa, flash_attention_2, eager.")]
 Revision = Annotated[
     str | None, typer.Option("--revision", rich_help_panel=MODEL, help="Branch, tag or commit of a hub checkpoint.", show_default=False)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from biaskit.cli.command import App
+from biaskit.cli.console import echo, echo_json, tell
 from biaskit.cli.options import ROWS_COLS, AsJson, Force, Layers, read_layers_option, read_pair
 
 if TYPE_CHECKING:
@@ -19,10 +20,6 @@ app = App(help="List, inspect, compare and exchange priors.", no_args_is_help=Tr
 Hub = Annotated[bool, typer.Option("--hub", help="Look on the Hugging Face hub too: org/repo or org/repo/file.safetensors.")]
 PlaneOption = Annotated[str | None, typer.Option("--plane", help="Only this plane.")]
 PriorArgument = Annotated[str, typer.Argument(metavar="PRIOR", help="A file, or the name of a prior.", show_default=False)]
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def _summary(prior: Prior) -> dict[str, Any]:
@@ -44,7 +41,7 @@ def _summary(prior: Prior) -> dict[str, Any]:
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
     """List the priors in ./priors and those that come with biaskit."""
-    from biaskit.cli.priors_text import print_list, printable
+    from biaskit.cli.priors_text import print_list
     from biaskit.prior.store import folders, list_priors
 
     found = list_priors()
@@ -53,14 +50,14 @@ def list_(as_json: AsJson = False) -> None:
         for item in found:
             what = {"error": str(item.error)} if item.prior is None else _summary(item.prior)
             rows.append({"name": item.name, "path": str(item.path), **what})
-        _print_json(rows)
+        echo_json(rows)
     elif found:
         print_list(found)
     for item in found:
         if item.error is not None:
-            typer.echo(f"unreadable: {printable(item.error.message)} ({item.error.hint})", err=True)
+            tell(f"unreadable: {item.error.message} ({item.error.hint})")
     if not found:
-        typer.echo(f"no priors in {' or '.join(map(str, folders()))}: make one with `biaskit calibrate --model …`", err=True)
+        tell(f"no priors in {' or '.join(map(str, folders()))}: make one with `biaskit calibrate --model …`")
 
 
 @app.command()
@@ -74,7 +71,7 @@ def show(prior: PriorArgument, layers: Layers = None, plane: PlaneOption = None,
     value = narrow(load_prior(prior, hub=hub), wanted, plane)
     bias, converged = report(value), convergence(value)
     if as_json:
-        _print_json({"prior": prior, **_summary(value), "bias": bias.to_json(), "convergence": converged})
+        echo_json({"prior": prior, **_summary(value), "bias": bias.to_json(), "convergence": converged})
         return
     from biaskit.cli.priors_text import print_show
 
@@ -90,7 +87,6 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check that prior files are whole and make sense; exit 1 if any is not."""
-    from biaskit.cli.priors_text import printable
     from biaskit.errors import PriorError
     from biaskit.prior.store import load_prior
 
@@ -104,11 +100,11 @@ def verify(
         except PriorError as error:
             rows.append({"prior": name, "ok": False, "error": error.message, "hint": error.hint})
     if as_json:
-        _print_json(rows)
+        echo_json(rows)
     else:
         for row in rows:
             why = f": {row['error']} (hint: {row['hint']})".replace(f": {row['prior']}", ":", 1).replace("::", ":")
-            typer.echo(printable(f"ok   {row['prior']}" if row["ok"] else f"bad  {row['prior']}{why}"))
+            echo(f"ok   {row['prior']}" if row["ok"] else f"bad  {row['prior']}{why}")
     if not all(row["ok"] for row in rows):
         raise typer.Exit(1)
 
@@ -133,12 +129,12 @@ def diff(
 
         names = Path(a).name.removesuffix(".safetensors"), Path(b).name.removesuffix(".safetensors")
         side_by_side(first, second, names=names, out=out, force=force)
-        typer.echo(str(out), err=True)
+        tell(out)
     for row in maps:
         row["level_a"], row["level_b"] = (float(p.map(row["plane"], row["layer"]).mean()) for p in (first, second))
     meta, notes = _meta_diff(first, second), _only_one_has(first, second)
     if as_json:
-        _print_json({"a": a, "b": b, "maps": maps, "meta": meta, "notes": notes})
+        echo_json({"a": a, "b": b, "maps": maps, "meta": meta, "notes": notes})
         return
     from biaskit.cli.priors_text import print_diff
 
@@ -212,9 +208,9 @@ def import_(
     out = out or place_of(path.stem)
     prior.save(out, force=force)
     if as_json:
-        _print_json({"path": str(out), **_summary(prior)})
+        echo_json({"path": str(out), **_summary(prior)})
     else:
-        typer.echo(str(out))
+        echo(out)
 
 
 @app.command()
@@ -234,5 +230,5 @@ def export(
     value = load_prior(prior, hub=hub)
     export_prior(value, out, layer=wanted, plane=plane, force=force)
     if out.suffix.lower() == ".npy" and plane is None and len(value.planes) > 1:
-        typer.echo(f"wrote plane {value.primary} only, of {', '.join(value.planes)}: choose with --plane", err=True)
-    typer.echo(str(out))
+        tell(f"wrote plane {value.primary} only, of {', '.join(value.planes)}: choose with --plane")
+    echo(out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -22,6 +23,15 @@ ImageMode = Annotated[
 ]
 Conversation = Annotated[
     str | None, typer.Option(help="vicuna_v1: the chat template of LLaVA's own code, with a system prompt. (default: the checkpoint's)")
+]
+
+WordingFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--wording",
+        help="How tasks ask instead of as published: a JSON object with some of region, short and yes_no, each with one {}, such as "
+        '{"region": "Where is {}?"}.',
+    ),
 ]
 
 Generation = Annotated[

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from biaskit.cli.console import echo, echo_json, echo_table
 from biaskit.cli.options import (
     DATA,
     METHODS,
@@ -226,18 +226,11 @@ def _answer(loaded: Loaded, prepared: Prepared, pruner: Pruner, prior: Prior | N
 def _show(rows: list[dict[str, Any]], asked: dict[str, Any], figure: Path | None, as_json: bool) -> None:
     if as_json:
         plain = [{**row, "kept": row["kept"].tolist()} for row in rows]
-        print(json.dumps({**asked, "overlay": None if figure is None else str(figure), "runs": plain}, indent=2, default=str))
+        echo_json({**asked, "overlay": None if figure is None else str(figure), "runs": plain})
         return
-    from rich.console import Console
-    from rich.table import Column, Table
-
-    table = Table(Column("method", overflow="fold"), "K", "N", "n", "layer mean", "cache MB", "answer", box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(
-            row["name"], row["k"] or "–", str(row["N"]), str(row["n"]), f"{row['mean_tokens']:.1f}", f"{row['cache_bytes'] / 1e6:.2f}",
-            row["answer"],
-        )  # fmt: skip
-    console = Console()
-    (console if console.is_terminal else Console(width=200)).print(table, markup=False)
+    head = ("method", "K", "N", "n", "layer mean", "cache MB", "answer")
+    echo_table(head, [
+        (r["name"], r["k"] or "–", r["N"], r["n"], f"{r['mean_tokens']:.1f}", f"{r['cache_bytes'] / 1e6:.2f}", r["answer"]) for r in rows
+    ])  # fmt: skip
     if figure is not None:
-        print(figure)
+        echo(figure)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from biaskit.cli.command import App
+from biaskit.cli.console import echo, echo_json, echo_table
 from biaskit.cli.options import AsJson
 
 if TYPE_CHECKING:
@@ -46,20 +46,13 @@ def show_list(as_json: AsJson = False) -> None:
 
     found = [_describe(name, cls) for name, cls in pruners]
     if as_json:
-        print(json.dumps(found, indent=2, ensure_ascii=False, default=str))
+        echo_json(found)
         return
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("name", "method", "year", "arXiv", "needs", "prior", "acts", box=box.SIMPLE, pad_edge=False)
-    for item in found:
-        needs = ", ".join(item["needs"]) or "nothing"
-        table.add_row(item["name"], item["title"], str(item["year"] or "–"), item["arxiv"] or "–", needs, item["prior"], item["acts"])
-    console = Console()
-    console = console if console.is_terminal else Console(width=160)
-    console.print(table)
-    console.print("biaskit pruners show NAME prints parameters, presets, and where a method deviates from its paper.", highlight=False)
+    echo_table(("name", "method", "year", "arXiv", "needs", "prior", "acts"), [
+        (p["name"], p["title"], p["year"] or "–", p["arxiv"] or "–", ", ".join(p["needs"]) or "nothing", p["prior"], p["acts"])
+        for p in found
+    ])  # fmt: skip
+    echo("biaskit pruners show NAME prints parameters, presets, and where a method deviates from its paper.")
 
 
 @app.command()
@@ -69,24 +62,24 @@ def show(name: Annotated[str, typer.Argument(help="A pruner's name.", show_defau
 
     item = _describe(name, pruners.get(name))
     if as_json:
-        print(json.dumps(item, indent=2, ensure_ascii=False, default=str))
+        echo_json(item)
         return
     source = item["paper"] + (f" ({item['year']})" if item["year"] else "") + (f", arXiv {item['arxiv']}" if item["arxiv"] else "")
-    print(f"{item['title']}: {item['summary']}")
-    print(f"paper: {source}")
-    print(f"acts: {item['acts']}")
-    print(f"families: {item['families']}")
-    print(f"needs: {', '.join(item['needs']) or 'nothing'}; prior {item['prior']}; position ids {item['positions']}")
-    print("parameters:")
+    echo(f"{item['title']}: {item['summary']}")
+    echo(f"paper: {source}")
+    echo(f"acts: {item['acts']}")
+    echo(f"families: {item['families']}")
+    echo(f"needs: {', '.join(item['needs']) or 'nothing'}; prior {item['prior']}; position ids {item['positions']}")
+    echo("parameters:")
     width = max(len(parameter["name"]) for parameter in item["parameters"])
     for parameter in item["parameters"]:
-        print(f"  {_written(parameter['name']):{width}} = {parameter['default']}: {parameter['text']}  [{parameter['type']}]")
+        echo(f"  {_written(parameter['name']):{width}} = {parameter['default']}: {parameter['text']}  [{parameter['type']}]")
     for title, values in item["presets"].items():
-        print(f"preset {title}: {', '.join(f'{_written(key)}={value}' for key, value in values.items())}")
+        echo(f"preset {title}: {', '.join(f'{_written(key)}={value}' for key, value in values.items())}")
     for line in item["deviations"]:
-        print(f"deviation: {line}")
+        echo(f"deviation: {line}")
     if not item["module"].startswith("biaskit."):
-        print(f"plug-in: {item['module']}")
+        echo(f"plug-in: {item['module']}")
 
 
 def _written(parameter: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
@@ -13,6 +12,7 @@ import typer
 
 from biaskit.cli import validate_analyse
 from biaskit.cli.command import App
+from biaskit.cli.console import echo, echo_json, echo_table
 from biaskit.cli.options import (
     DATA,
     METHODS,
@@ -30,7 +30,18 @@ from biaskit.cli.options import (
     Seed,
     Workers,
 )
-from biaskit.cli.processing import Conversation, DeviceMap, Generation, ImageMode, MaxPixels, MaxTiles, MinPixels, choices, generation_of
+from biaskit.cli.processing import (
+    Conversation,
+    DeviceMap,
+    Generation,
+    ImageMode,
+    MaxPixels,
+    MaxTiles,
+    MinPixels,
+    WordingFile,
+    choices,
+    generation_of,
+)
 from biaskit.cli.validate_report import PublishedAs, published, report
 
 if TYPE_CHECKING:
@@ -118,6 +129,7 @@ def validate(
     max_tiles: MaxTiles = None,
     image_mode: ImageMode = None,
     conversation: Conversation = None,
+    wording: WordingFile = None,
     generation: Generation = None,
     published_as: PublishedAs = None,
     force: Annotated[bool, typer.Option("--force", rich_help_panel=RESULT, help="Throw away what the results directory has.")] = False,
@@ -152,7 +164,9 @@ def validate(
     from biaskit.validation.ask.observe import Analysis
     from biaskit.validation.ask.runner import validate as run
 
-    loaded = load_model(model, device=device, device_map=device_map, dtype=dtype, attention=attention, revision=revision, say=say, **chosen)
+    loaded = load_model(
+        model, device=device, device_map=device_map, dtype=dtype, attention=attention, revision=revision, say=say, wording=wording, **chosen
+    )
     try:
         found = run(
             loaded, list(tasks.values()), grid, out=out, progress=True, limit=questions, seed=seed, batch_size=batch_size,
@@ -215,15 +229,11 @@ def _show(found: Validation, metrics: dict[str, str], as_json: bool) -> None:
     cells = [cell["cell"] for cell in found.manifest["cells"] if any((task, cell["cell"]) in found.scores for task in metrics)]
     if as_json:
         rows = [{"task": task, "cell": cell, "scores": scores} for (task, cell), scores in found.scores.items()]
-        print(json.dumps({"out": str(found.directory), "asked": found.asked, "metrics": metrics, "cells": rows}, indent=2))
+        echo_json({"out": str(found.directory), "asked": found.asked, "metrics": metrics, "cells": rows})
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("method", *(f"{task}, {metric} %" for task, metric in metrics.items()), box=None, pad_edge=False)
-    for cell in cells:
-        scores = [(found.scores.get((task, cell)), metric) for task, metric in metrics.items()]
-        table.add_row(cell, *("–" if one is None else f"{100 * one[metric]:.1f} (n = {one['n']:.0f})" for one, metric in scores))
-    console = Console()
-    (console if console.is_terminal else Console(width=200)).print(table, markup=False)
-    print(f"next: biaskit validate report {found.directory}")
+    rows_of = [[(found.scores.get((task, cell)), metric) for task, metric in metrics.items()] for cell in cells]
+    words = [["–" if one is None else f"{100 * one[metric]:.1f} (n = {one['n']:.0f})" for one, metric in row] for row in rows_of]
+    echo_table(
+        ["method", *(f"{task}, {metric} %" for task, metric in metrics.items())], [[c, *w] for c, w in zip(cells, words, strict=True)]
+    )
+    echo(f"next: biaskit validate report {found.directory}")

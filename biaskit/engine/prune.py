@@ -147,3 +147,5 @@ def _check_prior(prior: Prior, model: object, pruner: Pruner, say: Callable[[str
     if not pruner.debiases:
         say(f"the prior is not used: {type(pruner).__name__} with these parameters does not debias attention")
     pruner.check_prior(prior)
+    for line in pruner.remarks(prior):
+        say(line)

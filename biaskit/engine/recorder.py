@@ -148,12 +148,32 @@ def _chosen(prompt: Prompt, mask: Any, queries: str, narrowing: Narrowing | None
         valid, visual = _not_padding(prompt, mask), prompt.visual
     else:
         valid, visual = narrowing.valid, np.take_along_axis(prompt.visual, narrowing.positions, 1)
+    return query_rows(valid, visual, queries, np.asarray(prompt.visual.any(1)))
+
+
+def query_rows(
+    valid: NDArray[np.bool_], visual: NDArray[np.bool_], queries: str, pictured: NDArray[np.bool_] | None = None
+) -> NDArray[np.bool_]:
+    """Which rows of a sequence the queries of each sample are: [B, M] bool.
+
+    Args:
+        valid: [B, M], not padding. visual: [B, M], visual tokens. queries: one of `Reading.queries` but last.
+        pictured: [B], samples that must have such rows; by default those with visual tokens among the M.
+
+    Raises:
+        ModelError: a sample with images has no such row.
+
+    Example:
+        >>> valid, visual = np.array([[False, True, True, True, True]]), np.array([[False, True, False, False, False]])
+        >>> [query_rows(valid, visual, queries)[0].astype(int).tolist() for queries in ("question", "null")]
+        [[0, 0, 1, 1, 1], [0, 0, 1, 0, 0]]
+    """
     if queries in ("mean", "visual"):
         return valid if queries == "mean" else valid & visual
     found: NDArray[np.bool_] = valid & ~visual
     if queries != "text":
         found &= np.cumsum(visual[:, ::-1], 1)[:, ::-1] == 0
-    without = np.flatnonzero(prompt.visual.any(1) & ~found.any(1))
+    without = np.flatnonzero((visual.any(1) if pictured is None else pictured) & ~found.any(1))
     if len(without):
         what = "has no text" if queries == "text" else "ends with its image"
         raise ModelError(

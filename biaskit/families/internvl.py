@@ -30,8 +30,12 @@ class InternVL(ModelFamily):
     image_processor = "GotOcr2ImageProcessor"
     wording = Wording(
         region="Please provide the bounding box coordinate of the region this sentence describes: <ref>{}</ref>",
+        region_source="OpenGVLab/InternVL, eval/refcoco/evaluate_grounding.py",
         short="{} Answer the question using a single word or phrase.",
-    )  # OpenGVLab/InternVL, eval/refcoco/evaluate_grounding.py and eval/vqa, where a blank stands before the sentence
+        short_source="OpenGVLab/InternVL, eval/vqa/evaluate_vqa.py",
+        yes_no="{}\nAnswer the question using a single word or phrase. ",
+        yes_no_source="OpenGVLab/InternVL, eval/pope/evaluate_pope.py: the lines of LLaVA's llava_pope_test.jsonl, and a blank",
+    )
     box_convention = BoxConvention("thousand", "<box>[[{0}, {1}, {2}, {3}]]</box>")
     options = frozenset({"max_tiles"})
 

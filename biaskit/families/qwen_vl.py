@@ -74,10 +74,8 @@ class Qwen2VL(QwenVL):
 
     title = "Qwen2-VL"
     processor = "Qwen2VLProcessor"
-    # the markers are those of its report (arXiv 2409.12191, section 2.2); no prompt was published
-    wording = Wording(
-        region="Please provide the bounding box coordinate of the region this sentence describes: <|object_ref_start|>{}<|object_ref_end|>"
-    )
+    # its report (arXiv 2409.12191, section 2.2) has markers around the phrase; with them its figures on RefCOCO are not reached
+    wording = Wording(region_source="QwenLM/Qwen3-VL issue 536: LLaVA's words, without the markers <|object_ref_start|>")
     box_convention = BoxConvention("thousand", "<|box_start|>({0},{1}),({2},{3})<|box_end|>")
 
 
@@ -87,7 +85,10 @@ class Qwen2_5VL(QwenVL):  # noqa: N801 - the model's own name
 
     title = "Qwen2.5-VL"
     processor = "Qwen2_5_VLProcessor"
-    wording = Wording(region="Locate {} in this image and output the bbox coordinates in JSON format.")  # QwenLM/Qwen3-VL, qwen-vl-finetune
+    wording = Wording(
+        region="Locate {} in this image and output the bbox coordinates in JSON format.",
+        region_source="of its own RefCOCO figures: QwenLM/Qwen3-VL issue 991",
+    )
     box_convention = BoxConvention("pixels")  # of the resized image: QwenLM/Qwen3-VL issue 830
 
     def _order(self, config: Any, index: NDArray[np.int64], cols: int) -> NDArray[np.int64]:
@@ -104,9 +105,11 @@ class Qwen3VL(QwenVL):
 
     title = "Qwen3-VL"
     processor = "Qwen3VLProcessor"
-    # the wording of its own RefCOCO figures (QwenLM/Qwen3-VL issue 1721); boxes in thousandths again (issues 1485 and 1741)
-    wording = Wording(region='Locate every object that matches the description "{}" in the image. Report bbox coordinates in JSON format.')
-    box_convention = BoxConvention("thousand")
+    wording = Wording(
+        region='Locate every object that matches the description "{}" in the image. Report bbox coordinates in JSON format.',
+        region_source="of its own RefCOCO figures: QwenLM/Qwen3-VL issue 1721",
+    )
+    box_convention = BoxConvention("thousand")  # again: QwenLM/Qwen3-VL issues 1485 and 1741
 
 
 @families.register("qwen3_vl_moe")

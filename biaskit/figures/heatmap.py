@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import seaborn as sns
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
@@ -23,7 +22,7 @@ from matplotlib.figure import Figure
 
 from biaskit.figures.layout import COMPACT, FULL, FULL_PANELS, LEFT, Page, Rect, Sizes, Slot, page, slot
 from biaskit.figures.panels import Panel, caption, colour_limit, colour_ticks, multiple, panels, profile_reach, profile_ticks
-from biaskit.figures.style import FAINT, INK, STYLE, check_out, write_figure
+from biaskit.figures.style import FAINT, INK, check_out, house_style, write_figure
 from biaskit.prior.bias.report import BiasReport
 from biaskit.prior.layers import Layers, read_layers
 from biaskit.prior.store import load_prior
@@ -78,8 +77,7 @@ def heatmap(
     chosen = read_layers(layers)
     names, titles = ([one] if isinstance(one, str) else one for one in (planes, labels))
     found = panels(group, None if isinstance(chosen, str) else chosen, names, titles, reports)
-    style: Any = {**sns.axes_style("ticks"), **STYLE}
-    with rc_context(style):
+    with house_style():
         figure = _draw(found, _columns(len(found), len(group)), title)
         if out is not None:
             write_figure(figure, Path(out))
@@ -141,7 +139,7 @@ def _draw(found: Sequence[Panel], columns: int, title: str | None) -> Figure:
     place = page(slots, columns, sizes, 0.34 if title else 0.0, 0.18 * len(notes) + 0.08 * bool(notes))
     figure = Figure(figsize=(place.width, place.height))
     sheet = _Sheet(figure, FigureCanvasAgg(figure), place)
-    limit = colour_limit(found)
+    limit = colour_limit([values for panel in found for values in panel.maps.values()])
     norm, colours = Normalize(-limit, limit), _colours()
     reach = profile_reach(found, limit)
     for panel, where, corner in zip(found, slots, place.corners, strict=True):

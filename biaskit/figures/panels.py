@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from biaskit.errors import BiaskitError
 from biaskit.prior.bias.report import BiasReport, report
+from biaskit.prior.planes import primary_first
 from biaskit.prior.value import Prior
 
 Maps = NDArray[np.float64]
 
-ROBUST = 99.0  # percentile of |log2| in a map that the colours must reach; what lies beyond is clipped and marked at the colour bar
-HEADROOM = 0.15  # log2 above it, so that a cell a little stronger is not painted as a sink
-FAINTEST, STRONGEST = 1.25, 8.0  # bounds of the colour scale's end, in multiples of uniform: a flat map shall look flat
+_ROBUST = 99.0  # percentile of |log2| in a map that the colours must reach; what lies beyond is clipped and marked at the colour bar
+_HEADROOM = 0.15  # log2 above it, so that a cell a little stronger is not painted as a sink
+_FAINTEST, _STRONGEST = 1.25, 8.0  # bounds of the colour scale's end, in multiples of uniform: a flat map shall look flat
 _FINE = ((0.45, (1 / 1.25, 1 / 1.1, 1.0, 1.1, 1.25)), (1.6, (0.5, 1 / 1.5, 1 / 1.25, 1.0, 1.25, 1.5, 2.0)))  # up to |log2| → ticks
 _PROFILE_TICKS = (0.0, 0.5, 0.8, 0.9, 1.1, 1.2, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0)
 
@@ -87,7 +88,7 @@ def panels(
 
 
 def shown_planes(prior: Prior, planes: Sequence[str] | None = None) -> list[str]:
-    """The planes to show, the main one first: image, canvas, base, else the largest.
+    """The planes to show, the main one first (`primary_first`).
 
     Raises:
         PriorError: the prior lacks a plane that was asked for.
@@ -98,9 +99,7 @@ def shown_planes(prior: Prior, planes: Sequence[str] | None = None) -> list[str]
     names = list(prior.planes if planes is None else dict.fromkeys(planes))
     if not names:
         raise BiaskitError("no plane to draw", "name at least one plane, or leave the planes out to draw all")
-    usual: list[str] = [name for name in ("image", "canvas", "base") if name in names]
-    main = usual[0] if usual else max(names, key=lambda name: prior.planes[name].mean.size)
-    return [main, *(name for name in names if name != main)]
+    return primary_first(prior.planes, names)
 
 
 def _relative(prior: Prior, layer: int) -> dict[str, Maps]:
@@ -110,11 +109,15 @@ def _relative(prior: Prior, layer: int) -> dict[str, Maps]:
     return {name: np.log2(np.maximum(m / level, 1e-6)) for name, m in maps.items()}
 
 
-def colour_limit(found: Sequence[Panel]) -> float:
-    """Half-width of the colour scale in log2: reaches the 99th percentile of every map, so a map's few sinks do not set it."""
-    robust = max(float(np.percentile(np.abs(m), ROBUST, method="lower")) for panel in found for m in panel.maps.values())
-    wide = math.ceil((robust + HEADROOM) * 4) / 4
-    return min(max(wide, math.log2(FAINTEST)), math.log2(STRONGEST))
+def colour_limit(maps: Sequence[Maps]) -> float:
+    """Half-width of the colour scale of maps in log2: reaches the 99th percentile of every one, so a map's few sinks do not set it.
+
+    >>> colour_limit([np.log2(np.array([[0.5, 1.0, 2.0]]))])
+    1.25
+    """
+    robust = max(float(np.percentile(np.abs(values), _ROBUST, method="lower")) for values in maps)
+    wide = math.ceil((robust + _HEADROOM) * 4) / 4
+    return min(max(wide, math.log2(_FAINTEST)), math.log2(_STRONGEST))
 
 
 def colour_ticks(limit: float, fine: bool) -> list[float]:

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import seaborn as sns
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize
@@ -22,8 +21,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from biaskit.errors import PriorError
-from biaskit.figures.panels import FAINTEST, HEADROOM, ROBUST, STRONGEST, colour_ticks, multiple
-from biaskit.figures.style import FAINT, STYLE, check_out, write_figure
+from biaskit.figures.panels import colour_limit, colour_ticks, multiple
+from biaskit.figures.style import FAINT, check_out, house_style, write_figure
 from biaskit.prior.bias.report import compare
 from biaskit.prior.resample import resample
 from biaskit.prior.value import Prior
@@ -65,8 +64,7 @@ def side_by_side(
     rows = [row for row in rows if row["plane"] == chosen and (layers is None or row["layer"] in layers)]
     if not rows:
         raise PriorError(f"the priors share no plane {chosen!r}", "leave the plane out to take one that both have")
-    style: Any = {**sns.axes_style("ticks"), **STYLE}
-    with rc_context(style):
+    with house_style():
         figure = _draw([_maps(a, b, row) for row in rows], rows, names)
         if out is not None:
             write_figure(figure, Path(out))
@@ -79,12 +77,6 @@ def _maps(a: Prior, b: Prior, row: dict[str, Any]) -> tuple[Maps, Maps, Maps]:
     first, second = (np.maximum(resample(prior.map(row["plane"], row["layer"]), *size), 1e-9) for prior in (a, b))
     relative = [np.log2(values / values.mean()) for values in (first, second)]
     return relative[0], relative[1], relative[0] - relative[1]
-
-
-def _limit(maps: Sequence[Maps]) -> float:
-    """Half-width of a log2 scale that reaches the 99th percentile of every map."""
-    robust = max(float(np.percentile(np.abs(values), ROBUST, method="lower")) for values in maps)
-    return min(max(math.ceil((robust + HEADROOM) * 4) / 4, math.log2(FAINTEST)), math.log2(STRONGEST))
 
 
 def _draw(found: Sequence[tuple[Maps, Maps, Maps]], rows: Sequence[dict[str, Any]], names: tuple[str, str]) -> Figure:
@@ -127,7 +119,7 @@ def _words(figure: Figure, row: dict[str, Any], x: float, y: float, line: float)
 
 
 def _scale(maps: Sequence[Maps], colours: str) -> tuple[Normalize, Colormap]:
-    limit = _limit(maps)
+    limit = colour_limit(maps)
     return Normalize(-limit, limit), sns.color_palette(colours, as_cmap=True)
 
 

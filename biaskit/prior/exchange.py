@@ -185,7 +185,7 @@ def export_prior(
         data = buffer.getvalue()
     elif suffix == ".npz":
         buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, **_arrays(narrow(prior, layer, plane)))
+        np.savez(buffer, allow_pickle=False, **narrow(prior, layer, plane).tensors())
         data = buffer.getvalue()
     elif suffix == ".pt":
         data = _torch_bytes(narrow(prior, layer, plane))
@@ -234,17 +234,8 @@ def _torch_bytes(prior: Prior) -> bytes:
     except ImportError:
         raise PriorError("writing .pt needs PyTorch", "pip install torch, or choose .npy") from None
     buffer = io.BytesIO()
-    torch.save({key: torch.from_numpy(values.copy()) for key, values in _arrays(prior).items()}, buffer)
+    torch.save({key: torch.from_numpy(values.copy()) for key, values in prior.tensors().items()}, buffer)
     return buffer.getvalue()
-
-
-def _arrays(prior: Prior) -> dict[str, NDArray[Any]]:
-    """The tensors of the prior's file, by name."""
-    arrays = {"visual_mass": prior.visual_mass, "layer_index": np.asarray(prior.layers, dtype=np.int32)}
-    for name, stats in prior.planes.items():
-        held = {f"{name}.{part.name}": getattr(stats, part.name) for part in fields(stats)}
-        arrays |= {key: values for key, values in held.items() if isinstance(values, np.ndarray)}
-    return arrays
 
 
 def _numbers(values: NDArray[Any]) -> Any:

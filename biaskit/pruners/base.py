@@ -89,6 +89,7 @@ class Pruner(ABC):
         needs: the readings that `choose` takes from `Signals`; the engine records nothing else.
         merges: share of each tile's patches that is left when the vision tower merges them (ToMe); None leaves the tower alone.
         exact: `choose` keeps exactly the budget. A method that finds the number by itself says False.
+        takes_budget: a number of tokens may be given. False where the tower merges, before there is a prompt: it takes a share.
         prior: whether `choose` reads `Signals.a_bias`.
         attention_layer: the layer whose attention a prior must be of, relative to K.
         presets: named sets of parameters that the paper recommends.
@@ -108,6 +109,7 @@ class Pruner(ABC):
     families: ClassVar[str] = "every family"
     needs: ClassVar[frozenset[Reading]] = frozenset()
     exact: ClassVar[bool] = True
+    takes_budget: ClassVar[bool] = True
     merges: ClassVar[float | None] = None
     attention_layer: ClassVar[int] = -1
     prior: ClassVar[Literal["required", "optional", "unused"]] = "unused"
@@ -124,7 +126,8 @@ class Pruner(ABC):
         """Refuse what makes no sense; subclasses check their own parameters after calling this."""
         self._check_types()
         if self.retention is None and self.budget is None:
-            raise BiaskitError(f"{self.name} was not told how many visual tokens to keep", "give retention=0.25, or budget=64")
+            known = "give retention=0.25, or budget=64" if self.takes_budget else "give retention=0.25"
+            raise BiaskitError(f"{self.name} was not told how many visual tokens to keep", known)
         if self.retention is not None:
             budget_of(1, self.retention)
         if self.budget is not None and (not isinstance(self.budget, int) or self.budget < 1):
@@ -140,6 +143,11 @@ class Pruner(ABC):
                 f"give K = {needed} or more: --k {needed}, or layer={needed} in Python",
             )
         self._check_choices()
+        if self.budget is not None and not self.takes_budget:
+            raise BiaskitError(
+                f"budget is {self.budget}, but {self.name} merges every tile before the prompt is known",
+                f"give retention={self.budget}/576 or so",
+            )
 
     @property
     def debiases(self) -> bool:
@@ -161,6 +169,10 @@ class Pruner(ABC):
             for stage in self.stages():
                 if stage.layer + self.attention_layer >= 0:
                     prior.layer(stage.layer + self.attention_layer)
+
+    def remarks(self, prior: Prior) -> tuple[str, ...]:
+        """Return what a user should know of a prior that works, but may not be what he means."""
+        return ()
 
     def _check_types(self) -> None:
         """Check every parameter whose type is made of numbers, text and None alone."""

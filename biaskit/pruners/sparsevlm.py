@@ -100,11 +100,6 @@ class SparseVLM(AttentionPruner):
         """The row of every head."""
         return Reading("attention", queries=self.rows, heads="each")
 
-    @property
-    def debiases(self) -> bool:
-        """Whether a prior changes the score."""
-        return self.debias == "prior" and self.strength > 0 and self.mode != "uniform"
-
     def stages(self) -> tuple[Stage, ...]:
         """Return the three cuts."""
         return (

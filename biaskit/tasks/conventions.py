@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 UNITS = ("part", "square", "thousand", "pixels", "words")
 """What the numbers of a box count, all linear, x to the right and y down, corners x1 y1 x2 y2:
@@ -19,21 +19,25 @@ UNITS = ("part", "square", "thousand", "pixels", "words")
 class Wording:
     r"""The published wording of questions; what goes into the model is the checkpoint's chat template around these words, after the image.
 
-    Attributes:
-        region: asks for the box of what a phrase describes. The default is LLaVA-1.5's: that of its training data, and of its evaluation on
-            RefCOCO by others (om-ai-lab/VLM-R1, lmms-eval's `bbox_rec`).
-        short: asks for a single word or phrase. The default is LLaVA-1.5's format prompt for short answers (arXiv 2310.03744) to POPE, GQA,
-            VQAv2 and TextVQA; Qwen2-VL's and InternVL's evaluations of the same sets use the same sentence.
+    The defaults are LLaVA-1.5's. Each template holds one `{}`, where the phrase or question goes.
 
-    Each holds one `{}`, where the phrase or question goes.
+    Attributes:
+        region: asks for the box of what a phrase describes (RefCOCO).
+        short: asks for a single word or phrase (GQA, VQAv2, TextVQA).
+        yes_no: asks for yes or no (POPE).
+        region_source, short_source, yes_no_source: where each was published.
 
     Example:
-        >>> Wording().ask_short("Is there a dog in the image?")
-        'Is there a dog in the image?\nAnswer the question using a single word or phrase.'
+        >>> Wording().ask_short("What is it?")
+        'What is it?\nAnswer the question using a single word or phrase.'
     """
 
     region: str = "Please provide the bounding box coordinate of the region this sentence describes: {}"
     short: str = "{}\nAnswer the question using a single word or phrase."
+    yes_no: str = "{}\nAnswer the question using a single word or phrase."
+    region_source: str = "training data of arXiv 2310.03744; its evaluation by others: om-ai-lab/VLM-R1, lmms-eval's bbox_rec"
+    short_source: str = "format prompt for short answers of arXiv 2310.03744"
+    yes_no_source: str = "questions of POPE as arXiv 2310.03744 put them, its pope_test.jsonl"
 
     def ask_region(self, phrase: str) -> str:
         """Ask for the box of what a phrase describes.
@@ -42,11 +46,24 @@ class Wording:
             >>> Wording(region="where is the {} ?").ask_region("red circle")
             'where is the red circle ?'
         """
-        return self.region.format(phrase)
+        return self.region.replace("{}", phrase, 1)
 
     def ask_short(self, question: str) -> str:
         """Ask for a single word or phrase."""
-        return self.short.format(question)
+        return self.short.replace("{}", question, 1)
+
+    def ask_yes_no(self, question: str) -> str:
+        """Ask for yes or no."""
+        return self.yes_no.replace("{}", question, 1)
+
+    def templates(self) -> dict[str, str]:
+        """Return the templates by name, without their sources: what identifies a run.
+
+        Example:
+            >>> list(Wording().templates())
+            ['region', 'short', 'yes_no']
+        """
+        return {field.name: getattr(self, field.name) for field in fields(self) if not field.name.endswith("_source")}
 
 
 @dataclass(frozen=True)

@@ -93,8 +93,8 @@ class POPE(Task):
         return self.asked[i].file
 
     def prompt(self, i: int, wording: Wording) -> str:
-        """Return the question, with the sentence that asks for a single word."""
-        return wording.ask_short(self.asked[i].text)
+        """Return the question as the model's wording asks for yes or no."""
+        return wording.ask_yes_no(self.asked[i].text)
 
     def truth(self, i: int) -> str:
         """Return "yes" or "no"."""

@@ -39,12 +39,13 @@ MEANING = {
     "--pruner": (TEXT, "methods"), "--published-as": (TEXT, "checkpoint of the papers' tables"),
     "--questions": (NUMBER, "questions of each task"), "--random-weights": (FLAG, "no weights"),
     "--repeats": (NUMBER, "rounds"), "--resamples": (NUMBER, "of the bootstrap"), "--restart": (FLAG, "throw an unfinished run away"),
-    "--retention": (TEXT, "shares of visual tokens kept"), "--revision": (TEXT, "commit of a checkpoint"), "--samples": (NUMBER, "images"),
+    "--retention": (TEXT, "shares of visual tokens kept"), "--revision": (TEXT, "commit of a checkpoint"),
+    "--rows": (TEXT, "whose attention"), "--samples": (NUMBER, "images"),
     "--save-every": (NUMBER, "seconds between states"), "--seed": (NUMBER, "of what is random"), "--set": (TEXT, "a method's parameter"),
     "--shrink": (TEXT, "a smaller model, CHANNELSxLAYERS"), "--split": (TEXT, "part of COCO"), "--splits": (NUMBER, "random splits"),
     "--sweep": (TEXT, "a parameter's values"), "--task": (TEXT, "tasks"), "--threads": (NUMBER, "of the CPU"), "--title": (TEXT, "heading"),
     "--tokens": (NUMBER, "numbers of visual tokens"), "--version": (FLAG, "print the version"), "--warmup": (NUMBER, "rounds before"),
-    "--workers": (NUMBER, "preprocessing processes"),
+    "--wording": (PATH, "how tasks ask"), "--workers": (NUMBER, "preprocessing processes"),
 }  # fmt: skip
 """Option → what its value is, and its one meaning."""
 SHORT = {

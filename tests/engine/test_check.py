@@ -103,3 +103,26 @@ def test_the_command(checkpoint, tmp_path):
     assert "everything that was probed holds" in done.output
     told = json.loads(CliRunner().invoke(app, ["models", "check", str(checkpoint("llava-1.5")), "--json"]).stdout)
     assert told["passed"] and [one["probe"] for one in told["findings"]] == PROBES
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "most"),
+    [
+        ("qwen2.5-vl", ["--max-pixels", "23520", "--dtype", "float64"], 30),
+        ("internvl-llama", ["--max-tiles", "2"], 3 * 64),
+        ("llava-1.5", ["--image-mode", "pad", "--conversation", "vicuna_v1"], 576),
+    ],
+)
+def test_the_command_checks_a_processor_as_it_is_chosen(checkpoint, name, words, most):
+    """A grid cut short, fewer tiles, padding: the same probes, at the setting of the run to come."""
+    done = CliRunner().invoke(app, ["models", "check", str(checkpoint(name)), *words, "--device", "cpu", "--json"])
+    told = json.loads(done.stdout)
+    assert done.exit_code == 0 and told["passed"], told
+    assert max(told["findings"][0]["numbers"].values()) <= most
+    chosen = {word.removeprefix("--").replace("-", "_") for word in words if word.startswith("--")} - {"dtype"}
+    assert set(told["options"]) == chosen
+
+
+def test_the_command_refuses_what_a_family_does_not_have(checkpoint):
+    done = CliRunner().invoke(app, ["models", "check", str(checkpoint("llava-1.5")), "--max-tiles", "2"])
+    assert done.exit_code and "LLaVA-1.5 has no --max-tiles" in str(done.exception)

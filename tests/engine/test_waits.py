@@ -17,8 +17,8 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from biaskit import device as transfer
 from biaskit import get_pruner, prune
-from biaskit.engine.contracts import flat_prior
 from biaskit.engine.dropper import TokenDropper, _Layer
+from biaskit.engine.pruner_contract import flat_prior
 from biaskit.engine.recorder import Recorder
 from biaskit.pruners.readings import ATTENTION
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import transformers as hf
@@ -44,3 +47,32 @@ def test_the_frame_of_padding_is_wider_than_the_image():
     padded = frame(PROCESSORS["llava, padded"](), (480, 640))
     assert padded.box == (0.0, pytest.approx(-1 / 6), 1.0, pytest.approx(7 / 6))
     assert frame(PROCESSORS["siglip"](), (480, 640)).part(378, 378) == (0.0, 0.0, 378 / 384, 378 / 384)
+
+
+def reach(frame_of, records):
+    """How many of COCO's boxes have half of their area inside what the tower sees: no answer inside it has a larger IoU."""
+    sizes = {image["id"]: (image["height"], image["width"]) for image in records["images"]}
+    found = {"larger": [0, 0], "all": [0, 0]}
+    for one in records["annotations"]:
+        if one["iscrowd"]:
+            continue
+        rows, cols = sizes[one["image_id"]]
+        left, top, right, bottom = frame_of((rows, cols)).box
+        x, y, w, h = one["bbox"]
+        wide = min(x + w, right * cols) - max(x, left * cols)
+        high = min(y + h, bottom * rows) - max(y, top * rows)
+        inside = max(0.0, wide) * max(0.0, high) >= 0.5 * w * h
+        for kind in ("all", "larger")[: 1 + (one["area"] >= 32**2)]:
+            found[kind][0] += inside
+            found[kind][1] += 1
+    return found
+
+
+def test_the_crop_loses_the_boxes_that_the_readme_says(coco_sample):
+    records = json.loads((coco_sample / "annotations" / "instances_val2017.json").read_text(encoding="utf-8"))
+    found = {name: reach(lambda size, name=name: frame(PROCESSORS[name](), size), records) for name in ("clip", "llava, padded")}
+    assert found["llava, padded"] == {"larger": [487, 487], "all": [945, 945]}
+    readme = " ".join((Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").split())
+    (larger, of), (every, number) = found["clip"]["larger"], found["clip"]["all"]
+    assert f"{larger} of {of} ({larger / of:.0%})".replace("%", " %") in readme
+    assert f"{every} of {number} ({every / number:.0%})".replace("%", " %") in readme

@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers as hf
 from conftest import DWARFS
-from geometry import distances, gradient, transparent
+from geometry import distances, features, gradient, transparent
 from PIL import Image
 
 from biaskit.errors import ModelError
@@ -40,14 +40,6 @@ def test_placeholders_of_a_coco_sized_image(dwarf, name):
 
 SIZES = [(640, 480), (300, 1000), (120, 90)]
 ONE_OF_EACH = [name for name in DWARFS if name not in ("Qwen2.5-VL-3B-Instruct", "InternVL2_5-2B-MPO-hf", "llava-v1.6-vicuna-7b-hf")]
-
-
-def features(model, inputs):
-    """[N, D] of the visual tokens, from the model's own encoder."""
-    given = {name: value for name, value in inputs.items() if name not in ("input_ids", "attention_mask", "mm_token_type_ids")}
-    with torch.inference_mode():
-        found = model.base_model.get_image_features(**given).pooler_output
-    return torch.cat([part.reshape(-1, part.shape[-1]) for part in found])
 
 
 def check_places(directory, sizes=SIZES, images=1, **options):

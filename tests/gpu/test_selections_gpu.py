@@ -10,8 +10,9 @@ import torch
 from biaskit import device as transfer
 from biaskit import get_pruner, prune
 from biaskit.bench.features import made_up
-from biaskit.engine.contracts import flat_prior, sample_layouts, sample_signals
 from biaskit.engine.dropper import _Layer
+from biaskit.engine.made_up import sample_layouts, sample_signals
+from biaskit.engine.pruner_contract import flat_prior
 from biaskit.errors import BiaskitError
 from biaskit.families.checkpoints.tiny import tiny_inputs, tiny_model
 from biaskit.select import (

@@ -29,6 +29,14 @@ def seen(found, layout, image_processor):
     return colours[:, 0].numpy(), colours[:, 1].numpy()
 
 
+def features(model, inputs):
+    """[N, D] of the visual tokens, from the model's own encoder."""
+    given = {name: value for name, value in inputs.items() if name not in ("input_ids", "attention_mask", "mm_token_type_ids")}
+    with torch.inference_mode():
+        found = model.base_model.get_image_features(**given).pooler_output
+    return torch.cat([part.reshape(-1, part.shape[-1]) for part in found])
+
+
 def distances(found, layout, image_processor):
     """Per plane that shows the image: how far, in cells, its inner tokens look from where the layout says, at most."""
     x, y = seen(found, layout, image_processor)

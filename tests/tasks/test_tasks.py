@@ -24,7 +24,8 @@ from biaskit.families import families
 from biaskit.images.scenes.draw import draw_scene
 from biaskit.images.scenes.held_out import NEW_TOKENS, question_about, summarise
 from biaskit.tasks import Seen, Task, TaskView, breakdown, open_task, task_class, tasks
-from biaskit.tasks.wording import ask_presence
+from biaskit.tasks.conventions import Wording
+from biaskit.tasks.wording import ask_presence, read_wording
 
 FAMILIES = ["llava", "llava_next", "llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl", "future"]
 SCENE = Seen((168, 168), (168, 168), boxes=boxes("llava", "demo"))
@@ -205,7 +206,7 @@ def test_published_wording():
         "llava_next": f"{common}the dog",
         "llava_onevision": f"{common}the dog",
         "future": f"{common}the dog",
-        "qwen2_vl": f"{common}<|object_ref_start|>the dog<|object_ref_end|>",
+        "qwen2_vl": f"{common}the dog",
         "qwen2_5_vl": "Locate the dog in this image and output the bbox coordinates in JSON format.",
         "qwen3_vl": 'Locate every object that matches the description "the dog" in the image. Report bbox coordinates in JSON format.',
         "internvl": f"{common}<ref>the dog</ref>",
@@ -213,13 +214,54 @@ def test_published_wording():
     assert {kind: wording(kind).ask_region("the dog") for kind in FAMILIES} == said
     for kind, base in (("llava", "demo"), ("qwen2_5_vl", "demo-qwen")):
         assert wording(kind, base).ask_region("red circle") == "where is the red circle ?"
-        assert wording(kind, base).ask_short("is it ?") == "is it ?"
+        assert wording(kind, base).ask_short("is it ?") == wording(kind, base).ask_yes_no("is it ?") == "is it ?"
     assert wording("qwen3_vl").ask_region("{0} {x}").count("{0} {x}") == 1, "braces of an expression stay"
     short = "Answer the question using a single word or phrase."
     assert {kind: wording(kind).ask_short("Is it?") for kind in FAMILIES} == {
         kind: f"Is it? {short}" if kind == "internvl" else f"Is it?\n{short}" for kind in FAMILIES
     }
+    assert {kind: wording(kind).ask_yes_no("Is it?") for kind in FAMILIES} == {
+        kind: f"Is it?\n{short} " if kind == "internvl" else f"Is it?\n{short}" for kind in FAMILIES
+    }, "InternVL's evaluation reads LLaVA's lines, newline and all, and adds a blank"
     assert [ask_presence(thing) for thing in ("dog", "apple")] == ["Is there a dog in the image?", "Is there an apple in the image?"]
+
+
+def test_a_template_of_its_own_has_a_source_of_its_own():
+    """A family that replaces a template says where it was published."""
+    default = Wording()
+    for name, family in families:
+        for template, text in family.wording.templates().items():
+            source = getattr(family.wording, f"{template}_source")
+            assert source and (text == getattr(default, template) or source != getattr(default, f"{template}_source")), (name, template)
+
+
+def test_a_file_replaces_some_templates(tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps({"region": 'Find "{}" as {"box": []}.'}), encoding="utf-8")
+    found = read_wording(path, wording("internvl"))
+    assert found.ask_region("the {} dog") == 'Find "the {} dog" as {"box": []}.' and found.region_source == "given by the user: mine.json"
+    assert found.templates() == {**wording("internvl").templates(), "region": 'Find "{}" as {"box": []}.'}
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ('{"regoin": "{}"}', "has 'regoin'", "region"),
+        ('{"region": "where"}', "region in .* is 'where'", "one {}"),
+        ('{"short": "{} {}"}', "short in .* is '{} {}'", "one {}"),
+        ('{"short": 3}', "short in .* is 3", "one {}"),
+        ("{}", "names no question", '{"region"'),
+        ("[]", "names no question", '{"region"'),
+        ("where is {}?", "is not JSON", '{"region"'),
+    ],
+)
+def test_a_wording_of_another_form_is_refused(tmp_path, text, message, hint):
+    (tmp_path / "mine.json").write_text(text, encoding="utf-8")
+    with pytest.raises(TaskError, match=message) as caught:
+        read_wording(tmp_path / "mine.json", Wording())
+    assert hint in caught.value.hint
+    with pytest.raises(TaskError, match="cannot be read"):
+        read_wording(tmp_path / "missing.json", Wording())
 
 
 @pytest.mark.parametrize("kind", FAMILIES)

@@ -18,6 +18,7 @@ from biaskit.validation.report.contents import Report
 from biaskit.validation.report.contrasts import conclude
 from biaskit.validation.report.costs import costs
 from biaskit.validation.report.sweeps import find_sweeps
+from biaskit.validation.report.tables import cost_table
 from biaskit.validation.results.cells import Cell, budgets, methods, plain_of, role, swept_methods
 from biaskit.validation.results.read import read_run
 from biaskit.validation.statistics.significance import mcnemar
@@ -243,6 +244,23 @@ def test_costs_are_means_over_samples(results):
     cell = results[0].run.cells[results[0].at("fastv", "25 %")].label
     cost = results[0].costs[cell]
     assert cost.tokens == (2 * 144 + 6 * 36) / 8 and cost.kept == 36 and cost.cache_bytes == 8 * 64 * 2 * 50
+
+
+def test_scores_above_0_stand_beside_the_costs(tmp_path):
+    folder = make_run(tmp_path, n=40, kept={name: KEPT[name] for name in ("fastv", "fastv+prior")}, tasks=("scenes-where",))
+    records = lines(folder)
+    for number, record in enumerate(records):
+        if record["cell"] == "fastv+prior/r0.25":
+            record["positive"] = 0.5 + number % 2
+    (folder / "results.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    report = Report.of(read_run(folder), QUICK)
+    assert report.results[0].costs["fastv+prior/r0.25"].positive == 1.0 and report.results[0].costs["fastv/r0.25"].positive is None
+    table = cost_table(report.results[0])
+    column = table.head.index("25 %: scores above 0 / kept")
+    assert {row[0].text: row[column].text for row in table.rows} == {"unpruned": "—", "fastv": "—", "fastv+prior": "1.00"}
+    assert "least attended tokens fill up" in table.notes[-1]
+    rows = {row["cell"]: row["scores_above_0_of_kept"] for row in report.numbers()["scores"]}
+    assert rows["fastv+prior/r0.25"] == 1.0 and rows["fastv/r0.25"] is None
 
 
 def test_flops_are_those_of_each_question_and_averaged(run):

@@ -126,7 +126,8 @@ def resolve(name: str) -> Place:
     )
 
 
-EMBEDDED_WORDING = Wording(region="where is the {} ?", short="{}")
+_TAUGHT = "as it was taught: biaskit.images.scenes"
+EMBEDDED_WORDING = Wording("where is the {} ?", "{}", "{}", _TAUGHT, _TAUGHT, _TAUGHT)
 """The embedded models are asked as they were taught; they never say more than a word or a box."""
 
 

@@ -23,6 +23,7 @@ from biaskit.families.checkpoints.processors import load_processor
 from biaskit.families.checkpoints.refused import UNFIT, check_adapter, quantisation
 from biaskit.prior.layers import Layers, read_layers
 from biaskit.registry import named_arguments
+from biaskit.tasks.wording import read_wording
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +46,7 @@ class Loaded:
         name: hub id, or the directory's name.
         revision: the hub's commit, or a fingerprint of the local files: their config and every byte of the weights.
         options: what was chosen of the processor, by name; its settings hold all of it.
+        asked: how it is asked instead of as published.
     """
 
     model: PreTrainedModel
@@ -53,6 +55,7 @@ class Loaded:
     name: str
     revision: str
     options: Mapping[str, int | str] = field(default_factory=dict)
+    asked: Wording | None = None
 
     def __repr__(self) -> str:
         """One line: name, revision, class, precision and device."""
@@ -62,8 +65,8 @@ class Loaded:
 
     @property
     def wording(self) -> Wording:
-        """How it is asked, by its family's published wording; the embedded models as they were taught."""
-        return wording_of(self.family, short_name(self.name))
+        """How it is asked: as a user wrote it, else by its family's published wording; the embedded models as they were taught."""
+        return self.asked or wording_of(self.family, short_name(self.name))
 
     @property
     def processor_settings(self) -> dict[str, Any]:
@@ -86,6 +89,7 @@ def load_model(
     max_tiles: int | None = None,
     image_mode: str | None = None,
     conversation: str | None = None,
+    wording: str | os.PathLike[str] | None = None,
     say: Say | None = None,
 ) -> Loaded:
     """Load a checkpoint by short name, hub id or directory.
@@ -101,6 +105,7 @@ def load_model(
         min_pixels, max_pixels: bounds of the pixels an image is scaled to (Qwen-VL). max_tiles: most tiles of an image (InternVL).
         image_mode: `pad` or `crop`, how an image is made square (LLaVA-1.5; `pad` is what its published numbers used).
         conversation: `vicuna_v1`, the chat template with vicuna's system prompt (LLaVA); by default the checkpoint's own.
+        wording: a file of templates that replace published ones, see `biaskit.tasks.wording.read_wording`.
 
     Raises:
         ModelError: unknown, missing, gated, offline, remote code, unsupported, too large, files or options that do not fit together.
@@ -109,16 +114,11 @@ def load_model(
     'LLaVA-1.5'
     """
     say = say or (lambda line: None)
-    if not isinstance(name, str | os.PathLike):
-        raise ModelError(f"{name!r} is no name of a checkpoint", "give a short name, a hub id or a directory")
-    name, device, dtype = os.fspath(name), str(device), str(dtype).removeprefix("torch.")
-    place = resolve(name)
-    if place.note:
-        say(f"note: {name} is {place.target}: {place.note}")
+    place, device, dtype = _found(name, say), str(device), str(dtype).removeprefix("torch.")
     say(f"model {place.target}: reading its config" + ("" if place.local else " from the hub or its cache"))
     config_file, settings, family = _identify(place, revision)
-    config = _config(place, revision)
-    _check(family, config, layers)
+    asked = None if wording is None else read_wording(wording, wording_of(family, short_name(place.name)))
+    config = _checked(family, _config(place, revision), layers)
     target, where = find_device(device), _dtype(dtype, settings, device)
     quantised = quantisation(settings, place.target, target)
     size, shards = weights(place, revision)
@@ -127,25 +127,35 @@ def load_model(
     say(f"{family.title}: {stored} → {quantised or where} on {spread}, {attention} attention")
     bounds = {"min_pixels": min_pixels, "max_pixels": max_pixels, "max_tiles": max_tiles}
     choices = {**bounds, "image_mode": image_mode, "conversation": conversation}
-    processor, options = _processor(family, config, place, revision, choices)
-    say("processor: " + (", ".join(f"{option} {value}" for option, value in options.items()) or "as the checkpoint has it"))
+    processor, options = _processor(family, config, place, revision, choices, say)
     model = _load(place, revision, where, attention, target, device_map)
     found = fingerprint(Path(place.target)) if place.local else config_file.parent.name
-    return Loaded(model, processor, family, place.name, found, options)
+    return Loaded(model, processor, family, place.name, found, options, asked)
 
 
-def _check(family: ModelFamily, config: Any, layers: Layers | None) -> None:
-    """Refuse what the family cannot run, and decoder layers that the checkpoint lacks."""
+def _found(name: str | os.PathLike[str], say: Say) -> Place:
+    """Return where a checkpoint lies, and say what is to be known of it."""
+    if not isinstance(name, str | os.PathLike):
+        raise ModelError(f"{name!r} is no name of a checkpoint", "give a short name, a hub id or a directory")
+    place = resolve(os.fspath(name))
+    if place.note:
+        say(f"note: {os.fspath(name)} is {place.target}: {place.note}")
+    return place
+
+
+def _checked(family: ModelFamily, config: Any, layers: Layers | None) -> Any:
+    """Return the config, unless the family cannot run it, or it lacks decoder layers that are asked for."""
     family.check(config)
     chosen = read_layers(layers)
     if chosen is not None and not isinstance(chosen, str):
         from biaskit.families.checkpoints.decoder import check_layers
 
         check_layers(chosen, config.get_text_config().num_hidden_layers)
+    return config
 
 
 def _processor(
-    family: ModelFamily, config: Any, place: Place, revision: str | None, choices: Mapping[str, Choice]
+    family: ModelFamily, config: Any, place: Place, revision: str | None, choices: Mapping[str, Choice], say: Say
 ) -> tuple[Any, dict[str, int | str]]:
     """Load the processor, try it, and set what was chosen."""
     processor = load_processor(family, place.target, None if place.local else revision)
@@ -153,6 +163,7 @@ def _processor(
     options = configure(family, processor, config, choices)
     if options:
         probe(family, processor, config, place.target)
+    say("processor: " + (", ".join(f"{option} {value}" for option, value in options.items()) or "as the checkpoint has it"))
     return processor, options
 
 
@@ -183,7 +194,7 @@ def read_checkpoint(
     _, _, family = _identify(place, revision)
     config = _config(place, revision)
     family.check(config)
-    return place, family, config, _processor(family, config, place, revision, choices or {})[0]
+    return place, family, config, _processor(family, config, place, revision, choices or {}, lambda line: None)[0]
 
 
 def _config(place: Place, revision: str | None) -> Any:

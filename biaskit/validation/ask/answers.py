@@ -160,6 +160,7 @@ def records(
             "tags": task.tags(i),
             "task": task.name,
             "truth": task.truth(i),
+            **({"positive": sample.info["positive"]} if "positive" in sample.info else {}),
             **({"kept": sample.indices.tolist()} if wanted.keep_indices else {}),
             **({"selection": _measures(task, i, layouts[row], sample)} if wanted.observe is not None else {}),
         })  # fmt: skip

@@ -77,6 +77,7 @@ def make_manifest(
         "chat_template_sha256": hashlib.sha256(template.encode()).hexdigest(),
         "image_processor": type(processor.image_processor).__name__,
         "processor": loaded.processor_settings,
+        "wording": loaded.wording.templates(),
         "generation": generation_in_force(model, greedy_settings(model, generation)),
         "seed": seed,
         **more,

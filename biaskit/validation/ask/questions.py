@@ -11,9 +11,10 @@ from torch.utils.data import Dataset
 
 from biaskit.errors import BiaskitError, ImageSkipped
 from biaskit.families import ModelFamily, Prepared
-from biaskit.families.checkpoints.catalog import box_convention_of, wording_of
+from biaskit.families.checkpoints.catalog import box_convention_of
 from biaskit.grid import Layout
 from biaskit.tasks.base import WHOLE, Part, Seen, Task
+from biaskit.tasks.conventions import Wording
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,14 +41,23 @@ class Questions(Dataset[Asked]):
 
     Args:
         task: the questions. family, processor, config: of the checkpoint. base: its short name, "" if it has none.
+        wording: how it is asked.
         dtype: pixel values are cast to it. batches: which questions go together.
     """
 
     def __init__(
-        self, task: Task, family: ModelFamily, processor: Any, config: Any, base: str, dtype: torch.dtype, batches: Sequence[Sequence[int]]
+        self,
+        task: Task,
+        family: ModelFamily,
+        processor: Any,
+        config: Any,
+        base: str,
+        wording: Wording,
+        dtype: torch.dtype,
+        batches: Sequence[Sequence[int]],
     ) -> None:
         self.task, self.family, self.processor, self.config = task, family, processor, config
-        self.base, self.dtype, self.batches = base, dtype, [tuple(items) for items in batches]
+        self.base, self.wording, self.dtype, self.batches = base, wording, dtype, [tuple(items) for items in batches]
 
     def __len__(self) -> int:
         """Return the number of batches."""
@@ -67,7 +77,7 @@ class Questions(Dataset[Asked]):
             BiaskitError: an image is broken, or the processor refuses it; a validation leaves nothing out.
         """
         images = [self.task.image(i) for i in items]
-        prompts = [self.task.prompt(i, wording_of(self.family, self.base)) for i in items]
+        prompts = [self.task.prompt(i, self.wording) for i in items]
         try:
             made = self.family.prepare(self.processor, self.config, [[image] for image in images], prompts)
         except ImageSkipped as error:

@@ -265,7 +265,8 @@ class _Run:
         loaded, device = self.loaded, input_device(self.loaded.model)
         items = [batch.items for batch in batches]
         base = short_name(loaded.name)
-        questions = Questions(task, loaded.family, loaded.processor, loaded.model.config, base, loaded.model.dtype, items)
+        model = loaded.model
+        questions = Questions(task, loaded.family, loaded.processor, model.config, base, loaded.wording, model.dtype, items)
         workers = (
             (default_workers(self.ranks.local_count, gpu=True) if self.gpu else 0) if self.options.workers is None else self.options.workers
         )

@@ -11,7 +11,7 @@ from biaskit.errors import BiaskitError
 from biaskit.families.checkpoints.load import Loaded, load_model, read_checkpoint
 from biaskit.prior.store import load_prior
 from biaskit.pruners import get_pruner
-from biaskit.pruners.notation import read_key
+from biaskit.pruners.notation import as_choices, read_key
 
 if TYPE_CHECKING:
     from biaskit.prior.value import Prior
@@ -70,7 +70,7 @@ def open_model(
     if pruner != "none":
         _, _, config, _ = read_checkpoint(name, where)
         wanted = {read_key(key): value for key, value in parameters.items()}
-        method = get_pruner(str(pruner), preset=preset, model_type=config.model_type, **wanted)
+        method = get_pruner(str(pruner), preset=preset, model_type=config.model_type, **as_choices(str(pruner), wanted))
         bias = None if prior is None else load_prior(str(prior))
         method.check_prior(bias)
         if bias is not None:

@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from biaskit.figures.style import INK
+from biaskit.figures.style import INK, house_style
 from biaskit.validation.report.analyse import TaskResults
-from biaskit.validation.report.figure_style import house_style, set_gaps, settled
+from biaskit.validation.report.figure_style import set_gaps, settled
 from biaskit.validation.results.cells import find, role, twins
 from biaskit.validation.statistics.resampling import Estimate
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from biaskit.files import file_part
 from biaskit.validation.report import tables as build
 from biaskit.validation.report import tidy
 from biaskit.validation.report.analyse import Settings, TaskResults, analyse
@@ -17,7 +18,7 @@ from biaskit.validation.report.average import Average, averages
 from biaskit.validation.report.contrasts import Conclusion, conclude
 from biaskit.validation.report.gate import Against, against_papers, gate_state, incomparable, warnings
 from biaskit.validation.report.recognise import Recognised, recognise
-from biaskit.validation.report.tables import Table, file_name
+from biaskit.validation.report.tables import Table
 from biaskit.validation.results.doubtful import doubts
 from biaskit.validation.results.read import Run
 
@@ -47,8 +48,7 @@ class Drawing:
     @cached_property
     def svg(self) -> bytes:
         """The figure as SVG; the same figure gives the same bytes."""
-        from biaskit.figures.style import METADATA
-        from biaskit.validation.report.figure_style import house_style
+        from biaskit.figures.style import METADATA, house_style
 
         out = io.BytesIO()
         with house_style():
@@ -168,11 +168,11 @@ class Report:
                 caption = (
                     f"{result.run.task}: scores by {kind} in points; colours: difference from the unpruned model on the same questions."
                 )
-                drawings.append(Drawing(f"{file_name(result.run.task)}-by-{file_name(kind)}", figure, caption))
+                drawings.append(Drawing(f"{file_part(result.run.task)}-by-{file_part(kind)}", figure, caption))
         first = [build.score_table(result), build.cost_table(result), *(build.matrix(result, budget) for budget in result.budgets)]
         more = [build.sweep_table(result), build.secondary_table(result), *build.part_tables(result)]
         shown, folded = ([table for table in group if table is not None] for group in (first, more))
-        return Chapter(file_name(result.run.task), result.run.task, drawings, shown, folded)
+        return Chapter(file_part(result.run.task), result.run.task, drawings, shown, folded)
 
     def _settings(self, ablation: Figure | None, sweeps: Sequence[Sweep]) -> Chapter:
         from biaskit.validation.report.sweeps import SYMBOLS, draw_sweep
@@ -184,7 +184,7 @@ class Report:
         for method, parameter in dict.fromkeys((sweep.method, sweep.parameter) for sweep in sweeps):
             group = [sweep for sweep in sweeps if (sweep.method, sweep.parameter) == (method, parameter)]
             caption = f"{method}: score against {SYMBOLS.get(parameter, parameter)}, all other settings held."
-            drawings.append(Drawing(f"sweep-{file_name(method)}-{parameter}", draw_sweep(group), caption))
+            drawings.append(Drawing(f"sweep-{file_part(method)}-{file_part(parameter)}", draw_sweep(group), caption))
         return Chapter("settings", "Ablation and settings", drawings, [])
 
     def numbers(self) -> dict[str, list[dict[str, Any]]]:

@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from biaskit.figures.style import FAINT, INK
+from biaskit.figures.style import FAINT, INK, house_style
 from biaskit.validation.report.analyse import TaskResults
 from biaskit.validation.report.average import Average
-from biaskit.validation.report.figure_style import Look, house_style, looks, retention_axis, set_gaps, settled
+from biaskit.validation.report.figure_style import Look, looks, retention_axis, set_gaps, settled
 from biaskit.validation.results.labels import UNPRUNED
 from biaskit.validation.statistics.resampling import Estimate
 

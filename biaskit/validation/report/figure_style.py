@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import seaborn as sns
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from biaskit.figures.style import STYLE
 from biaskit.validation.results.cells import Cell
 from biaskit.validation.results.labels import UNPRUNED
 
@@ -31,14 +28,6 @@ class Look:
     line: Literal["-", "--"]
     filled: bool
     wide: bool
-
-
-@contextmanager
-def house_style() -> Iterator[None]:
-    """Set fonts and lines inside the block alone."""
-    style: Any = {**sns.axes_style("ticks"), **STYLE, "axes.unicode_minus": True}
-    with rc_context(style):
-        yield
 
 
 def set_gaps(figure: Figure) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from html import escape
 
+from biaskit.text import for_html
 from biaskit.validation.report.tables import Entry, Table
 
 _STYLE = """
@@ -87,22 +87,22 @@ class Section:
 
 def page(title: str, subtitle: str, warnings: Sequence[str], answer: str, sections: Sequence[Section]) -> str:
     """Return the whole page; all texts are plain and are escaped here."""
-    links = "".join(f'<a href="#{escape(section.anchor)}">{escape(section.title)}</a>' for section in sections)
-    body = [f"<h1>{escape(title)}</h1>", f'<p class="faint">{escape(subtitle)}</p>']
+    links = "".join(f'<a href="#{for_html(section.anchor)}">{for_html(section.title)}</a>' for section in sections)
+    body = [f"<h1>{for_html(title)}</h1>", f'<p class="faint">{for_html(subtitle)}</p>']
     if warnings:
         body.append(
-            '<div class="warning" role="alert">' + "".join(f"<p><strong>Warning.</strong> {escape(w)}</p>" for w in warnings) + "</div>"
+            '<div class="warning" role="alert">' + "".join(f"<p><strong>Warning.</strong> {for_html(w)}</p>" for w in warnings) + "</div>"
         )
-    body += [f'<div class="answer"><p>{escape(answer)}</p></div>', f"<nav>{links}</nav>"]
+    body += [f'<div class="answer"><p>{for_html(answer)}</p></div>', f"<nav>{links}</nav>"]
     for section in sections:
-        body.append(f'<h2 id="{escape(section.anchor)}">{escape(section.title)}</h2>')
+        body.append(f'<h2 id="{for_html(section.anchor)}">{for_html(section.title)}</h2>')
         body += [_part(part) for part in section.parts]
         if section.folded:
             inside = "".join(_part(part) for part in section.folded)
-            body.append(f"<details><summary>{escape(section.folded_title)}</summary>{inside}</details>")
+            body.append(f"<details><summary>{for_html(section.folded_title)}</summary>{inside}</details>")
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style>"
+        f"<title>{for_html(title)}</title><style>{_STYLE}</style>"
     )
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head>\n<body>\n'
@@ -113,24 +113,24 @@ def page(title: str, subtitle: str, warnings: Sequence[str], answer: str, sectio
 
 def _part(part: Part) -> str:
     if isinstance(part, Code):
-        return f"<pre>{escape(part.text)}</pre>"
+        return f"<pre>{for_html(part.text)}</pre>"
     if isinstance(part, Table):
         return table(part)
     if isinstance(part, Picture):
         data = base64.b64encode(part.svg).decode("ascii")
-        alt = escape(part.caption, quote=True)
-        caption = f"<figcaption>{escape(part.caption)}</figcaption>"
+        alt = for_html(part.caption)
+        caption = f"<figcaption>{for_html(part.caption)}</figcaption>"
         return f'<figure><img alt="{alt}" src="data:image/svg+xml;base64,{data}">{caption}</figure>'
-    return f"<p>{escape(part)}</p>"
+    return f"<p>{for_html(part)}</p>"
 
 
 def table(shown: Table) -> str:
     """Return a sortable table with its title and notes."""
-    heads = "".join(f'<th scope="col" title="sort">{escape(word)}</th>' for word in shown.head)
+    heads = "".join(f'<th scope="col" title="sort">{for_html(word)}</th>' for word in shown.head)
     rows = "".join("<tr>" + "".join(_cell(entry) for entry in row) + "</tr>\n" for row in shown.rows)
-    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in shown.notes)
+    notes = "".join(f'<p class="note">{for_html(note)}</p>' for note in shown.notes)
     body = f"<table><thead><tr>{heads}</tr></thead><tbody>\n{rows}</tbody></table>"
-    return f'<h3>{escape(shown.title)}</h3><div class="wide">{body}</div>{notes}'
+    return f'<h3>{for_html(shown.title)}</h3><div class="wide">{body}</div>{notes}'
 
 
 def _cell(entry: Entry) -> str:
@@ -138,5 +138,5 @@ def _cell(entry: Entry) -> str:
     words = entry.value is None and len(entry.text) > 24
     names = " ".join(name for name, on in (("strong", entry.strong), ("words", words)) if on)
     kind = f' class="{names}"' if names else ""
-    detail = f"<small>{escape(entry.detail)}</small>" if entry.detail else ""
-    return f"<td{kind}{value}>{escape(entry.text)}{detail}</td>"
+    detail = f"<small>{for_html(entry.detail)}</small>" if entry.detail else ""
+    return f"<td{kind}{value}>{for_html(entry.text)}{detail}</td>"

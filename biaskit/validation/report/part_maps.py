@@ -12,9 +12,9 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from biaskit.figures.style import INK
+from biaskit.figures.style import INK, house_style
 from biaskit.validation.report.analyse import Part, TaskResults
-from biaskit.validation.report.figure_style import house_style, settled
+from biaskit.validation.report.figure_style import settled
 from biaskit.validation.results.labels import UNPRUNED
 
 

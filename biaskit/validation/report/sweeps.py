@@ -12,9 +12,9 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from biaskit.figures.style import FAINT, INK
+from biaskit.figures.style import FAINT, INK, house_style
 from biaskit.validation.report.analyse import TaskResults
-from biaskit.validation.report.figure_style import house_style, set_gaps, settled
+from biaskit.validation.report.figure_style import set_gaps, settled
 from biaskit.validation.results.cells import Cell, plain_of
 from biaskit.validation.statistics.resampling import Estimate
 

@@ -34,6 +34,7 @@ def scores(results: Sequence[TaskResults]) -> Rows:
                     **_three("of_unpruned", result.ratios[index]), "parsed": None if result.parsed is None else result.parsed[index],
                     "tokens_layer_mean": cost.tokens, "tokens_kept": cost.kept, "flops_prefill": cost.flops,
                     "cache_bytes": cost.cache_bytes,
+                    "scores_above_0_of_kept": cost.positive,
                 }
             )  # fmt: skip
     return found

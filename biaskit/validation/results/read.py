@@ -27,7 +27,7 @@ class TaskRun:
         task: its name. metric: the primary score.
         ids: [n]. images: [n], names of the images. tags: [n].
         cells: [m]. scores: name → [n, m]. answered: cell label → answers in the file, of all cells, also those left aside.
-        costs: cell label → numbers: mean_tokens, cache_bytes, n_kept, n_visual, n_text (means), as far as recorded.
+        costs: cell label → numbers: mean_tokens, cache_bytes, n_kept, n_visual, n_text, positive (means), as far as recorded.
         layers: cell label → {(layer_tokens, n_text): answers with them}.
         notes: what was left aside and why.
     """
@@ -75,13 +75,14 @@ class Run:
         return str(self.manifest.get("model", {}).get("name", ""))
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path | str) -> Run:
     """Read a run, line by line: of an answer stay its scores and what it cost, as columns of numbers.
 
     Raises:
         BiaskitError: no results, a line or a manifest that is broken (but the last line, which a killed run may leave cut), or the same
             answer twice.
     """
+    folder = Path(folder)
     path = folder / "results.jsonl"
     if not path.is_file():
         raise BiaskitError(f"{folder} has no results.jsonl", "give the folder that `biaskit validate --out` wrote")

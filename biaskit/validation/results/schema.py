@@ -122,6 +122,7 @@ LINE: Mapping[str, Check] = {
     "n_kept": optional(is_number),
     "n_visual": optional(is_number),
     "n_text": optional(is_number),
+    "positive": optional(is_number),
     "kept": optional(list_of(is_whole)),
     "selection": optional(map_of(is_number)),
 }

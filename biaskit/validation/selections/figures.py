@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 import seaborn as sns
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from biaskit.errors import BiaskitError
-from biaskit.figures.style import FAINT, INK, STYLE, check_out, write_figure
+from biaskit.figures.style import FAINT, INK, check_out, house_style, write_figure
 from biaskit.validation.selections.read import Point, Selections, read_selections
 
 Out = str | os.PathLike[str] | None
@@ -40,12 +39,14 @@ def pareto(
     Raises:
         BiaskitError: no such task, nothing was measured, or the file cannot be written.
     """
+    if out is not None:
+        check_out(Path(out), force)
     found = run if isinstance(run, Selections) else read_selections(run)
     panels = {name: _measured(found.points(name), importance) for name in ([task] if task is not None else found.tasks)}
     panels = {name: points for name, points in panels.items() if points}
     if not panels:
         raise BiaskitError(f"{found.directory} has no {importance} and Hopkins statistic", _NO_POINTS)
-    with rc_context(_style(out, force)):
+    with house_style():
         columns = min(3, len(panels))
         rows = -(-len(panels) // columns)
         figure = Figure(figsize=(3.3 * columns + 1.9, 3.1 * rows + 0.55))
@@ -139,6 +140,8 @@ def overlap_matrix(
     Raises:
         BiaskitError: no such task or measure, no kept tokens were listed, or the file cannot be written.
     """
+    if out is not None:
+        check_out(Path(out), force)
     found = run if isinstance(run, Selections) else read_selections(run)
     matrices = {retention: found.overlaps(retention, task, measure) for retention in found.retentions}
     matrices = {retention: matrix for retention, matrix in matrices.items() if len(matrix[0]) > 1}
@@ -147,7 +150,7 @@ def overlap_matrix(
     most = max(len(names) for names, _, _ in matrices.values())
     longest = min(_LONGEST, max(len(name) for names, _, _ in matrices.values() for name in names))
     side, label = 0.36 * most, 0.4 + 0.055 * longest
-    with rc_context(_style(out, force)):
+    with house_style():
         width, height = label + len(matrices) * (side + 0.35) + 0.75, side + label + 0.75
         figure = Figure(figsize=(max(width, 4.2), height))
         width = figure.get_figwidth()
@@ -183,10 +186,3 @@ def _matrix(axes: Axes, names: Sequence[str], values: Any, *, show_names: bool) 
 
 def _short(name: str) -> str:
     return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
-
-
-def _style(out: Out, force: bool) -> Any:
-    """The style of all figures, once the path is known to be good."""
-    if out is not None:
-        check_out(Path(out), force)
-    return {**sns.axes_style("ticks"), **STYLE}
