@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from biaskit.cli.console import echo, echo_json
-from biaskit.cli.options import AsJson, Force, Layers, read_layers_option
+from biaskit.cli.options import AsJson, Force, Layers, Scale, read_layers_option
 
 
 def heatmap(
@@ -20,10 +20,11 @@ def heatmap(
         Path | None, typer.Option("--out", "-o", help="Figure, .png, .pdf or .svg. Default: FIRST-PRIOR-heatmap.png.", show_default=False)
     ] = None,
     title: Annotated[str | None, typer.Option("--title", help="A heading.", show_default=False)] = None,
+    scale: Scale = None,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Draw bias maps as multiples of uniform attention, on one scale, and name each map's pattern."""
+    """Draw bias maps as multiples of uniform attention, and name each map's pattern."""
     wanted = read_layers_option(layers)
     chosen = None if wanted is None or wanted == "all" else list(wanted)
     shown = _names(planes, "--planes")
@@ -40,7 +41,7 @@ def heatmap(
     loaded = [load_prior(name) for name in priors]
     mains = [shown_planes(prior, shown)[:1] for prior in loaded]
     reports = [report(prior, layers=chosen, planes=main) for prior, main in zip(loaded, mains, strict=True)]
-    draw(loaded, layers=chosen, planes=shown, labels=names, out=path, title=title, force=force, reports=reports)
+    draw(loaded, layers=chosen, planes=shown, labels=names, out=path, title=title, scale=scale, force=force, reports=reports)
     rows: list[dict[str, Any]] = [
         {
             "prior": name,

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
-
-if TYPE_CHECKING:
-    from typing import Literal
 
 MODEL, DATA, PRUNING, RUNNING, RESULT = "Model", "Data", "Pruning", "Running", "Result"
 """The panels of a command's help."""
@@ -104,4 +101,11 @@ def read_pairs(words: list[str], option: str) -> dict[str, Any]:
     return found
 
 
+Scale = Annotated[
+    Literal["panel", "shared"] | None,
+    typer.Option(
+        "--scale", rich_help_panel=RESULT, show_default=False,
+        help="Colours of a figure: panel, each map's own; shared, the same for all. Default: panel up to six maps.",
+    ),
+]  # fmt: skip
 OutFile = Annotated[Path | None, typer.Option("--out", "-o", rich_help_panel=RESULT, help="File to write.", show_default=False)]

@@ -139,8 +139,11 @@ def prune(
         from biaskit.figures.overlay import Kept
         from biaskit.figures.overlay import overlay as draw
 
-        panels = [Kept(row["name"], row["kept"], row["answer"]) for row in rows[1:]]
-        draw(picture, prepared.layouts[0], panels, out=overlay, title=prompt, force=force)
+        panels = []
+        for run, row in zip(runs, rows[1:], strict=True):
+            box = _answered_box(row["answer"], loaded, prepared, picture.size)
+            panels.append(Kept(row["name"], row["kept"], row["answer"], run.depths, _prior_name(run.label), box))
+        draw(picture, prepared.layouts[0], panels, out=overlay, title=prompt, model=loaded.name, force=force)
     asked = {"model": loaded.name, "revision": loaded.revision, "image": image.name, "prompt": prompt, "prior": prior or [], "seed": seed}
     _show(rows, {**asked, "generation": generation_in_force(loaded.model, settings)}, overlay, as_json)
 
@@ -221,6 +224,22 @@ def _answer(loaded: Loaded, prepared: Prepared, pruner: Pruner, prior: Prior | N
         "kept": sample.indices.cpu().numpy(),
         "info": dict(sample.info),
     }
+
+
+def _prior_name(label: str) -> str:
+    """Return what stands behind the + of a method's label."""
+    return label.partition("+")[2]
+
+
+def _answered_box(answer: str, loaded: Loaded, prepared: Prepared, size: tuple[int, int]) -> tuple[float, float, float, float] | None:
+    """Return the box in an answer, (left, top, right, bottom) as fractions of a picture of (width, height); None where there is none."""
+    from biaskit.families.checkpoints.catalog import short_name
+    from biaskit.tasks.boxes import read_box
+    from biaskit.validation.ask.questions import see
+
+    seen = see(loaded.family, loaded.model.config, short_name(loaded.name), prepared.layouts[0], size[::-1])
+    box = read_box(answer, seen)
+    return None if box is None else (box[0] / size[0], box[1] / size[1], box[2] / size[0], box[3] / size[1])
 
 
 def _show(rows: list[dict[str, Any]], asked: dict[str, Any], figure: Path | None, as_json: bool) -> None:

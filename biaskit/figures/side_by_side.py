@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize
@@ -21,7 +20,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from biaskit.errors import PriorError
-from biaskit.figures.panels import colour_limit, colour_ticks, multiple
+from biaskit.figures.colours import RATIO, RELATIVE, beyond, colour_limit, colour_ticks, colours, multiple
 from biaskit.figures.style import FAINT, check_out, house_style, write_figure
 from biaskit.prior.bias.report import compare
 from biaskit.prior.resample import resample
@@ -89,7 +88,8 @@ def _draw(found: Sequence[tuple[Maps, Maps, Maps]], rows: Sequence[dict[str, Any
     block = _HEAD + 3 * (high + _GAP) + 0.1
     width, height = _LEFT + columns * step + _BAR, max(blocks * block, 3.2) + 0.35
     figure = Figure(figsize=(width, height))
-    scales = [_scale([m for maps in found for m in maps[:2]], "vlag"), _scale([maps[2] for maps in found], "PuOr_r")]
+    groups = ([m for maps in found for m in maps[:2]], [maps[2] for maps in found])
+    scales = [_scale(maps, name) for maps, name in zip(groups, (RELATIVE, RATIO), strict=True)]
     for index, (maps, row) in enumerate(zip(found, rows, strict=True)):
         at, column = divmod(index, columns)
         left, top = _LEFT + column * step, 0.3 + at * block
@@ -97,8 +97,8 @@ def _draw(found: Sequence[tuple[Maps, Maps, Maps]], rows: Sequence[dict[str, Any
         for number, values in enumerate(maps):
             low = top + _HEAD + number * (high + _GAP) + high
             axes = figure.add_axes((left / width, 1 - low / height, wide / width, high / height))
-            norm, colours = scales[number // 2]
-            axes.imshow(values, norm=norm, cmap=colours, aspect="auto", interpolation="nearest")
+            norm, shades = scales[number // 2]
+            axes.imshow(values, norm=norm, cmap=shades, aspect="auto", interpolation="nearest")
             axes.set(xticks=[], yticks=[])
             if column == 0:
                 axes.set_ylabel((_short(names[0]), _short(names[1]), "first / second")[number], fontsize=7)
@@ -106,9 +106,9 @@ def _draw(found: Sequence[tuple[Maps, Maps, Maps]], rows: Sequence[dict[str, Any
     room = int((width - _LEFT) * 9.5)  # letters of the heading that fit
     title = " and ".join(_short(name, max(8, (room - len(where) - 7) // 2)) for name in names)
     figure.text(_LEFT / width, 1 - 0.2 / height, _short(f"{title}: {where}", room), fontsize=9, weight="bold", parse_math=False)
-    for number, (norm, colours) in enumerate(scales):
+    for number, (norm, shades) in enumerate(scales):
         place = ((width - _BAR + 0.2) / width, 1 - (0.75 + 1.3 * (number + 1)) / height, 0.12 / width, 1.05 / height)
-        _bar(figure.add_axes(place), norm, colours, ("over uniform", "first / second")[number])
+        _bar(figure.add_axes(place), norm, shades, ("attention / uniform", "first / second")[number], groups[number])
     return figure
 
 
@@ -118,15 +118,16 @@ def _words(figure: Figure, row: dict[str, Any], x: float, y: float, line: float)
     figure.text(x, y - 1.9 * line, f"top 25 %: {row['top_k']:.2f} (chance {row['top_k_chance']:.2f})", fontsize=5.5, color=FAINT)
 
 
-def _scale(maps: Sequence[Maps], colours: str) -> tuple[Normalize, Colormap]:
+def _scale(maps: Sequence[Maps], name: str) -> tuple[Normalize, Colormap]:
     limit = colour_limit(maps)
-    return Normalize(-limit, limit), sns.color_palette(colours, as_cmap=True)
+    return Normalize(-limit, limit), colours(default=name)
 
 
-def _bar(axes: Axes, norm: Normalize, colours: Colormap, text: str) -> None:
-    ticks = colour_ticks(float(norm.vmax or 0), fine=False)
+def _bar(axes: Axes, norm: Normalize, shades: Colormap, text: str, maps: Sequence[Maps]) -> None:
+    limit = float(norm.vmax or 0)
+    ticks = colour_ticks(limit, fine=False)
     figure: Any = axes.figure
-    bar = figure.colorbar(ScalarMappable(norm, colours), cax=axes)
+    bar = figure.colorbar(ScalarMappable(norm, shades), cax=axes, extend=beyond(maps, limit), extendfrac=0.06)
     bar.set_ticks([math.log2(tick) for tick in ticks], labels=[f"{multiple(tick)} ×" for tick in ticks])
     axes.tick_params(length=2, labelsize=6)
     bar.set_label(text, fontsize=7)

@@ -41,6 +41,7 @@ MEANING = {
     "--repeats": (NUMBER, "rounds"), "--resamples": (NUMBER, "of the bootstrap"), "--restart": (FLAG, "throw an unfinished run away"),
     "--retention": (TEXT, "shares of visual tokens kept"), "--revision": (TEXT, "commit of a checkpoint"),
     "--rows": (TEXT, "whose attention"), "--samples": (NUMBER, "images"),
+    "--scale": (TEXT, "colours of a figure"),
     "--save-every": (NUMBER, "seconds between states"), "--seed": (NUMBER, "of what is random"), "--set": (TEXT, "a method's parameter"),
     "--shrink": (TEXT, "a smaller model, CHANNELSxLAYERS"), "--split": (TEXT, "part of COCO"), "--splits": (NUMBER, "random splits"),
     "--sweep": (TEXT, "a parameter's values"), "--task": (TEXT, "tasks"), "--threads": (NUMBER, "of the CPU"), "--title": (TEXT, "heading"),
