@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from biaskit.cli import complete
 from biaskit.cli.command import App
 from biaskit.cli.console import echo, echo_json, tell
 from biaskit.cli.options import ROWS_COLS, AsJson, Force, Layers, read_layers_option, read_pair
@@ -19,7 +20,9 @@ app = App(help="List, inspect, compare and exchange priors.", no_args_is_help=Tr
 
 Hub = Annotated[bool, typer.Option("--hub", help="Look on the Hugging Face hub too: org/repo or org/repo/file.safetensors.")]
 PlaneOption = Annotated[str | None, typer.Option("--plane", help="Only this plane.")]
-PriorArgument = Annotated[str, typer.Argument(metavar="PRIOR", help="A file, or the name of a prior.", show_default=False)]
+PriorArgument = Annotated[
+    str, typer.Argument(metavar="PRIOR", autocompletion=complete.priors, help="A file, or the name of a prior.", show_default=False)
+]
 
 
 def _summary(prior: Prior) -> dict[str, Any]:
@@ -80,7 +83,9 @@ def show(prior: PriorArgument, layers: Layers = None, plane: PlaneOption = None,
 
 @app.command()
 def verify(
-    priors: Annotated[list[str], typer.Argument(metavar="PRIOR...", help="Files, or names of priors.", show_default=False)],
+    priors: Annotated[
+        list[str], typer.Argument(metavar="PRIOR...", autocompletion=complete.priors, help="Files, or names of priors.", show_default=False)
+    ],
     model_type: Annotated[
         str | None, typer.Option("--model-type", metavar="TYPE", help="Also demand this model type, such as llava.")
     ] = None,
@@ -111,8 +116,10 @@ def verify(
 
 @app.command()
 def diff(
-    a: Annotated[str, typer.Argument(metavar="A", help="A file, or the name of a prior.", show_default=False)],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another.", show_default=False)],
+    a: Annotated[
+        str, typer.Argument(metavar="A", autocompletion=complete.priors, help="A file, or the name of a prior.", show_default=False)
+    ],
+    b: Annotated[str, typer.Argument(metavar="B", autocompletion=complete.priors, help="Another.", show_default=False)],
     hub: Hub = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Also draw both, and their ratio: .png, .pdf or .svg.")] = None,
     force: Force = False,

@@ -113,7 +113,7 @@ def _hint(text: str, hub: bool, on_hub: bool) -> str:
         return f"{text} is a folder: name a file in it"
     if (path := existing(f"{text}{SUFFIX}")) and path.is_file():
         return f"names are looked up in those folders alone; for the file here, write {path}"
-    names = sorted({path.stem for path in _files()})
+    names = prior_names()
     near = difflib.get_close_matches(Path(text).name.removesuffix(SUFFIX).lower(), [n.lower() for n in names], n=3, cutoff=0.5)
     if near:
         return f"did you mean {' or '.join(n for n in names if n.lower() in near)}?"
@@ -127,6 +127,11 @@ def _hint(text: str, hub: bool, on_hub: bool) -> str:
 def _files() -> list[Path]:
     """Every prior file in the searched folders, `./priors` first, each folder sorted."""
     return [path for folder in folders() for path in sorted(folder.glob(f"*{SUFFIX}")) if path.is_file()]
+
+
+def prior_names() -> list[str]:
+    """Return the names of all prior files in the searched folders; none is opened."""
+    return sorted({path.stem for path in _files()})
 
 
 def list_priors() -> list[PriorFile]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from biaskit.display import wants_progress
 from biaskit.errors import ModelError
 from biaskit.families.checkpoints.catalog import Place
 
@@ -26,6 +28,9 @@ def hub_errors(place: Place) -> Iterator[None]:
 
     client_error: type[Exception] = hub.HfHubHTTPError.__mro__[1]  # whichever HTTP client the hub library uses
     page = f"the hub page of {place.target}"
+    logger = logging.getLogger("huggingface_hub")
+    before = logger.level
+    logger.setLevel(logging.ERROR)  # it tells of every one of its attempts; one error at the end says it all
     try:
         yield
     except hub.GatedRepoError as error:
@@ -45,6 +50,23 @@ def hub_errors(place: Place) -> Iterator[None]:
         ) from error
     except (client_error, ConnectionError, TimeoutError) as error:
         raise ModelError(f"the hub does not answer for {place.target}: {str(error).splitlines()[0]}", _OFFLINE_HINT) from error
+    finally:
+        logger.setLevel(before)
+
+
+@contextmanager
+def bars_where_somebody_looks() -> Iterator[None]:
+    """Have transformers draw its bar of loaded weights where a person sees it only: in a log, each of its steps would be a line."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    if not wants_progress(None):
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def small_file(place: Place, name: str, revision: str | None) -> Path:
