@@ -75,3 +75,4 @@ format: setup
 
 docs: setup
 	$(DOCS) --output docs/commands.md
+	$(BIN)/python tests/support/pages.py

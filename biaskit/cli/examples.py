@@ -38,6 +38,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "priors import weights.npz --as weight --key layer1 --model-type qwen2_5_vl --layers 1 --grid 18x18",
     ),
     "priors export": ("priors export demo-tasks maps.json", "priors export demo-tasks layer1.npy --layers 1"),
+    "priors push": ("priors push llava-1.5 my-org/llava-1.5-prior",),
+    "priors pull": (
+        "priors pull my-org/llava-1.5-prior",
+        "priors pull my-org/priors/qwen2.5-vl.safetensors --revision 0123abc",
+    ),
     "models list": ("models list",),
     "models inspect": ("models inspect llava-next --image-size 1024x768",),
     "models check": ("models check demo", "models check ./my-checkpoint --image photo.jpg --device cuda"),

@@ -8,8 +8,9 @@ import json
 from pathlib import Path
 
 import pytest
-from notebooks import run, shown
 from PIL import Image
+
+from notebooks import run, shown
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 

@@ -1,4 +1,4 @@
-"""Run a notebook as a kernel does, and keep what each cell shows: `python tests/support/notebooks.py notebooks/*.ipynb` writes the outputs."""
+"""Run a notebook as a kernel does, and keep what its cells show: `python tests/support/notebooks.py FILES` writes the outputs."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from biaskit.display import wants_progress
 from biaskit.errors import ModelError
 from biaskit.families.checkpoints.catalog import Place
+from biaskit.prior.hub import one_word
 
 _OFFLINE_HINT = "download it once where there is a network and pass the directory, or check the connection and HF_HUB_OFFLINE"
 
@@ -28,11 +28,9 @@ def hub_errors(place: Place) -> Iterator[None]:
 
     client_error: type[Exception] = hub.HfHubHTTPError.__mro__[1]  # whichever HTTP client the hub library uses
     page = f"the hub page of {place.target}"
-    logger = logging.getLogger("huggingface_hub")
-    before = logger.level
-    logger.setLevel(logging.ERROR)  # it tells of every one of its attempts; one error at the end says it all
     try:
-        yield
+        with one_word():
+            yield
     except hub.GatedRepoError as error:
         raise ModelError(f"{place.target} is gated", f"ask for access on {page}, then run `hf auth login` or set HF_TOKEN") from error
     except hub.RepositoryNotFoundError as error:
@@ -50,8 +48,6 @@ def hub_errors(place: Place) -> Iterator[None]:
         ) from error
     except (client_error, ConnectionError, TimeoutError) as error:
         raise ModelError(f"the hub does not answer for {place.target}: {str(error).splitlines()[0]}", _OFFLINE_HINT) from error
-    finally:
-        logger.setLevel(before)
 
 
 @contextmanager
