@@ -52,8 +52,7 @@ def import_prior(
         layer: the 0-based decoder layer whose attention was read (for a paper's K that is K−1), or one for each entry of the first axis (1,
             (1, 4), "0-7"). What `export_prior` wrote as `.npz`, `.pt` or `.json` names its layers: then those wanted of them, or all.
         rows, cols: size of the grid; may be left out where the array is two-dimensional or N is a square.
-        model, revision, note: provenance, as far as it is known.
-        plane: name of the plane the map is for.
+        model, revision, note: provenance, as far as it is known. plane: name of the plane the map is for.
         key: which array of an `.npz`, a dict or a JSON object; by default the plane's mean of what `export_prior` wrote.
 
     Raises:
@@ -86,6 +85,13 @@ def import_prior(
     mass = np.ones(len(layers), dtype=np.float32)
     prior = Prior({plane: PlaneStats(values)}, layers, mass, {name: text for name, text in meta.items() if text})
     return prior if held is None else narrow(prior, wanted, None)
+
+
+def _check_words(as_: str, model_type: str) -> None:
+    if as_ not in ("bias", "weight"):
+        raise PriorError(f"values cannot be read as {as_!r}", "choose bias, or weight for factors that divide the bias away")
+    if not model_type:
+        raise PriorError("the model type is empty", "give the config.model_type of the model, such as llava or qwen2_5_vl")
 
 
 def _as_maps(values: NDArray[np.float64], layers: tuple[int, ...], rows: int | None, cols: int | None, path: Path) -> NDArray[np.float64]:

@@ -57,6 +57,9 @@ class AttentionPruner(Pruner):
     strength: float = param(1.0, "τ of the debiasing A_ori / (A_bias^τ + ε): 0 is raw attention, 1 the paper's ratio")
     mode: Form = param("ratio", "debiasing: ratio, difference of normalised maps, p_log (PriorTR), or uniform (control: a flat prior)")
     eps: float = param(1e-7, "ε of the debiasing")
+    padding: Literal["keep", "suppress"] = param(
+        "keep", "tokens of padding around the picture: keep them in the choice, or suppress them (then fewer may be kept than asked for)"
+    )
     prior_layout: PriorLayout = param("grid2d", "how the prior is brought to the sample's grid: grid2d, flat1d or repeat")
 
     def __post_init__(self) -> None:

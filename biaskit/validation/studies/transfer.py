@@ -97,13 +97,13 @@ def transfer(
     loaded: Mapping[str, Loaded] | None = None,
     report: Report | None = None,
 ) -> Study:
-    """Calibrate a prior for each condition, compare them, and try each out. Stopped, the same call goes on where it was.
+    """Calibrate a prior for each condition, compare them, and try each out. The same call resumes an interrupted study.
 
     Args:
         axis, group: as `conditions` gives them. out: folder for priors, answers and the result.
         samples: images of each prior. seed: of their choice. layers: 0-based decoder layers, or "all". batch_size: images a forward pass.
         asking: how to try the priors out. reference: label of the condition that all others are compared with; by default all pairs are.
-        loaded: models by name, where they are loaded already. report: called as things go on.
+        loaded: models by name, where they are loaded already. report: called with the progress.
 
     Raises:
         BiaskitError: settings that cannot work, or a folder of another study.
@@ -138,7 +138,7 @@ def transfer(
 
 
 def _checked(asking: Asking, group: Sequence[Condition], samples: int, seed: int, layers: Sequence[int] | str) -> Asking:
-    """Open what is named and return it opened, so that a slip shows before the first calibration and not after the last."""
+    """Open what is named and return it opened, so that an error is raised before the first calibration and not after the last."""
     for name in dict.fromkeys(condition.data.removeprefix(MEAN) for condition in group):
         open_source(name, n=samples, seed=seed)
     if not asking.tasks:
