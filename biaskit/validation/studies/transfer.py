@@ -143,11 +143,13 @@ def _checked(asking: Asking, group: Sequence[Condition], samples: int, seed: int
         open_source(name, n=samples, seed=seed)
     if not asking.tasks:
         return asking
-    get_pruner(asking.pruner, retention=asking.retention)
-    if not isinstance(layers, str) and asking.layer - 1 not in layers:
+    pruner = get_pruner(asking.pruner, retention=asking.retention, layer=asking.layer)
+    missing = [] if isinstance(layers, str) else sorted(set(pruner.prior_layers()) - set(layers))
+    if missing and pruner.debiases:
+        which = f"layer {missing[0]}, which is" if len(missing) == 1 else f"layers {', '.join(map(str, missing))}, which are"
         raise BiaskitError(
-            f"{asking.pruner} at K = {asking.layer} reads layer {asking.layer - 1}, which is not among the layers {list(layers)}",
-            "calibrate that layer, too, or choose another K",
+            f"{asking.pruner} at K = {asking.layer} reads {which} not among the layers {list(layers)}",
+            "calibrate what it reads, too, or choose another K",
         )
     return replace(asking, tasks=[opened(task, asking.questions) if isinstance(task, str) else task for task in asking.tasks])
 
