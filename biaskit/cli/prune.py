@@ -71,7 +71,8 @@ def prune(
         typer.Option(rich_help_panel=PRUNING, help="File or name of a prior, for +prior; NAME=FILE for +NAME; may be repeated."),
     ] = None,
     compare: Annotated[
-        str | None, typer.Option(rich_help_panel=PRUNING, help="Further methods, such as fastv,fastv+prior,divprune.")
+        str | None,
+        typer.Option(rich_help_panel=PRUNING, help="Further methods, such as fastv,fastv+prior,divprune; all: every one that works here."),
     ] = None,
     overlay: Annotated[
         Path | None, typer.Option(rich_help_panel=RESULT, help="Figure of the kept tokens, one panel a method: .png, .pdf or .svg.")
@@ -118,8 +119,12 @@ def prune(
     picture = decode(_bytes(image), image.name)
     chosen = choices(min_pixels, max_pixels, max_tiles, image_mode, conversation)
     _, _, config, _ = read_checkpoint(model, revision, chosen)
-    runs = _runs(pruner, parameters or [], words(compare or ""), read_priors(prior or []), config, k, preset, share)
+    further, priors = words(compare or ""), read_priors(prior or [])
+    tried = _all_methods([pruner, *further], priors, config, k, preset, share) if "all" in further else []
+    further = [*tried, *(word for word in further if word != "all")]
+    runs = _runs(pruner, parameters or [], further, priors, config, k, preset, share)
     loaded = load_model(model, device=device, device_map=device_map, dtype=dtype, attention=attention, revision=revision, say=say, **chosen)
+    runs = [run for run in runs if run.label not in tried or _fits(run, loaded)]
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
         for bias in {id(run.prior): run.prior for run in runs if run.prior is not None}.values():
@@ -183,6 +188,42 @@ def _runs(
         name = min(unused)
         raise BiaskitError(f"no method uses the prior {name}", f"write it behind a method that debiases: fastv+{name}")
     return runs
+
+
+def _all_methods(
+    named: list[str], priors: dict[str, Prior], config: Any, k: int | None, preset: str | None, share: dict[str, Any]
+) -> list[str]:
+    """Return every method not named that these settings allow, with the prior it needs if there is one; say of the rest why not."""
+    from biaskit.cli.calibrate import say
+    from biaskit.errors import BiaskitError
+    from biaskit.pruners import pruners
+    from biaskit.pruners.notation import parse_method
+
+    found = []
+    for name, cls in pruners:
+        if name in {parse_method(word).name for word in named if word != "all"}:
+            continue
+        label = f"{name}+{next(iter(priors))}" if cls.prior == "required" and len(priors) == 1 else name
+        try:
+            _runs(label, [], [], {} if label == name else priors, config, k, preset, share)
+            found.append(label)
+        except BiaskitError as error:
+            say(f"left out: {label}: {error.message}")
+    return found
+
+
+def _fits(run: _Run, loaded: Loaded) -> bool:
+    """Whether a method works on a loaded model; say why not."""
+    from biaskit.cli.calibrate import say
+    from biaskit.engine.prune import check_prune
+    from biaskit.errors import BiaskitError
+
+    try:
+        check_prune(loaded, run.pruner, run.prior, lambda line: None)
+    except BiaskitError as error:
+        say(f"left out: {run.label}: {error.message}")
+        return False
+    return True
 
 
 def _bytes(path: Path) -> bytes:
