@@ -33,7 +33,7 @@ def rows_of(prepared: Prepared, queries: str) -> NDArray[np.bool_]:
 def attended(model: PreTrainedModel, batches: Iterable[Batch], take: Take) -> Iterator[tuple[Batch, NDArray[Any] | None]]:
     """Yield each batch with what is taken of it, [L, B, …, S], or None if none of its images is usable.
 
-    The model runs one batch ahead of whoever counts the rows, and rows leave a GPU as soon as they are there, so that it does not wait for
+    The model runs one batch ahead of the statistics, and rows are copied from a GPU as soon as they are computed: the GPU does not wait for
     the host.
 
     Raises:
@@ -56,4 +56,4 @@ def _attend(model: PreTrainedModel, prepared: Prepared, take: Take) -> Tensor:
     try:
         return take(model, prepared, moved)
     except torch.OutOfMemoryError as error:
-        raise CalibrationError("the GPU ran out of memory", "the state is kept; go on with a smaller --batch-size") from error
+        raise CalibrationError("the GPU ran out of memory", "the state is kept; resume with a smaller --batch-size") from error

@@ -61,7 +61,7 @@ def calibrate(
     Args:
         model: a loaded checkpoint, a name for `load_model`, or a stock model and its processor as (model, processor).
         source: images, or what `open_source` opens: a name or a path.
-        out: where the prior goes. The state of an unfinished run is kept beside it as `OUT.partial`, and the same call goes on from it;
+        out: where the prior goes. The state of an unfinished run is kept beside it as `OUT.partial`, and the same call resumes it;
             once it is finished, the same call returns what it wrote. Without `out` nothing is written.
         report: called after every batch. progress: show a bar with the rate and the time left, and skipped images; by default on a terminal
             and in a notebook, unless there is a `report`.
@@ -72,8 +72,8 @@ def calibrate(
         per_head: also keep each head's mean. groups: blocks of images whose means are kept, at most one an image.
         batch_size: images a forward pass; by default 8 on a GPU, 2 on a CPU. Results agree to about 1e-6 relative between sizes.
         workers: preprocessing processes; by default as the machine has cores to spare.
-        max_skips: give up after so many unusable images; by default a quarter of n, at least 10.
-        save_every: seconds between two writes of the state. force: overwrite `out`. restart: throw an unfinished state away.
+        max_skips: give up after this many unusable images; by default a quarter of n, at least 10.
+        save_every: seconds between two writes of the state. force: overwrite `out`. restart: delete an unfinished state.
 
     Returns: the same bytes for the same inputs on the same stack, however often it was interrupted.
 

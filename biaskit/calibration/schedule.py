@@ -15,7 +15,7 @@ from biaskit.calibration.deletions import Deletions
 from biaskit.calibration.options import Options
 from biaskit.calibration.progress import Report, reported
 from biaskit.calibration.prompts import PROMPT, read_prompts
-from biaskit.calibration.settings import differences, provenance
+from biaskit.calibration.settings import provenance
 from biaskit.calibration.statistics import Quantity
 from biaskit.calibration.work import Calibration
 from biaskit.engine.maps import attention_maps
@@ -28,6 +28,7 @@ from biaskit.images import ImageSource, open_source
 from biaskit.pruners.fitprune import OWN, cross
 from biaskit.pruners.schedule import KIND, Schedule
 from biaskit.registry import named_arguments
+from biaskit.text import differences
 
 if TYPE_CHECKING:
     from biaskit.families.checkpoints.wrap import AnyModel

@@ -17,7 +17,7 @@ from biaskit.calibration.options import Options
 from biaskit.calibration.phases import Phases
 from biaskit.calibration.progress import Progress, Report
 from biaskit.calibration.ranks import Ranks
-from biaskit.calibration.settings import all_settings, differences, provenance
+from biaskit.calibration.settings import all_settings, provenance
 from biaskit.calibration.state import Ledger, States, in_order
 from biaskit.calibration.statistics import Quantity, R
 from biaskit.errors import CalibrationError
@@ -27,6 +27,7 @@ from biaskit.families.checkpoints.load import Loaded
 from biaskit.files import uninterrupted
 from biaskit.images import ImageSource
 from biaskit.images.base import order
+from biaskit.text import differences
 
 
 class Calibration(Generic[R]):
@@ -71,7 +72,7 @@ class Calibration(Generic[R]):
             result.save(self.out, force=True)
 
     def _begin(self) -> R | tuple[set[Task], int, int]:
-        """On the first process: take up what was done, by however many; return the tasks, how many were skipped and how many counted."""
+        """On the first process: load the state, of any number of processes; return the tasks, the number skipped and the number counted."""
         if self.out is not None and self.out.exists() and not self.options.force:
             return self._finished(self.out)
         if self.options.restart:
@@ -82,7 +83,7 @@ class Calibration(Generic[R]):
         return self.ledger.done, len(self.ledger.skips), len(self.ledger.counted)
 
     def _finished(self, out: Path) -> R:
-        """Return the result on disk if this very run made it, and delete what a kill left of its state; else refuse."""
+        """Return the result on disk if this very run made it, and delete the rest of its state; else refuse."""
         result = self.quantity.finished(out, self.loaded.name, self.settings)
         if all(not differences(found, self.settings) for found in self.states.settings()):
             self.states.clear()
@@ -156,7 +157,7 @@ class Calibration(Generic[R]):
         return Progress(min(self.samples, self.counted_before + new * self.ranks.count), self.samples, skipped)
 
     def _check_skips(self, skips: Sequence[Skip], more: int = 0) -> None:
-        """Give up if there are too many skips: these, and so many that were skipped before."""
+        """Give up if there are too many skips: these, and `more` that were skipped before."""
         count = len(skips) + more
         if skips and count > self.max_skips:
             recent = skips[-1]

@@ -14,6 +14,7 @@ from biaskit.cli.demo import demo
 from biaskit.cli.heatmap import heatmap
 from biaskit.cli.prune import prune
 from biaskit.cli.scenes import scenes
+from biaskit.cli.view import view
 from biaskit.files import VERSION
 
 app = App(
@@ -25,6 +26,7 @@ app = App(
 app.command()(calibrate)
 app.command()(heatmap)
 app.command()(prune)
+app.command()(view)
 app.command()(scenes)
 app.command()(demo)
 app.add_typer(validate.app, name="validate")

@@ -62,8 +62,7 @@ def import_prior(
         raise PriorError(f"values cannot be read as {as_!r}", "choose bias, or weight for factors that divide the bias away")
     if not model_type:
         raise PriorError("the model type is empty", "give the config.model_type of the model, such as llava or qwen2_5_vl")
-    wanted = read_layers(layer)
-    path = Path(path)
+    wanted, path = read_layers(layer), Path(path)
     data = read_array_file(path)
     held = None if key is not None else exported_layers(path, data)
     layers = wanted if held is None else held
@@ -86,6 +85,13 @@ def import_prior(
     mass = np.ones(len(layers), dtype=np.float32)
     prior = Prior({plane: PlaneStats(values)}, layers, mass, {name: text for name, text in meta.items() if text})
     return prior if held is None else narrow(prior, wanted, None)
+
+
+def _check_words(as_: str, model_type: str) -> None:
+    if as_ not in ("bias", "weight"):
+        raise PriorError(f"values cannot be read as {as_!r}", "choose bias, or weight for factors that divide the bias away")
+    if not model_type:
+        raise PriorError("the model type is empty", "give the config.model_type of the model, such as llava or qwen2_5_vl")
 
 
 def _as_maps(values: NDArray[np.float64], layers: tuple[int, ...], rows: int | None, cols: int | None, path: Path) -> NDArray[np.float64]:

@@ -188,6 +188,8 @@ def test_methods_differ(family_name):
     alike = {("pool", "uniform on the grid")}  # the same places, with other contents
     if all(plane.name != "canvas" for plane in batch(family_name).layouts[1].planes):
         alike |= {("fastervlm", "hired"), ("globalcom2", "prumerge")}  # without tiles: late attention alone; logits alone, other contents
+    if family_name == "mistral3":  # more outliers than the budget: what PruMerge+ adds does not fit
+        alike |= {("prumerge", "prumerge+"), ("globalcom2", "prumerge+")}
     assert set(same) <= alike
 
 
