@@ -110,6 +110,7 @@ def prune(
         check_out(overlay, force)
 
     from biaskit.cli.calibrate import say
+    from biaskit.cli.prune_all import all_methods, fits
     from biaskit.engine.greedy import generation_in_force, greedy_settings, put_aside
     from biaskit.families.checkpoints.load import load_model, read_checkpoint
     from biaskit.images.decode import decode
@@ -120,11 +121,10 @@ def prune(
     chosen = choices(min_pixels, max_pixels, max_tiles, image_mode, conversation)
     _, _, config, _ = read_checkpoint(model, revision, chosen)
     further, priors = words(compare or ""), read_priors(prior or [])
-    tried = _all_methods([pruner, *further], priors, config, k, preset, share) if "all" in further else []
-    further = [*tried, *(word for word in further if word != "all")]
-    runs = _runs(pruner, parameters or [], further, priors, config, k, preset, share)
+    tried = all_methods([pruner, *further], priors, lambda label, held: _runs(label, [], [], held, config, k, preset, share))
+    runs = _runs(pruner, parameters or [], [*tried, *further], priors, config, k, preset, share)
     loaded = load_model(model, device=device, device_map=device_map, dtype=dtype, attention=attention, revision=revision, say=say, **chosen)
-    runs = [run for run in runs if run.label not in tried or _fits(run, loaded)]
+    runs = [run for run in runs if run.label not in tried or fits(run.label, run.pruner, run.prior, loaded)]
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
         for bias in {id(run.prior): run.prior for run in runs if run.prior is not None}.values():
@@ -173,7 +173,7 @@ def _runs(
     main = parse_method(first)
     given = {read_key(key): value for key, value in read_pairs(parameters, "--set").items()}
     main = Method(main.name, {**main.settings, **given}, main.prior)
-    methods = [method for method in (main, *map(parse_method, further)) if method.name != NONE]
+    methods = [method for method in (main, *(parse_method(word) for word in further if word != "all")) if method.name != NONE]
     chosen = preset_depth(methods, preset, config.model_type)
     runs = []
     for method in methods:
@@ -188,42 +188,6 @@ def _runs(
         name = min(unused)
         raise BiaskitError(f"no method uses the prior {name}", f"write it behind a method that debiases: fastv+{name}")
     return runs
-
-
-def _all_methods(
-    named: list[str], priors: dict[str, Prior], config: Any, k: int | None, preset: str | None, share: dict[str, Any]
-) -> list[str]:
-    """Return every method not named that these settings allow, with the prior it needs if there is one; say of the rest why not."""
-    from biaskit.cli.calibrate import say
-    from biaskit.errors import BiaskitError
-    from biaskit.pruners import pruners
-    from biaskit.pruners.notation import parse_method
-
-    found = []
-    for name, cls in pruners:
-        if name in {parse_method(word).name for word in named if word != "all"}:
-            continue
-        label = f"{name}+{next(iter(priors))}" if cls.prior == "required" and len(priors) == 1 else name
-        try:
-            _runs(label, [], [], {} if label == name else priors, config, k, preset, share)
-            found.append(label)
-        except BiaskitError as error:
-            say(f"left out: {label}: {error.message}")
-    return found
-
-
-def _fits(run: _Run, loaded: Loaded) -> bool:
-    """Whether a method works on a loaded model; say why not."""
-    from biaskit.cli.calibrate import say
-    from biaskit.engine.prune import check_prune
-    from biaskit.errors import BiaskitError
-
-    try:
-        check_prune(loaded, run.pruner, run.prior, lambda line: None)
-    except BiaskitError as error:
-        say(f"left out: {run.label}: {error.message}")
-        return False
-    return True
 
 
 def read_picture(path: Path) -> bytes:
