@@ -22,7 +22,7 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 setup: $(VENV)/.installed
 
 demo: setup
-	$(RUN) $(BIN)/biaskit demo --out demo-output
+	$(RUN) $(BIN)/biaskit demo --out demo-output --force
 
 # The weights of an embedded model, from nothing. Stopped, it goes on where it was. `make demo-model SEED=1` trains another one, and
 # `make demo-model ARCHITECTURE=qwen` the sibling on the Qwen2.5-VL class.
@@ -75,6 +75,7 @@ format: setup
 
 docs: setup
 	$(DOCS) --output docs/commands.md
+	$(BIN)/python tests/support/pages.py
 
 # docs/checkpoints.md, measured on dwarfs of the real checkpoints, whose small files are in BIASKIT_REAL_CHECKPOINTS; some ten minutes.
 checkpoints: setup

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import html
 import sys
+import time
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
+
+from biaskit.text import for_html, visible
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -33,8 +36,27 @@ def in_notebook() -> bool:
     return getattr(shell, "kernel", None) is not None
 
 
+LINE_SECONDS = 30.0
+"""Where no bar can be drawn (a file, a batch job's log), a line says so often how far things are."""
+
+
+_wishes = {"quiet": False}
+
+
+def is_quiet() -> bool:
+    """Tell whether nobody wants to be told of progress: `biaskit -q`."""
+    return _wishes["quiet"]
+
+
+def be_quiet(wanted: bool = True) -> None:
+    """Show no progress from now on, or show it again."""
+    _wishes["quiet"] = wanted
+
+
 class Bars:
     """Progress bars on stderr, one for each thing that is done: how many of how many, the rate, the time passed and left.
+
+    Where stderr is no terminal, a line every `LINE_SECONDS` takes their place.
 
     Args:
         unit: of the rate, such as `images`; none is shown without one.
@@ -46,6 +68,7 @@ class Bars:
         self._progress: Progress | None = None
         self._console: Console | None = None
         self._tasks: dict[str, tuple[TaskID, int]] = {}
+        self._lines: dict[str, tuple[float, int, float]] = {}
 
     def __enter__(self) -> Bars:
         return self
@@ -59,8 +82,13 @@ class Bars:
         Args:
             what: stands before the bar. key: which bar, where `what` changes. detail: stands behind the bar.
         """
-        if not self.shown:
+        if not self.shown or is_quiet():
             return
+        screen = self._screen()
+        if not (screen.is_terminal or screen.is_jupyter):
+            self._line(key or what, what, done, total, detail)
+            return
+        what, detail = visible(what), visible(detail)
         progress = self._begun()
         if (key or what) not in self._tasks:
             self._tasks[key or what] = progress.add_task(what, total=total, completed=done, rate="", detail=detail), done
@@ -70,10 +98,21 @@ class Bars:
         shown_rate = f"{rate} {self.unit}/s" if self.unit else ""
         progress.update(task, description=what, completed=done, total=total, rate=shown_rate, detail=detail)
 
+    def _line(self, key: str, what: str, done: int, total: int, detail: str) -> None:
+        """Say how far one thing is, if the last word on it is old."""
+        now = time.monotonic()
+        began, first, last = self._lines.setdefault(key, (now, done, now))
+        if now - last < LINE_SECONDS:
+            return
+        self._lines[key] = began, first, now
+        rate = (done - first) / (now - began)
+        left = f", {timedelta(seconds=round((total - done) / rate))} left" if rate and done < total else ""
+        pace = f", {rate:.1f} {self.unit}/s" if rate and self.unit else ""
+        self.say(f"{what}: {done} of {total}{pace}{left}{f' · {detail}' if detail else ''}")
+
     def say(self, line: str) -> None:
-        """Print a line above the bars; characters that would move the cursor are shown as ?."""
-        plain = "".join(letter if letter.isprintable() else "?" for letter in line)
-        self._screen().print(plain, markup=False, highlight=False, soft_wrap=True)
+        """Print a line above the bars."""
+        self._screen().print(visible(line), markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Leave the terminal as it was."""
@@ -115,8 +154,8 @@ def html_table(headers: Sequence[str], rows: Iterable[Sequence[object]], caption
     """
 
     def line(cells: Iterable[object], tag: str) -> str:
-        return f"<tr>{''.join(f'<{tag}>{html.escape(str(cell))}</{tag}>' for cell in cells)}</tr>"
+        return f"<tr>{''.join(f'<{tag}>{for_html(cell)}</{tag}>' for cell in cells)}</tr>"
 
     body = "".join(line(row, "td") for row in rows)
-    title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+    title = f"<caption>{for_html(caption)}</caption>" if caption else ""
     return f"<table>{title}<thead>{line(headers, 'th')}</thead><tbody>{body}</tbody></table>"

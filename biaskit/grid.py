@@ -90,7 +90,7 @@ class Layout:
         positions: [N] int64, places in the (padded) input sequence, ascending.
         planes: the grids, in order of their first token.
         plane, row, col: [N] int64, where token i sits. Every cell of every plane holds exactly one token.
-        partial: some tokens were dropped, so cells may be empty; see `part`.
+        number: [N] int64, which of the prompt's visual tokens each is, where some were dropped, so that cells may be empty; see `part`.
 
     Raises:
         ValueError: lengths differ, positions do not ascend, or a cell is empty or filled twice.
@@ -109,7 +109,7 @@ class Layout:
     plane: NDArray[np.int64]
     row: NDArray[np.int64]
     col: NDArray[np.int64]
-    partial: bool = False
+    number: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.positions)
@@ -125,7 +125,7 @@ class Layout:
             raise ValueError("a token lies outside its plane")
         starts = np.concatenate([[0], np.cumsum(sizes)])
         cells = starts[self.plane] + self.row * widths[self.plane] + self.col
-        missing, outside = n != starts[-1] and not self.partial, n and cells.max() >= starts[-1]
+        missing, outside = n != starts[-1] and self.number is None, n and cells.max() >= starts[-1]
         if missing or outside or np.bincount(cells).max(initial=0) > 1:
             raise ValueError(
                 f"{n} visual tokens do not fill the {starts[-1]} cells of {[(p.name, p.rows, p.cols) for p in self.planes]} once each"
@@ -134,7 +134,7 @@ class Layout:
     def __repr__(self) -> str:
         """One line: N, and the planes."""
         planes = ", ".join(f"{plane.name} {plane.rows}×{plane.cols}" for plane in self.planes)
-        some = f" of {sum(plane.rows * plane.cols for plane in self.planes)}" if self.partial else ""
+        some = f" of {self.whole}" if self.number is not None else ""
         return f"Layout({len(self)}{some} visual tokens{': ' + planes if planes else ''})"
 
     def __len__(self) -> int:
@@ -143,12 +143,22 @@ class Layout:
 
     def part(self, indices: NDArray[np.int64]) -> Layout:
         """Return the layout of some of the tokens: [n] ascending indices into the N. The planes keep their sizes."""
-        return Layout(self.positions[indices], self.planes, self.plane[indices], self.row[indices], self.col[indices], partial=True)
+        number = indices if self.number is None else self.number[indices]
+        return Layout(self.positions[indices], self.planes, self.plane[indices], self.row[indices], self.col[indices], number)
+
+    @property
+    def whole(self) -> int:
+        """How many visual tokens the prompt has, dropped ones included."""
+        return sum(plane.rows * plane.cols for plane in self.planes)
+
+    def of_whole(self, values: Array) -> Array:
+        """Pick the layout's tokens out of values [..., whole] of all visual tokens of the prompt, in their order: [..., N]."""
+        return values if self.number is None else values[..., self.number]
 
     def fold(self, values: Array) -> list[Array]:
         """Lay values [..., N], one per visual token, onto the planes: one array [..., rows, cols] per plane, in order.
 
-        Cells without a token (`partial`) hold 0.
+        Cells without a token (where some were dropped) hold 0.
         """
         maps = []
         for index, plane in enumerate(self.planes):

@@ -4,7 +4,8 @@ nothing about quality, and everything about shapes, positions and exactness.
 
 from __future__ import annotations
 
-from biaskit.engine.contracts import check_family, check_pruner
+from biaskit.engine.family_contract import check_family
+from biaskit.engine.pruner_contract import check_pruner
 from biaskit.families.checkpoints.tiny import TINY, save_tiny, tiny_inputs, tiny_model
 from biaskit.families.checkpoints.tiny_parts import SPECIAL, byte_tokenizer
 

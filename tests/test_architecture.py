@@ -16,14 +16,21 @@ PACKAGE = Path(biaskit.__file__).parent
 
 # From the ground up. A module imports from storeys below its own; within a storey only what BESIDE allows.
 STOREYS = [
-    ["errors", "registry", "grid", "files", "device", "display"],
+    ["errors", "text", "registry", "grid", "files", "device", "display"],
     ["prior", "select"],
     ["images", "tasks", "families", "pruners"],
     ["calibration", "engine", "figures"],
     ["validation", "bench", "demo"],
     ["cli"],
 ]
-BESIDE = {"registry": {"errors"}, "files": {"errors"}, "tasks": {"images"}, "families": {"tasks"}, "calibration": {"engine"}}
+BESIDE = {
+    "registry": {"errors"},
+    "files": {"errors"},
+    "display": {"text"},
+    "tasks": {"images"},
+    "families": {"tasks"},
+    "calibration": {"engine"},
+}
 FACES = {"__init__", "__main__", "signals", "testing"}  # hold no code: they name what stands elsewhere
 PLUGINS = ["families", "images", "pruners", "tasks"]
 WITHOUT_TRANSFORMERS = {*STOREYS[0], *STOREYS[1], "images", "tasks", "pruners", "figures"}
@@ -104,6 +111,12 @@ def test_there_are_no_circles():
 def test_data_and_mathematics_do_without_transformers(path):
     drawn = dotted(path) == "biaskit.images.scenes.vocabulary"  # it builds the embedded models' tokenizer
     assert drawn or not [name for name in imports(path) if name.split(".")[0] == "transformers"]
+
+
+@named(MODULES)
+def test_figures_leave_pyplot_alone(path):
+    """Its backend and its open figures belong to the caller: ours are `matplotlib.figure.Figure`, drawn in `figures.style.house_style`."""
+    assert "matplotlib.pyplot" not in imports(path)
 
 
 @pytest.mark.parametrize("kind", PLUGINS)

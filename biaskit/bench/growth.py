@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 from biaskit.bench.prefill import Plan, measure
 from biaskit.bench.report import Keep, nothing
 from biaskit.bench.table import markdown
 from biaskit.bench.workload import cells
 from biaskit.families.checkpoints.load import Loaded
-from biaskit.figures.style import write_figure
+from biaskit.figures.style import house_style, write_figure
 
 QUANTITIES = {
     "prefill_ms": "prefill (ms)",
@@ -30,6 +31,9 @@ def exponent(x: Sequence[float], y: Sequence[float]) -> float:
     """Return p of the power law y ∝ xᵖ that fits the upper half of the points (three at least) best, by least squares of the logarithms.
 
     Small sizes are dominated by fixed costs; they would hide the exponent. NaN for fewer than two positive points.
+
+    >>> round(exponent([1, 2, 4, 8], [3, 12, 48, 192]), 6)
+    2.0
     """
     points = sorted((a, b) for a, b in zip(x, y, strict=True) if a > 0 and b > 0)
     points = points[-max(3, math.ceil(len(points) / 2)) :]
@@ -124,15 +128,11 @@ def _number(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.2f}"
 
 
+@house_style()
 def draw(found: dict[str, Any], path: Path, machine: str) -> None:
     """Draw time against N and against batch size, log–log, with the fitted exponents in the legend."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
-    for axis, along in zip(axes, ("N", "batch"), strict=True):
+    figure = Figure(figsize=(11, 4.4), layout="constrained")
+    for axis, along in zip(figure.subplots(1, 2), ("N", "batch"), strict=True):
         for key, style in (("prefill_ms", "o-"), ("decision_ms", "s--")):
             for number, (method, fitted) in enumerate(found["exponents"][along].items()):
                 points = [p for p in found["points"] if p["along"] == along and p["method"] == method and p[key] > 0]
@@ -145,4 +145,3 @@ def draw(found: dict[str, Any], path: Path, machine: str) -> None:
         axis.legend(fontsize=8)
     figure.suptitle(machine, fontsize=8)
     write_figure(figure, path, dpi=130)
-    plt.close(figure)

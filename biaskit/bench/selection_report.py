@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from biaskit.bench.report import command, describe
 from biaskit.bench.report import write as write_files
-from biaskit.figures.style import FAINT, STYLE, write_figure
+from biaskit.figures.style import FAINT, house_style, write_figure
 
 
 def markdown(report: Mapping[str, Any]) -> str:
@@ -53,23 +52,22 @@ def write(report: Mapping[str, Any], folder: Path) -> list[Path]:
     return [*files, figure]
 
 
+@house_style()
 def draw(report: Mapping[str, Any]) -> Figure:
     """Draw time against N on logarithmic axes, one panel a selector: ours, its authors' algorithm, and the fitted power of N."""
-    style: Any = STYLE
-    with mpl.rc_context(style):
-        methods = list(dict.fromkeys(line["method"] for line in report["lines"]))
-        figure = Figure(figsize=(2.1 * len(methods) + 0.6, 2.5), layout="constrained")
-        panels = figure.subplots(1, len(methods), sharey=True, squeeze=False)[0]
-        for panel, method in zip(panels, methods, strict=True):
-            mine = [line for line in report["lines"] if line["method"] == method]
-            powers = report["exponents"][method]
-            for name, colour, mark in (("authors", FAINT, "s"), ("ours", "C0", "o")):
-                points = [(line["tokens"], line[f"{name}_ms"][0]) for line in mine if line[f"{name}_ms"]]
-                if points:
-                    label = f"{name}, N^{powers[name]:.2f}" if name in powers else name
-                    panel.plot(*zip(*points, strict=True), marker=mark, markersize=3, linewidth=1, color=colour, label=label)
-            panel.set(xscale="log", yscale="log", title=method, xlabel="visual tokens N")
-            panel.grid(visible=True, which="major", linewidth=0.3, color="0.85")
-            panel.legend(frameon=False, fontsize=6)
-        panels[0].set_ylabel("ms")
-        return figure
+    methods = list(dict.fromkeys(line["method"] for line in report["lines"]))
+    figure = Figure(figsize=(2.1 * len(methods) + 0.6, 2.5), layout="constrained")
+    panels = figure.subplots(1, len(methods), sharey=True, squeeze=False)[0]
+    for panel, method in zip(panels, methods, strict=True):
+        mine = [line for line in report["lines"] if line["method"] == method]
+        powers = report["exponents"][method]
+        for name, colour, mark in (("authors", FAINT, "s"), ("ours", "C0", "o")):
+            points = [(line["tokens"], line[f"{name}_ms"][0]) for line in mine if line[f"{name}_ms"]]
+            if points:
+                label = f"{name}, N^{powers[name]:.2f}" if name in powers else name
+                panel.plot(*zip(*points, strict=True), marker=mark, markersize=3, linewidth=1, color=colour, label=label)
+        panel.set(xscale="log", yscale="log", title=method, xlabel="visual tokens N")
+        panel.grid(visible=True, which="major", linewidth=0.3, color="0.85")
+        panel.legend(frameon=False, fontsize=6)
+    panels[0].set_ylabel("ms")
+    return figure

@@ -1,35 +1,47 @@
-"""Run the model up to the last wanted layer."""
+"""Run the model on one batch after the other, and take what is counted of each."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from biaskit.calibration.feed import Batch, HostCopy
-from biaskit.engine.attention import prefill, record_attention
+from biaskit.engine.recorder import query_rows
 from biaskit.errors import CalibrationError
+from biaskit.families import Prepared
 from biaskit.families.checkpoints.device import input_device
 
+Take = Callable[[PreTrainedModel, Prepared, Mapping[str, Tensor]], Tensor]
+"""Runs the model on a batch, given as it was prepared and on the model's device, and returns what is counted."""
 
-def attended(
-    model: PreTrainedModel, batches: Iterable[Batch], layers: Sequence[int], *, per_head: bool
-) -> Iterator[tuple[Batch, NDArray[Any] | None]]:
-    """Yield each batch with its attention rows [L, B, (heads,) S], or None if none of its images is usable.
 
-    The model runs one batch ahead of whoever counts the rows, and rows leave a GPU as soon as they are there, so that it does not wait for
+def rows_of(prepared: Prepared, queries: str) -> NDArray[np.bool_]:
+    """Which rows of a batch's prompts the queries are, [B, S], as `engine.recorder.query_rows` says."""
+    valid = prepared.inputs["attention_mask"].numpy().astype(bool)
+    visual = np.zeros_like(valid)
+    for number, layout in enumerate(prepared.layouts):
+        visual[number, layout.positions] = True
+    return query_rows(valid, visual, queries)
+
+
+def attended(model: PreTrainedModel, batches: Iterable[Batch], take: Take) -> Iterator[tuple[Batch, NDArray[Any] | None]]:
+    """Yield each batch with what is taken of it, [L, B, …, S], or None if none of its images is usable.
+
+    The model runs one batch ahead of the statistics, and rows are copied from a GPU as soon as they are computed: the GPU does not wait for
     the host.
 
     Raises:
-        CalibrationError: the GPU ran out of memory.
+        CalibrationError: the GPU ran out of memory. ModelError: a prompt that ends with its image has no question.
     """
     waiting: tuple[Batch, HostCopy | None] | None = None
     for batch in batches:
-        rows = None if batch.prepared is None else HostCopy(_attend(model, batch.prepared.inputs, layers, per_head=per_head))
+        rows = None if batch.prepared is None else HostCopy(_attend(model, batch.prepared, take))
         if waiting is not None:
             yield waiting[0], None if waiting[1] is None else waiting[1].numpy()
         waiting = (batch, rows)
@@ -38,12 +50,10 @@ def attended(
 
 
 @torch.inference_mode()
-def _attend(model: PreTrainedModel, inputs: Mapping[str, Tensor], layers: Sequence[int], *, per_head: bool) -> Tensor:
+def _attend(model: PreTrainedModel, prepared: Prepared, take: Take) -> Tensor:
     device = input_device(model)
-    moved = {name: value.to(device, non_blocking=True) for name, value in inputs.items()}
+    moved = {name: value.to(device, non_blocking=True) for name, value in prepared.inputs.items()}
     try:
-        with record_attention(model, layers, per_head=per_head, stop=True) as found:
-            prefill(model, moved)
+        return take(model, prepared, moved)
     except torch.OutOfMemoryError as error:
-        raise CalibrationError("the GPU ran out of memory", "the state is kept; go on with a smaller --batch-size") from error
-    return torch.stack([found[layer].to(found[layers[-1]].device) for layer in layers])
+        raise CalibrationError("the GPU ran out of memory", "the state is kept; resume with a smaller --batch-size") from error

@@ -10,6 +10,8 @@ from biaskit.errors import CalibrationError
 from biaskit.families.checkpoints.decoder import chosen_layers, decoder_config
 from biaskit.families.checkpoints.load import Loaded
 from biaskit.images import ImageSource
+from biaskit.prior.value import ROWS, Rows
+from biaskit.registry import did_you_mean
 
 SAMPLES = 1000
 
@@ -22,6 +24,7 @@ class Options:
     prompts: tuple[str, ...] = (PROMPT,)
     layers: tuple[int, ...] | str | None = None
     per_head: bool = False
+    rows: Rows = "last"
     groups: int = GROUPS
     seed: int = 0
     batch_size: int | None = None
@@ -32,11 +35,13 @@ class Options:
     restart: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse numbers that make no sense.
+        """Refuse values that cannot work.
 
         Raises:
             CalibrationError: one is too small.
         """
+        if self.rows not in ROWS:
+            raise CalibrationError(f"rows is {self.rows!r}", did_you_mean(str(self.rows), ROWS))
         least = {"groups": 1, "batch_size": 1, "seed": 0, "workers": 0, "max_skips": 0, "save_every": 0}
         for name, low in least.items():
             value = getattr(self, name)

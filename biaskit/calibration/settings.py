@@ -1,21 +1,25 @@
-"""Everything the result of a calibration depends on: what its state must share to go on, and what its prior says of where it is from."""
+"""Everything the result of a calibration depends on: what a state must share to be resumed, and what the prior records."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
 from biaskit.calibration.options import Options
+from biaskit.errors import CalibrationError, PriorError
 from biaskit.families.checkpoints.decoder import decoder_config
 from biaskit.families.checkpoints.load import Loaded
 from biaskit.families.checkpoints.processor_settings import processor_settings
 from biaskit.files import VERSION
 from biaskit.images import ImageSource
+from biaskit.prior.value import Prior
+from biaskit.text import differences
 
 _IN_THE_MAPS = ("layers", "per_head", "groups", "n_images")
 """Settings that a prior shows by its tensors, or counts itself."""
@@ -41,6 +45,7 @@ def all_settings(loaded: Loaded, source: ImageSource, options: Options, *, sampl
         "seed": options.seed,
         "layers": list(layers),
         "per_head": options.per_head,
+        "rows": options.rows,
         "groups": options.groups,
         "dtype": str(loaded.model.dtype).removeprefix("torch."),
         "attention": decoder_config(loaded.model)._attn_implementation,
@@ -58,22 +63,43 @@ def provenance(settings: Mapping[str, Any]) -> dict[str, str]:
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in settings.items() if name not in _IN_THE_MAPS}
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Say of every setting that differs what it was and what it is; of a mapping only its parts that differ.
+_OTHER_PLACE = "choose another --out, or overwrite it with --force"
 
-    >>> differences({"seed": 0, "processor": {"size": 336, "pad": True}}, {"seed": 0, "processor": {"size": 224, "pad": True}})
-    ['processor size was 336, is 224']
+
+def finished_prior(out: Path, model: str, settings: Mapping[str, Any] | None = None, *, exact: bool = True) -> Prior:
+    """Return the prior on disk if a calibration of this model, and with these settings, wrote it.
+
+    Raises:
+        CalibrationError: it did not; the message says what differs.
     """
-    found: list[str] = []
-    for name in dict.fromkeys((*old, *new)):
-        mine, theirs = old.get(name), new.get(name)
-        if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
-            found += [f"{name} {part}" for part in differences(mine, theirs)]
-        elif mine != theirs:
-            found.append(f"{name} was {_short(mine)}, is {_short(theirs)}")
+    try:
+        prior = Prior.load(out)
+    except PriorError as error:
+        raise CalibrationError(f"{out} exists, and is no prior: {error.message}", _OTHER_PLACE) from None
+    if prior.meta.get("model") != model:
+        raise CalibrationError(f"{out} exists, and is of {prior.meta.get('model') or 'an unnamed model'}, not {model}", _OTHER_PLACE)
+    if differing := [] if settings is None else changed(prior, settings, exact=exact):
+        raise CalibrationError(f"{out} exists, of a calibration with other settings: {'; '.join(differing)}", _OTHER_PLACE)
+    return prior
+
+
+def changed(prior: Prior, settings: Mapping[str, Any], *, exact: bool = True) -> list[str]:
+    """Say what differs between the settings that made a prior and others; nothing where these would make it again, byte for byte.
+
+    Args:
+        exact: False where `n_images` is the size of the source, of which images may have been unusable.
+    """
+    old = dict(prior.meta)
+    new = provenance(settings)
+    found = differences({name: old.get(name) for name in new}, new)
+    found += differences({"layers": list(prior.layers)}, {"layers": list(settings["layers"])})
+    wanted, made = int(settings["n_images"]), prior.n_images
+    tried = made if exact else made + int(old.get("n_skipped", "0"))
+    if not made <= wanted <= tried:
+        found.append(f"n_images was {made}, is {wanted}")
+    heads = any(stats.head_mean is not None for stats in prior.planes.values())
+    found += differences({"per_head": heads}, {"per_head": settings["per_head"]})
+    groups = {len(stats.group_mean) for stats in prior.planes.values() if stats.group_mean is not None}
+    if groups and groups != {min(settings["groups"], wanted)}:
+        found.append(f"groups was {max(groups)}, is {settings['groups']}")
     return found
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "…"

@@ -9,6 +9,7 @@ import typer
 
 from biaskit.cli.bench_select import select
 from biaskit.cli.command import App
+from biaskit.cli.console import echo
 from biaskit.cli.options import (
     CHANNELS_LAYERS,
     DATA,
@@ -218,7 +219,7 @@ def run_all(
     from biaskit.cli.calibrate import say
 
     failed = run(plan, out, minutes=minutes, force=force, say=say)
-    print(out)
+    echo(out)
     if failed:
         raise typer.Exit(1)
 
@@ -262,7 +263,7 @@ def _finish(name: str, found: dict[str, Any], text: str, loaded: Loaded, out: Pa
     noise = " random weights," if loaded.revision == "random-weights" else ""
     noise += " CPU time instead of the wall clock," if found.get("cpu_time") or found.get("plan", {}).get("cpu_time") else ""
     whole = f"`{command()}`\n\n{loaded.name},{noise} {facts['dtype']}; {describe(where)}.\n\n{text}"
-    print(dump(result) if as_json else whole)
+    echo(dump(result) if as_json else whole)
     if out is not None:
         write(out, name, result, whole)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from biaskit.cli.console import echo, tell
 from biaskit.cli.options import AsJson, Force, Retention, Seed
+from biaskit.text import for_json
 
 
 def select(
@@ -61,8 +61,8 @@ def select(
         seed=seed,
         cpu_time=cpu_time,
         keep=keeper(out, "selection"),
-        progress=lambda line: print(line, file=sys.stderr),
+        progress=lambda line: tell(line),
     )
     if out is not None:
         write(report, out)
-    typer.echo(json.dumps(report, indent=2, ensure_ascii=False) if as_json else markdown(report).rstrip())
+    echo(for_json(report, 2) if as_json else markdown(report).rstrip())

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from glob import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from biaskit.cli.console import echo, echo_json, tell
 from biaskit.cli.options import (
     DATA,
     RESULT,
@@ -34,17 +33,28 @@ from biaskit.cli.processing import Conversation, DeviceMap, ImageMode, MaxPixels
 if TYPE_CHECKING:
     from biaskit.families.checkpoints.load import Loaded
     from biaskit.prior.value import Prior
+    from biaskit.pruners.schedule import Schedule
 
 
 def calibrate(
     model: Model,
     data: Data = "coco",
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", rich_help_panel=RESULT, help="The prior; by default MODEL.safetensors here.")
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            rich_help_panel=RESULT,
+            help="The prior. (default: priors/MODEL.safetensors, which every command then knows as MODEL; "
+            "of a schedule MODEL-schedule.safetensors)",
+            show_default=False,
+        ),
     ] = None,
     samples: Annotated[
         int | None,
-        typer.Option("--samples", "-n", min=1, rich_help_panel=DATA, help="Images. (default: 1000, or all of a smaller source)"),
+        typer.Option(
+            "--samples", "-n", min=1, rich_help_panel=DATA, help="Images. (default: 1000, of a schedule 66, or all of a smaller source)"
+        ),
     ] = None,
     prompt: Annotated[
         list[str] | None,
@@ -56,7 +66,20 @@ def calibrate(
         ),
     ] = None,
     layers: Layers = None,
+    rows: Annotated[
+        Literal["last", "question", "null"],
+        typer.Option(
+            "--rows",
+            rich_help_panel=DATA,
+            help="Whose attention: the last prompt token, the mean of the question (all text after the image), or the null row (the first "
+            "token after the image). Methods read the same with rows=NAME.",
+        ),
+    ] = "last",
     heads: Annotated[bool, typer.Option("--heads", rich_help_panel=RESULT, help="Also keep each head's mean.")] = False,
+    schedule: Annotated[
+        bool,
+        typer.Option("--schedule", rich_help_panel=RESULT, help="Calibrate FitPrune's schedule, for fitprune@schedule=FILE, and no prior."),
+    ] = False,
     seed: Seed = 0,
     coco_root: Annotated[
         Path | None,
@@ -84,21 +107,28 @@ def calibrate(
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Average the last prompt token's attention over many images, and store it as a prior.
+    """Average the last prompt token's attention (or that of --rows) over many images, and store it as a prior.
 
-    Can be stopped at any moment: the same command goes on where it was, with any number of processes. Under torchrun the images are
-    shared out over them, and the prior has the same bytes: torchrun --standalone --nproc_per_node 8 -m biaskit calibrate …
+    With --schedule it calibrates FitPrune's schedule instead.
+
+    Can be stopped at any moment: the same command goes on where it was, with any number of processes, and once it is finished says so.
+    Under torchrun the images are shared out over them, and the prior has the same bytes:
+    torchrun --standalone --nproc_per_node 8 -m biaskit calibrate …
     """
-    from biaskit.errors import CalibrationError
     from biaskit.families.checkpoints.catalog import resolve
     from biaskit.files import check_writable
 
+    if schedule:
+        _check_schedule(heads or layers is not None or rows != "last")
     place = resolve(model)
-    target = out or Path(f"{model if not place.local and '/' not in model else place.name.split('/')[-1]}.safetensors")
+    target = out or _target(model, place, schedule)
     check_writable(target)
     partial = target.with_name(f"{target.name}.partial")
-    if target.exists() and not force and not list(target.parent.glob(f"{escape(partial.name)}*")):
-        raise CalibrationError(f"{target} exists", "choose another --out, or overwrite it with --force")
+    finished = target.exists() and not force
+    if finished and not schedule:
+        from biaskit.calibration.settings import finished_prior
+
+        finished_prior(target, place.name)  # refuses another model's before anything large is loaded
     wanted = read_layers_option(layers)
 
     from biaskit.calibration.prompts import read_prompts
@@ -111,6 +141,7 @@ def calibrate(
     say(f"data {data}: {len(source)} images")
 
     from biaskit.calibration.run import calibrate as run
+    from biaskit.calibration.schedule import calibrate_schedule
     from biaskit.families.checkpoints.load import load_model
 
     chosen = choices(min_pixels, max_pixels, max_tiles, image_mode, conversation)
@@ -118,23 +149,46 @@ def calibrate(
         model, device=device, device_map=device_map, dtype=dtype, attention=attention, revision=revision, say=say, layers=wanted,
         wording=wording, **chosen,
     )  # fmt: skip
-    if list(target.parent.glob(f"{escape(partial.name)}*")) and not restart:
+    if list(target.parent.glob(f"{escape(partial.name)}*")) and not restart and not finished:
         say(f"going on from {partial}")
+    shared: dict[str, Any] = {
+        "out": target, "progress": True, "samples": samples, "prompts": prompt or [], "seed": seed, "batch_size": batch_size,
+        "workers": workers, "max_skips": max_skips, "save_every": save_every, "force": force, "restart": restart,
+    }  # fmt: skip
     try:
-        prior = run(
-            loaded, source, out=target, progress=True, samples=samples, prompts=prompt or [], layers=wanted, per_head=heads,
-            seed=seed, batch_size=batch_size, workers=workers, max_skips=max_skips, save_every=save_every, force=force, restart=restart,
-        )  # fmt: skip
+        if schedule:
+            _tell_schedule(calibrate_schedule(loaded, source, **shared), target, loaded, as_json)
+            return
+        prior = run(loaded, source, layers=wanted, rows=rows, per_head=heads, **shared)
     except KeyboardInterrupt:
         say(f"stopped; nothing is lost: the same command goes on from {partial}")
         raise typer.Exit(130) from None
+    if finished:
+        say(f"{target} is finished: these settings made it; --force makes it anew")
     _summary(prior, target, loaded, as_json)
+
+
+def _check_schedule(more: bool) -> None:
+    from biaskit.errors import BiaskitError
+
+    if more:
+        raise BiaskitError(
+            "--schedule reads every layer, the question's rows, and the largest head", "leave --layers, --rows and --heads away"
+        )
+
+
+def _target(model: str, place: Any, schedule: bool) -> Path:
+    """Where the result goes if nobody says it."""
+    from biaskit.prior.store import place_of
+
+    short = model if not place.local and "/" not in model else place.name.split("/")[-1]
+    return Path(f"{short}-schedule.safetensors") if schedule else place_of(short)
 
 
 def say(line: str) -> None:
     """Tell the user what is happening, on stderr; of several processes (torchrun) the first one does."""
     if os.environ.get("RANK", "0") == "0":
-        print(line, file=sys.stderr, flush=True)
+        tell(line, always=False)
 
 
 def _summary(prior: Prior, target: Path, loaded: Loaded, as_json: bool) -> None:
@@ -145,9 +199,38 @@ def _summary(prior: Prior, target: Path, loaded: Loaded, as_json: bool) -> None:
     found = report(prior)
     if as_json:
         facts = {"prior": str(target), "n_images": prior.n_images, "n_skipped": int(prior.meta["n_skipped"]), "model": loaded.name}
-        print(json.dumps({**facts, "bias": found.to_json()}, indent=2))
+        echo_json({**facts, "bias": found.to_json()})
         return
-    print(f"{target}: {prior.n_images} images, {prior.meta['n_skipped']} skipped")
+    echo(f"{target}: {prior.n_images} images, {prior.meta['n_skipped']} skipped")
     for layer in found.layers:
-        print(f"  layer {layer.layer} (K={layer.layer + 1}), {layer.plane}: {layer.verdict}. {layer.why}")
-    print(f"next: biaskit heatmap {target}")
+        echo(f"  layer {layer.layer} (K={layer.layer + 1}), {layer.plane}: {layer.verdict}. {layer.why}")
+    echo(f"next: biaskit heatmap {target}")
+
+
+def _tell_schedule(schedule: Schedule, target: Path, loaded: Loaded, as_json: bool) -> None:
+    from biaskit.errors import BiaskitError
+    from biaskit.pruners.schedule import ALPHAS
+
+    if os.environ.get("RANK", "0") != "0":
+        return
+    rows = []
+    for saving in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9):
+        try:
+            at = schedule.for_saving(saving)
+        except BiaskitError:
+            break
+        counts = schedule.counts(at, round(schedule.n_tokens))
+        mean = (round(schedule.n_tokens) + sum(counts[:-1])) / schedule.layers
+        rows.append({"saving": saving, "alpha": ALPHAS[at], "layer_mean": mean, "last_layer_share": schedule.left(at)})
+    images, skipped = int(schedule.meta["n_images"]), int(schedule.meta["n_skipped"])
+    if as_json:
+        facts = {"schedule": str(target), "n_images": images, "n_skipped": skipped, "model": loaded.name, "n_tokens": schedule.n_tokens}
+        echo_json({**facts, "savings": rows})
+        return
+    echo(f"{target}: {images} images, {skipped} skipped, {schedule.n_tokens:.4g} visual tokens an image")
+    for row in rows:
+        echo(
+            f"  saving {row['saving']:.0%}: α = {row['alpha']:.4f}, layer mean {row['layer_mean']:.1f} tokens, "
+            f"{row['last_layer_share']:.1%} in the last layer"
+        )
+    echo(f"next: biaskit validate --pruner fitprune@schedule={target} …")

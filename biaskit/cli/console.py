@@ -1,28 +1,18 @@
-"""The ends of every command: standard streams that cannot show a character, are closed or full, and errors of the system as ours."""
+"""What every command prints goes through here, and so do its ends: streams that are closed or full, errors of the system as ours."""
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
-from collections.abc import Callable
-from typing import TextIO
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TextIO
 
+from biaskit.display import is_quiet
 from biaskit.errors import BiaskitError
+from biaskit.files import of_system
+from biaskit.text import for_json, lines, visible
 
-_HINTS = {
-    errno.ENOSPC: "make room on that disk, and give the same command again",
-    errno.EDQUOT: "make room within your quota, and give the same command again",
-    errno.EACCES: "check its permissions, or choose a place you may use",
-    errno.EPERM: "check its permissions, or choose a place you may use",
-    errno.EROFS: "that disk is read-only: choose another place",
-    errno.ELOOP: "its links lead in a circle: name the file itself",
-    errno.ENAMETOOLONG: "choose a shorter name",
-    errno.ENOENT: "check the name",
-    errno.ENOTDIR: "one of the folders in that path is a file",
-    errno.EISDIR: "it is a folder: name a file in it",
-    errno.EMFILE: "too many files are open: raise the limit (ulimit -n)",
-}
+_PIPED = 200  # columns of a table where standard output is no terminal
 
 
 def run(command: Callable[[], None]) -> None:
@@ -43,8 +33,45 @@ def run(command: Callable[[], None]) -> None:
         sys.exit(1)
     except OSError as error:
         _forget_output()
-        place = error.filename if error.filename is not None else "standard output or a file"
-        _fail(f"{os.fsdecode(place)}: {error.strerror or error}", _HINTS.get(error.errno or 0, "check that path and the disk it is on"))
+        found = of_system(error)
+        _fail(found.message, found.hint)
+
+
+def echo(*texts: object) -> None:
+    """Print texts to standard output, each on lines of its own; what cannot be seen in them is written out."""
+    for text in texts:
+        print(lines(str(text)), flush=True)
+
+
+def tell(*texts: object, always: bool = True) -> None:
+    """Print texts to standard error, which tells of what happens besides the result.
+
+    Args:
+        always: also under --quiet, as errors and warnings are.
+    """
+    for text in texts if always or not is_quiet() else ():
+        print(lines(str(text)), file=sys.stderr, flush=True)
+
+
+def echo_json(value: Any, indent: int | None = 2) -> None:
+    """Print the result as JSON."""
+    print(for_json(value, indent), flush=True)
+
+
+def echo_table(head: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
+    """Print a table; where standard output is no terminal, its rows stay whole lines for grep."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Text(lines(title)) if title else None
+    table = Table(title=shown, title_justify="left", box=None, pad_edge=False, header_style="bold", show_header=any(head))
+    for word in head:
+        table.add_column(Text(lines(word)), overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(lines(str(cell))) for cell in row))
+    console = Console()
+    (console if console.is_terminal else Console(width=max(_PIPED, console.width))).print(table)
 
 
 def _writable(stream: TextIO | None) -> TextIO:
@@ -66,5 +93,5 @@ def _forget_output() -> None:
 
 
 def _fail(message: str, hint: str) -> None:
-    print(f"error: {message}\nhint: {hint}", file=sys.stderr)
+    tell(f"error: {visible(message)}", f"hint: {visible(hint)}")
     sys.exit(1)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from biaskit.cli.console import echo, echo_json, echo_table
+from biaskit.cli.options import AsJson, Force
 
 
 def demo(
@@ -14,7 +16,8 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for priors and figures.")] = Path("demo-output"),
     samples: Annotated[int, typer.Option("--samples", "-n", min=20, help="Scenes to calibrate on, for each of two prompts.")] = 1000,
     questions: Annotated[int, typer.Option(min=20, help="Questions to ask each method.")] = 300,
-    as_json: Annotated[bool, typer.Option("--json", help="Report as JSON on stdout.")] = False,
+    force: Force = False,
+    as_json: AsJson = False,
 ) -> None:
     """Calibrate the embedded model, draw its bias, and ask it where things are, with and without pruning."""
     from biaskit.errors import BiaskitError
@@ -23,28 +26,23 @@ def demo(
 
     if model not in EMBEDDED:
         raise BiaskitError(f"{model!r} is no embedded model", did_you_mean(model, EMBEDDED))
-    from rich.console import Console
-    from rich.table import Table
-
     from biaskit.cli.calibrate import say
-    from biaskit.demo.run import LAYERS, RETENTION, run, table, verdict
+    from biaskit.demo.run import LAYERS, RETENTION, check_free, run, table, verdict
     from biaskit.display import Bars
     from biaskit.families.checkpoints.load import load_model
 
+    check_free(out, force)
     loaded = load_model(model, device="cpu", say=say)
     with Bars() as bars:
 
         def step(what: str, done: int, total: int) -> None:
             bars.show(what, done, total, key="" if what.startswith("calibrating") else "asking")
 
-        found = run(loaded, out, samples=samples, questions=questions, step=step)
+        found = run(loaded, out, samples=samples, questions=questions, step=step, force=force)
     if as_json:
         rows = [{"method": row.method, "layer": row.layer, "accuracy": row.accuracy, "half_width": row.half_width} for row in found.rows]
-        print(json.dumps({"rows": rows, "correlation": found.agreement, "verdict": verdict(found), "files": list(map(str, found.files))}))
+        echo_json({"rows": rows, "correlation": found.agreement, "verdict": verdict(found), "files": list(map(str, found.files))}, None)
         return
     title = f"where is …? boxes at IoU ≥ 0.5, % of {questions}, with {RETENTION:.0%} of the visual tokens"
-    shown = Table("method", *(f"K = {layer}" for layer in LAYERS), title=title, box=None)
-    for row in table(found.rows):
-        shown.add_row(*row)
-    Console().print(shown)
-    print(f"\n{verdict(found)}\n\n{', '.join(map(str, found.files))}")
+    echo_table(["method", *(f"K = {layer}" for layer in LAYERS)], table(found.rows), title)
+    echo("", verdict(found), "", ", ".join(map(str, found.files)))

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from biaskit.cli.options import AsJson, Force, Layers, read_layers_option
+from biaskit.cli import complete
+from biaskit.cli.console import echo, echo_json
+from biaskit.cli.options import AsJson, Force, Layers, Scale, read_layers_option
 
 
 def heatmap(
-    priors: Annotated[list[str], typer.Argument(metavar="PRIOR", help="Files, or names of priors.", show_default=False)],
+    priors: Annotated[
+        list[str], typer.Argument(metavar="PRIOR", autocompletion=complete.priors, help="Files, or names of priors.", show_default=False)
+    ],
     layers: Layers = "all",
     planes: Annotated[str, typer.Option("--planes", "--plane", metavar="canvas,base|all", help="Planes to show.")] = "all",
     labels: Annotated[str | None, typer.Option("--labels", metavar="A,B", help="Names instead of the models', one per prior.")] = None,
@@ -20,10 +23,11 @@ def heatmap(
         Path | None, typer.Option("--out", "-o", help="Figure, .png, .pdf or .svg. Default: FIRST-PRIOR-heatmap.png.", show_default=False)
     ] = None,
     title: Annotated[str | None, typer.Option("--title", help="A heading.", show_default=False)] = None,
+    scale: Scale = None,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Draw bias maps as multiples of uniform attention, on one scale, and name each map's pattern."""
+    """Draw bias maps as multiples of uniform attention, and name each map's pattern."""
     wanted = read_layers_option(layers)
     chosen = None if wanted is None or wanted == "all" else list(wanted)
     shown = _names(planes, "--planes")
@@ -40,7 +44,7 @@ def heatmap(
     loaded = [load_prior(name) for name in priors]
     mains = [shown_planes(prior, shown)[:1] for prior in loaded]
     reports = [report(prior, layers=chosen, planes=main) for prior, main in zip(loaded, mains, strict=True)]
-    draw(loaded, layers=chosen, planes=shown, labels=names, out=path, title=title, force=force, reports=reports)
+    draw(loaded, layers=chosen, planes=shown, labels=names, out=path, title=title, scale=scale, force=force, reports=reports)
     rows: list[dict[str, Any]] = [
         {
             "prior": name,
@@ -56,12 +60,12 @@ def heatmap(
         for entry in found.layers
     ]
     if as_json:
-        typer.echo(json.dumps({"out": str(path), "panels": rows}, indent=2, ensure_ascii=False))
+        echo_json({"out": str(path), "panels": rows})
         return
-    typer.echo(str(path))
+    echo(path)
     for row in rows:
         which = f"{row['prior']}, layer {row['layer']}" if len(priors) > 1 else f"layer {row['layer']}"
-        typer.echo(f"{which}, {row['plane']} {row['rows']}×{row['cols']}: {row['verdict']}. {row['why']}")
+        echo(f"{which}, {row['plane']} {row['rows']}×{row['cols']}: {row['verdict']}. {row['why']}")
 
 
 def _names(text: str, option: str) -> list[str] | None:

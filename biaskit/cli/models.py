@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
 
+from biaskit.cli import complete
 from biaskit.cli.command import App
+from biaskit.cli.console import echo, echo_json, echo_table
 from biaskit.cli.models_check import check
 from biaskit.cli.options import WIDTH_HEIGHT, AsJson, Revision, read_pair
 from biaskit.cli.processing import Conversation, ImageMode, MaxPixels, MaxTiles, MinPixels, choices
@@ -24,35 +25,23 @@ def show_list(as_json: AsJson = False) -> None:
     from biaskit.families.checkpoints.catalog import CHECKPOINTS, EMBEDDED
 
     if as_json:
-        print(
-            json.dumps(
-                {
-                    "checkpoints": [{"name": name, **vars(entry)} for name, entry in CHECKPOINTS.items()],
-                    "embedded": list(EMBEDDED),
-                    "model_types": {name: family.title for name, family in families},
-                },
-                indent=2,
-            )
-        )
+        echo_json({
+            "checkpoints": [{"name": name, **vars(entry)} for name, entry in CHECKPOINTS.items()],
+            "embedded": list(EMBEDDED),
+            "model_types": {name: family.title for name, family in families},
+        })  # fmt: skip
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("name", "hub id", "model type")
-    for name, entry in CHECKPOINTS.items():
-        table.add_row(name, entry.hub_id, entry.model_type)
-    console = Console()
-    console.print(table)
+    echo_table(("name", "hub id", "model type"), [(name, entry.hub_id, entry.model_type) for name, entry in CHECKPOINTS.items()])
     for note in {entry.note: None for entry in CHECKPOINTS.values() if entry.note}:
         names = ", ".join(name for name, entry in CHECKPOINTS.items() if entry.note == note)
-        console.print(f"{names}: {note}.", highlight=False)
-    console.print(f"Embedded in the package, tiny, trained on drawn scenes only: {', '.join(EMBEDDED)}.", highlight=False)
-    console.print(f"Any hub id or directory of these model types works too: {', '.join(families.names())}.", highlight=False)
+        echo(f"{names}: {note}.")
+    echo(f"Embedded in the package, tiny, trained on drawn scenes only: {', '.join(EMBEDDED)}.")
+    echo(f"Any hub id or directory of these model types works too: {', '.join(families.names())}.")
 
 
 @app.command()
 def inspect(
-    model: Annotated[str, typer.Argument(help="Short name, hub id, or checkpoint directory.")],
+    model: Annotated[str, typer.Argument(autocompletion=complete.models, help="Short name, hub id, or checkpoint directory.")],
     image_size: Annotated[str, typer.Option("--image-size", metavar=WIDTH_HEIGHT, help="Size of the picture in pixels.")] = "640x480",
     revision: Revision = None,
     min_pixels: MinPixels = None,
@@ -90,17 +79,17 @@ def inspect(
         "planes": planes,
     }
     if as_json:
-        print(json.dumps(facts, indent=2))
+        echo_json(facts)
         return
     if place.note:
-        print(f"note: {place.note}")
-    print(f"{facts['model']}: {family.title} ({config.model_type})")
-    print(f"decoder: {text.num_hidden_layers} layers, {text.num_attention_heads} heads, hidden size {text.hidden_size}")
-    print(f"layers the presets read: {', '.join(map(str, family.default_layers(config)))}")
-    print(f"a {width}×{height} image: {len(layout)} visual tokens of {facts['prompt_tokens']} in the prompt")
+        echo(f"note: {place.note}")
+    echo(f"{facts['model']}: {family.title} ({config.model_type})")
+    echo(f"decoder: {text.num_hidden_layers} layers, {text.num_attention_heads} heads, hidden size {text.hidden_size}")
+    echo(f"layers the presets read: {', '.join(map(str, family.default_layers(config)))}")
+    echo(f"a {width}×{height} image: {len(layout)} visual tokens of {facts['prompt_tokens']} in the prompt")
     for plane in planes:
         rows, cols = plane["canonical"]
         where = "no part of the image" if plane["box"] is None else "x {:.3f}–{:.3f}, y {:.3f}–{:.3f}".format(
             plane["box"][0], plane["box"][2], plane["box"][1], plane["box"][3]
         )  # fmt: skip
-        print(f"  {plane['plane']}: {plane['rows']} × {plane['cols']} (rows × cols), covers {where}; stored as {rows} × {cols}")
+        echo(f"  {plane['plane']}: {plane['rows']} × {plane['cols']} (rows × cols), covers {where}; stored as {rows} × {cols}")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from biaskit.cli import complete
+from biaskit.cli.console import echo, echo_json, tell
 from biaskit.cli.options import AsJson, Attention, Device, Dtype, Revision
 from biaskit.cli.processing import Conversation, DeviceMap, ImageMode, MaxPixels, MaxTiles, MinPixels, choices
 from biaskit.errors import SourceError
@@ -23,7 +23,7 @@ _MARKS = {True: "ok  ", False: "FAIL", None: "–   "}
 
 
 def check(
-    model: Annotated[str, typer.Argument(help="Short name, hub id, or checkpoint directory.")],
+    model: Annotated[str, typer.Argument(autocompletion=complete.models, help="Short name, hub id, or checkpoint directory.")],
     image: Annotated[
         Path | None, typer.Option("--image", "-i", help="The picture for attention and pruning; by default a drawn one.")
     ] = None,
@@ -57,20 +57,20 @@ def check(
     if as_json:
         facts: dict[str, Any] = {"model": loaded.name, "revision": loaded.revision, "family": loaded.family.title, "passed": passed}
         facts["options"] = dict(loaded.options)
-        print(json.dumps({**facts, "findings": [asdict(one) for one in found]}, indent=2))
+        echo_json({**facts, "findings": [asdict(one) for one in found]})
     else:
         seconds = sum(one.seconds for one in found)
-        print(f"{loaded.name}: {'everything that was probed holds' if passed else 'do not use it before this is mended'} ({seconds:.1f} s)")
+        echo(f"{loaded.name}: {'everything that was probed holds' if passed else 'do not use it before this is mended'} ({seconds:.1f} s)")
     if not passed:
         raise typer.Exit(1)
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr)
+    tell(line, always=False)
 
 
 def _told(one: Finding) -> None:
-    print(f"{_MARKS[one.passed]}  {one.probe}: {one.said} ({one.seconds:.1f} s)", flush=True)
+    echo(f"{_MARKS[one.passed]}  {one.probe}: {one.said} ({one.seconds:.1f} s)")
 
 
 def _opened(path: Path) -> Image:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from biaskit.cli import complete
 from biaskit.cli.command import App
-from biaskit.cli.options import ROWS_COLS, AsJson, Force, Layers, read_layers_option, read_pair
+from biaskit.cli.console import echo, echo_json, tell
+from biaskit.cli.options import ROWS_COLS, AsJson, Force, Layers, Revision, read_layers_option, read_pair
 
 if TYPE_CHECKING:
     from biaskit.prior.value import Prior
@@ -18,11 +20,9 @@ app = App(help="List, inspect, compare and exchange priors.", no_args_is_help=Tr
 
 Hub = Annotated[bool, typer.Option("--hub", help="Look on the Hugging Face hub too: org/repo or org/repo/file.safetensors.")]
 PlaneOption = Annotated[str | None, typer.Option("--plane", help="Only this plane.")]
-PriorArgument = Annotated[str, typer.Argument(metavar="PRIOR", help="A file, or the name of a prior.", show_default=False)]
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+PriorArgument = Annotated[
+    str, typer.Argument(metavar="PRIOR", autocompletion=complete.priors, help="A file, or the name of a prior.", show_default=False)
+]
 
 
 def _summary(prior: Prior) -> dict[str, Any]:
@@ -43,8 +43,8 @@ def _summary(prior: Prior) -> dict[str, Any]:
 
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
-    """List the priors in ./priors and those that come with biaskit."""
-    from biaskit.cli.priors_text import print_list, printable
+    """List the priors in ./priors, those that come with biaskit, and those fetched from the hub before."""
+    from biaskit.cli.priors_text import print_list
     from biaskit.prior.store import folders, list_priors
 
     found = list_priors()
@@ -52,15 +52,15 @@ def list_(as_json: AsJson = False) -> None:
         rows = []
         for item in found:
             what = {"error": str(item.error)} if item.prior is None else _summary(item.prior)
-            rows.append({"name": item.name, "path": str(item.path), **what})
-        _print_json(rows)
+            rows.append({"name": item.name, "place": item.place, "path": str(item.path), **what})
+        echo_json(rows)
     elif found:
         print_list(found)
     for item in found:
         if item.error is not None:
-            typer.echo(f"unreadable: {printable(item.error.message)} ({item.error.hint})", err=True)
+            tell(f"unreadable: {item.error.message} ({item.error.hint})")
     if not found:
-        typer.echo(f"no priors in {' or '.join(map(str, folders()))}: make one with `biaskit calibrate --model …`", err=True)
+        tell(f"no priors in {' or '.join(map(str, folders()))}: make one with `biaskit calibrate --model …`")
 
 
 @app.command()
@@ -74,7 +74,7 @@ def show(prior: PriorArgument, layers: Layers = None, plane: PlaneOption = None,
     value = narrow(load_prior(prior, hub=hub), wanted, plane)
     bias, converged = report(value), convergence(value)
     if as_json:
-        _print_json({"prior": prior, **_summary(value), "bias": bias.to_json(), "convergence": converged})
+        echo_json({"prior": prior, **_summary(value), "bias": bias.to_json(), "convergence": converged})
         return
     from biaskit.cli.priors_text import print_show
 
@@ -83,14 +83,15 @@ def show(prior: PriorArgument, layers: Layers = None, plane: PlaneOption = None,
 
 @app.command()
 def verify(
-    priors: Annotated[list[str], typer.Argument(metavar="PRIOR...", help="Files, or names of priors.", show_default=False)],
+    priors: Annotated[
+        list[str], typer.Argument(metavar="PRIOR...", autocompletion=complete.priors, help="Files, or names of priors.", show_default=False)
+    ],
     model_type: Annotated[
         str | None, typer.Option("--model-type", metavar="TYPE", help="Also demand this model type, such as llava.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check that prior files are whole and make sense; exit 1 if any is not."""
-    from biaskit.cli.priors_text import printable
     from biaskit.errors import PriorError
     from biaskit.prior.store import load_prior
 
@@ -104,19 +105,21 @@ def verify(
         except PriorError as error:
             rows.append({"prior": name, "ok": False, "error": error.message, "hint": error.hint})
     if as_json:
-        _print_json(rows)
+        echo_json(rows)
     else:
         for row in rows:
             why = f": {row['error']} (hint: {row['hint']})".replace(f": {row['prior']}", ":", 1).replace("::", ":")
-            typer.echo(printable(f"ok   {row['prior']}" if row["ok"] else f"bad  {row['prior']}{why}"))
+            echo(f"ok   {row['prior']}" if row["ok"] else f"bad  {row['prior']}{why}")
     if not all(row["ok"] for row in rows):
         raise typer.Exit(1)
 
 
 @app.command()
 def diff(
-    a: Annotated[str, typer.Argument(metavar="A", help="A file, or the name of a prior.", show_default=False)],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another.", show_default=False)],
+    a: Annotated[
+        str, typer.Argument(metavar="A", autocompletion=complete.priors, help="A file, or the name of a prior.", show_default=False)
+    ],
+    b: Annotated[str, typer.Argument(metavar="B", autocompletion=complete.priors, help="Another.", show_default=False)],
     hub: Hub = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Also draw both, and their ratio: .png, .pdf or .svg.")] = None,
     force: Force = False,
@@ -133,12 +136,12 @@ def diff(
 
         names = Path(a).name.removesuffix(".safetensors"), Path(b).name.removesuffix(".safetensors")
         side_by_side(first, second, names=names, out=out, force=force)
-        typer.echo(str(out), err=True)
+        tell(out)
     for row in maps:
         row["level_a"], row["level_b"] = (float(p.map(row["plane"], row["layer"]).mean()) for p in (first, second))
     meta, notes = _meta_diff(first, second), _only_one_has(first, second)
     if as_json:
-        _print_json({"a": a, "b": b, "maps": maps, "meta": meta, "notes": notes})
+        echo_json({"a": a, "b": b, "maps": maps, "meta": meta, "notes": notes})
         return
     from biaskit.cli.priors_text import print_diff
 
@@ -169,22 +172,22 @@ def _only_one_has(a: Prior, b: Prior) -> list[str]:
 
 @app.command("import")
 def import_(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="A .npy, .npz or .pt file.", show_default=False)],
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="A .npy, .npz, .pt or .json file.", show_default=False)],
     as_: Annotated[
         Literal["bias", "weight"],
         typer.Option("--as", help="bias: A_bias up to a factor. weight: factors that divide it away.", show_default=False),
     ],
     model_type: Annotated[str, typer.Option("--model-type", help="The architecture, such as llava.", show_default=False)],
     layers: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--layers",
             "--layer",
             metavar="1,4|0-7",
-            help="The decoder layer, counted from 0 (a paper's K minus 1), or several.",
+            help="The decoder layer of each map in the file, from 0 (a paper's K minus 1). Files of `priors export` say it themselves.",
             show_default=False,
         ),
-    ],
+    ] = None,
     grid: Annotated[
         str | None, typer.Option("--grid", metavar=ROWS_COLS, help="The grid, where the array does not say it.", show_default=False)
     ] = None,
@@ -200,34 +203,33 @@ def import_(
     as_json: AsJson = False,
 ) -> None:
     """Bring a published map in as a prior. It is scaled to mean 1: its attention mass and number of images are not known."""
-    numbers = read_layers_option(layers)
-    if numbers is None or numbers == "all":
-        raise typer.BadParameter("a file does not say which layers it has: name them, such as 1 or 0-7", param_hint="--layers")
+    read_layers_option(layers)
     rows, cols = (None, None) if grid is None else read_pair(grid, ROWS_COLS, "--grid")
     from biaskit.prior.exchange import import_prior
+    from biaskit.prior.store import place_of
 
     prior = import_prior(
         path, as_=as_, model_type=model_type, layer=layers, rows=rows, cols=cols,
         model=model, revision=revision, plane=plane, key=key, note=note,
     )  # fmt: skip
-    out = out or Path("priors") / f"{path.stem}.safetensors"
+    out = out or place_of(path.stem)
     prior.save(out, force=force)
     if as_json:
-        _print_json({"path": str(out), **_summary(prior)})
+        echo_json({"path": str(out), **_summary(prior)})
     else:
-        typer.echo(str(out))
+        echo(out)
 
 
 @app.command()
 def export(
     prior: PriorArgument,
-    out: Annotated[Path, typer.Argument(metavar="FILE", help="A name that ends in .npy, .pt or .json.", show_default=False)],
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="A name that ends in .npy, .npz, .pt or .json.", show_default=False)],
     layers: Layers = None,
     plane: PlaneOption = None,
     hub: Hub = False,
     force: Force = False,
 ) -> None:
-    """Write a prior as .npy (one plane's mean), .pt (a dict of tensors) or .json (everything)."""
+    """Write a prior as .npy (one plane's mean), .npz or .pt (arrays by name), or .json (everything)."""
     from biaskit.prior.exchange import export_prior
     from biaskit.prior.store import load_prior
 
@@ -235,5 +237,53 @@ def export(
     value = load_prior(prior, hub=hub)
     export_prior(value, out, layer=wanted, plane=plane, force=force)
     if out.suffix.lower() == ".npy" and plane is None and len(value.planes) > 1:
-        typer.echo(f"wrote plane {value.primary} only, of {', '.join(value.planes)}: choose with --plane", err=True)
-    typer.echo(str(out))
+        tell(f"wrote plane {value.primary} only, of {', '.join(value.planes)}: choose with --plane")
+    echo(out)
+
+
+@app.command()
+def push(
+    prior: PriorArgument,
+    repo: Annotated[
+        str, typer.Argument(metavar="ORG/REPO", help="The repository on the hub; made if it is not there.", show_default=False)
+    ],
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Publish a prior on the Hugging Face hub: the file, a card made of its metadata, and its checksum. Log in first: hf auth login."""
+    from biaskit.prior.publish import push_prior
+    from biaskit.prior.store import load_prior
+
+    done = push_prior(load_prior(prior), repo, private=private)
+    if as_json:
+        echo_json({"repo": done.repo, "file": done.file, "revision": done.revision, "sha256": done.sha256})
+        return
+    echo(
+        f"{done.repo}: {done.file} at {done.revision}, sha256 {done.sha256}", f"next: biaskit priors pull {repo} --revision {done.revision}"
+    )
+
+
+@app.command()
+def pull(
+    name: Annotated[
+        str, typer.Argument(metavar="ORG/REPO[/FILE]", help="On the hub; prior.safetensors without a FILE.", show_default=False)
+    ],
+    revision: Revision = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The file to write. Default: priors/REPO.safetensors.", show_default=False)
+    ] = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch a prior from the hub into ./priors, at one commit, its checksum verified."""
+    from biaskit.prior.hub import pull_prior
+    from biaskit.prior.store import folders
+
+    done = pull_prior(name, out if out is not None else folders()[0], revision=revision, force=force)
+    if as_json:
+        facts = {"repo": done.repo, "file": done.file, "revision": done.revision, "sha256": done.sha256, "checked": done.checked}
+        echo_json({"path": str(done.path), **facts})
+        return
+    echo(str(done.path))
+    said = "is the published one" if done.checked else "cannot be compared: none is published there"
+    tell(f"{done.repo} at {done.revision}; the checksum {said}")

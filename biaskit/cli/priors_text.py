@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
+from biaskit.cli.console import echo, echo_table
 from biaskit.prior.revision import read_settings
 
 if TYPE_CHECKING:
@@ -17,32 +14,7 @@ if TYPE_CHECKING:
     from biaskit.prior.store import PriorFile
     from biaskit.prior.value import Prior
 
-PIPE_WIDTH = 160  # columns where stdout is not a terminal, so that rows stay whole lines for grep
 PER_TABLE = 3  # maps side by side in a metrics table: fits 80 columns
-
-
-def printable(text: str) -> str:
-    """Make control characters of foreign files visible, so that they cannot steer the terminal."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
-def _table(title: str, headers: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for header in headers:
-        table.add_column(header, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text("\n".join(printable(line) for line in str(cell).split("\n"))) for cell in row))
-    return table
-
-
-def _print(*tables: Table) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=max(PIPE_WIDTH, console.width))
-    for index, table in enumerate(tables):
-        if index:
-            console.print()
-        console.print(table)
 
 
 def _layers(layers: Sequence[int]) -> str:
@@ -66,13 +38,22 @@ def print_list(found: Sequence[PriorFile]) -> None:
     rows: list[tuple[object, ...]] = []
     for item in found:
         if item.prior is None:
-            rows.append((item.name, f"unreadable: {item.error}", "", "", "", "", item.path))
+            rows.append((item.name, item.place, f"unreadable: {item.error}", "", "", "", "", item.path))
         else:
             p = item.prior
             rows.append(
-                (item.name, p.model or "unknown", p.model_type, _layers(p.layers), plane_sizes(p), p.n_images or "unknown", item.path)
+                (
+                    item.name,
+                    item.place,
+                    p.model or "unknown",
+                    p.model_type,
+                    _layers(p.layers),
+                    plane_sizes(p),
+                    p.n_images or "unknown",
+                    item.path,
+                )
             )
-    _print(_table("", ("name", "model", "type", "layers", "planes", "images", "file"), rows))
+    echo_table(("name", "place", "model", "type", "layers", "planes", "images", "file"), rows)
 
 
 def _provenance(prior: Prior) -> list[tuple[str, str]]:
@@ -111,25 +92,26 @@ def _correlation(point: dict[str, Any]) -> str:
 
 def print_show(prior: Prior, report: BiasReport, convergence: Sequence[dict[str, Any]]) -> None:
     """Print provenance, verdict per map, metrics with 95 % intervals, and how fast the map converged."""
-    tables = [_table("provenance", ("", ""), _provenance(prior))]
-    tables[0].show_header = False
+    echo_table(("", ""), _provenance(prior), "provenance")
     maps = report.layers
-    tables.append(_table("bias", ("plane", "layer", "verdict", "why"), [(m.plane, m.layer, m.verdict, m.why) for m in maps]))
+    echo("")
+    echo_table(("plane", "layer", "verdict", "why"), [(m.plane, m.layer, m.verdict, m.why) for m in maps], "bias")
     for start in range(0, len(maps), PER_TABLE):
         some = maps[start : start + PER_TABLE]
         names = list(dict.fromkeys(name for m in some for name in m.metrics))
         held = [[m.metrics.get(name) for m in some] for name in names]
         cells = [["" if e is None else _interval(e.value, e.low, e.high) for e in row] for row in held]
         rows = [(name, *row) for name, row in zip(names, cells, strict=True)]
-        tables.append(_table("", ("metric", *(f"{m.plane} {m.layer}" for m in some)), rows))
+        echo("")
+        echo_table(("metric", *(f"{m.plane} {m.layer}" for m in some)), rows)
     if convergence:
         counts = sorted({int(point["n"]) for point in convergence})
         r = {(point["plane"], point["layer"], point["n"]): _correlation(point) for point in convergence}
         keys = list(dict.fromkeys((point["plane"], point["layer"]) for point in convergence))
         rows_r = [(*key, *(r.get((*key, n), "") for n in counts)) for key in keys]
         title = "correlation of the first n images' map with the final one (with that of the images after n)"
-        tables.append(_table(title, ("plane", "layer", *(f"n={n}" for n in counts)), rows_r))
-    _print(*tables)
+        echo("")
+        echo_table(("plane", "layer", *(f"n={n}" for n in counts)), rows_r, title)
 
 
 def print_diff(
@@ -150,10 +132,11 @@ def print_diff(
         for m in maps
     ]
     headers = ("plane", "layer", "grid", "Pearson", "Spearman", "top 25% overlap (chance)", "|a-b| / uniform", "levels")
-    tables = [_table("", headers, rows)]
+    echo_table(headers, rows)
     if meta:
         other = [(key, a if a is not None else "-", b if b is not None else "-") for key, (a, b) in meta.items()]
-        tables.append(_table("", ("differs", *names), other))
+        echo("")
+        echo_table(("differs", *names), other)
     if notes:
-        tables.append(_table("", ("not compared",), [(note,) for note in notes]))
-    _print(*tables)
+        echo("")
+        echo_table(("not compared",), [(note,) for note in notes])

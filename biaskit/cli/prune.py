@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from biaskit.cli import complete
+from biaskit.cli.console import echo, echo_json, echo_table
 from biaskit.cli.options import (
     DATA,
     METHODS,
@@ -49,7 +50,10 @@ def prune(
     image: Annotated[Path, typer.Option("--image", "-i", rich_help_panel=DATA, help="The picture.")],
     prompt: Annotated[str, typer.Option("--prompt", rich_help_panel=DATA, help="What to ask.")] = "Please describe the provided image.",
     pruner: Annotated[
-        str, typer.Option("--pruner", "-p", rich_help_panel=PRUNING, help=f"Method (biaskit pruners list): {METHODS}.")
+        str,
+        typer.Option(
+            "--pruner", "-p", rich_help_panel=PRUNING, autocompletion=complete.pruners, help=f"Method (biaskit pruners list): {METHODS}."
+        ),
     ] = "d2pruner",
     retention: Annotated[
         float | None,
@@ -68,7 +72,11 @@ def prune(
     ] = None,
     prior: Annotated[
         list[str] | None,
-        typer.Option(rich_help_panel=PRUNING, help="File or name of a prior, for +prior; NAME=FILE for +NAME; may be repeated."),
+        typer.Option(
+            rich_help_panel=PRUNING,
+            autocompletion=complete.priors,
+            help="File or name of a prior, for +prior; NAME=FILE for +NAME; may be repeated.",
+        ),
     ] = None,
     compare: Annotated[
         str | None, typer.Option(rich_help_panel=PRUNING, help="Further methods, such as fastv,fastv+prior,divprune.")
@@ -115,7 +123,7 @@ def prune(
     from biaskit.pruners import get_pruner
     from biaskit.validation.ask.arguments import read_priors, words
 
-    picture = decode(_bytes(image), image.name)
+    picture = decode(read_picture(image), image.name)
     chosen = choices(min_pixels, max_pixels, max_tiles, image_mode, conversation)
     _, _, config, _ = read_checkpoint(model, revision, chosen)
     runs = _runs(pruner, parameters or [], words(compare or ""), read_priors(prior or []), config, k, preset, share)
@@ -139,8 +147,11 @@ def prune(
         from biaskit.figures.overlay import Kept
         from biaskit.figures.overlay import overlay as draw
 
-        panels = [Kept(row["name"], row["kept"], row["answer"]) for row in rows[1:]]
-        draw(picture, prepared.layouts[0], panels, out=overlay, title=prompt, force=force)
+        panels = []
+        for run, row in zip(runs, rows[1:], strict=True):
+            box = _answered_box(row["answer"], loaded, prepared, picture.size)
+            panels.append(Kept(row["name"], row["kept"], row["answer"], run.depths, _prior_name(run.label), box))
+        draw(picture, prepared.layouts[0], panels, out=overlay, title=prompt, model=loaded.name, force=force)
     asked = {"model": loaded.name, "revision": loaded.revision, "image": image.name, "prompt": prompt, "prior": prior or [], "seed": seed}
     _show(rows, {**asked, "generation": generation_in_force(loaded.model, settings)}, overlay, as_json)
 
@@ -182,7 +193,12 @@ def _runs(
     return runs
 
 
-def _bytes(path: Path) -> bytes:
+def read_picture(path: Path) -> bytes:
+    """Return a file's bytes.
+
+    Raises:
+        BiaskitError: it cannot be read.
+    """
     from biaskit.errors import BiaskitError
 
     try:
@@ -223,21 +239,30 @@ def _answer(loaded: Loaded, prepared: Prepared, pruner: Pruner, prior: Prior | N
     }
 
 
+def _prior_name(label: str) -> str:
+    """Return what stands behind the + of a method's label."""
+    return label.partition("+")[2]
+
+
+def _answered_box(answer: str, loaded: Loaded, prepared: Prepared, size: tuple[int, int]) -> tuple[float, float, float, float] | None:
+    """Return the box in an answer, (left, top, right, bottom) as fractions of a picture of (width, height); None where there is none."""
+    from biaskit.families.checkpoints.catalog import short_name
+    from biaskit.tasks.boxes import read_box
+    from biaskit.validation.ask.questions import see
+
+    seen = see(loaded.family, loaded.model.config, short_name(loaded.name), prepared.layouts[0], size[::-1])
+    box = read_box(answer, seen)
+    return None if box is None else (box[0] / size[0], box[1] / size[1], box[2] / size[0], box[3] / size[1])
+
+
 def _show(rows: list[dict[str, Any]], asked: dict[str, Any], figure: Path | None, as_json: bool) -> None:
     if as_json:
         plain = [{**row, "kept": row["kept"].tolist()} for row in rows]
-        print(json.dumps({**asked, "overlay": None if figure is None else str(figure), "runs": plain}, indent=2, default=str))
+        echo_json({**asked, "overlay": None if figure is None else str(figure), "runs": plain})
         return
-    from rich.console import Console
-    from rich.table import Column, Table
-
-    table = Table(Column("method", overflow="fold"), "K", "N", "n", "layer mean", "cache MB", "answer", box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(
-            row["name"], row["k"] or "–", str(row["N"]), str(row["n"]), f"{row['mean_tokens']:.1f}", f"{row['cache_bytes'] / 1e6:.2f}",
-            row["answer"],
-        )  # fmt: skip
-    console = Console()
-    (console if console.is_terminal else Console(width=200)).print(table, markup=False)
+    head = ("method", "K", "N", "n", "layer mean", "cache MB", "answer")
+    echo_table(head, [
+        (r["name"], r["k"] or "–", r["N"], r["n"], f"{r['mean_tokens']:.1f}", f"{r['cache_bytes'] / 1e6:.2f}", r["answer"]) for r in rows
+    ])  # fmt: skip
     if figure is not None:
-        print(figure)
+        echo(figure)

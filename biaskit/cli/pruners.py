@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import json
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from biaskit.cli import complete
 from biaskit.cli.command import App
+from biaskit.cli.console import echo, echo_json, echo_table
 from biaskit.cli.options import AsJson
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ def _describe(name: str, cls: type[Pruner]) -> dict[str, Any]:
         "arxiv": cls.arxiv,
         "acts": cls.acts,
         "families": cls.families,
+        "k": next(p.default for p in parameters if p.name == "layer"),
         "needs": sorted(map(str, cls.needs)),
         "prior": cls.prior,
         "positions": next(p.default for p in parameters if p.name == "positions"),
@@ -40,51 +43,71 @@ def _describe(name: str, cls: type[Pruner]) -> dict[str, Any]:
 
 
 @app.command("list")
-def show_list(as_json: AsJson = False) -> None:
+def show_list(
+    format_: Annotated[
+        Literal["text", "markdown"], typer.Option("--format", help="text, or markdown: the table of docs/methods.md.")
+    ] = "text",
+    as_json: AsJson = False,
+) -> None:
     """List the pruners: built-in ones, and those of installed plug-ins."""
     from biaskit.pruners import pruners
 
     found = [_describe(name, cls) for name, cls in pruners]
     if as_json:
-        print(json.dumps(found, indent=2, ensure_ascii=False, default=str))
+        echo_json(found)
         return
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+    if format_ == "markdown":
+        echo(methods_table(found))
+        return
+    echo_table(("name", "method", "year", "arXiv", "K", "needs", "prior", "families"), [
+        (p["name"], p["title"], p["year"] or "–", p["arxiv"] or "–", p["k"], ", ".join(p["needs"]) or "nothing", p["prior"], p["families"])
+        for p in found
+    ])  # fmt: skip
+    echo("biaskit pruners show NAME prints parameters, presets, and where a method deviates from its paper.")
 
-    table = Table("name", "method", "year", "arXiv", "needs", "prior", "acts", box=box.SIMPLE, pad_edge=False)
-    for item in found:
-        needs = ", ".join(item["needs"]) or "nothing"
-        table.add_row(item["name"], item["title"], str(item["year"] or "–"), item["arxiv"] or "–", needs, item["prior"], item["acts"])
-    console = Console()
-    console = console if console.is_terminal else Console(width=160)
-    console.print(table)
-    console.print("biaskit pruners show NAME prints parameters, presets, and where a method deviates from its paper.", highlight=False)
+
+def methods_table(found: Sequence[dict[str, Any]]) -> str:
+    """Return pruners as `_describe` has them as a Markdown table."""
+    head = ("name", "method", "paper", "K", "where it acts", "what it reads", "prior", "families")
+    rows = [head, ("---",) * len(head)]
+    for p in found:
+        paper = p["paper"] + (f" ({p['year']})" if p["year"] else "")
+        linked = f"[{paper}](https://arxiv.org/abs/{p['arxiv']})" if p["arxiv"] else paper
+        reads = "; ".join(p["needs"]) or "nothing"
+        rows.append((f"`{p['name']}`", p["title"], linked, str(p["k"]), p["acts"], reads, p["prior"], p["families"]))
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows)
 
 
 @app.command()
-def show(name: Annotated[str, typer.Argument(help="A pruner's name.", show_default=False)], as_json: AsJson = False) -> None:
+def show(
+    name: Annotated[str, typer.Argument(autocompletion=complete.pruner, help="A pruner's name.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
     """Show a pruner: its paper, where it acts, what it reads, its parameters with defaults, and where it deviates from the paper."""
     from biaskit.pruners import pruners
 
     item = _describe(name, pruners.get(name))
     if as_json:
-        print(json.dumps(item, indent=2, ensure_ascii=False, default=str))
+        echo_json(item)
         return
     source = item["paper"] + (f" ({item['year']})" if item["year"] else "") + (f", arXiv {item['arxiv']}" if item["arxiv"] else "")
-    print(f"{item['title']}: {item['summary']}")
-    print(f"paper: {source}")
-    print(f"acts: {item['acts']}")
-    print(f"families: {item['families']}")
-    print(f"needs: {', '.join(item['needs']) or 'nothing'}; prior {item['prior']}; position ids {item['positions']}")
-    print("parameters:")
+    echo(f"{item['title']}: {item['summary']}")
+    echo(f"paper: {source}")
+    echo(f"acts: {item['acts']}")
+    echo(f"families: {item['families']}")
+    echo(f"needs: {', '.join(item['needs']) or 'nothing'}; prior {item['prior']}; position ids {item['positions']}")
+    echo("parameters:")
     width = max(len(parameter["name"]) for parameter in item["parameters"])
     for parameter in item["parameters"]:
-        name = "k" if parameter["name"] == "layer" else parameter["name"]  # as it is written in a method: fastv@k=3
-        print(f"  {name:{width}} = {parameter['default']}: {parameter['text']}  [{parameter['type']}]")
+        echo(f"  {_written(parameter['name']):{width}} = {parameter['default']}: {parameter['text']}  [{parameter['type']}]")
     for title, values in item["presets"].items():
-        print(f"preset {title}: {', '.join(f'{key}={value}' for key, value in values.items())}")
+        echo(f"preset {title}: {', '.join(f'{_written(key)}={value}' for key, value in values.items())}")
     for line in item["deviations"]:
-        print(f"deviation: {line}")
+        echo(f"deviation: {line}")
     if not item["module"].startswith("biaskit."):
-        print(f"plug-in: {item['module']}")
+        echo(f"plug-in: {item['module']}")
+
+
+def _written(parameter: str) -> str:
+    """How a parameter is written in a method: fastv@k=3."""
+    return "k" if parameter == "layer" else parameter

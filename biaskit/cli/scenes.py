@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from biaskit.cli.console import echo, echo_json
 from biaskit.cli.options import AsJson, Force, Seed
 
 
@@ -28,6 +28,6 @@ def scenes(
     with Bars("scenes") as bars:
         target = write_scenes(source, out, force=force, report=lambda done: bars.show("drawing", done, samples))
     if as_json:
-        typer.echo(json.dumps({"out": str(out), "annotations": str(target), "n": samples, "seed": seed, "placement": placement}))
+        echo_json({"out": str(out), "annotations": str(target), "n": samples, "seed": seed, "placement": placement}, None)
     else:
-        typer.echo(str(target))
+        echo(target)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from biaskit.cli import complete
 from biaskit.cli.command import App
+from biaskit.cli.console import echo, echo_table
 from biaskit.cli.options import (
     DATA,
     MODEL,
@@ -26,6 +27,7 @@ from biaskit.cli.options import (
     read_layers_option,
     read_pair,
 )
+from biaskit.text import for_json
 
 if TYPE_CHECKING:
     from biaskit.validation.studies.conditions import Condition
@@ -42,7 +44,13 @@ Out = Annotated[
 ]
 Tasks = Annotated[
     list[str] | None,
-    typer.Option("--task", "-t", rich_help_panel=DATA, help="Also try the priors out on this task (biaskit tasks list); may be repeated."),
+    typer.Option(
+        "--task",
+        "-t",
+        rich_help_panel=DATA,
+        autocompletion=complete.tasks,
+        help="Also try the priors out on this task (biaskit tasks list); may be repeated.",
+    ),
 ]
 Questions = Annotated[int, typer.Option("--questions", min=2, rich_help_panel=DATA, help="Questions of each task.")]
 PrunerName = Annotated[str, typer.Option("--pruner", "-p", rich_help_panel=PRUNING, help="The method that the priors debias.")]
@@ -169,10 +177,10 @@ def enough(
         for layer, found in takes.items()
     ]
     shown = [f"n={n}" for n in counts if halves[rows[0].layer, n] is not None]
-    _table(
-        "correlation of two priors of n images, none in common; images for r with the map of infinitely many",
+    echo_table(
         ["layer", *shown, *(f"r={wanted}" for wanted in next(iter(takes.values())))],
         table,
+        "correlation of two priors of n images, none in common; images for r with the map of infinitely many",
     )
 
 
@@ -208,33 +216,22 @@ def _print(study: Study) -> None:
         ]
         for m in study.maps
     ]  # fmt: skip
-    _table("maps", names, rows)
+    echo_table(names, rows, "maps")
     if study.scores:
         how = study.asking
         title = f"scores, {how.pruner} at K = {how.layer}, {how.retention:.0%} of the visual tokens kept; gain over no prior, paired"
         columns = (("score", ".3f", "half_width"), ("gain", "+.3f", "gain_half_width"))
         made = [[*(s["task"], s["prior"], str(s["n"])), *(f"{s[k]:{f}} ± {s[w]:.3f}" for k, f, w in columns)] for s in study.scores]
-        _table(title, ["task", "prior", "n", "score", "gain"], made)
+        echo_table(["task", "prior", "n", "score", "gain"], made, title)
 
 
 def _write(result: dict[str, Any], out: Path, as_json: bool) -> None:
     from biaskit.files import write_file
 
-    text = json.dumps(result, indent=1, ensure_ascii=False)
+    text = for_json(result, 1)
     write_file(out / "study.json", text + "\n")
-    typer.echo(text if as_json else f"{out / 'study.json'}\n{out / 'study.png'}")
+    echo(*([text] if as_json else [out / "study.json", out / "study.png"]))
 
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
-
-
-def _table(title: str, headers: list[str], rows: list[list[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*headers, title=title, title_justify="left", box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    console = Console()
-    (console if console.is_terminal else Console(width=max(160, console.width))).print(table)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import json
 from typing import TYPE_CHECKING, Any
 
 from biaskit.cli.command import App
+from biaskit.cli.console import echo, echo_json
 from biaskit.cli.options import AsJson
 
 if TYPE_CHECKING:
@@ -41,13 +41,13 @@ def show_list(as_json: AsJson = False) -> None:
 
     found = [_describe(name, cls) for name, cls in tasks]
     if as_json:
-        print(json.dumps(found, indent=2, ensure_ascii=False))
+        echo_json(found)
         return
     for item in found:
-        print(f"{item['name']}: {item['summary'].splitlines()[0]}")
-        print(f"  score      {item['metric']}")
-        print(f"  arguments  {item['arguments'] or 'none'}")
-        print(f"  needs      {item['needs']}")
-        print(f"  published  {item['dataset']}")
+        echo(f"{item['name']}: {item['summary'].splitlines()[0]}")
+        echo(f"  score      {item['metric']}")
+        echo(f"  arguments  {item['arguments'] or 'none'}")
+        echo(f"  needs      {item['needs']}")
+        echo(f"  published  {item['dataset']}")
         if not item["module"].startswith("biaskit."):
-            print(f"  plug-in    {item['module']}")
+            echo(f"  plug-in    {item['module']}")

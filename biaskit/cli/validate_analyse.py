@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from biaskit.cli.console import echo, echo_json, echo_table, tell
 from biaskit.cli.options import AsJson, Force
 
 if TYPE_CHECKING:
@@ -50,12 +50,11 @@ def analyse(
     if not files:
         raise BiaskitError(notes[0], "see `biaskit validate --help`")
     if as_json:
-        typer.echo(json.dumps(_json(found, points, task, overlap) | {"files": files, "notes": notes}, indent=2))
+        echo_json(_json(found, points, task, overlap) | {"files": files, "notes": notes})
         return
     _print(found, points)
-    for note in notes:
-        typer.echo(note, err=True)
-    typer.echo("\n".join(files))
+    tell(*notes)
+    echo(*files)
 
 
 def _json(found: Selections, points: Any, task: str | None, measure: str) -> dict[str, Any]:
@@ -68,14 +67,10 @@ def _json(found: Selections, points: Any, task: str | None, measure: str) -> dic
 
 
 def _print(found: Selections, points: Any) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     shown = [name for name in MEASURES if any(name in point.means for point in points)]
     title = f"mean over questions ± 95 % (Hopkins reference: {found.reference})"
-    table = Table("task", "cell", "n", *shown, title=title, title_justify="left", box=None, pad_edge=False)
-    for point in points:
-        cells = [f"{point.means[name]:.3f} ± {point.half_widths[name]:.3f}" if name in point.means else "" for name in shown]
-        table.add_row(point.task, point.cell, str(point.n), *cells)
-    console = Console()
-    (console if console.is_terminal else Console(width=max(160, console.width))).print(table)
+    rows = [
+        (p.task, p.cell, p.n, *(f"{p.means[name]:.3f} ± {p.half_widths[name]:.3f}" if name in p.means else "" for name in shown))
+        for p in points
+    ]
+    echo_table(["task", "cell", "n", *shown], rows, title)

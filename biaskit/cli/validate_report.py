@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from biaskit.cli.console import echo, echo_json, echo_table, tell
 from biaskit.cli.options import AsJson, Force, Seed
 
 if TYPE_CHECKING:
@@ -51,35 +51,21 @@ def report(
     found = Report.of(read_run(folder), settings, published_as)
     files = write_report(found, place, chosen, force=force)
     if as_json:
-        typer.echo(json.dumps({"out": str(place), "files": [str(path) for path in files], **found.summary()}, indent=1, ensure_ascii=False))
+        echo_json({"out": str(place), "files": [str(path) for path in files], **found.summary()}, 1)
         return
     _print(found)
-    typer.echo(str(place / "index.html") if "html" in chosen else str(place))
+    echo(place / "index.html" if "html" in chosen else place)
 
 
 def _print(found: Report) -> None:
     """Warnings to stderr; the averages (or the scores) and the conclusion to stdout."""
-    from rich.console import Console
-
     from biaskit.validation.report.tables import average_table, score_table
 
-    for warning in found.warnings:
-        typer.echo(f"warning: {warning}", err=True)
+    tell(*(f"warning: {warning}" for warning in found.warnings))
     table = average_table(found.average)
-    console = Console()
     for shown in [table] if table is not None else [score_table(result) for result in found.results]:
-        _show(console, shown.title, list(shown.head), [[f"{e.text} {e.detail}".strip() for e in row] for row in shown.rows])
-    typer.echo(found.conclusion.text)
-    typer.echo(found.gate)
-
-
-def _show(console: Any, title: str, head: list[str], rows: list[list[str]]) -> None:
-    from rich.table import Table
-
-    table = Table(*head, title=title, title_justify="left", box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    console.print(table, markup=False)
+        echo_table(shown.head, [[f"{e.text} {e.detail}".strip() for e in row] for row in shown.rows], shown.title)
+    echo(found.conclusion.text, found.gate)
 
 
 def published(
@@ -102,21 +88,18 @@ def published(
         raise BiaskitError(f"no published table has model {model or 'any'} and task {task or 'any'}", f"models: {models}; tasks: {tasks}")
     if as_json:
         listed = [{**vars(row), "source": table_title(row.table), "recomputed_average": recomputed_average(row)} for row in found]
-        typer.echo(json.dumps({"rows": listed, "tables": sources()["tables"]}, indent=1, ensure_ascii=False))
+        echo_json({"rows": listed, "tables": sources()["tables"]}, 1)
         return
-    from rich.console import Console
-
-    console = Console()
     only = None if task is None else benchmark(task) or task
     for table in dict.fromkeys(row.table for row in found):
         group = [row for row in found if row.table == table]
         columns = benchmarks(group) if only is None else [only]
         average = any(row.average is not None for row in group)
         head = ["model", "kept", "method", *columns, *(["Avg %", "recomputed"] if average else []), "note"]
-        _show(console, table_title(table), head, [_published(row, columns, average, recomputed_average(row)) for row in group])
+        echo_table(head, [_published(row, columns, average, recomputed_average(row)) for row in group], table_title(table))
         if sources()["tables"][table]["note"]:
-            typer.echo(sources()["tables"][table]["note"])
-        typer.echo("")
+            echo(sources()["tables"][table]["note"])
+        echo("")
 
 
 def _published(row: Row, columns: list[str], average: bool, recomputed: float | None) -> list[str]:

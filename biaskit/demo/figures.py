@@ -9,27 +9,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from biaskit.figures.style import write_figure
+from biaskit.figures.style import ShownFigure, house_style, write_figure
 from biaskit.grid import overlap
 from biaskit.images.scenes.draw import PATCHES, Scene
 from biaskit.images.scenes.questions import Question
 from biaskit.images.scenes.vocabulary import read_box
 
 
-def _pyplot() -> Any:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot
-
-
+@house_style()
 def draw_curves(record: Mapping[str, Any], path: Path) -> None:
     """Draw the learning curves of both stages."""
-    pyplot = _pyplot()
     vision, language = record["curves"]["vision"], record["curves"]["language"]
-    figure, (left, middle, right) = pyplot.subplots(1, 3, figsize=(14, 4), constrained_layout=True)
+    figure = ShownFigure(figsize=(14, 4), layout="constrained")
+    (left, middle, right) = figure.subplots(1, 3)
     for name in ("covered", "size", "colour", "shape"):
         left.plot([point["images"] for point in vision], [point[name] for point in vision], label=name)
     left.set(title="vision tower: patches that are right", xlabel="images", ylim=(0, 1.02))
@@ -48,15 +40,15 @@ def draw_curves(record: Mapping[str, Any], path: Path) -> None:
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     write_figure(figure, path, dpi=110)
-    pyplot.close(figure)
 
 
+@house_style()
 def draw_answers(scenes: Sequence[Scene], questions: Sequence[Question], answers: Sequence[str], path: Path) -> None:
     """Draw scenes with the true box (white, dashed) and the predicted one (green where IoU ≥ 0.5, else red)."""
-    pyplot = _pyplot()
     cols = 6
     rows = -(-len(scenes) // cols)
-    figure, grid = pyplot.subplots(rows, cols, figsize=(2.2 * cols, 2.5 * rows), constrained_layout=True, squeeze=False)
+    figure = ShownFigure(figsize=(2.2 * cols, 2.5 * rows), layout="constrained")
+    grid = figure.subplots(rows, cols, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, scene, question, answer in zip(grid.flat, scenes, questions, answers, strict=False):
@@ -69,15 +61,15 @@ def draw_answers(scenes: Sequence[Scene], questions: Sequence[Question], answers
                 x1, y1, x2, y2 = box
                 axes.plot([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1], linewidth=1.6, **style)
     write_figure(figure, path, dpi=60)
-    pyplot.close(figure)
 
 
+@house_style()
 def draw_maps(maps: Mapping[str, NDArray[np.float32]], path: Path) -> None:
     """Draw mean attention maps, one row per name, one column per layer: multiples of uniform attention over visual tokens."""
-    pyplot = _pyplot()
     depth = max(len(one) for one in maps.values())
-    figure, grid = pyplot.subplots(len(maps), depth, figsize=(1.3 * depth + 1.5, 1.45 * len(maps)), constrained_layout=True, squeeze=False)
-    image = None
+    figure = ShownFigure(figsize=(1.3 * depth + 1.5, 1.45 * len(maps)), layout="constrained")
+    grid = figure.subplots(len(maps), depth, squeeze=False)
+    image: Any = None
     for row, (name, layers) in zip(grid, maps.items(), strict=True):
         for layer, (axes, values) in enumerate(zip(row, layers, strict=True)):
             share = (values / values.sum()).reshape(PATCHES, PATCHES) * values.size
@@ -89,13 +81,13 @@ def draw_maps(maps: Mapping[str, NDArray[np.float32]], path: Path) -> None:
         row[0].set_ylabel(name.replace(", ", "\n"), fontsize=7)
     figure.colorbar(image, ax=grid, shrink=0.4, label="attention × uniform")
     write_figure(figure, path, dpi=110)
-    pyplot.close(figure)
 
 
+@house_style()
 def draw_recall(report: Mapping[str, Any], path: Path) -> None:
-    """Draw recall of the target's tokens by layer for both placements, and what survives without visual tokens."""
-    pyplot = _pyplot()
-    figure, axes = pyplot.subplots(1, 3, figsize=(15, 5), constrained_layout=True)
+    """Draw recall of the target's tokens by layer for both placements, and accuracy without visual tokens from layer K on."""
+    figure = ShownFigure(figsize=(15, 5), layout="constrained")
+    axes = figure.subplots(1, 3)
     styles = {
         "raw": ("raw attention", "o-"), "debiased_task": ("debiased, prior of where prompts", "s-"),
         "debiased_generic": ("debiased, prior of the generic prompt", "^-"), "prior_task_alone": ("prior of where prompts alone", ":"),
@@ -116,4 +108,3 @@ def draw_recall(report: Mapping[str, Any], path: Path) -> None:
     for axis in axes:
         axis.grid(alpha=0.3)
     write_figure(figure, path, dpi=110)
-    pyplot.close(figure)

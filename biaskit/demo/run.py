@@ -1,4 +1,4 @@
-"""`biaskit demo`: the whole chain on the embedded model, from calibration to the question whether debiasing helps it."""
+"""`biaskit demo`: the whole chain on the embedded model, from calibration to the comparison with and without debiasing."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from biaskit.demo.evaluate import answers_of
 from biaskit.engine.prune import prune
 from biaskit.families.checkpoints.load import Loaded
 from biaskit.figures.heatmap import heatmap
+from biaskit.files import check_target
 from biaskit.images import open_source
 from biaskit.images.scenes.draw import draw_scene
 from biaskit.images.scenes.held_out import NEW_TOKENS, SEED, interval, iou_of, question_about
@@ -29,6 +30,9 @@ from biaskit.pruners import Pruner, get_pruner
 LAYERS = (1, 5)
 """K of the comparisons: long before, and right after, the layer in which the embedded model finds what it was asked for."""
 RETENTION = 0.25
+
+FILES = ("neutral.safetensors", "task.safetensors", "heatmap.png")
+"""What is written."""
 
 Step = Callable[[str, int, int], None]
 """Told of progress: what is being done, how much is done, of how much."""
@@ -65,8 +69,23 @@ class Result:
         return float(gap.mean()), 1.96 * float(gap.std(ddof=1)) / math.sqrt(len(gap))
 
 
-def run(loaded: Loaded, out: Path, *, samples: int, questions: int, step: Step) -> Result:
-    """Calibrate with the neutral and the task's prompts, draw both, and ask where things are with and without pruning."""
+def check_free(out: Path, force: bool = False) -> None:
+    """Refuse, before any work, a folder that has files of those names.
+
+    Raises:
+        FileError: it has, and `force` is not set; or they cannot be written.
+    """
+    for name in FILES:
+        check_target(out / name, force)
+
+
+def run(loaded: Loaded, out: Path, *, samples: int, questions: int, step: Step, force: bool = False) -> Result:
+    """Calibrate with the neutral and the task's prompts, draw both, and ask where things are with and without pruning.
+
+    Raises:
+        FileError: `out` has files of those names and `force` is not set.
+    """
+    check_free(out, force)
     out.mkdir(parents=True, exist_ok=True)
     priors = {}
     for name, prompts in (("neutral", (PROMPT,)), ("task", read_prompts(["task:scenes-where"]))):
@@ -76,14 +95,14 @@ def run(loaded: Loaded, out: Path, *, samples: int, questions: int, step: Step) 
             step(f"calibrating, {name} prompt", progress.done, progress.total)
 
         priors[name] = calibrate(loaded, source, prompts=prompts, layers="all", batch_size=25, workers=1, report=told)
-        priors[name].save(out / f"{name}.safetensors", force=True)
-    figure = out / "heatmap.png"
+        priors[name].save(out / f"{name}.safetensors", force=force)
+    figure = out / FILES[-1]
     labels = [f"embedded model, {name} prompt" for name in priors]
-    heatmap(list(priors.values()), layers=[layer - 1 for layer in LAYERS], labels=labels, out=figure, force=True)
+    heatmap(list(priors.values()), layers=[layer - 1 for layer in LAYERS], labels=labels, out=figure, force=force)
     neutral, task = priors.values()
     agreement = {row["layer"] + 1: float(row["pearson"]) for row in compare(neutral, task)}
     rows = _score(loaded, neutral, task, questions, step)
-    return Result(rows, agreement, (out / "neutral.safetensors", out / "task.safetensors", figure))
+    return Result(rows, agreement, tuple(out / name for name in FILES))
 
 
 def methods(neutral: Prior, task: Prior, layer: int) -> list[tuple[str, Pruner, Prior | None]]:

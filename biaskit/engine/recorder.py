@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from biaskit.device import upload
-from biaskit.engine.attention import logit_row, logit_rows
+from biaskit.engine.attention import logit_rows
 from biaskit.engine.calls import Call, Stop, watch_calls
 from biaskit.engine.masks import read_mask
 from biaskit.engine.memory import Pass, Prompt, Recorded
@@ -51,11 +51,14 @@ class Recorder:
         self.calls: dict[int, list[tuple[int, Reading]]] = {}
         self.inputs: dict[int, list[tuple[int, Reading]]] = {}
         self.upcoming: dict[int, list[Reading]] = {}
+        self.turned: list[tuple[int, Reading]] = []
         for stage, start in enumerate(layers):
             for reading in sorted(readings, key=str):
                 if reading.at != "decoder" or not reading.exists(start):
                     continue
-                if reading.layer == 0:
+                if reading.what == "rotations":
+                    self.turned.append((stage, reading))
+                elif reading.layer == 0:
                     self.upcoming.setdefault(stage, []).append(reading)
                 elif reading.what != "hidden":
                     self.calls.setdefault(start + reading.layer, []).append((stage, reading))
@@ -68,6 +71,8 @@ class Recorder:
         """Watch the layers. Attach it after the hooks that drop tokens: what it sees of a layer is what the layer gets."""
         watched = {*self.calls, *(self.starts[stage] for stage in self.upcoming)}
         with ExitStack() as handles:
+            if self.turned:
+                handles.callback(self.stack.rotary_emb.register_forward_pre_hook(self._turning, with_kwargs=True).remove)
             for layer in self.inputs:
                 hook = partial(self._entered, layer)
                 handles.callback(self.stack.layers[layer].register_forward_pre_hook(hook, with_kwargs=True).remove)
@@ -118,12 +123,26 @@ class Recorder:
         if reading.what == "keys":
             return call.key[:, :, : call.query.shape[2]]
         if reading.queries == "last":
-            logits = logit_row(call)
+            logits = logit_rows(call)[:, :, 0]
             return join_heads(logits.softmax(-1) if reading.what == "attention" else logits, reading.heads)
         chosen = _chosen(now.prompt, call.mask, reading.queries, narrowing)
         rows = np.flatnonzero(chosen.any(0))
         weight = upload(chosen[:, rows], call.query.device)
         return mean_of_rows(call, reading, upload(rows, call.query.device), weight)
+
+    def _turning(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        now = self.now()
+        if now is None or not now.prefill or not now.prompt.active:
+            return
+        frequencies = getattr(module, "inv_freq", None)
+        if frequencies is None:
+            raise ModelError(
+                f"{type(module).__name__} has no inv_freq", "a method that reads rotations needs one rotary table for all layers"
+            )
+        positions = kwargs["position_ids"] if "position_ids" in kwargs else args[1]
+        found = mean_rotations(positions, frequencies)
+        for stage, reading in self.turned:
+            now.recorded[stage, reading] = Recorded(found.expand(now.prompt.rows, -1, -1), None)
 
     def _entered(self, layer: int, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         now = self.now()
@@ -132,6 +151,21 @@ class Recorder:
         hidden: Tensor = args[0] if args else kwargs["hidden_states"]
         for stage, reading in self.inputs[layer]:
             now.recorded[stage, reading] = Recorded(hidden, self.narrowing(layer))
+
+
+def mean_rotations(positions: Tensor, frequencies: Tensor) -> Tensor:
+    """The mean cosine and sine of the angles by which rotary embedding turns each token: [B, S, 2] float32.
+
+    Args:
+        positions: [B, S], or [axes, B, S] for multi-axis embeddings: each axis with all frequencies, as IVC-Prune has it. frequencies: [f].
+
+    Example:
+        >>> mean_rotations(torch.tensor([[0, 2]]), torch.tensor([1.0, 0.0])).mul(1000).round().tolist()
+        [[[1000.0, 0.0], [292.0, 455.0]]]
+    """
+    angles = positions[..., None].float() * frequencies.float()
+    found = torch.stack([angles.cos().mean(-1), angles.sin().mean(-1)], -1)
+    return found if found.ndim == 3 else found.mean(0)
 
 
 def _chosen(prompt: Prompt, mask: Any, queries: str, narrowing: Narrowing | None) -> NDArray[np.bool_]:
@@ -148,12 +182,32 @@ def _chosen(prompt: Prompt, mask: Any, queries: str, narrowing: Narrowing | None
         valid, visual = _not_padding(prompt, mask), prompt.visual
     else:
         valid, visual = narrowing.valid, np.take_along_axis(prompt.visual, narrowing.positions, 1)
+    return query_rows(valid, visual, queries, np.asarray(prompt.visual.any(1)))
+
+
+def query_rows(
+    valid: NDArray[np.bool_], visual: NDArray[np.bool_], queries: str, pictured: NDArray[np.bool_] | None = None
+) -> NDArray[np.bool_]:
+    """Which rows of a sequence the queries of each sample are: [B, M] bool.
+
+    Args:
+        valid: [B, M], not padding. visual: [B, M], visual tokens. queries: one of `Reading.queries` but last.
+        pictured: [B], samples that must have such rows; by default those with visual tokens among the M.
+
+    Raises:
+        ModelError: a sample with images has no such row.
+
+    Example:
+        >>> valid, visual = np.array([[False, True, True, True, True]]), np.array([[False, True, False, False, False]])
+        >>> [query_rows(valid, visual, queries)[0].astype(int).tolist() for queries in ("question", "null")]
+        [[0, 0, 1, 1, 1], [0, 0, 1, 0, 0]]
+    """
     if queries in ("mean", "visual"):
         return valid if queries == "mean" else valid & visual
     found: NDArray[np.bool_] = valid & ~visual
     if queries != "text":
         found &= np.cumsum(visual[:, ::-1], 1)[:, ::-1] == 0
-    without = np.flatnonzero(prompt.visual.any(1) & ~found.any(1))
+    without = np.flatnonzero((visual.any(1) if pictured is None else pictured) & ~found.any(1))
     if len(without):
         what = "has no text" if queries == "text" else "ends with its image"
         raise ModelError(

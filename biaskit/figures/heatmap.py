@@ -1,4 +1,4 @@
-"""Figures. `heatmap` draws the positional bias of any prior as D2Pruner's Figure 1 does, on one scale for all panels.
+"""Figures. `heatmap` draws the positional bias of any prior as D2Pruner's Figure 1 does, each map on its own scale or all on one.
 
 Figures are built on `matplotlib.figure.Figure`, not pyplot: no window, no global state, and rcParams only inside the call.
 """
@@ -14,16 +14,17 @@ from typing import Any
 
 import numpy as np
 import seaborn as sns
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 
+from biaskit.errors import BiaskitError
+from biaskit.figures.colours import Scale, beyond, check_scale, colour_limit, colour_ticks, colours, multiple
 from biaskit.figures.layout import COMPACT, FULL, FULL_PANELS, LEFT, Page, Rect, Sizes, Slot, page, slot
-from biaskit.figures.panels import Panel, caption, colour_limit, colour_ticks, multiple, panels, profile_reach, profile_ticks
-from biaskit.figures.style import FAINT, INK, STYLE, check_out, write_figure
+from biaskit.figures.panels import Panel, caption, cut_runs, panels, profile_reach, profile_ticks
+from biaskit.figures.style import FAINT, INK, ShownFigure, check_out, house_style, write_figure
 from biaskit.prior.bias.report import BiasReport
 from biaskit.prior.layers import Layers, read_layers
 from biaskit.prior.store import load_prior
@@ -31,6 +32,7 @@ from biaskit.prior.value import Prior
 from biaskit.registry import named_arguments
 
 AnyPrior = Prior | str | os.PathLike[str]
+UNIT = "attention relative to uniform"
 _MORE, _LESS = "#c2545a", "#3f6ea3"
 
 
@@ -43,13 +45,17 @@ def heatmap(
     labels: str | Sequence[str] | None = None,
     out: str | os.PathLike[str] | None = None,
     title: str | None = None,
+    scale: Scale | None = None,
+    cmap: str | Colormap | None = None,
+    ax: Axes | None = None,
     force: bool = False,
     reports: Sequence[BiasReport] | None = None,
 ) -> Figure:
     """Draw bias maps, one panel per prior and layer.
 
-    Colours are attention relative to uniform: the map over its mean over all visual tokens of the layer, on one logarithmic scale centred
-    on 1 for all panels. Profiles are means over cols and rows of the main plane, in the same units, from 1.
+    Colours are attention relative to uniform: the map over its mean over all visual tokens of the layer, on a logarithmic scale centred
+    on 1. Profiles are means over cols and rows of the main plane, in the same units, from 1; a bar that is too high is cut off, marked
+    with an arrow, and its value written.
 
     Args:
         priors: one prior, or several side by side; each a `Prior`, or what `load_prior` finds.
@@ -58,19 +64,22 @@ def heatmap(
         planes: a plane to show or several, by default all. The first of image, canvas, base among them is the main one.
         labels: names to use instead of the models', one per prior.
         out: file to write, .png, .pdf or .svg; the same input gives the same bytes.
-        title: a heading.
-        force: overwrite `out`.
+        title: a heading. force: overwrite `out`.
+        scale: `panel` gives each map colours and profiles that show its own pattern, with a colour bar of its own; `shared` gives all the
+            same, to compare how strong they are. By default `panel` up to six panels, `shared` beyond. cmap: of matplotlib's.
+        ax: axes to draw the main plane of one panel on, without profiles, with a colour bar beside it; the figure is theirs.
         reports: what `biaskit.prior.bias.report.report` gave for the priors, where it is at hand; else it is computed.
 
     Raises:
-        BiaskitError: no prior, no panel, labels that do not match, an unknown suffix, a file that exists or cannot be written.
+        BiaskitError: no prior, no panel, several panels for `ax`, labels that do not match, an unknown scale, colour map or suffix, a file
+            that exists or cannot be written.
         PriorError: a prior lacks a layer or plane that was asked for.
 
     >>> from biaskit.prior.value import PlaneStats
     >>> values = np.linspace(0.5, 1.5, 16, dtype=np.float32).reshape(1, 4, 4)
     >>> figure = heatmap(Prior({"image": PlaneStats(values)}, (1,), np.ones(1, dtype=np.float32), {}))
-    >>> type(figure).__name__
-    'Figure'
+    >>> figure._repr_png_()[1:4]  # what a notebook shows
+    b'PNG'
     """
     group = [load_prior(one) for one in (priors if isinstance(priors, Sequence) and not isinstance(priors, str) else [priors])]
     if out is not None:
@@ -78,9 +87,11 @@ def heatmap(
     chosen = read_layers(layers)
     names, titles = ([one] if isinstance(one, str) else one for one in (planes, labels))
     found = panels(group, None if isinstance(chosen, str) else chosen, names, titles, reports)
-    style: Any = {**sns.axes_style("ticks"), **STYLE}
-    with rc_context(style):
-        figure = _draw(found, _columns(len(found), len(group)), title)
+    kind = check_scale(scale or ("panel" if len(found) <= FULL_PANELS else "shared"))
+    shades = colours(cmap)
+    with house_style():
+        columns = _columns(len(found), len(group))
+        figure = _draw(found, columns, title, kind, shades) if ax is None else _on_axes(ax, found, title, shades)
         if out is not None:
             write_figure(figure, Path(out))
     return figure
@@ -95,11 +106,14 @@ def _columns(count: int, groups: int) -> int:
     return 2 if count == 4 else min(3, count)
 
 
-def _sizes(found: Sequence[Panel]) -> Sizes:
-    """Lengths for that many panels, with room above the maps for the lines that will stand there."""
+def _sizes(found: Sequence[Panel], scale: Scale) -> Sizes:
+    """Lengths for that many panels, with room above the maps for the lines that will stand there, and beneath for their colour bars."""
+    own = scale == "panel"
     if len(found) <= FULL_PANELS:
-        return FULL if any(len(panel.maps) > 1 for panel in found) else replace(FULL, head=FULL.head - 0.18)
-    return replace(COMPACT, head=COMPACT.head + 0.13) if len({panel.name for panel in found}) > 1 else COMPACT
+        sizes = replace(FULL, bar=0.5 if own else 0.0)
+        return sizes if any(len(panel.maps) > 1 for panel in found) else replace(sizes, head=sizes.head - 0.18)
+    sizes = replace(COMPACT, bar=0.26 if own else 0.0)
+    return replace(sizes, head=sizes.head + 0.13) if len({panel.name for panel in found}) > 1 else sizes
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,27 +148,30 @@ class _Sheet:
         label.set_text(text[:fits].rstrip() + "…")
 
 
-def _draw(found: Sequence[Panel], columns: int, title: str | None) -> Figure:
-    sizes = _sizes(found)
+def _draw(found: Sequence[Panel], columns: int, title: str | None, scale: Scale, shades: Colormap) -> Figure:
+    sizes = _sizes(found, scale)
     slots = [slot({p: (m.shape[0], m.shape[1]) for p, m in panel.maps.items()}, panel.main, sizes) for panel in found]
     notes = [] if sizes.profile else list(dict.fromkeys(f"{panel.name} · {caption(panel.prior)}" for panel in found))
+    notes += [f"colours: {UNIT}, each map on its own scale"] * (not sizes.profile and scale == "panel")
     place = page(slots, columns, sizes, 0.34 if title else 0.0, 0.18 * len(notes) + 0.08 * bool(notes))
-    figure = Figure(figsize=(place.width, place.height))
+    figure = ShownFigure(figsize=(place.width, place.height))
     sheet = _Sheet(figure, FigureCanvasAgg(figure), place)
-    limit = colour_limit(found)
-    norm, colours = Normalize(-limit, limit), _colours()
-    reach = profile_reach(found, limit)
     for panel, where, corner in zip(found, slots, place.corners, strict=True):
+        group = [panel] if scale == "panel" else found
+        norm = _norm(group)
         for name, rect in where.maps.items():
             axes = sheet.axes(rect, corner)
-            axes.imshow(panel.maps[name], norm=norm, cmap=colours, aspect="auto", interpolation="nearest")
+            axes.imshow(panel.maps[name], norm=norm, cmap=shades, aspect="auto", interpolation="nearest")
             axes.set(xticks=[], yticks=[])
         _words(sheet, where, corner, panel, sizes)
         if where.row_profile is not None and where.col_profile is not None:
             rows, cols = panel.profiles()
-            _profile(sheet.axes(where.row_profile, corner), rows, reach, upright=True)
-            _profile(sheet.axes(where.col_profile, corner), cols, reach, upright=False)
-    _colour_bar(sheet, found, norm, colours)
+            _profile(sheet.axes(where.row_profile, corner), rows, profile_reach(group), upright=True)
+            _profile(sheet.axes(where.col_profile, corner), cols, profile_reach(group), upright=False)
+        if where.colour_bar is not None:
+            _colour_bar(sheet.axes(where.colour_bar, corner), group, norm, shades, length=where.colour_bar[2], label=sizes.profile > 0)
+    if place.colour_bar is not None:
+        _colour_bar(sheet.axes(place.colour_bar), found, _norm(found), shades, length=place.colour_bar[3], upright=True)
     for line, note in enumerate(notes):
         sheet.text(LEFT, place.height - 0.12 - 0.18 * (len(notes) - line - 0.8), note, 7, place.width - LEFT - 0.1, color=FAINT)
     if title:
@@ -162,10 +179,29 @@ def _draw(found: Sequence[Panel], columns: int, title: str | None) -> Figure:
     return figure
 
 
-def _colours() -> Colormap:
-    """Blue to red through near-white, safe for colour-blind readers; darker still beyond the limits."""
-    colours: Colormap = sns.color_palette("vlag", as_cmap=True)
-    return colours.with_extremes(over="#5a0f16", under="#0b2a52")
+def _on_axes(axes: Axes, found: Sequence[Panel], title: str | None, shades: Colormap) -> Figure:
+    """Draw the main plane of the one panel on given axes."""
+    if len(found) != 1:
+        raise BiaskitError(f"{len(found)} panels on one ax", "give one prior and one layer")
+    (panel,) = found
+    alone = replace(panel, maps={panel.main: panel.maps[panel.main]})
+    norm = _norm([alone])
+    axes.imshow(panel.maps[panel.main], norm=norm, cmap=shades, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    axes.set_title(title or f"{panel.name}, {panel.layer_text}", fontsize=8, parse_math=False)
+    _colour_bar(axes.inset_axes((1.04, 0.0, 0.05, 1.0)), [alone], norm, shades, length=1.0, upright=True)
+    return _figure_of(axes)
+
+
+def _figure_of(axes: Axes) -> Figure:
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    return figure
+
+
+def _norm(group: Sequence[Panel]) -> Normalize:
+    limit = colour_limit([values for panel in group for values in panel.maps.values()])
+    return Normalize(-limit, limit)
 
 
 def _profile(axes: Axes, values: Any, reach: tuple[float, float], upright: bool) -> None:
@@ -185,6 +221,13 @@ def _profile(axes: Axes, values: Any, reach: tuple[float, float], upright: bool)
         axes.set_yticks(ticks, text, fontsize=6)
     axes.tick_params(length=2, pad=1.5)
     sns.despine(ax=axes, left=upright, bottom=not upright)
+    for index, value in cut_runs(values, reach[1]):
+        at = (reach[1], index + 0.5) if upright else (index + 0.5, reach[1])
+        axes.plot(*at, ">" if upright else "^", color=_MORE, markeredgecolor=INK, markeredgewidth=0.4, markersize=3.5, clip_on=False)
+        axes.annotate(
+            multiple(round(value, 1)), at, (-4, 0) if upright else (0, -4), textcoords="offset points", fontsize=5.5, color="white",
+            ha="right" if upright else "center", va="center" if upright else "top", rotation=0 if upright else 90,
+        )  # fmt: skip
 
 
 def _words(sheet: _Sheet, where: Slot, corner: tuple[float, float], panel: Panel, sizes: Sizes) -> None:
@@ -207,13 +250,19 @@ def _words(sheet: _Sheet, where: Slot, corner: tuple[float, float], panel: Panel
         sheet.text(x + at, top + above - 0.05, text, 6, color=FAINT, ha=align)
 
 
-def _colour_bar(sheet: _Sheet, found: Sequence[Panel], norm: Normalize, colours: Colormap) -> None:
+def _colour_bar(
+    axes: Axes, found: Sequence[Panel], norm: Normalize, shades: Colormap, *, length: float, upright: bool = False, label: bool = True
+) -> None:
+    """Fill axes with the colour bar of some panels; `length` in inches says how many ticks fit."""
     limit = float(norm.vmax or 0)
-    low = min(float(m.min()) for panel in found for m in panel.maps.values()) < -limit
-    high = max(float(m.max()) for panel in found for m in panel.maps.values()) > limit
-    extend = "both" if low and high else "min" if low else "max" if high else "neither"
-    bar = sheet.figure.colorbar(ScalarMappable(norm, colours), cax=sheet.axes(sheet.page.colour_bar), extend=extend, extendfrac=0.04)
-    ticks = colour_ticks(limit, fine=sheet.page.colour_bar[3] > 2)
+    extend = beyond([values for panel in found for values in panel.maps.values()], limit)
+    way: Any = "vertical" if upright else "horizontal"
+    bar = _figure_of(axes).colorbar(ScalarMappable(norm, shades), cax=axes, extend=extend, extendfrac=0.04, orientation=way)
+    ticks = colour_ticks(limit, fine=length > 2)
+    if not upright and length < 2:
+        ticks = [ticks[0], 1.0, ticks[-1]]
     bar.set_ticks([math.log2(tick) for tick in ticks], labels=[f"{multiple(tick)} ×" for tick in ticks])
-    bar.ax.tick_params(length=2.5, labelsize=7)
-    bar.set_label("attention relative to uniform", fontsize=7.5)
+    style: Any = {"length": 2.5} if upright else {"length": 2, "pad": 1.5}
+    bar.ax.tick_params(labelsize=7 if upright else 6 if label else 5, **style)
+    if label:
+        bar.set_label(UNIT, fontsize=7.5 if upright else 6.5, labelpad=None if upright else 1.5)

@@ -29,6 +29,7 @@ class Sizes:
     between: float  # between panels
     newline: float  # least width of the newline column
     text: float  # least width of a panel: titles and captions must fit
+    bar: float = 0.0  # room for a colour bar of the panel's own beneath it, 0 for none
 
 
 FULL = Sizes(side=2.7, companion=0.42, profile=0.62, gap=0.1, head=0.74, foot=0.28, between=0.5, newline=0.075, text=2.6)
@@ -44,6 +45,7 @@ class Slot:
         maps: plane → rectangle, relative to the panel's top left corner.
         main: the plane that carries title and profiles.
         row_profile, col_profile: rectangles, None in a compact figure.
+        colour_bar: the panel's own, None where all share one.
     """
 
     width: float
@@ -52,6 +54,7 @@ class Slot:
     main: str
     row_profile: Rect | None
     col_profile: Rect | None
+    colour_bar: Rect | None = None
 
 
 def _fit(shape: tuple[int, int], side: float) -> tuple[float, float]:
@@ -102,21 +105,27 @@ def slot(shapes: Mapping[str, tuple[int, int]], main: str, sizes: Sizes) -> Slot
         col_profile = (left, low + sizes.gap, width, sizes.profile)
         right += sizes.gap + sizes.profile
         low += sizes.gap + sizes.profile
-    return Slot(max(right, sizes.text), max(low, bottom) + sizes.foot, maps, main, row_profile, col_profile)
+    low = max(low, bottom)
+    colour_bar = None
+    if sizes.bar:
+        full = sizes.profile > 0
+        colour_bar = (left, low + sizes.gap, max(width, min(sizes.text, 1.6)), 0.09 if full else 0.06)
+        right, low = max(right, left + colour_bar[2]), low + sizes.bar
+    return Slot(max(right, sizes.text), low + sizes.foot, maps, main, row_profile, col_profile, colour_bar)
 
 
 @dataclass(frozen=True)
 class Page:
-    """The whole figure: size, the panels' top left corners, and the rectangle of the colour bar."""
+    """The whole figure: size, the panels' top left corners, and the rectangle of the shared colour bar."""
 
     width: float
     height: float
     corners: Sequence[tuple[float, float]]
-    colour_bar: Rect
+    colour_bar: Rect | None
 
 
 def page(slots: Sequence[Slot], columns: int, sizes: Sizes, title: float, footer: float) -> Page:
-    """Put panels into rows of `columns`, with `title` inches above, `footer` beneath, and the colour bar at the right.
+    """Put panels into rows of `columns`, with `title` inches above, `footer` beneath, and the shared colour bar at the right.
 
     Columns and rows are as wide and high as their largest panel.
 
@@ -135,6 +144,8 @@ def page(slots: Sequence[Slot], columns: int, sizes: Sizes, title: float, footer
     right = LEFT + sum(widths) + (len(widths) - 1) * sizes.between
     content = sum(heights) + (len(heights) - 1) * sizes.between * 0.5
     height = 0.12 + title + content + footer + 0.12
+    if sizes.bar:
+        return Page(right + 0.2, height, corners, None)
     # the bar stands beside the maps, not beside titles and captions
     top = 0.12 + title + sizes.head
     length = min(max(content - sizes.head - sizes.foot - sizes.profile - sizes.gap, SHORTEST_BAR), 4.5)

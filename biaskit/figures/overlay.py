@@ -11,19 +11,18 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL.Image import Image
 
 from biaskit.errors import BiaskitError
 from biaskit.figures.glyphs import show_all_text
-from biaskit.figures.style import FAINT, INK, STYLE, check_out, write_figure
-from biaskit.grid import Layout, Plane
+from biaskit.figures.patches import BOX, TRUTH, Frame, draw_box, draw_picture, draw_view, frame_of, handles, tick_newlines
+from biaskit.figures.style import FAINT, INK, STYLE, ShownFigure, check_out, write_figure
+from biaskit.grid import Box, Layout
 
-_DROPPED = (0.06, 0.07, 0.10, 0.78)
-_EDGE = "#ffd23f"
-_WIDTH, _STRIP, _HEAD, _GAP = 3.3, 0.95, 0.50, 0.22  # inches: panel, row of further views, two lines of title, space between panels
+_WIDTH, _STRIP, _HEAD, _GAP = 3.3, 0.95, 0.70, 0.22  # inches: panel, row of further views, three lines of title, space between panels
+_LEGEND = 0.36
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,13 +30,19 @@ class Kept:
     """One panel: what a method kept of one sample.
 
     Attributes:
-        title: the method. text: a second line, such as the model's answer; "" for none.
+        title: the method. text: a line of its own, such as the model's answer; "" for none.
         indices: [n] into the N visual tokens of the layout.
+        k: before which decoder layers tokens were dropped, as `2` or `8, 16`; "" where that is not known.
+        prior: what the attention was divided by; "" for nothing.
+        box: the box that the model answered, (left, top, right, bottom) as fractions of the image; None for none.
     """
 
     title: str
     indices: NDArray[np.int64]
     text: str = ""
+    k: str = ""
+    prior: str = ""
+    box: Box | None = None
 
 
 def overlay(
@@ -48,17 +53,21 @@ def overlay(
     number: int = 0,
     out: str | os.PathLike[str] | None = None,
     title: str | None = None,
+    model: str = "",
+    truth: Box | None = None,
     force: bool = False,
 ) -> Figure:
-    """Draw the image once per method, what was dropped darkened and each kept token outlined where its patch lies.
+    """Draw the image, and beside it once per method: kept tokens outlined in their own colours, dropped ones grey with a dot.
 
     The plane with the most tokens is drawn large, further views of the image (LLaVA-NeXT's base, InternVL's thumbnail) small beneath it,
-    newline tokens as ticks at the right edge. What no token covers (LLaVA-1.5's crop) is paler still.
+    newline tokens as ticks at the right edge. What the model never sees (the margins of LLaVA-1.5's crop) is hatched, padding that tokens
+    cover is drawn around the image, and a legend says which is which.
 
     Args:
         image: the picture. layout: the visual tokens of its prompt. kept: one panel per method.
         number: which image of the prompt, from 0.
-        out: file to write, .png, .pdf or .svg. title: a heading. force: overwrite `out`.
+        out: file to write, .png, .pdf or .svg. title: a heading. model: whose tokens these are, beneath the heading.
+        truth: the box that is right, as in `Kept.box`. force: overwrite `out`.
 
     Raises:
         BiaskitError: the prompt has no such image, the layout does not say where its tokens lie, or `out` cannot be written.
@@ -75,48 +84,97 @@ def overlay(
     further = [i for i in views if i != main]
     newline = next((i for i, plane in enumerate(layout.planes) if plane.image == number and plane.name == "newline"), None)
     with rc_context(STYLE):  # type: ignore[arg-type, unused-ignore]
-        figure = _draw(image, layout, kept, main, further, newline, title)
+        figure = _Overlay(image, layout, tuple(kept), main, tuple(further), newline, truth).draw(title, model)
         show_all_text(figure)
         if path is not None:
             write_figure(figure, path)
     return figure
 
 
-def _draw(
-    image: Image, layout: Layout, kept: Sequence[Kept], main: int, further: Sequence[int], newline: int | None, title: str | None
-) -> Figure:
-    cols = min(len(kept), 4)
-    rows = -(-len(kept) // cols)
-    tall = _WIDTH * image.height / image.width
-    block = _HEAD + tall + (_STRIP + 0.25 if further else 0) + _GAP
-    top = 0.4 if title else 0.1
-    size = (cols * (_WIDTH + _GAP) + _GAP, rows * block + top)
-    figure = Figure(figsize=size, facecolor="white")
-    if title:
-        figure.text(_GAP / size[0], 1 - 0.25 / size[1], title, fontsize=11, fontweight="bold", va="center")
+@dataclass(frozen=True, eq=False)
+class _Overlay:
+    """What is drawn; the attributes are those of `overlay`, planes by their number."""
 
-    def axes(left: float, down: float, width: float, height: float) -> Axes:
-        return figure.add_axes((left / size[0], 1 - (down + height) / size[1], width / size[0], height / size[1]))
+    image: Image
+    layout: Layout
+    kept: tuple[Kept, ...]
+    main: int
+    further: tuple[int, ...]
+    newline: int | None
+    truth: Box | None
 
-    pixels = np.asarray(image)
-    for place, panel in enumerate(kept):
-        row, col = divmod(place, cols)
-        left, down = _GAP + col * (_WIDTH + _GAP), top + row * block
-        maps = layout.fold(_mask(len(layout), panel.indices))
-        big = axes(left, down + _HEAD, _WIDTH, tall)
-        _view(big, pixels, layout.planes[main], maps[main])
-        if newline is not None:
-            _ticks(big, layout.planes[main], maps[newline][:, 0], pixels.shape)
-        figure.text(left / size[0], 1 - (down + 0.14) / size[1], panel.title, fontsize=9, fontweight="bold", va="center", color=INK)
-        count = f"{len(panel.indices)} of {len(layout)} visual tokens" + (f" · {_shortened(panel.text)}" if panel.text else "")
-        figure.text(left / size[0], 1 - (down + 0.34) / size[1], count, fontsize=7.5, va="center", color=FAINT)
-        for position, view in enumerate(further):
-            wide = _STRIP * image.width / image.height
-            at = left + position * (wide + 0.1)
-            small = axes(at, down + _HEAD + tall + 0.22, wide, _STRIP)
-            _view(small, pixels, layout.planes[view], maps[view])
-            small.set_title(layout.planes[view].name, fontsize=6.5, loc="left", pad=2, color=FAINT)
-    return figure
+    def draw(self, title: str | None, model: str) -> Figure:
+        pixels = np.asarray(self.image.convert("RGB"))
+        frame = frame_of(self.layout.planes[self.main], self.image.size)
+        panels = 1 + len(self.kept)
+        cols = min(panels, 4)
+        tall = _WIDTH * frame.height / frame.width
+        block = _HEAD + tall + (_STRIP + 0.25 if self.further else 0) + _GAP
+        top = 0.1 + 0.3 * bool(title) + 0.2 * bool(model)
+        size = (cols * (_WIDTH + _GAP) + _GAP, -(-panels // cols) * block + top + _LEGEND)
+        figure = ShownFigure(figsize=size, facecolor="white")
+        if title:
+            figure.text(_GAP / size[0], 1 - 0.25 / size[1], _shortened(title, cols * 45), fontsize=11, fontweight="bold", va="center")
+        if model:
+            line = 1 - (0.18 + 0.3 * bool(title)) / size[1]
+            figure.text(_GAP / size[0], line, _shortened(model, cols * 58), fontsize=7.5, va="center", color=FAINT)
+
+        def axes(left: float, down: float, width: float, height: float) -> Axes:
+            return figure.add_axes((left / size[0], 1 - (down + height) / size[1], width / size[0], height / size[1]))
+
+        for place in range(panels):
+            row, col = divmod(place, cols)
+            left, down = _GAP + col * (_WIDTH + _GAP), top + row * block
+            panel = self.kept[place - 1] if place else None
+            lines = self._lines(panel, frame)
+            for line, (text, points, style) in enumerate(zip(lines, (9, 7.5, 7.5), ("bold", "normal", "normal"), strict=False)):
+                ink = FAINT if line else INK
+                y = 1 - (down + 0.12 + 0.2 * line) / size[1]
+                figure.text(left / size[0], y, text, fontsize=points, fontweight=style, va="center", color=ink)
+            big = axes(left, down + _HEAD, _WIDTH, tall)
+            if panel is None:
+                draw_picture(big, pixels, frame)
+                continue
+            maps = self.layout.fold(_mask(len(self.layout), panel.indices))
+            draw_view(big, pixels, self.layout.planes[self.main], maps[self.main], frame)
+            if self.newline is not None:
+                tick_newlines(big, self.layout.planes[self.main], maps[self.newline][:, 0], frame)
+            for box, line_style in ((self.truth, TRUTH), (panel.box, BOX)):
+                if box is not None:
+                    draw_box(big, box, self.image.size, line_style)
+            for position, view in enumerate(self.further):
+                own = frame_of(self.layout.planes[view], self.image.size)
+                wide = _STRIP * own.width / own.height
+                small = axes(left + position * (wide + 0.1), down + _HEAD + tall + 0.22, wide, _STRIP)
+                draw_view(small, pixels, self.layout.planes[view], maps[view], own)
+                small.set_title(self.layout.planes[view].name, fontsize=6.5, loc="left", pad=2, color=FAINT)
+        self._legend(figure, frame)
+        return figure
+
+    def _lines(self, panel: Kept | None, frame: Frame) -> tuple[str, str, str]:
+        """Up to three lines above a panel."""
+        width, height = self.image.size
+        if panel is None:
+            seen = f"; the model sees {frame.seen[0]} × {frame.seen[1]} of them" if frame.margins else ""
+            return "original", f"{width} × {height} pixels{seen}", ""
+        words = [f"{len(panel.indices)} of {len(self.layout)} visual tokens"]
+        words += [f"K = {panel.k}"] * bool(panel.k) + [f"prior {panel.prior}"] * bool(panel.prior)
+        return _shortened(panel.title, 45), _shortened(" · ".join(words), 60), f"“{_shortened(panel.text, 56)}”" if panel.text else ""
+
+    def _legend(self, figure: Figure, frame: Frame) -> None:
+        newlines = self.newline is not None and any(
+            bool(np.isin(np.flatnonzero(self.layout.plane == self.newline), panel.indices).any()) for panel in self.kept
+        )
+        shown = {"unseen": bool(frame.margins), "padding": frame.padded, "newline": newlines}
+        shown |= {"box": any(panel.box is not None for panel in self.kept), "truth": self.truth is not None}
+        place: Any = {
+            "loc": "lower left",
+            "bbox_to_anchor": (_GAP / figure.get_figwidth(), 0.06 / figure.get_figheight()),
+            "borderaxespad": 0.0,
+        }
+        entries = handles(shown)
+        per_line = len(entries) if figure.get_figwidth() > 1.3 * len(entries) + 0.4 else -(-len(entries) // 2)
+        figure.legend(handles=entries, ncols=per_line, frameon=False, fontsize=7, handlelength=1.6, columnspacing=1.4, **place)
 
 
 def _mask(n: int, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -125,45 +183,7 @@ def _mask(n: int, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
     return mask
 
 
-def _shortened(text: str, limit: int = 28) -> str:
-    flat = "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split())).replace("$", r"\$")
-    return f"“{flat if len(flat) <= limit else flat[: limit - 1] + '…'}”"
-
-
-def _view(axes: Axes, pixels: NDArray[Any], plane: Plane, kept: NDArray[np.bool_]) -> None:
-    """Draw the image with the cells of one plane: dropped ones darkened, kept ones outlined."""
-    height, width = pixels.shape[:2]
-    assert plane.box is not None
-    left, top, right, bottom = plane.box
-    extent = (left * width, right * width, bottom * height, top * height)
-    axes.imshow(pixels, extent=(0, width, height, 0), interpolation="antialiased")
-    pale = np.ones((*pixels.shape[:2], 4))
-    y, x = (np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width
-    pale[..., 3] = 0.65 * ~(((y >= top) & (y <= bottom))[:, None] & ((x >= left) & (x <= right))[None])
-    axes.imshow(pale, extent=(0, width, height, 0), interpolation="nearest")
-    shade = np.zeros((*kept.shape, 4))
-    shade[~kept] = _DROPPED
-    axes.imshow(shade, extent=extent, interpolation="nearest")
-    step = ((extent[1] - extent[0]) / plane.cols, (extent[2] - extent[3]) / plane.rows)
-    thin = 0.8 if plane.rows * plane.cols <= 1600 else 0.4
-    axes.add_collection(LineCollection(_borders(kept, step, (extent[0], extent[3])), colors=_EDGE, linewidths=thin))
-    axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
-
-
-def _borders(kept: NDArray[np.bool_], step: tuple[float, float], origin: tuple[float, float]) -> list[Any]:
-    """Lines between kept and dropped cells, and about kept cells at the edge, in pixels."""
-    padded = np.pad(kept, 1)
-    rows, cols = np.nonzero(padded[1:] != padded[:-1])
-    level = [[(c - 1, r), (c, r)] for r, c in zip(rows, cols, strict=True)]
-    rows, cols = np.nonzero(padded[:, 1:] != padded[:, :-1])
-    upright = [[(c, r - 1), (c, r)] for r, c in zip(rows, cols, strict=True)]
-    return [[(origin[0] + x * step[0], origin[1] + y * step[1]) for x, y in line] for line in level + upright]
-
-
-def _ticks(axes: Axes, plane: Plane, kept: NDArray[np.bool_], shape: tuple[int, ...]) -> None:
-    """Mark the rows whose newline token was kept, at the right edge."""
-    assert plane.box is not None
-    height, width = shape[:2]
-    top, bottom = plane.box[1] * height, plane.box[3] * height
-    at = top + (np.flatnonzero(kept) + 0.5) * (bottom - top) / len(kept)
-    axes.plot(np.full(len(at), width * 1.012), at, ">", color=_EDGE, markeredgecolor=INK, markeredgewidth=0.3, markersize=3, clip_on=False)
+def _shortened(text: str, limit: int) -> str:
+    """One line of printable characters, no mathematics."""
+    flat = "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
+    return (flat if len(flat) <= limit else flat[: limit - 1] + "…").replace("$", r"\$")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,14 +12,12 @@ from numpy.typing import NDArray
 
 from biaskit.errors import BiaskitError
 from biaskit.prior.bias.report import BiasReport, report
+from biaskit.prior.planes import primary_first
 from biaskit.prior.value import Prior
 
 Maps = NDArray[np.float64]
 
-ROBUST = 99.0  # percentile of |log2| in a map that the colours must reach; what lies beyond is clipped and marked at the colour bar
-HEADROOM = 0.15  # log2 above it, so that a cell a little stronger is not painted as a sink
-FAINTEST, STRONGEST = 1.25, 8.0  # bounds of the colour scale's end, in multiples of uniform: a flat map shall look flat
-_FINE = ((0.45, (1 / 1.25, 1 / 1.1, 1.0, 1.1, 1.25)), (1.6, (0.5, 1 / 1.5, 1 / 1.25, 1.0, 1.25, 1.5, 2.0)))  # up to |log2| → ticks
+TALLEST = 6.0  # a profile bar higher than this, in multiples of uniform, is cut off and its value written
 _PROFILE_TICKS = (0.0, 0.5, 0.8, 0.9, 1.1, 1.2, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0)
 
 
@@ -48,9 +45,9 @@ class Panel:
         """The layer, also as the paper's K."""
         return f"layer {self.layer} (K = {self.layer + 1})"
 
-    def profiles(self, limit: float = math.inf) -> tuple[Maps, Maps]:
-        """Mean over cols for every row, and over rows for every col, in multiples of uniform, of the map clipped at `limit` (log2)."""
-        values = np.exp2(np.minimum(self.maps[self.main], limit))
+    def profiles(self) -> tuple[Maps, Maps]:
+        """Mean over cols for every row, and over rows for every col, of the main plane, in multiples of uniform."""
+        values = np.exp2(self.maps[self.main])
         return values.mean(axis=1), values.mean(axis=0)
 
 
@@ -87,7 +84,7 @@ def panels(
 
 
 def shown_planes(prior: Prior, planes: Sequence[str] | None = None) -> list[str]:
-    """The planes to show, the main one first: image, canvas, base, else the largest.
+    """The planes to show, the main one first (`primary_first`).
 
     Raises:
         PriorError: the prior lacks a plane that was asked for.
@@ -98,9 +95,7 @@ def shown_planes(prior: Prior, planes: Sequence[str] | None = None) -> list[str]
     names = list(prior.planes if planes is None else dict.fromkeys(planes))
     if not names:
         raise BiaskitError("no plane to draw", "name at least one plane, or leave the planes out to draw all")
-    usual: list[str] = [name for name in ("image", "canvas", "base") if name in names]
-    main = usual[0] if usual else max(names, key=lambda name: prior.planes[name].mean.size)
-    return [main, *(name for name in names if name != main)]
+    return primary_first(prior.planes, names)
 
 
 def _relative(prior: Prior, layer: int) -> dict[str, Maps]:
@@ -110,30 +105,23 @@ def _relative(prior: Prior, layer: int) -> dict[str, Maps]:
     return {name: np.log2(np.maximum(m / level, 1e-6)) for name, m in maps.items()}
 
 
-def colour_limit(found: Sequence[Panel]) -> float:
-    """Half-width of the colour scale in log2: reaches the 99th percentile of every map, so a map's few sinks do not set it."""
-    robust = max(float(np.percentile(np.abs(m), ROBUST, method="lower")) for panel in found for m in panel.maps.values())
-    wide = math.ceil((robust + HEADROOM) * 4) / 4
-    return min(max(wide, math.log2(FAINTEST)), math.log2(STRONGEST))
+def profile_reach(found: Sequence[Panel]) -> tuple[float, float]:
+    """Limits of the profiles of these panels, in multiples of uniform: all their values, up to `TALLEST`."""
+    values = np.concatenate([profile for panel in found for profile in panel.profiles()])
+    top = min(float(values.max()), TALLEST)
+    return max(0.0, 1 - 1.15 * max(1 - float(values.min()), 0.2)), 1 + 1.15 * max(top - 1, 0.2)
 
 
-def colour_ticks(limit: float, fine: bool) -> list[float]:
-    """Multiples of uniform to label on a log2 scale of ± limit; a short colour bar has no room for fine ones.
+def cut_runs(values: Maps, top: float) -> list[tuple[int, float]]:
+    """Return the bars that end above `top`: of each run of neighbours the highest, as (index, value).
 
-    >>> colour_ticks(1.0, fine=True)
-    [0.5, 0.6666666666666666, 0.8, 1.0, 1.25, 1.5, 2.0]
+    Example:
+        >>> cut_runs(np.array([7.0, 9.0, 1.0, 8.0]), 6.0)
+        [(1, 9.0), (3, 8.0)]
     """
-    for reach, ticks in _FINE:
-        if limit <= reach and (fine or limit < 1):
-            return [tick for tick in ticks if abs(math.log2(tick)) <= limit + 1e-9]
-    top = math.floor(limit + 1e-9)
-    return [2.0**power for power in range(-top, top + 1)]
-
-
-def profile_reach(found: Sequence[Panel], limit: float) -> tuple[float, float]:
-    """Limits of all profiles, in multiples of uniform: those of the maps as coloured, so bars that a sink lifts higher are cut off."""
-    values = np.concatenate([profile for panel in found for profile in panel.profiles(limit)])
-    return max(0.0, 1 - 1.15 * max(1 - float(values.min()), 0.2)), 1 + 1.15 * max(float(values.max()) - 1, 0.2)
+    high = np.flatnonzero(values > top)
+    runs = np.split(high, np.flatnonzero(np.diff(high) > 1) + 1) if len(high) else []
+    return [(int(run[np.argmax(values[run])]), float(values[run].max())) for run in runs]
 
 
 def profile_ticks(reach: tuple[float, float]) -> list[float]:
@@ -145,15 +133,6 @@ def profile_ticks(reach: tuple[float, float]) -> list[float]:
     apart = 0.2 * (reach[1] - reach[0])
     inside = [tick for tick in _PROFILE_TICKS if reach[0] <= tick <= reach[1] and abs(tick - 1) >= apart]
     return [*[t for t in inside if t < 1][:1], 1.0, *[t for t in inside if t > 1][-1:]]
-
-
-def multiple(tick: float) -> str:
-    """A multiple of uniform in few characters.
-
-    >>> multiple(1.5), multiple(0.125)
-    ('1.5', '0.125')
-    """
-    return f"{tick:.2f}".rstrip("0").rstrip(".") if tick >= 0.2 else f"{tick:.3g}"
 
 
 def caption(prior: Prior) -> str:

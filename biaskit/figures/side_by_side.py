@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import seaborn as sns
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize
@@ -22,16 +20,18 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from biaskit.errors import PriorError
-from biaskit.figures.panels import FAINTEST, HEADROOM, ROBUST, STRONGEST, colour_ticks, multiple
-from biaskit.figures.style import FAINT, STYLE, check_out, write_figure
+from biaskit.figures.colours import RATIO, RELATIVE, beyond, colour_limit, colour_ticks, colours, multiple
+from biaskit.figures.style import FAINT, ShownFigure, check_out, house_style, write_figure
 from biaskit.prior.bias.report import compare
 from biaskit.prior.resample import resample
 from biaskit.prior.value import Prior
+from biaskit.text import shortened
 
 Maps = NDArray[np.float64]
 
 COLUMNS = 6  # at most so many layers beside each other; more wrap
 _SIDE, _HEAD, _GAP, _LEFT, _BAR = 1.35, 0.5, 0.1, 0.5, 1.25  # inches
+_NAME = 22  # letters of a prior's name at the side
 
 
 def side_by_side(
@@ -65,8 +65,7 @@ def side_by_side(
     rows = [row for row in rows if row["plane"] == chosen and (layers is None or row["layer"] in layers)]
     if not rows:
         raise PriorError(f"the priors share no plane {chosen!r}", "leave the plane out to take one that both have")
-    style: Any = {**sns.axes_style("ticks"), **STYLE}
-    with rc_context(style):
+    with house_style():
         figure = _draw([_maps(a, b, row) for row in rows], rows, names)
         if out is not None:
             write_figure(figure, Path(out))
@@ -81,12 +80,6 @@ def _maps(a: Prior, b: Prior, row: dict[str, Any]) -> tuple[Maps, Maps, Maps]:
     return relative[0], relative[1], relative[0] - relative[1]
 
 
-def _limit(maps: Sequence[Maps]) -> float:
-    """Half-width of a log2 scale that reaches the 99th percentile of every map."""
-    robust = max(float(np.percentile(np.abs(values), ROBUST, method="lower")) for values in maps)
-    return min(max(math.ceil((robust + HEADROOM) * 4) / 4, math.log2(FAINTEST)), math.log2(STRONGEST))
-
-
 def _draw(found: Sequence[tuple[Maps, Maps, Maps]], rows: Sequence[dict[str, Any]], names: tuple[str, str]) -> Figure:
     blocks = -(-len(found) // COLUMNS)
     columns = -(-len(found) // blocks)
@@ -96,8 +89,9 @@ def _draw(found: Sequence[tuple[Maps, Maps, Maps]], rows: Sequence[dict[str, Any
     step = max(wide, 1.25) + _GAP  # the words above a map need that room
     block = _HEAD + 3 * (high + _GAP) + 0.1
     width, height = _LEFT + columns * step + _BAR, max(blocks * block, 3.2) + 0.35
-    figure = Figure(figsize=(width, height))
-    scales = [_scale([m for maps in found for m in maps[:2]], "vlag"), _scale([maps[2] for maps in found], "PuOr_r")]
+    figure = ShownFigure(figsize=(width, height))
+    groups = ([m for maps in found for m in maps[:2]], [maps[2] for maps in found])
+    scales = [_scale(maps, name) for maps, name in zip(groups, (RELATIVE, RATIO), strict=True)]
     for index, (maps, row) in enumerate(zip(found, rows, strict=True)):
         at, column = divmod(index, columns)
         left, top = _LEFT + column * step, 0.3 + at * block
@@ -105,18 +99,18 @@ def _draw(found: Sequence[tuple[Maps, Maps, Maps]], rows: Sequence[dict[str, Any
         for number, values in enumerate(maps):
             low = top + _HEAD + number * (high + _GAP) + high
             axes = figure.add_axes((left / width, 1 - low / height, wide / width, high / height))
-            norm, colours = scales[number // 2]
-            axes.imshow(values, norm=norm, cmap=colours, aspect="auto", interpolation="nearest")
+            norm, shades = scales[number // 2]
+            axes.imshow(values, norm=norm, cmap=shades, aspect="auto", interpolation="nearest")
             axes.set(xticks=[], yticks=[])
             if column == 0:
-                axes.set_ylabel((_short(names[0]), _short(names[1]), "first / second")[number], fontsize=7)
+                axes.set_ylabel((*(shortened(name, _NAME) for name in names), "first / second")[number], fontsize=7)
     where = f"plane {rows[0]['plane']}, {shape[0]}×{shape[1]}{' (resampled)' if rows[0]['resampled'] else ''}"
     room = int((width - _LEFT) * 9.5)  # letters of the heading that fit
-    title = " and ".join(_short(name, max(8, (room - len(where) - 7) // 2)) for name in names)
-    figure.text(_LEFT / width, 1 - 0.2 / height, _short(f"{title}: {where}", room), fontsize=9, weight="bold", parse_math=False)
-    for number, (norm, colours) in enumerate(scales):
+    title = " and ".join(shortened(name, max(8, (room - len(where) - 7) // 2)) for name in names)
+    figure.text(_LEFT / width, 1 - 0.2 / height, shortened(f"{title}: {where}", room), fontsize=9, weight="bold", parse_math=False)
+    for number, (norm, shades) in enumerate(scales):
         place = ((width - _BAR + 0.2) / width, 1 - (0.75 + 1.3 * (number + 1)) / height, 0.12 / width, 1.05 / height)
-        _bar(figure.add_axes(place), norm, colours, ("over uniform", "first / second")[number])
+        _bar(figure.add_axes(place), norm, shades, ("attention / uniform", "first / second")[number], groups[number])
     return figure
 
 
@@ -126,19 +120,16 @@ def _words(figure: Figure, row: dict[str, Any], x: float, y: float, line: float)
     figure.text(x, y - 1.9 * line, f"top 25 %: {row['top_k']:.2f} (chance {row['top_k_chance']:.2f})", fontsize=5.5, color=FAINT)
 
 
-def _scale(maps: Sequence[Maps], colours: str) -> tuple[Normalize, Colormap]:
-    limit = _limit(maps)
-    return Normalize(-limit, limit), sns.color_palette(colours, as_cmap=True)
+def _scale(maps: Sequence[Maps], name: str) -> tuple[Normalize, Colormap]:
+    limit = colour_limit(maps)
+    return Normalize(-limit, limit), colours(default=name)
 
 
-def _bar(axes: Axes, norm: Normalize, colours: Colormap, text: str) -> None:
-    ticks = colour_ticks(float(norm.vmax or 0), fine=False)
+def _bar(axes: Axes, norm: Normalize, shades: Colormap, text: str, maps: Sequence[Maps]) -> None:
+    limit = float(norm.vmax or 0)
+    ticks = colour_ticks(limit, fine=False)
     figure: Any = axes.figure
-    bar = figure.colorbar(ScalarMappable(norm, colours), cax=axes)
+    bar = figure.colorbar(ScalarMappable(norm, shades), cax=axes, extend=beyond(maps, limit), extendfrac=0.06)
     bar.set_ticks([math.log2(tick) for tick in ticks], labels=[f"{multiple(tick)} ×" for tick in ticks])
     axes.tick_params(length=2, labelsize=6)
     bar.set_label(text, fontsize=7)
-
-
-def _short(text: str, most: int = 22) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from biaskit.errors import BiaskitError
@@ -29,9 +32,21 @@ STYLE: dict[str, Any] = {
     "axes.labelcolor": INK,
     "xtick.color": INK,
     "ytick.color": INK,
+    "text.parse_math": False,  # a dollar in a name is a dollar
     "svg.hashsalt": "biaskit",
     "pdf.fonttype": 42,
+    "axes.unicode_minus": True,
 }
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """Set fonts, colours and lines inside the block, or the function that it decorates, alone: rcParams of the user come back."""
+    import seaborn as sns  # a second, with pandas: loaded where something is drawn
+
+    style: Any = {**sns.axes_style("ticks"), **STYLE}
+    with rc_context(style):
+        yield
 
 
 def check_out(path: Path, force: bool) -> None:
@@ -46,6 +61,17 @@ def check_out(path: Path, force: bool) -> None:
     if not path.parent.is_dir():
         raise BiaskitError(f"there is no folder {path.parent}", "create it first")
     check_target(path, force)
+
+
+class ShownFigure(Figure):
+    """A figure that a notebook shows where it is the value of a cell: matplotlib's own are shown by pyplot alone, which we leave alone."""
+
+    def _repr_png_(self) -> bytes:
+        show_all_text(self)
+        buffer = io.BytesIO()
+        with house_style():
+            self.savefig(buffer, dpi=110, metadata=METADATA[".png"], format="png")
+        return buffer.getvalue()
 
 
 def write_figure(figure: Figure, path: Path, dpi: int = 200) -> None:

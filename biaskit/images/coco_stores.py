@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import lzma
 import os
-import re
 import struct
 import zipfile
 import zlib
@@ -19,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from biaskit.errors import ImageSkipped, SourceError
-from biaskit.files import existing
+from biaskit.files import existing, file_part
 from biaskit.images.answer import MAX_BODY, NotServedError, TooLargeError
 from biaskit.images.decode import decode, measure
 from biaskit.images.download import THREADS, Downloader, replacing
@@ -46,14 +45,14 @@ class Store(ABC):
 
     @abstractmethod
     def holds_any(self, images: Iterable[CocoImage]) -> bool:
-        """Tell whether at least one of these images may be had."""
+        """True if at least one of these images may be available."""
 
     def fetch(self, images: Iterable[CocoImage]) -> None:
         """Get these images ready; nothing to do for local files. Raises SourceError if the whole store is gone."""
         del images
 
     def discard(self, image: CocoImage) -> bool:
-        """Throw away a copy that turned out to be no picture; tell whether there was one, so that reading again may help."""
+        """Delete a cached copy that is not a picture; True if there was one, so that reading again may help."""
         del image
         return False
 
@@ -164,10 +163,10 @@ class UrlStore(Store):
     def place(self, url: str) -> Path:
         """Return where the cache keeps the file of an address: the name stays readable, other servers and folders do not collide."""
         folder, _, name = url.partition("?")[0].rpartition("/")
-        plain = _plain(name)
+        plain = file_part(name)
         if plain != name or "?" in url:
             plain = f"{_digest(url)}-{plain}"
-        return self.cache / f"{_plain(folder.rpartition('/')[2])}-{_digest(folder)}" / plain
+        return self.cache / f"{file_part(folder.rpartition('/')[2])}-{_digest(folder)}" / plain
 
     def read(self, image: CocoImage) -> bytes:
         """Return the file from the cache, or download it into the cache first."""
@@ -195,7 +194,7 @@ class UrlStore(Store):
             for done in as_completed([pool.submit(self._download, image) for image in missing]):
                 with suppress(ImageSkipped):  # told by `read`, to the one who asks for this image
                     done.result()
-        finally:  # on Ctrl-C or a dead network: nothing new is begun, and nobody waits for the rest
+        finally:  # on Ctrl-C or a dead network: start no further download, and do not wait for those in progress
             pool.shutdown(wait=False, cancel_futures=True)
 
     def holds_any(self, images: Iterable[CocoImage]) -> bool:
@@ -238,11 +237,6 @@ def _foreign(data: bytes, image: CocoImage) -> str:
     if expected in (found.size, found.stored):
         return ""
     return f"a picture of {found.size[0]}x{found.size[1]} pixels, where the annotations say {expected[0]}x{expected[1]}"
-
-
-def _plain(name: str) -> str:
-    """Return a name that is safe as one part of a path on every system."""
-    return re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".")[-100:] or "image"
 
 
 def _digest(text: str) -> str:

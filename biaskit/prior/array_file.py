@@ -1,8 +1,9 @@
-"""Read one array from other tools' files: `.npy`, `.npz`, `.pt`. Hostile files may be offered: nothing pickled is ever loaded."""
+"""Read one array from other tools' files: `.npy`, `.npz`, `.pt`, `.json`. Hostile files may be offered: nothing pickled is ever loaded."""
 
 from __future__ import annotations
 
 import io
+import json
 import math
 import pickletools
 import struct
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from biaskit.errors import PriorError
 
-FORMATS = (".npy", ".npz", ".pt")
+FORMATS = (".npy", ".npz", ".pt", ".json")
 
 MAX_BYTES = 256 << 20
 """Bytes of a file, and of all that its parts unpack to."""
@@ -39,7 +40,7 @@ _MOST_STEPS = 1_000_000
 
 
 def read_array_file(path: Path) -> bytes:
-    """Read the bytes of a `.npy`, `.npz` or `.pt` file.
+    """Read the bytes of a `.npy`, `.npz`, `.pt` or `.json` file.
 
     Raises:
         PriorError: another ending, missing or unreadable.
@@ -63,12 +64,12 @@ def decode_array(path: Path, data: bytes, key: str | None) -> NDArray[np.float64
     Args:
         path: where the bytes are from; its ending says what they are.
         data: the file.
-        key: which array of an `.npz` or of a dict of tensors; None where there is one.
+        key: which array of an `.npz`, of a dict of tensors or of a JSON object; None where there is one.
 
     Raises:
         PriorError: damaged or pickled content, no such array, several and no key, or values that are not real numbers.
     """
-    held = {".pt": _decode_torch, ".npz": _decode_npz, ".npy": _decode_npy}[path.suffix.lower()](path, data, key)
+    held = {".pt": _decode_torch, ".npz": _decode_npz, ".npy": _decode_npy, ".json": _decode_json}[path.suffix.lower()](path, data, key)
     if isinstance(held, Mapping):
         held = held[_chosen(path, list(held), key)]
     elif key is not None:
@@ -89,6 +90,35 @@ def _chosen(path: Path, names: list[str], key: str | None) -> str:
     if key not in names:
         raise PriorError(f"{path} holds no {key!r}, only {shown}", "say which with --key")
     return key
+
+
+def exported_layers(path: Path, data: bytes) -> tuple[int, ...] | None:
+    """Return the decoder layers of a file that `export_prior` wrote, which names them in `layer_index`; None for any other file."""
+    try:
+        values = decode_array(path, data, "layer_index")
+    except PriorError:
+        return None
+    return tuple(int(value) for value in values) if values.ndim == 1 and len(values) else None
+
+
+def _decode_json(path: Path, data: bytes, key: str | None) -> NDArray[Any] | Mapping[str, NDArray[Any]]:
+    """Return a list of lists as an array, or an object of them; what `export_prior` wrote, by the names of the prior's tensors."""
+    try:
+        held = json.loads(data)
+        if isinstance(held, dict) and isinstance(held.get("planes"), dict) and "layers" in held:
+            means = {f"{name}.mean": plane["mean"] for name, plane in held["planes"].items()}
+            held = {"layer_index": held["layers"], "visual_mass": held.get("visual_mass"), **means}
+        if isinstance(held, dict):
+            chosen = _chosen(path, list(held), key)
+            return {chosen: np.asarray(held[chosen])}
+        return np.asarray(held)
+    except PriorError:
+        raise
+    except Exception as error:  # rows of several lengths, nesting without end, no JSON at all
+        why = str(error).split("\n", 1)[0][:300]
+        raise PriorError(
+            f"{path} is not a readable JSON file of numbers: {why}", "write lists of lists of one length: [rows, cols]"
+        ) from None
 
 
 def _decode_npy(path: Path, data: bytes, key: str | None) -> NDArray[Any]:

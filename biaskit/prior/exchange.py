@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from biaskit.errors import PriorError
 from biaskit.files import VERSION, write_file
-from biaskit.prior.array_file import decode_array, read_array_file
+from biaskit.prior.array_file import decode_array, exported_layers, read_array_file
 from biaskit.prior.format import SCHEMA
 from biaskit.prior.layers import Layers, read_layers
 from biaskit.prior.value import PlaneStats, Prior
@@ -31,7 +31,7 @@ def import_prior(
     *,
     as_: Literal["bias", "weight"],
     model_type: str,
-    layer: Layers,
+    layer: Layers | None = None,
     rows: int | None = None,
     cols: int | None = None,
     model: str = "",
@@ -46,29 +46,29 @@ def import_prior(
     such a file, so levels cannot be compared with calibrated priors, and only shapes can.
 
     Args:
-        path: a `.npy`, `.npz` or `.pt` file (a tensor or a dict of tensors) with [N], [rows, cols], [layers, N] or [layers, rows, cols].
+        path: a `.npy`, `.npz`, `.pt` (tensor, dict of tensors) or `.json` file: [N], [rows, cols], [layers, N] or [layers, rows, cols].
         as_: `bias`: the values are A_bias up to a factor. `weight`: they are factors that divide it away, a_bias = 1 / weight.
         model_type: the architecture, `config.model_type`.
         layer: the 0-based decoder layer whose attention was read (for a paper's K that is K−1), or one for each entry of the first axis (1,
-            (1, 4), "0-7").
+            (1, 4), "0-7"). What `export_prior` wrote as `.npz`, `.pt` or `.json` names its layers: then those wanted of them, or all.
         rows, cols: size of the grid; may be left out where the array is two-dimensional or N is a square.
-        model, revision, note: provenance, as far as it is known.
-        plane: name of the plane the map is for.
-        key: which array of an `.npz` or a dict.
+        model, revision, note: provenance, as far as it is known. plane: name of the plane the map is for.
+        key: which array of an `.npz`, a dict or a JSON object; by default the plane's mean of what `export_prior` wrote.
 
     Raises:
         PriorError: unreadable, pickled or truncated file; NaN, infinity or negative values; a weight of 0; a size that does not fit.
     """
-    path = Path(path)
     if as_ not in ("bias", "weight"):
         raise PriorError(f"values cannot be read as {as_!r}", "choose bias, or weight for factors that divide the bias away")
     if not model_type:
         raise PriorError("the model type is empty", "give the config.model_type of the model, such as llava or qwen2_5_vl")
-    layers = read_layers(layer)
-    if layers is None or isinstance(layers, str):
-        raise PriorError(f"layer is {layer!r}: a file does not say which layers its maps are of", "name them, such as 1,4 or 0-7")
+    wanted, path = read_layers(layer), Path(path)
     data = read_array_file(path)
-    raw = decode_array(path, data, key)
+    held = None if key is not None else exported_layers(path, data)
+    layers = wanted if held is None else held
+    if layers is None or isinstance(layers, str):
+        raise PriorError(f"layer is {layer!r}: {path} does not say which layers its maps are of", "name them, such as 1,4 or 0-7")
+    raw = decode_array(path, data, key if held is None else f"{plane}.mean")
     values = _as_bias(_as_maps(raw, layers, rows, cols, path), as_, path)
     meta = {
         "kind": "imported",
@@ -82,8 +82,16 @@ def import_prior(
         "reduction": f"imported as {as_}{', a_bias = 1 / weight' if as_ == 'weight' else ''}, mean 1 per layer",
         "note": note,
     }
-    ones = np.ones(len(layers), dtype=np.float32)
-    return Prior({plane: PlaneStats(values)}, layers, ones, {name: text for name, text in meta.items() if text})
+    mass = np.ones(len(layers), dtype=np.float32)
+    prior = Prior({plane: PlaneStats(values)}, layers, mass, {name: text for name, text in meta.items() if text})
+    return prior if held is None else narrow(prior, wanted, None)
+
+
+def _check_words(as_: str, model_type: str) -> None:
+    if as_ not in ("bias", "weight"):
+        raise PriorError(f"values cannot be read as {as_!r}", "choose bias, or weight for factors that divide the bias away")
+    if not model_type:
+        raise PriorError("the model type is empty", "give the config.model_type of the model, such as llava or qwen2_5_vl")
 
 
 def _as_maps(values: NDArray[np.float64], layers: tuple[int, ...], rows: int | None, cols: int | None, path: Path) -> NDArray[np.float64]:
@@ -91,23 +99,27 @@ def _as_maps(values: NDArray[np.float64], layers: tuple[int, ...], rows: int | N
     shape = values.shape
     if len(layers) > 1 or (values.ndim > 1 and shape[0] == 1):
         if not shape or shape[0] != len(layers):
-            raise PriorError(
-                f"{path} has shape {list(shape)}, but {len(layers)} layers are named", "name one layer for each entry of the first axis"
-            )
+            raise PriorError(f"{path} has shape {list(shape)}, but {len(layers)} layers are named", _name_all(shape))
         shape = shape[1:]
     if len(shape) not in (1, 2) or 0 in shape:
-        raise PriorError(
-            f"{path} has shape {list(values.shape)}, which is no map",
-            "a map is [N] or [rows, cols], with an axis in front for several layers",
-        )
+        form = "a map is [N] or [rows, cols], with an axis in front for several layers"
+        raise PriorError(f"{path} has shape {list(values.shape)}, which is no map", _name_all(shape) if len(shape) == 3 else form)
     if len(shape) == 1:
         rows, cols = _grid(shape[0], rows, cols, path)
     elif (wanted := (rows or shape[0], cols or shape[1])) != shape:
-        hint = f"name its {shape[0]} layers" if shape[1] == wanted[0] * wanted[1] else "check rows and cols"
+        hint = _name_all(shape) if shape[1] == wanted[0] * wanted[1] else "check rows and cols"
         raise PriorError(f"{path} has shape {list(values.shape)}, which is not {wanted[0]} rows x {wanted[1]} cols", hint)
     else:
         rows, cols = shape
     return values.reshape(len(layers), rows, cols)
+
+
+def _name_all(shape: tuple[int, ...]) -> str:
+    """Say how several maps in one array are imported; which layers they are of is not for us to guess."""
+    return (
+        f"name one layer for each of the {shape[0]} maps, 0-{shape[0] - 1} if they are the first {shape[0]} layers: a prior of several "
+        "layers serves each of them"
+    )
 
 
 def _grid(n: int, rows: int | None, cols: int | None, path: Path) -> tuple[int, int]:
@@ -154,9 +166,9 @@ def _as_bias(values: NDArray[np.float64], as_: str, path: Path) -> NDArray[np.fl
 def export_prior(
     prior: Prior, path: str | os.PathLike[str], *, layer: Layers | None = None, plane: str | None = None, force: bool = False
 ) -> None:
-    """Write a prior as `.npy`, `.pt` or `.json`, whole or for one layer or plane.
+    """Write a prior as `.npy`, `.npz`, `.pt` or `.json`, whole or for one layer or plane. All but `.npy` come back with `import_prior`.
 
-    `.npy`: one plane's mean (the primary one unless named), [L, rows, cols], or [rows, cols] for one layer. `.pt`: a dict of tensors with
+    `.npy`: one plane's mean (the primary one unless named), [L, rows, cols], or [rows, cols] for one layer. `.npz` and `.pt`: arrays with
     the names and shapes of the prior file. `.json`: everything, also the metadata; every number reads back as the same float32.
 
     Raises:
@@ -172,12 +184,18 @@ def export_prior(
         buffer = io.BytesIO()
         np.save(buffer, mean[0] if chosen not in (None, "all") and len(mean) == 1 else mean, allow_pickle=False)
         data = buffer.getvalue()
+    elif suffix == ".npz":
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **narrow(prior, layer, plane).tensors())
+        data = buffer.getvalue()
     elif suffix == ".pt":
         data = _torch_bytes(narrow(prior, layer, plane))
     elif suffix == ".json":
         data = (json.dumps(_as_json(narrow(prior, layer, plane)), ensure_ascii=False) + "\n").encode()
     else:
-        raise PriorError(f"a prior cannot be written as {path.suffix or path.name!r}", "choose a name that ends in .npy, .pt or .json")
+        raise PriorError(
+            f"a prior cannot be written as {path.suffix or path.name!r}", "choose a name that ends in .npy, .npz, .pt or .json"
+        )
     write_file(path, data, force)
 
 
@@ -216,12 +234,8 @@ def _torch_bytes(prior: Prior) -> bytes:
         import torch
     except ImportError:
         raise PriorError("writing .pt needs PyTorch", "pip install torch, or choose .npy") from None
-    tensors = {"visual_mass": prior.visual_mass, "layer_index": np.asarray(prior.layers, dtype=np.int32)}
-    for name, stats in prior.planes.items():
-        held = {f"{name}.{part.name}": getattr(stats, part.name) for part in fields(stats)}
-        tensors |= {key: values for key, values in held.items() if isinstance(values, np.ndarray)}
     buffer = io.BytesIO()
-    torch.save({key: torch.from_numpy(values.copy()) for key, values in tensors.items()}, buffer)
+    torch.save({key: torch.from_numpy(values.copy()) for key, values in prior.tensors().items()}, buffer)
     return buffer.getvalue()
 
 

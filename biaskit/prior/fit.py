@@ -21,8 +21,8 @@ def fit_prior(prior: Prior, layout: Layout, layer: int, how: PriorLayout = "grid
     Args:
         prior: the calibrated maps. layout: the sample's tokens. layer: 0-based decoder layer whose attention was read.
         how: `grid2d`, every plane bilinearly on its own. To compare with other code, the planes' maps one after another as one vector in
-            raster order, then `flat1d`, linearly interpolated to N, or `repeat`, repeated to N and cut: both ignore where tokens sit unless
-            the grid is the prior's.
+            raster order, then `flat1d`, linearly interpolated to all tokens of the prompt, or `repeat`, repeated to them and cut: both
+            ignore where tokens sit unless the grid is the prior's.
 
     Raises:
         PriorError: no such layer, or the sample has a plane that the prior lacks.
@@ -42,8 +42,7 @@ def fit_prior(prior: Prior, layout: Layout, layer: int, how: PriorLayout = "grid
     names = dict.fromkeys(plane.name for plane in layout.planes)
     flat = np.concatenate([prior.map(name, layer).ravel() for name in names])
     if how == "flat1d":
-        line: NDArray[np.float64] = resample(flat[None], 1, len(layout))[0]
-        return line
+        return layout.of_whole(resample(flat[None], 1, layout.whole)[0])
     if how == "repeat":
-        return np.resize(flat, len(layout))
+        return layout.of_whole(np.resize(flat, layout.whole))
     raise BiaskitError(f"prior_layout is {how!r}", "choose grid2d, flat1d or repeat")

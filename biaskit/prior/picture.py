@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
-import html as escape
 import io
 from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
+
+from biaskit.text import for_html
 
 SHOWN = 4
 """At most so many layers are shown."""
@@ -44,4 +45,4 @@ def html(line: str, maps: Mapping[int, NDArray[np.float64]], n_layers: int) -> s
     ]
     more = f"<p>and {n_layers - len(maps)} more layers</p>" if n_layers > len(maps) else ""
     scale = "<p>attention over its mean: blue a quarter or less, white 1, red four times or more</p>"
-    return f'<div><p>{escape.escape(line)}</p><div style="display:flex;gap:8px">{"".join(pictures)}</div>{more}{scale}</div>'
+    return f'<div><p>{for_html(line)}</p><div style="display:flex;gap:8px">{"".join(pictures)}</div>{more}{scale}</div>'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,8 @@ from biaskit.errors import PriorError
 from biaskit.prior.format import REBUILD
 
 Floats = NDArray[np.float32]
+
+_PRIMARY = ("image", "canvas", "base")
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +43,23 @@ class PlaneStats:
         layers, rows, cols = self.mean.shape
         parts = [name for name in ("var", "group_mean", "head_mean") if getattr(self, name) is not None]
         return f"PlaneStats({rows}×{cols} at {layers} layers, {self.count} images{', with ' + ', '.join(parts) if parts else ''})"
+
+
+def primary_first(planes: Mapping[str, PlaneStats], names: Iterable[str] | None = None) -> list[str]:
+    """Return names of planes, the one for figures and verdicts first: the first of image, canvas, base, else the largest.
+
+    Args:
+        planes: of a prior. names: only these, one or more; by default all.
+
+    >>> sizes = {"newline": (24, 1), "canvas": (24, 24), "base": (12, 12)}
+    >>> planes = {name: PlaneStats(np.ones((1, *size), np.float32)) for name, size in sizes.items()}
+    >>> primary_first(planes), primary_first(planes, ["newline", "base"])
+    (['canvas', 'newline', 'base'], ['base', 'newline'])
+    """
+    found = list(planes if names is None else names)
+    usual = [name for name in _PRIMARY if name in found]
+    primary = usual[0] if usual else max(sorted(found), key=lambda name: planes[name].mean.size)
+    return [primary, *(name for name in found if name != primary)]
 
 
 def check_plane(name: str, stats: PlaneStats, n_layers: int) -> None:

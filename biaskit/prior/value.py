@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,15 +20,19 @@ from numpy.typing import NDArray
 from biaskit.errors import PriorError
 from biaskit.files import write_file
 from biaskit.grid import Layout
-from biaskit.prior.format import REBUILD, pack, read_file, unpack
+from biaskit.prior.format import REBUILD, pack, read_file, read_metadata, unpack
 from biaskit.prior.picture import SHOWN, html, png
-from biaskit.prior.planes import Floats, PlaneStats, check_plane, check_values
+from biaskit.prior.planes import Floats, PlaneStats, check_plane, check_values, primary_first
 from biaskit.prior.resample import resample
 from biaskit.prior.revision import revision_warning, settings_warning
 
-__all__ = ["KINDS", "PlaneStats", "Prior"]
+__all__ = ["KINDS", "ROWS", "PlaneStats", "Prior", "Rows"]
 
 KINDS = ("calibrated", "imported")
+
+Rows = Literal["last", "question", "null"]
+"""Rows of attention: the last prompt token's, the mean of the question's (the text after the image), the null row's (its first token)."""
+ROWS: tuple[Rows, ...] = ("last", "question", "null")
 
 _PARTS = ("mean", "var", "group_mean", "group_count", "head_mean")
 
@@ -83,12 +87,15 @@ class Prior:
         return int(self.meta.get("n_images", "0"))
 
     @property
+    def rows(self) -> Rows | None:
+        """Which rows of attention were averaged; None where it is not known. Earlier versions knew the last prompt token alone."""
+        found = self.meta.get("rows", None if self.meta.get("kind") == "imported" else "last")
+        return cast("Rows | None", found)
+
+    @property
     def primary(self) -> str:
         """The plane for figures and verdicts: the first of image, canvas, base, else the largest."""
-        for name in ("image", "canvas", "base"):
-            if name in self.planes:
-                return name
-        return max(sorted(self.planes), key=lambda name: self.planes[name].mean.size)
+        return primary_first(self.planes)[0]
 
     def layer(self, k: int) -> int:
         """Return the index of decoder layer k on axis L.
@@ -170,15 +177,20 @@ class Prior:
         """The primary plane at the first layer as a small picture."""
         return png(self.map(self.primary, self.layers[0]))
 
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """Return the file's tensors by name: `visual_mass`, `layer_index` [L] int32, and PLANE.PART for what `PlaneStats` holds.
+
+        >>> values = np.ones((1, 4, 4), dtype=np.float32)
+        >>> {name: found.shape for name, found in Prior({"image": PlaneStats(values)}, (1,), np.ones(1, np.float32), {}).tensors().items()}
+        {'visual_mass': (1,), 'layer_index': (1,), 'image.mean': (1, 4, 4)}
+        """
+        held = {f"{plane}.{part}": getattr(stats, part) for plane, stats in self.planes.items() for part in _PARTS}
+        layers = np.asarray(self.layers, dtype=np.int32)
+        return {"visual_mass": self.visual_mass, "layer_index": layers, **{key: part for key, part in held.items() if part is not None}}
+
     def to_bytes(self) -> bytes:
         """Return the file: safetensors with a canonical header (sorted keys, no dates), so that equal priors are equal bytes."""
-        tensors: dict[str, NDArray[Any]] = {"visual_mass": self.visual_mass, "layer_index": np.asarray(self.layers, dtype=np.int32)}
-        meta = dict(self.meta)
-        for plane, stats in self.planes.items():
-            meta[f"count.{plane}"] = str(stats.count)
-            held = {f"{plane}.{part}": getattr(stats, part) for part in _PARTS}
-            tensors |= {key: values for key, values in held.items() if values is not None}
-        return pack(tensors, meta)
+        return pack(self.tensors(), {**self.meta, **{f"count.{plane}": str(stats.count) for plane, stats in self.planes.items()}})
 
     def save(self, path: str | os.PathLike[str], force: bool = False) -> None:
         """Write the file in one step: readers see the old file or the whole new one.
@@ -205,11 +217,24 @@ class Prior:
         Raises:
             PriorError: not a prior, too new, or broken.
         """
+        if read_metadata(data, name).get("kind") == "schedule":
+            raise PriorError(f"{name} is a schedule of FitPrune, not a prior", "a method takes it: fitprune@schedule=FILE")
         tensors, meta = unpack(data, name)
         try:
             return _assemble(tensors, meta)
         except PriorError as error:
             raise PriorError(f"{name}: {error.message}", error.hint) from None
+
+
+def flat_prior(sizes: Mapping[str, tuple[int, int]], layers: Iterable[int], meta: Mapping[str, str]) -> Prior:
+    """Return a prior without any bias, 1 everywhere: plane → (rows, cols), as a family's `canonical` says; decoder layers; provenance.
+
+    >>> flat_prior({"image": (24, 24)}, [4, 1], {"model_type": "llava"}).layers
+    (1, 4)
+    """
+    wanted = tuple(sorted(set(layers)))
+    planes = {name: PlaneStats(np.ones((len(wanted), *size), dtype=np.float32)) for name, size in sizes.items()}
+    return Prior(planes, wanted, np.ones(len(wanted), dtype=np.float32), {"kind": "imported", **meta})
 
 
 def _assemble(tensors: dict[str, NDArray[Any]], meta: dict[str, str]) -> Prior:
@@ -269,3 +294,5 @@ def _check(prior: Prior) -> None:
     _whole("n_images", prior.meta.get("n_images", "0"))
     if prior.meta.get("kind", KINDS[0]) not in KINDS:
         raise PriorError(f"kind is {prior.meta['kind']!r}, not {' or '.join(KINDS)}", REBUILD)
+    if prior.meta.get("rows", ROWS[0]) not in ROWS:
+        raise PriorError(f"rows is {prior.meta['rows']!r}, not {' or '.join(ROWS)}", REBUILD)

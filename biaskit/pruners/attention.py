@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -13,18 +14,23 @@ from torch import Tensor
 
 from biaskit.errors import BiaskitError
 from biaskit.grid import Layout
-from biaskit.prior.bias.recency import recency_bias
+from biaskit.prior.bias.recency import fit_recency, recency_bias
 from biaskit.prior.fit import PriorLayout, fit_prior
 from biaskit.prior.value import Prior
+from biaskit.prior.value import Rows as Rows
 from biaskit.pruners.base import Pruner, param
 from biaskit.pruners.readings import ATTENTION, Reading
 from biaskit.pruners.signals import Signals
 from biaskit.select import debias as against
 from biaskit.select import relative_attention_many
+from biaskit.select.keep import Keep
 
-Rows = Literal["last", "question", "null"]
+WORDS = {"last": "the last prompt token's row", "question": "the mean of the question's rows", "null": "the null row"}
+"""Rows of attention, for messages."""
 Source = Literal["prior", "null", "recency"]
 Form = Literal["ratio", "difference", "p_log", "uniform"]
+
+_law = lru_cache(64)(fit_recency)  # of a prior and a layer: it takes resampling
 
 
 @dataclass(frozen=True)
@@ -47,47 +53,80 @@ class AttentionPruner(Pruner):
     debias: Source = param(
         "prior", "where Q is from: prior (calibrated, if given), null (a row of the same pass), or recency (law of slope)"
     )
-    slope: float = param(0.0, "k of the recency law exp(k·i), a token of 576; for debias=recency")
+    slope: float | None = param(None, "k of the recency law exp(k·i), a token of 576; none fits it to the prior; for debias=recency")
     strength: float = param(1.0, "τ of the debiasing A_ori / (A_bias^τ + ε): 0 is raw attention, 1 the paper's ratio")
     mode: Form = param("ratio", "debiasing: ratio, difference of normalised maps, p_log (PriorTR), or uniform (control: a flat prior)")
     eps: float = param(1e-7, "ε of the debiasing")
+    padding: Literal["keep", "suppress"] = param(
+        "keep", "tokens of padding around the picture: keep them in the choice, or suppress them (then fewer may be kept than asked for)"
+    )
     prior_layout: PriorLayout = param("grid2d", "how the prior is brought to the sample's grid: grid2d, flat1d or repeat")
 
     def __post_init__(self) -> None:
-        """Find out what to record, and refuse what makes no sense."""
-        self._check_choices()
-        if self.row_of("last") in self.needs:
-            null = {self.row_of("null")} if self.debias == "null" and self.strength > 0 and self.mode != "uniform" else set()
-            object.__setattr__(self, "needs", (self.needs - {self.row_of("last")}) | {self.row_of(self.rows)} | null)
+        """Refuse what makes no sense."""
         super().__post_init__()
         self.check_range("strength", 0, 1)
         self.check_range("eps", 0, 1)
         if self.debias == "recency":
-            recency_bias(1, self.slope)
-        elif self.slope:
+            recency_bias(1, self.slope or 0.0)
+        elif self.slope is not None:
             raise BiaskitError(f"slope is {self.slope} and debias is {self.debias}", "a slope is that of the recency law: debias='recency'")
         if self.debias == "null" and self.rows == "null" and self.mode != "uniform" and self.strength > 0:
             raise BiaskitError("the null row is both attention and prior", "choose rows='last' or rows='question', or another prior")
+
+    def readings(self) -> frozenset[Reading]:
+        """Return what these settings read: the chosen rows where `needs` has the last prompt token's, and the null row if it is Q."""
+        last, needs = self.row_of("last"), super().readings()
+        return (needs - {last}) | self.rows_read() if last in needs else needs
 
     def row_of(self, rows: Rows) -> Reading:
         """Return the reading of some rows of attention: [N], mean over heads."""
         return Reading("attention", layer=self.attention_layer, queries=rows)
 
+    def rows_read(self) -> frozenset[Reading]:
+        """Return the readings of P and, where it is a row of the same pass, of Q."""
+        null = self.debias == "null" and self.strength > 0 and self.mode != "uniform"
+        return frozenset({self.row_of(self.rows), *([self.row_of("null")] if null else [])})
+
     @property
     def debiases(self) -> bool:
-        """Whether a prior changes the score: not where attention is not read, where Q is another one, with strength 0 or mode uniform."""
-        return self.row_of(self.rows) in self.needs and self.debias == "prior" and self.strength > 0 and self.mode != "uniform"
+        """Whether a prior changes the score: not where attention is not read, Q is another one, with strength 0 or mode uniform."""
+        reads = any(need.what == "attention" and need.at == "decoder" for need in self.needs)
+        fits = self.debias == "recency" and self.slope is None
+        return reads and (self.debias == "prior" or fits) and self.strength > 0 and self.mode != "uniform"
+
+    def check_prior(self, prior: Prior | None) -> None:
+        """Refuse, before anything runs, to do without a prior that is needed, or with one that lacks the layers that are read."""
+        if prior is None and self.debiases and self.debias == "recency":
+            raise BiaskitError(
+                f"{self.name} with debias=recency has neither a slope nor a prior to fit one to",
+                "give slope=0.002, or a prior: --prior FILE and +prior behind the method",
+            )
+        super().check_prior(prior)
+
+    def remarks(self, prior: Prior) -> tuple[str, ...]:
+        """Say which slopes were fitted, and where a prior averages other rows than this method reads: that debiases neither."""
+        fitted = self.debiases and self.debias == "recency"
+        layers = self.prior_layers() if fitted else ()
+        laws = (f"{self.name} is debiased at layer {layer} by the recency law {_law(prior, layer)}" for layer in layers)
+        return (*self._other_rows(prior), *laws)
+
+    def _other_rows(self, prior: Prior) -> tuple[str, ...]:
+        if not self.debiases or prior.rows is None or prior.rows == self.rows:
+            return ()
+        mine, theirs = (f"{WORDS[rows]} (rows={rows})" for rows in (self.rows, prior.rows))
+        hint = f"calibrate one with --rows {self.rows}, or read rows={prior.rows}"
+        return (f"{self.name} reads {mine}, and the prior is an average of {theirs}: {hint}",)
 
     def fit_prior(self, prior: Prior, layout: Layout, layer: int) -> NDArray[np.float64]:
-        """Return a_bias at a sample's visual tokens, [N], by `prior_layout`."""
+        """Return Q at a sample's visual tokens, [N]: a_bias by `prior_layout`, or the recency law fitted to it."""
+        if self.debias == "recency":
+            return layout.of_whole(recency_bias(layout.whole, _law(prior, layer).k.value))
         return fit_prior(prior, layout, layer, self.prior_layout)
 
     def attention(self, signals: Signals) -> Tensor:
         """Return P: [N]."""
-        row = self.row_of(self.rows)
-        if row not in signals:
-            raise BiaskitError(f"{self.name} needs {row}, which was not recorded", "pass it in Signals")
-        return signals[row].to(torch.float32)
+        return signals[self.row_of(self.rows)].to(torch.float32)
 
     def score(self, signals: Signals) -> Tensor:
         """Return the debiased score of every visual token, [N]; the raw attention if there is no prior.
@@ -101,9 +140,9 @@ class AttentionPruner(Pruner):
         q = signals.a_bias
         if self.debias == "null":
             q = signals[self.row_of("null")]
-        elif self.debias == "recency":
-            q = torch.from_numpy(recency_bias(len(signals), self.slope)).to(attention)
-        elif q is None and self.prior == "required":
+        elif self.debias == "recency" and self.slope is not None:
+            q = torch.from_numpy(signals.layout.of_whole(recency_bias(signals.layout.whole, self.slope))).to(attention)
+        elif q is None and (self.prior == "required" or self.debias == "recency"):
             raise BiaskitError(f"{self.name} needs a prior", "pass prior=…, make one with `biaskit calibrate`, or use strength=0")
         if q is None:
             return attention
@@ -118,9 +157,23 @@ class AttentionPruner(Pruner):
         plain = type(self).score is AttentionPruner.score and type(self).attention is AttentionPruner.attention
         row = self.row_of(self.rows)
         pairs = [(sample[row], sample.a_bias) for sample in signals if row in sample and sample.a_bias is not None]
-        if not plain or len(pairs) < len(signals) or self.mode == "p_log" or self.debias != "prior":
+        if not plain or len(pairs) < len(signals) or self.mode == "p_log" or not self.debiases:
             return torch.stack([self.score(sample) for sample in signals])
         return self._relative(*(torch.stack(part) for part in zip(*pairs, strict=True)))
+
+    def select(self, signals: Signals, budget: int) -> Keep:
+        """Decide which visual tokens are kept, and count the scores above 0 where they have a sign."""
+        return self._counted(super().select(signals, budget), signals, budget)
+
+    def select_many(self, signals: Sequence[Signals], budgets: Sequence[int]) -> list[Keep]:
+        """Do it for several samples."""
+        kept = super().select_many(signals, budgets)
+        return [self._counted(*each) for each in zip(kept, signals, budgets, strict=True)]
+
+    def _counted(self, keep: Keep, signals: Signals, budget: int) -> Keep:
+        if self.mode != "p_log" or "positive" in keep.info or budget >= len(signals):
+            return keep
+        return replace(keep, info={**keep.info, **self.positive(self.score(signals), budget)})
 
     def positive(self, scores: Tensor, budget: int) -> dict[str, float]:
         """Report #{score > 0} / n, where scores have a sign: below 1 the budget takes what is attended least."""

@@ -22,6 +22,7 @@ from biaskit.select.keep import Keep
 from biaskit.select.keep import budget as budget_of
 
 Positions = Literal["original", "compact"]
+Similarity = Literal["exact", "model"]
 T = TypeVar("T")
 
 
@@ -37,6 +38,10 @@ def param(default: T, text: str) -> T:
     """
     declared: Any = field(default=default, metadata={"text": text})
     return declared  # type: ignore[no-any-return]
+
+
+SIMILARITY: Similarity = param("exact", "cosines: exact, or model (rounded to the model's dtype, as the released code does)")
+"""Declaration of a parameter of methods that compare tokens by cosine."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,7 @@ class Pruner(ABC):
         needs: the readings that `choose` takes from `Signals`; the engine records nothing else.
         merges: share of each tile's patches that is left when the vision tower merges them (ToMe); None leaves the tower alone.
         exact: `choose` keeps exactly the budget. A method that finds the number by itself says False.
+        takes_budget: a number of tokens may be given. False where the tower merges, before there is a prompt: it takes a share.
         prior: whether `choose` reads `Signals.a_bias`.
         attention_layer: the layer whose attention a prior must be of, relative to K.
         presets: named sets of parameters that the paper recommends.
@@ -108,6 +114,7 @@ class Pruner(ABC):
     families: ClassVar[str] = "every family"
     needs: ClassVar[frozenset[Reading]] = frozenset()
     exact: ClassVar[bool] = True
+    takes_budget: ClassVar[bool] = True
     merges: ClassVar[float | None] = None
     attention_layer: ClassVar[int] = -1
     prior: ClassVar[Literal["required", "optional", "unused"]] = "unused"
@@ -123,8 +130,12 @@ class Pruner(ABC):
     def __post_init__(self) -> None:
         """Refuse what makes no sense; subclasses check their own parameters after calling this."""
         self._check_types()
+        self._check_choices()
+        if (read := self.readings()) != self.needs:
+            object.__setattr__(self, "needs", read)
         if self.retention is None and self.budget is None:
-            raise BiaskitError(f"{self.name} was not told how many visual tokens to keep", "give retention=0.25, or budget=64")
+            known = "give retention=0.25, or budget=64" if self.takes_budget else "give retention=0.25"
+            raise BiaskitError(f"{self.name} was not told how many visual tokens to keep", known)
         if self.retention is not None:
             budget_of(1, self.retention)
         if self.budget is not None and (not isinstance(self.budget, int) or self.budget < 1):
@@ -139,12 +150,27 @@ class Pruner(ABC):
                 f"{self.name} reads {what}, but layer is {self.layer}",
                 f"give K = {needed} or more: --k {needed}, or layer={needed} in Python",
             )
-        self._check_choices()
+        if self.budget is not None and not self.takes_budget:
+            raise BiaskitError(
+                f"budget is {self.budget}, but {self.name} merges every tile before the prompt is known",
+                f"give retention={self.budget}/576 or so",
+            )
+
+    def readings(self) -> frozenset[Reading]:
+        """Return what `choose` reads with these parameters, which becomes `needs`: a method whose reading depends on them overrides it.
+
+        Asked when the pruner is made, after types and choices of the parameters were checked.
+        """
+        return self.needs
 
     @property
     def debiases(self) -> bool:
         """Whether a prior, if there is one, changes the decision."""
         return self.prior != "unused"
+
+    def prior_layers(self) -> tuple[int, ...]:
+        """Return the decoder layers that a prior must be of, stage by stage; none where tokens are dropped before the language model."""
+        return tuple(layer for stage in self.stages() if (layer := stage.layer + self.attention_layer) >= 0)
 
     def check_prior(self, prior: Prior | None) -> None:
         """Refuse, before anything runs, to do without a prior that is needed, or with one that lacks the layers that are read.
@@ -158,9 +184,27 @@ class Pruner(ABC):
                 "make one with `biaskit calibrate` and give it: --prior FILE; strength=0 does without",
             )
         if prior is not None and self.debiases:
-            for stage in self.stages():
-                if stage.layer + self.attention_layer >= 0:
-                    prior.layer(stage.layer + self.attention_layer)
+            for layer in self.prior_layers():
+                prior.layer(layer)
+
+    def check_model(
+        self,
+        model_type: str,
+        depth: int,
+        revision: str | None = None,
+        model: str | None = None,
+        processor: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Refuse, before anything runs, a model that a file of the method is not of; methods without files take any.
+
+        Args:
+            model_type, depth, revision, model: of the checkpoint: architecture, decoder layers, and what else is known.
+            processor: what its processor is set to (`Loaded.processor_settings`), where it is known.
+        """
+
+    def remarks(self, prior: Prior) -> tuple[str, ...]:
+        """Return what a user should know of a prior that works, but may not be what he means."""
+        return ()
 
     def _check_types(self) -> None:
         """Check every parameter whose type is made of numbers, text and None alone."""

@@ -6,16 +6,16 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from biaskit.pruners import pruners
-from biaskit.pruners.base import Pruner, param
-from biaskit.pruners.readings import EMBEDS, HIDDEN, KEYS, TEXT_HIDDEN, TEXT_KEYS, Reading
+from biaskit.pruners.base import SIMILARITY, Pruner, Similarity, param
+from biaskit.pruners.readings import EMBEDS, HIDDEN, KEYS, TEXT_EMBEDS, TEXT_HIDDEN, TEXT_KEYS, Reading
 from biaskit.pruners.signals import Signals
 from biaskit.select import dart_select
 from biaskit.select.keep import Keep
-
-_TEXT_EMBEDS = Reading("hidden", "projector", tokens="text")
+from biaskit.select.released import least_similar_in_dtype
 
 
 @pruners.register("dart")
@@ -33,6 +33,7 @@ class DART(Pruner):
         "keeps exactly the budget by default; the paper's rule keeps pivots + 8·int(N·r/8): count='paper'",
         "pivots go visual first, each kind by descending norm; in the released code the order is that of a Python set",
         "with fewer text tokens after the image than text pivots, their quota is spread over the pivots there are",
+        "cosines are exact; the released code computes them in the model's dtype: similarity='model' (docs/methods.md)",
         "at K = 0, which the paper does not have, pivots are input embeddings of largest L1 norm, and embeddings are compared as they are",
     )
 
@@ -41,27 +42,33 @@ class DART(Pruner):
     text_pivots: int = param(4, "text pivots, from the text after the last visual token")
     count: Literal["exact", "paper"] = param("exact", "keep exactly the budget, or pivots + 8·int(N·r/8) as published")
 
+    similarity: Similarity = SIMILARITY
+
     def __post_init__(self) -> None:
-        """Find out what to record, and refuse what makes no sense."""
-        if self.layer == 0:
-            object.__setattr__(self, "needs", frozenset({EMBEDS, _TEXT_EMBEDS}))
+        """Refuse what makes no sense."""
         super().__post_init__()
         self.check_range("pivots", 1, math.inf)
         self.check_range("text_pivots", 0, math.inf)
+
+    def readings(self) -> frozenset[Reading]:
+        """Return what these settings read: before the language model the input embeddings alone."""
+        return super().readings() if self.layer else frozenset({EMBEDS, TEXT_EMBEDS})
 
     def choose(self, signals: Signals, budget: int) -> Keep:
         """Choose the pivots, then the least similar tokens."""
         s = signals
         assert s.text_positions is not None
-        after = s.text_positions > int(s.layout.positions[-1])
+        after = torch.nonzero(s.text_positions > int(s.layout.positions[-1]))[:, 0]
         if self.layer == 0:
-            features, text = s[EMBEDS], s[_TEXT_EMBEDS][after]
+            features, text = s[EMBEDS], s.at(TEXT_EMBEDS, after)
             scores, text_scores = features.float().abs().sum(1), text.float().abs().sum(1)
         else:
             assert s.final_norm is not None
-            features, text = s.final_norm(s[HIDDEN]), s.final_norm(s[TEXT_HIDDEN][after])
-            scores, text_scores = _l1(s[KEYS]), _l1(s[TEXT_KEYS][:, after])
-        kept = dart_select(
+            features, text = s.final_norm(s[HIDDEN]), s.final_norm(s.at(TEXT_HIDDEN, after))
+            if self.similarity == "model":
+                features, text = features.to(s[HIDDEN].dtype), text.to(s[HIDDEN].dtype)
+            scores, text_scores = _l1(s[KEYS]), _l1(s.at(TEXT_KEYS, after))
+        kept = (dart_select if self.similarity == "exact" else least_similar_in_dtype)(
             scores,
             features,
             text_scores,

@@ -14,6 +14,7 @@ from typing import Any
 from biaskit.errors import BiaskitError
 from biaskit.prior.value import Prior
 from biaskit.pruners import Pruner, get_pruner, pruners
+from biaskit.pruners.parameters import choices
 from biaskit.registry import MethodLabel, did_you_mean
 
 NONE = "none"
@@ -61,6 +62,17 @@ def read_key(text: str) -> str:
     if text == "layer":
         raise BiaskitError("a method's layer is written k", "write k=3: tokens are dropped before decoder layer 3, counted from 0")
     return LETTERS.get(text.lower(), text)
+
+
+def as_choices(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings of a method as they were typed where the words of a parameter are JSON too: `debias=null` is the null row.
+
+    >>> as_choices("fastv", {"debias": None, "slope": None, "layer": 3})
+    {'debias': 'null', 'slope': None, 'layer': 3}
+    """
+    allowed = choices(pruners.get(name))
+    typed = {key: json.dumps(value) for key, value in settings.items() if not isinstance(value, str) and key in allowed}
+    return {key: typed[key] if typed.get(key) in allowed.get(key, ()) else value for key, value in settings.items()}
 
 
 def parse_method(text: str) -> Method:
@@ -137,7 +149,7 @@ def build(method: Method, *, k: int | None = None, preset: str | None = None, mo
         >>> build(parse_method("fastv"), k=3, retention=0.1).layer, build(parse_method("fastv@k=4"), k=3, retention=0.1).layer
         (3, 4)
     """
-    settings = dict(method.settings)
+    settings = as_choices(method.name, method.settings)
     if "retention" in settings or "budget" in settings:
         raise BiaskitError(f"{method.label}: how much is kept is not the method's affair", "use --retention")
     if k is not None and has(method.name, "layer"):
@@ -176,6 +188,7 @@ def check_method(label: str, pruner: Pruner, prior: Prior | None, config: Any) -
     deep = max(stage.layer for stage in pruner.stages())
     if deep >= depth:
         raise BiaskitError(f"{label} acts before layer {deep}, but the model has layers 0 … {depth - 1}", "choose a smaller --k")
+    pruner.check_model(config.model_type, depth)
     pruner.check_prior(prior)
     if prior is not None:
         prior.check_model(config.model_type)

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import torch
 
-from biaskit.errors import BiaskitError
 from biaskit.pruners import pruners
 from biaskit.pruners.base import Positions, Pruner, param
 from biaskit.pruners.readings import MERGED, Reading
@@ -29,6 +28,7 @@ class ToMe(Pruner):
     families: ClassVar[str] = "a patch is a token: LLaVA-1.5, LLaVA-NeXT, LLaVA-OneVision"
     needs: ClassVar[frozenset[Reading]] = frozenset({MERGED})
     exact: ClassVar[bool] = False
+    takes_budget: ClassVar[bool] = False
     presets: ClassVar[dict[str, dict[str, Any]]] = {str(n): {"retention": n / 576} for n in (192, 128, 64)}
     deviations: ClassVar[tuple[str, ...]] = (
         "a merged token is carried as equal copies, which is proportional attention to the letter: the tower saves no time, the model does",
@@ -41,14 +41,6 @@ class ToMe(Pruner):
 
     layer: int = param(0, "K: tokens are dropped before this decoder layer; 0 is before the language model")
     positions: Positions = param("compact", "position ids of what is kept: compact (renumbered: merged tokens have no place) or original")
-
-    def __post_init__(self) -> None:
-        """Refuse what makes no sense."""
-        super().__post_init__()
-        if self.budget is not None:
-            raise BiaskitError(
-                f"budget is {self.budget}, but tome merges every tile before the prompt is known", f"give retention={self.budget}/576 or so"
-            )
 
     @property
     def merges(self) -> float | None:  # type: ignore[override]

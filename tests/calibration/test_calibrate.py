@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,17 @@ import torch
 from PIL import Image
 
 from biaskit.calibration.run import PROMPT, calibrate
-from biaskit.errors import BiaskitError, CalibrationError, ImageSkipped, ModelError, SourceError
+from biaskit.engine.prune import prune
+from biaskit.errors import BiaskitError, CalibrationError, ImageSkipped, ModelError, PriorError, SourceError
 from biaskit.families.checkpoints.load import Loaded, load_model
-from biaskit.families.checkpoints.tiny import TINY, tiny_model
+from biaskit.families.checkpoints.tiny import TINY, tiny_inputs, tiny_model
 from biaskit.images.base import View, order
 from biaskit.images.generated import GeneratedSource
 from biaskit.prior.resample import resample
 from biaskit.prior.value import Prior
+from biaskit.pruners import get_pruner
+from biaskit.pruners.attention import WORDS
+from biaskit.validation.ask.methods import Grid
 
 
 class Pictures(View):
@@ -44,7 +49,7 @@ def loaded(name, **options):
     return Loaded(model, processor, family, name, "test")
 
 
-def naive(unit, source, slots, layers, prompts=(PROMPT,)):
+def naive(unit, source, slots, layers, prompts=(PROMPT,), rows="last"):
     """Plane → [L, rows, cols] mean, [L, …] variance, from full eager attention maps, one image at a time."""
     eager, _, _ = tiny_model(unit.name, attention="eager")
     maps: dict[str, list[np.ndarray]] = {}
@@ -53,11 +58,13 @@ def naive(unit, source, slots, layers, prompts=(PROMPT,)):
         with torch.no_grad():
             attentions = eager(**prepared.inputs, output_attentions=True).attentions
         (layout,) = prepared.layouts
-        rows = np.stack([attentions[layer][0, :, -1].double().mean(0).numpy()[layout.positions] for layer in layers])
+        after = int(layout.positions[-1]) + 1
+        chosen = {"last": slice(-1, None), "question": slice(after, None), "null": slice(after, after + 1)}[rows]
+        found = np.stack([attentions[layer][0, :, chosen].double().mean((0, 1)).numpy()[layout.positions] for layer in layers])
         for number, plane in enumerate(layout.planes):
             folded = np.zeros((len(layers), plane.rows, plane.cols))
             for token in np.flatnonzero(layout.plane == number):
-                folded[:, layout.row[token], layout.col[token]] = rows[:, token] * len(layout)
+                folded[:, layout.row[token], layout.col[token]] = found[:, token] * len(layout)
             size = unit.family.canonical(eager.config)[plane.name]
             maps.setdefault(plane.name, []).append(resample(folded, *size))
     return {name: (np.mean(values, 0), np.var(values, 0, ddof=1), len(values)) for name, values in maps.items()}
@@ -77,6 +84,69 @@ def test_prior_equals_the_naive_average(name):
         assert stats.count == count
         np.testing.assert_allclose(stats.mean, mean, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(stats.var, var, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [*product(["llava-1.5", "qwen2.5-vl", "internvl-llama", "idefics3"], ["question", "null"]), ("llava-onevision", "question")],
+)
+def test_other_rows_are_averaged(name, rows):
+    """Prompts of unlike length in one batch: left padding moves the rows of each."""
+    unit = loaded(name)
+    source, prompts = Pictures(12), ("What?", "Where in this picture is the small red cup?")
+    prior = calibrate(unit, source, samples=2, layers=(0, 3), batch_size=2, workers=0, prompts=prompts, rows=rows)
+    expected = naive(unit, source, list(enumerate(order(source, 0)[:2].tolist())), (0, 3), prompts, rows)
+    assert prior.rows == prior.meta["rows"] == rows and set(prior.planes) == set(expected)
+    for plane, (mean, _, _) in expected.items():
+        np.testing.assert_allclose(prior.planes[plane].mean, mean, rtol=1e-4, atol=1e-5)
+
+
+def test_grey_pictures_make_a_prior_of_their_own():
+    """Content-free calibration: `--data grey`, then `--prior grey=FILE` and `+grey`, beside another prior."""
+    unit = loaded("llava-1.5")
+    priors = {name: calibrate(unit, name, samples=2, layers=(1,), workers=0) for name in ("grey", "generated")}
+    assert priors["grey"].meta["source"] == "grey"
+    cells = Grid(methods=("fastv+grey", "fastv+generated", "fastv"), retentions=(0.1,), priors=priors).cells(unit.model.config)
+    assert [cell.label for cell in cells] == ["fastv+grey/r0.1", "fastv+generated/r0.1", "fastv/r0.1"]
+    kept = []
+    for cell in cells:
+        with prune(unit, cell.pruner, prior=cell.prior) as pruning:
+            unit.model(**tiny_inputs(unit.family, unit.processor, unit.model.config))
+        kept.append(pruning.samples[0].indices.tolist())
+    assert kept[0] != kept[1] != kept[2] != kept[0]
+
+
+def test_rows_keep_their_heads_and_belong_to_the_state(tmp_path):
+    unit, out = loaded("llava-1.5"), tmp_path / "a.safetensors"
+    prior = calibrate(unit, Pictures(3), layers=(1,), per_head=True, workers=0, rows="question")
+    np.testing.assert_allclose(prior.planes["image"].head_mean.mean(1), prior.planes["image"].mean, rtol=1e-5)
+
+    def stop(progress):
+        if progress.done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(unit, Pictures(6), layers=(1,), batch_size=1, workers=0, out=out, rows="null", report=stop)
+    with pytest.raises(CalibrationError, match='rows was "null", is "last"'):
+        calibrate(unit, Pictures(6), layers=(1,), batch_size=1, workers=0, out=out)
+    with pytest.raises(CalibrationError, match="rows is 'first'"):
+        calibrate(unit, Pictures(6), rows="first")
+
+
+def test_a_method_that_reads_other_rows_than_its_prior_says_so():
+    unit = loaded("llava-1.5")
+    prior = calibrate(unit, Pictures(2), layers=(1,), workers=0, rows="question")
+    said = []
+    for pruner in ("fastv", get_pruner("fastv", budget=9, rows="question"), get_pruner("fastv", budget=9, strength=0.0)):
+        with prune(unit, pruner, prior=prior, say=said.append):
+            unit.model(**tiny_inputs(unit.family, unit.processor, unit.model.config))
+    (line,) = (line for line in said if "rows" in line)
+    assert line.startswith(f"fastv reads {WORDS['last']} (rows=last), and the prior is an average of {WORDS['question']} (rows=question)")
+    assert line.endswith("calibrate one with --rows last, or read rows=question")
+    with pytest.raises(PriorError, match="rows is 'first'"):
+        Prior(prior.planes, prior.layers, prior.visual_mass, {**prior.meta, "rows": "first"})
+    assert Prior(prior.planes, prior.layers, prior.visual_mass, {"kind": "imported"}).rows is None
+    assert Prior(prior.planes, prior.layers, prior.visual_mass, {}).rows == "last"
 
 
 @pytest.mark.parametrize("name", ["llava-1.5", "llava-next", "qwen2.5-vl", "internvl-llama"])
@@ -273,6 +343,36 @@ def test_nothing_is_overwritten_without_force(tmp_path):
     assert out.read_text() == "precious"
     calibrate(unit, Pictures(3), workers=0, out=out, force=True)
     assert Prior.load(out).n_images == 3
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"seed": 1}, 'seed was "0", is "1"'),
+        ({"samples": 2}, "n_images was 3, is 2"),
+        ({"layers": "all"}, "layers was"),
+        ({"per_head": True}, "per_head was false, is true"),
+        ({"groups": 2}, "groups was 3, is 2"),
+        ({"prompts": "What is this?"}, "prompt was"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_finished_calibration_is_finished_and_others_are_told_what_differs(tmp_path, more, told):
+    unit, out = loaded("llava-1.5"), tmp_path / "prior.safetensors"
+    made = calibrate(unit, Pictures(3), workers=0, out=out)
+    stamp = out.stat().st_mtime_ns
+    assert calibrate(unit, Pictures(3), workers=0, out=out).to_bytes() == made.to_bytes() and out.stat().st_mtime_ns == stamp
+    with pytest.raises(CalibrationError, match="exists") as caught:
+        calibrate(unit, Pictures(3), workers=0, out=out, **more)
+    assert told in caught.value.message and out.stat().st_mtime_ns == stamp
+
+
+def test_a_finished_calibration_of_a_source_with_unusable_images_is_finished(tmp_path):
+    unit, out = loaded("llava-1.5"), tmp_path / "prior.safetensors"
+    spoilt = Pictures(6, bad={1: ImageSkipped("spoilt")})
+    made = calibrate(unit, spoilt, workers=0, out=out)
+    assert made.n_images == 5
+    assert calibrate(unit, spoilt, workers=0, out=out).to_bytes() == made.to_bytes()
 
 
 def stop_after(n):

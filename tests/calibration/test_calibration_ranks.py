@@ -175,8 +175,11 @@ def test_a_prior_that_was_written_ends_the_run_on_all_processes(unit, whole, tmp
     assert together(2, lambda rank: run(unit, out)) == [0, 0]
     assert list(tmp_path.iterdir()) == [out] and out.read_bytes() == whole
 
+    assert together(3, lambda rank: run(unit, out)) == [0, 0, 0], "a finished run is finished for all"
+    out.write_bytes(b"of another program")
+
     def refused(rank):
-        with pytest.raises(CalibrationError, match="exists"):
+        with pytest.raises(BiaskitError, match="prior"):
             run(unit, out)
 
     assert together(3, refused) == [0, 0, 0]

@@ -12,9 +12,8 @@ from multiprocessing import get_context
 import pytest
 from command import environment
 
-from biaskit import files
 from biaskit.calibration.ranks import sweep_torchrun
-from biaskit.files import machine, scratch
+from biaskit.files import leftovers, machine, scratch
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems start workers anew")
 
@@ -61,7 +60,7 @@ def test_workers_of_a_killed_process_take_their_folder_along(place):
     done = start(place, "killed")
     assert done.returncode == -signal.SIGKILL
     (name,) = done.stdout.split()
-    assert files._TEMPORARY.fullmatch(name), "no pymp-* beside it"
+    assert leftovers._TEMPORARY.fullmatch(name), "no pymp-* beside it"
     end = time.monotonic() + 10
     while any(place.iterdir()) and time.monotonic() < end:
         time.sleep(0.05)
@@ -89,14 +88,14 @@ def test_nothing_stays_of_a_run_that_ends_and_leftovers_of_the_dead_go(place):
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can give folders away")
 def test_folders_of_other_users_stay(tmp_path, monkeypatch):
-    monkeypatch.setattr(files.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(leftovers.tempfile, "tempdir", str(tmp_path))
     foreign = tmp_path / f".biaskit.{2**22 + 1}.{machine()}{'0' * 8}.tmp"
     foreign.mkdir()
     os.chown(foreign, 12345, 12345)
     with scratch() as folder:
         assert folder.parent == tmp_path and foreign.exists()
     os.chown(foreign, 0, 0)
-    files._looked.clear()
+    leftovers._looked.clear()
     with scratch():
         assert not foreign.exists()
 
@@ -109,7 +108,7 @@ def test_items_come_through_where_the_path_is_too_long_for_a_socket(place):
 
 
 def test_torchruns_folders_are_removed_if_they_were_ours(tmp_path, monkeypatch):
-    monkeypatch.setattr(files.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(leftovers.tempfile, "tempdir", str(tmp_path))
     first, second, other = (tmp_path / f"torchelastic_{name}" for name in ("first", "second", "other"))
     for folder in (first, second, other):
         (folder / "run" / "attempt_0" / "0").mkdir(parents=True)
@@ -135,7 +134,7 @@ def test_a_note_removes_nothing_but_folders_for_logs(tmp_path, monkeypatch, name
     for folder in (inside, tmp_path / "precious", inside / "precious", inside / "torchelastic_x"):
         folder.mkdir()
     (inside / "torchelastic_link").symlink_to(tmp_path / "precious")
-    monkeypatch.setattr(files.tempfile, "tempdir", str(inside))
+    monkeypatch.setattr(leftovers.tempfile, "tempdir", str(inside))
     monkeypatch.delenv("TORCHELASTIC_ERROR_FILE", raising=False)
     (inside / f".biaskit-torchrun.{2**22 + 1}.{machine()}").write_text(name)
     sweep_torchrun()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from poisoned import MARK, Poisonous, poisoned
+from processes import together
 
 from biaskit import calibrate
 from biaskit.errors import CalibrationError
@@ -20,7 +19,6 @@ from biaskit.families.checkpoints.tiny import tiny_model
 from biaskit.images.base import View, order
 from biaskit.images.folder import FolderSource
 from biaskit.images.generated import GeneratedSource
-from biaskit.prior.value import Prior
 
 REASON = "its attention is not finite at layers 1, 4 in float32"
 
@@ -97,25 +95,14 @@ def test_stopped_and_gone_on_with_is_the_same_to_the_byte(tmp_path, stop):
     assert out.read_bytes() == calibrate(unit, source, samples=8, workers=0, batch_size=2).to_bytes()
 
 
-SCRIPT = """
-import sys
-sys.path.insert(0, {support!r})
-from poisoned import Poisonous, poisoned
-from biaskit import calibrate
-calibrate(poisoned(), Poisonous(14, {bad}), samples=9, workers=0, batch_size=2, out={out!r})
-"""
-
-
 def test_two_processes_skip_the_same_images(tmp_path):
     queue = order(Poisonous(14, []), 0).tolist()
-    bad = [queue[2], queue[3], queue[10]]
-    script, out = tmp_path / "script.py", tmp_path / "two.safetensors"
-    script.write_text(SCRIPT.format(support=str(Path(__file__).parents[1] / "support"), bad=bad, out=str(out)))
-    run = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29533", str(script)]
-    subprocess.run(run, check=True, capture_output=True, timeout=300)
-    one, two = calibrate(poisoned(), Poisonous(14, bad), samples=9, workers=0, batch_size=2), Prior.load(out)
-    assert dict(two.meta) == dict(one.meta) and one.meta["n_skipped"] == "3" and one.n_images == 9
-    np.testing.assert_allclose(two.planes["image"].mean, one.planes["image"].mean, rtol=1e-6)
+    unit, bad, out = poisoned(), [queue[2], queue[3], queue[10]], tmp_path / "two.safetensors"
+    options = {"samples": 9, "workers": 0, "batch_size": 2}
+    assert together(2, lambda rank: calibrate(unit, Poisonous(14, bad), out=out, **options)) == [0, 0]
+    one = calibrate(unit, Poisonous(14, bad), **options)
+    assert one.meta["n_skipped"] == "3" and one.n_images == 9
+    assert out.read_bytes() == one.to_bytes()
 
 
 def test_one_of_each_kind_costs_three_images(tmp_path):

@@ -14,7 +14,10 @@ import psutil
 import pytest
 from command import biaskit
 from PIL import Image
+from typer.testing import CliRunner
 
+from biaskit.cli.app import app
+from biaskit.errors import CalibrationError
 from biaskit.images.generated import GeneratedSource
 from biaskit.prior.value import Prior
 
@@ -45,13 +48,13 @@ def test_from_images_to_prior_figure_and_metrics(tmp_path, checkpoint):
     assert "tiny-llava.safetensors: 11 images, 3 skipped" in done.stdout
     for reason in ("pixel.png", "truncated.jpg", "bomb.png"):
         assert f"skipped {reason}" in done.stderr
-    prior = Prior.load(tmp_path / "tiny-llava.safetensors")
+    prior = Prior.load(tmp_path / "priors/tiny-llava.safetensors")
     assert prior.layers == (0, 1) and prior.n_images == 11
     assert {name for name, _ in json.loads(prior.meta["skipped"])} == {"pixel.png", "truncated.jpg", "bomb.png"}
 
-    shown = biaskit("priors", "show", "tiny-llava.safetensors", "--json", cwd=tmp_path)
+    shown = biaskit("priors", "show", "tiny-llava", "--json", cwd=tmp_path)
     assert json.loads(shown.stdout)["bias"]["layers"][0]["metrics"]["bottom_third"]["value"] > 0
-    drawn = biaskit("heatmap", "tiny-llava.safetensors", "--out", "figure.png", cwd=tmp_path)
+    drawn = biaskit("heatmap", "tiny-llava", "--out", "figure.png", cwd=tmp_path)
     assert drawn.returncode == 0, drawn.stderr
     assert Image.open(tmp_path / "figure.png").width > 500
 
@@ -137,12 +140,12 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, checkpoint):
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
-    while not (tmp_path / "tiny-llava.safetensors.partial").exists() and run.poll() is None:
+    while not (tmp_path / "priors/tiny-llava.safetensors.partial").exists() and run.poll() is None:
         time.sleep(0.01)
     run.send_signal(signal.SIGINT)
     _, said = run.communicate(timeout=60)
     assert run.returncode == 130
-    assert "the same command goes on from tiny-llava.safetensors.partial" in said
+    assert "the same command goes on from priors/tiny-llava.safetensors.partial" in said
     assert "Traceback" not in said
 
 
@@ -172,11 +175,34 @@ def test_wrong_input(tmp_path, checkpoint, words, code, message):
 
 
 def test_existing_prior_is_kept(tmp_path, checkpoint):
-    (tmp_path / "tiny-llava.safetensors").write_text("precious")
+    there = tmp_path / "priors/tiny-llava.safetensors"
+    there.parent.mkdir()
+    there.write_text("precious")
     done = biaskit("calibrate", "--model", checkpoint, "--data", "generated", "-n", "2", cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr == "error: tiny-llava.safetensors exists\nhint: choose another --out, or overwrite it with --force\n"
-    assert (tmp_path / "tiny-llava.safetensors").read_text() == "precious"
+    assert done.stderr.startswith("error: priors/tiny-llava.safetensors exists, and is no prior")
+    assert done.stderr.endswith("\nhint: choose another --out, or overwrite it with --force\n")
+    assert there.read_text() == "precious"
+
+
+def test_what_calibrate_writes_is_found_by_name_and_not_made_twice(tmp_path, checkpoint, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        return CliRunner().invoke(app, list(map(str, words)))
+
+    words = ("calibrate", "--model", checkpoint, "--data", "generated", "-n", "2", "--layers", "1", "--workers", "0")
+    first = run(*words)
+    assert first.exit_code == 0 and first.stdout.startswith("priors/tiny-llava.safetensors: 2 images")
+    made = Path("priors/tiny-llava.safetensors").read_bytes()
+    again = run(*words)
+    assert again.exit_code == 0 and again.stdout == first.stdout
+    assert "priors/tiny-llava.safetensors is finished" in again.stderr and "going on" not in again.stderr
+    other = run(*words, "--seed", "1")
+    assert isinstance(other.exception, CalibrationError) and 'seed was "0", is "1"' in other.exception.message
+    assert Path("priors/tiny-llava.safetensors").read_bytes() == made
+    assert "tiny-llava" in run("priors", "list").stdout
+    assert run("priors", "verify", "tiny-llava").exit_code == 0
 
 
 def test_offline_without_coco_says_how_to_point_at_a_copy(tmp_path, checkpoint):
@@ -205,7 +231,7 @@ def test_real_coco_images(tmp_path, checkpoint, coco_sample):
     done = biaskit("calibrate", "--model", checkpoint, "--coco-root", coco_sample, "--samples", "10", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["n_images"] == 10
-    assert Prior.load(tmp_path / "tiny-llava.safetensors").meta["source"] == "coco"
+    assert Prior.load(tmp_path / "priors/tiny-llava.safetensors").meta["source"] == "coco"
 
 
 def test_help_is_fast():

@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 
 from command import biaskit
+from typer.testing import CliRunner
+
+from biaskit.cli.app import app
+from biaskit.errors import FileError
 
 
 def test_demo_runs_the_whole_chain(tmp_path):
@@ -17,6 +21,14 @@ def test_demo_runs_the_whole_chain(tmp_path):
     assert scores["FastV", 1] < scores["FastV", 5], "before layer 1 attention knows nothing of the question"
     assert all((tmp_path / "out" / name).is_file() for name in ("neutral.safetensors", "task.safetensors", "heatmap.png"))
     assert "K = 5" in found["verdict"] and -1 <= found["correlation"]["1"] <= 1
+
+
+def test_a_demo_overwrites_nothing_unasked(tmp_path):
+    (tmp_path / "heatmap.png").write_text("precious")
+    done = CliRunner().invoke(app, ["demo", "--out", str(tmp_path), "--samples", "20", "--questions", "20"])
+    assert done.exit_code == 1 and isinstance(done.exception, FileError)
+    assert f"{tmp_path / 'heatmap.png'} exists" in done.exception.message and "--force" in done.exception.hint
+    assert [path.name for path in tmp_path.iterdir()] == ["heatmap.png"] and (tmp_path / "heatmap.png").read_text() == "precious"
 
 
 def test_only_embedded_models_have_a_demo(tmp_path):

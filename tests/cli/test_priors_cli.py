@@ -70,12 +70,12 @@ def test_list_goes_on_after_an_unreadable_file() -> None:
     Path("priors/bad.safetensors").write_bytes(b"")
     result = run("list")
     rows = table(result.stdout)
-    assert rows[0] == ["name", "model", "type", "layers", "planes", "images", "file"]
-    assert rows[1][:2] == ["bad", "unreadable:"]
-    assert rows[2] == ["good", "org/model-0", "llava", "0-2,5", "image", "6x6", "20", "priors/good.safetensors"]
+    assert rows[0] == ["name", "place", "model", "type", "layers", "planes", "images", "file"]
+    assert rows[1][:3] == ["bad", "local", "unreadable:"]
+    assert rows[2] == ["good", "local", "org/model-0", "llava", "0-2,5", "image", "6x6", "20", "priors/good.safetensors"]
     assert "unreadable: priors/bad.safetensors is empty" in result.stderr
     data = json.loads(run("list", "--json").stdout)
-    assert data[0] == {"name": "bad", "path": "priors/bad.safetensors", "error": "priors/bad.safetensors is empty"}
+    assert data[0] == {"name": "bad", "place": "local", "path": "priors/bad.safetensors", "error": "priors/bad.safetensors is empty"}
     assert data[1]["name"] == "good"
     assert data[1]["layers"] == [0, 1, 2, 5]
     assert data[1]["visual_mass"] == [0.6] * 4
@@ -240,7 +240,6 @@ def test_import_of_a_range_of_layers() -> None:
         (("--model-type", "llava", "--layer", "1"), "--as"),
         (("--as", "ratio", "--model-type", "llava", "--layer", "1"), "ratio"),
         (("--as", "bias", "--layer", "1"), "--model-type"),
-        (("--as", "bias", "--model-type", "llava"), "--layer"),
         (("--as", "bias", "--model-type", "llava", "--layer", "one"), "one"),
         (("--as", "bias", "--model-type", "llava", "--layer", "1_0"), "1_0"),
         (("--as", "bias", "--model-type", "llava", "--layer", "-1"), "-1"),
@@ -252,6 +251,17 @@ def test_import_usage(args: tuple[str, ...], message: str) -> None:
     result = run("import", "maps.npy", *args, code=2)
     assert message in result.stderr
     assert not Path("priors").exists()
+
+
+def test_an_array_needs_its_layers_and_our_own_exports_do_not() -> None:
+    np.save("maps.npy", np.ones(9))
+    words = ("--as", "bias", "--model-type", "llava")
+    with pytest.raises(PriorError, match="does not say which layers"):
+        run("import", "maps.npy", *words)
+    prior().save("a.safetensors")
+    run("export", "a.safetensors", "a.npz")
+    run("import", "a.npz", *words, "--layers", "4", "--out", "b.safetensors")
+    assert Prior.load("b.safetensors").layers == (4,)
 
 
 def test_export() -> None:

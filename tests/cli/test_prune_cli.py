@@ -134,7 +134,7 @@ def test_a_kept_token_is_bright_where_its_patch_lies_and_nothing_else_is(box):
     layout = layout_of(raster(Plane("image", 4, 4, box)))
     token = 2 * 4 + 1  # row 2, col 1
     figure = overlay(picture(400, 200), layout, [Kept("one", np.array([token]))])
-    axes = figure.axes[0]
+    axes = figure.axes[1]
     pixels = drawn(figure)
     left, top, right, bottom = box
     for row in range(4):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -42,7 +43,8 @@ def test_show(name: str) -> None:
     cls = pruners.get(name)
     assert item["needs"] == sorted(map(str, cls.needs))
     for parameter in cls.parameters():
-        assert f"  {parameter.name} " in text
+        shown = "k" if parameter.name == "layer" else parameter.name  # as it is written in a method: fastv@k=3
+        assert f"  {shown} " in text
         assert parameter.text in text
     for line in (*cls.deviations, *cls.presets):
         assert line in text
@@ -52,7 +54,7 @@ def test_show(name: str) -> None:
 def test_show_d2pruner() -> None:
     text = run("show", "d2pruner")
     assert "(2026), arXiv 2512.19443" in text
-    assert "preset localization: alpha=0.5, layer=2" in text
+    assert "preset localization: alpha=0.5, k=2" in text
     assert "prior required" in text
     assert "[score | layers | raise_theta | none]" in text
 
@@ -67,3 +69,12 @@ def test_help_is_light() -> None:
     code = "import sys, biaskit.cli.pruners; print([m for m in ('torch', 'transformers', 'rich.table') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_the_table_of_the_docs_is_current() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
+    table = run("list", "--format", "markdown").strip()
+    held = text.partition("<!-- made by `biaskit pruners list --format markdown` -->\n")[2].partition("\n<!-- end -->")[0]
+    assert held == table, "biaskit pruners list --format markdown, between the comments of docs/methods.md"
+    assert table.count("\n") == len(pruners.names()) + 1
+    assert all(cls.families in table and f"`{name}`" in table for name, cls in pruners)

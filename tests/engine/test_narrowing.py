@@ -137,4 +137,4 @@ def test_a_layout_of_what_is_left():
     with pytest.raises(ValueError, match="do not fill"):
         Layout(part.positions, part.planes, part.plane, part.row, part.col)
     with pytest.raises(ValueError, match="do not fill"):
-        Layout(part.positions, part.planes, part.plane, part.row * 0, part.col * 0, partial=True)
+        Layout(part.positions, part.planes, part.plane, part.row * 0, part.col * 0, part.number)

@@ -7,12 +7,14 @@ import sys
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from biaskit.errors import BiaskitError, PriorError
+from biaskit.figures.colours import colour_limit, colour_ticks, multiple
 from biaskit.figures.heatmap import heatmap
 from biaskit.figures.layout import COMPACT, FULL, LEFT, page, slot
-from biaskit.figures.panels import caption, colour_limit, colour_ticks, multiple, panels, profile_reach, profile_ticks, shown_planes
+from biaskit.figures.panels import TALLEST, caption, panels, profile_reach, profile_ticks, shown_planes
 from biaskit.prior.bias.report import report
 from biaskit.prior.value import PlaneStats, Prior
 
@@ -81,9 +83,9 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("title", [None, "A heading " * 30])
-def test_nothing_overlaps_and_nothing_leaves_the_page(case, title):
-    figure = heatmap(CASES[case](), title=title)
+@pytest.mark.parametrize(("title", "scale"), [(None, "panel"), ("A heading " * 30, "shared")])
+def test_nothing_overlaps_and_nothing_leaves_the_page(case, title, scale):
+    figure = heatmap(CASES[case](), title=title, scale=scale)
     width, height = figure.get_size_inches() * figure.dpi
     found = boxes(figure)
     for what, left, bottom, right, top in found:
@@ -129,11 +131,59 @@ def test_long_words_are_shortened():
     assert sum(text.endswith("…") for text in found) == 2
 
 
-def test_all_panels_share_one_scale(three, one):
-    images = maps(heatmap([three, one], layers=[1]))
+def test_panels_share_one_scale_where_asked(three, one):
+    images = maps(heatmap([three, one], layers=[1], scale="shared"))
     assert len(images) == 4
     assert {image.norm.vmin for image in images} == {-images[0].norm.vmax}
     assert len({image.norm.vmax for image in images}) == 1
+
+
+def test_a_quiet_map_is_not_washed_out_by_a_loud_one():
+    """Each map reaches the ends of its own colours and profiles, and has its own bar; a shared scale is for comparing strengths."""
+    quiet, loud = make_prior({"image": ramp(24, 24, 0.8, 1.2)}), make_prior({"image": np.exp(2 * ramp(24, 24))})
+    alone, beside = heatmap(quiet), heatmap([loud, quiet])
+    assert maps(beside)[1].norm.vmax == maps(alone)[0].norm.vmax < maps(beside)[0].norm.vmax / 2
+    assert len([axes for axes in beside.axes if axes.get_xlabel() == "attention relative to uniform"]) == 2
+    assert beside.axes[5].get_xlim() == alone.axes[1].get_xlim(), "the row profile of the quiet one"
+    shared = heatmap([loud, quiet], scale="shared")
+    assert {image.norm.vmax for image in maps(shared)} == {maps(heatmap(loud))[0].norm.vmax}
+    many = heatmap(make_prior({"image": ramp(24, 24)}, range(8)), scale="panel")
+    assert len(many.axes) == 16 and any("each map on its own scale" in text for text in texts(many))
+    with pytest.raises(BiaskitError, match="unknown scale 'row'"):
+        heatmap(quiet, scale="row")
+
+
+def row_profile(figure):
+    """The axes of the first panel's row profile, and the texts in it."""
+    axes = next(axes for axes in figure.axes if not axes.images and axes.get_ylim()[0] > axes.get_ylim()[1])
+    return axes, [text.get_text() for text in axes.texts]
+
+
+def test_profile_bars_end_where_their_values_do_or_say_so():
+    """A row at 5.6 times uniform is drawn to 5.6; one at 21 is cut off with an arrow, and the number written."""
+    values = np.ones((24, 24))
+    values[10] = 7.0  # over uniform: 5.6
+    prior = make_prior({"image": values})
+    assert panels([prior])[0].profiles()[0].max() == pytest.approx(5.6)
+    axes, words = row_profile(heatmap(prior))
+    assert axes.get_xlim()[1] > 5.6 and words == []
+    values[10] = 161.0
+    axes, words = row_profile(heatmap(make_prior({"image": values})))
+    assert axes.get_xlim()[1] < 21 and words == ["21"]
+    (mark,) = [line for line in axes.lines if line.get_marker() == ">"]
+    assert list(mark.get_ydata()) == [10.5]
+
+
+def test_one_map_on_axes_of_one_s_own(one):
+    figure = Figure()
+    left, right = figure.subplots(1, 2)
+    assert heatmap(one, ax=right, cmap="viridis") is figure
+    assert not left.images and right.images[0].get_cmap().name == "viridis"
+    assert right.child_axes[0].get_ylabel() == "attention relative to uniform"
+    with pytest.raises(BiaskitError, match="2 panels on one ax"):
+        heatmap([one, one], ax=right)
+    with pytest.raises(BiaskitError, match="unknown colour map 'rainbows'"):
+        heatmap(one, cmap="rainbows")
 
 
 def test_values_are_multiples_of_the_mean_over_all_visual_tokens(three):
@@ -166,19 +216,20 @@ def test_many_panels_shrink_to_titled_maps():
     assert texts(figure).count("bottom-focused") == 32
     assert "layer 31 (K = 32)" in texts(figure)
     assert "llava-test · mean over 1,000 images · prompt “Describe the image.”" in texts(figure)
-    assert len(heatmap(make_prior({"image": ramp(24, 24)}, range(6))).axes) == 6 * 3 + 1
+    assert len(heatmap(make_prior({"image": ramp(24, 24)}, range(6))).axes) == 6 * 4
+    assert len(heatmap(make_prior({"image": ramp(24, 24)}, range(6)), scale="shared").axes) == 6 * 3 + 1
 
 
 def test_the_colour_bar_says_what_it_means_and_where_it_is_clipped(one):
     def bar(prior):
-        return next(axes for axes in heatmap(prior).axes if axes.get_ylabel())
+        return next(axes for axes in heatmap(prior, scale="shared").axes if axes.get_ylabel())
 
     assert bar(one).get_ylabel() == "attention relative to uniform"
     assert "1 ×" in [label.get_text() for label in bar(one).get_yticklabels()]
     empty = np.ones((24, 24))
     empty[0, 0] = 0
     extends = [
-        next(axes for axes in heatmap(prior).axes if axes.get_ylabel())._colorbar.extend
+        next(axes for axes in heatmap(prior).axes if axes.get_xlabel())._colorbar.extend
         for prior in (one, make_prior({"image": empty}), make_prior({"image": ramp(9, 9)}))
     ]
     assert extends == ["max", "min", "neither"]
@@ -186,20 +237,23 @@ def test_the_colour_bar_says_what_it_means_and_where_it_is_clipped(one):
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_colour_bar_is_as_long_as_its_label(case):
-    figure = heatmap(CASES[case]())
+    figure = heatmap(CASES[case](), scale="shared")
     bar = next(axes for axes in figure.axes if axes.get_ylabel())
     assert bar.yaxis.label.get_window_extent(figure.canvas.get_renderer()).height <= 1.02 * bar.get_window_extent().height
 
 
+def limit_of(prior):
+    return colour_limit([values for panel in panels([prior]) for values in panel.maps.values()])
+
+
 def test_sinks_do_not_set_the_scale():
-    plain = colour_limit(panels([make_prior({"image": ramp(24, 24)})]))
-    assert colour_limit(panels([make_prior({"image": sink(times=3.0)})])) == plain
-    assert profile_reach(panels([make_prior({"image": sink(times=1e4)})]), 1.0)[1] < 3
-    flat = panels([make_prior({"image": np.ones((5, 5))})])
-    assert colour_limit(flat) == pytest.approx(np.log2(1.25))
+    plain = limit_of(make_prior({"image": ramp(24, 24)}))
+    assert limit_of(make_prior({"image": sink(times=3.0)})) == plain
+    assert profile_reach(panels([make_prior({"image": sink(times=1e4)})]))[1] < 1.15 * TALLEST
+    assert limit_of(make_prior({"image": np.ones((5, 5))})) == pytest.approx(np.log2(1.25))
     spike = np.full((5, 5), 1e-3)
     spike[:2] = 1
-    assert colour_limit(panels([make_prior({"image": spike})])) == 3
+    assert limit_of(make_prior({"image": spike})) == 3
 
 
 def test_ticks():

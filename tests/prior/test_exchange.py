@@ -203,7 +203,7 @@ def test_npy_header_that_promises_too_much(tmp_path: Path) -> None:
 
 
 def test_other_endings_and_missing_files(tmp_path: Path) -> None:
-    with pytest.raises(PriorError, match=r"is not a .npy, .npz or .pt file"):
+    with pytest.raises(PriorError, match=r"is not a .npy, .npz, .pt or .json file"):
         bring(tmp_path / "map.csv")
     with pytest.raises(PriorError, match="cannot be read: No such file"):
         bring(tmp_path / "map.npy")

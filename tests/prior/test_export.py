@@ -102,6 +102,47 @@ def test_narrow() -> None:
     assert narrow(prior, None, None).to_bytes() == prior.to_bytes()
 
 
+@pytest.mark.parametrize("suffix", [".npz", ".pt", ".json"])
+@pytest.mark.parametrize("layer", [None, "all", 1, (1, 4)])
+def test_what_is_exported_comes_back_with_the_layers_it_has(tmp_path: Path, suffix: str, layer: Any) -> None:
+    prior, path = full(), tmp_path / f"map{suffix}"
+    export_prior(prior, path, plane="base")
+    first = path.read_bytes()
+    export_prior(prior, path, plane="base", force=True)
+    assert path.read_bytes() == first or suffix == ".pt"
+    back = import_prior(path, as_="bias", model_type="llava", layer=layer, plane="base")
+    assert back.layers == ((1,) if layer == 1 else (1, 4))
+    for one in back.layers:
+        wanted = prior.map("base", one)
+        np.testing.assert_allclose(back.map("base", one), wanted / wanted.mean(), rtol=1e-6)
+    with pytest.raises(PriorError, match="no layer 0, only 1, 4"):
+        import_prior(path, as_="bias", model_type="llava", layer=0, plane="base")
+
+
+def test_several_maps_in_one_array_are_not_guessed_at(tmp_path: Path) -> None:
+    path = tmp_path / "nine.npy"
+    np.save(path, np.ones((9, 3, 4)))
+    with pytest.raises(PriorError, match=r"\[9, 3, 4\]") as caught:
+        import_prior(path, as_="bias", model_type="llava", layer=1)
+    assert "0-8" in caught.value.hint
+    assert import_prior(path, as_="bias", model_type="llava", layer="0-8").layers == tuple(range(9))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("[[1, 2], [3]]", "not a readable JSON file"), ("{", "not a readable JSON file"), ('{"a": [[1]], "b": [[1]]}', "several arrays: a, b"),
+     ('[["a"]]', "not real numbers"), ("[" * 100_000, "not a readable JSON file")],
+    ids=["ragged", "cut", "several", "words", "deep"],
+)  # fmt: skip
+def test_json_that_is_no_map(tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "map.json"
+    path.write_text(text)
+    with pytest.raises(PriorError, match=told):
+        import_prior(path, as_="bias", model_type="llava", layer=1)
+    path.write_text('{"a": [[1, 2], [3, 4]]}')
+    assert import_prior(path, as_="bias", model_type="llava", layer=1).map("image", 1)[1, 1] == pytest.approx(1.6)
+
+
 def test_export_errors(tmp_path: Path) -> None:
     prior = full()
     with pytest.raises(PriorError, match=r"cannot be written as '\.csv'"):

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -90,13 +91,19 @@ def test_golden_opens_with_plain_safetensors() -> None:
 
 def test_readme_snippet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     block = (ROOT / "priors" / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
-    assert len([line for line in block.splitlines() if line.strip()]) == 5
+    assert len([line for line in block.splitlines() if line.strip()]) == 6
     (tmp_path / "priors").mkdir()
     (tmp_path / "priors" / "NAME.safetensors").write_bytes(GOLDEN.read_bytes())
     monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {"attention": golden().planes["image"].mean[0].ravel()}
-    exec(block, names)
-    np.testing.assert_allclose(names["relative"], np.ones(12), rtol=1e-6)
+    row = golden().planes["image"].mean[0].ravel()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for attention in (row, torch.from_numpy(row.copy())):
+            names: dict[str, Any] = {"attention": attention}
+            exec(block, names)
+            np.testing.assert_allclose(names["relative"].ravel(), np.ones(12), rtol=1e-6)
+    with pytest.raises(ValueError, match="size 11"):
+        exec(block, {"attention": row[:-1]})
 
 
 def test_bytes_do_not_depend_on_order() -> None:

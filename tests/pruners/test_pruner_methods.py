@@ -10,7 +10,7 @@ import torch
 from samples import changed, signals, two_images, with_newlines
 from torch import Tensor
 
-from biaskit.engine.contracts import sample_signals
+from biaskit.engine.made_up import sample_signals
 from biaskit.errors import BiaskitError
 from biaskit.prior.value import PlaneStats, Prior
 from biaskit.pruners import Pruner, get_pruner, pruners

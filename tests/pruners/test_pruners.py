@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from samples import signals
+from samples import schedule_of, signals
 
-from biaskit.engine.contracts import sample_signals
+from biaskit.engine.made_up import sample_signals
 from biaskit.errors import BiaskitError
 from biaskit.pruners import Pruner, Stage, get_pruner, pruners
+from biaskit.pruners.readings import MERGED, Reading, check_readings
 from biaskit.pruners.readings import NAMES as READINGS
-from biaskit.pruners.readings import Reading, check_readings
 from biaskit.pruners.signals import Signals
 from biaskit.select.keep import Keep
 
@@ -28,8 +28,8 @@ TRAINED: dict[str, Any] = {}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def scorer(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Weights for a trained scorer of made-up features."""
+def files(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Weights for a trained scorer of made-up features, and a schedule."""
     file = tmp_path_factory.mktemp("weights") / "selector.safetensors"
     parts = {
         f"{part}_proj.{kind}": torch.ones(3, 12) if kind == "weight" else torch.ones(3) for part in "qk" for kind in ("weight", "bias")
@@ -37,10 +37,21 @@ def scorer(tmp_path_factory: pytest.TempPathFactory) -> None:
     parts["q_proj.weight"] = torch.arange(36.0).view(3, 12)
     save_file(parts, file)
     TRAINED["visionselector"] = {"weights": str(file)}
+    TRAINED["fitprune"] = {"schedule": schedule_of("llava", 12)}
 
 
 def build(name: str, **parameters: Any) -> Pruner:
     return get_pruner(name, **TRAINED.get(name, {}), **parameters)
+
+
+def share_of(name: str, n: int, total: int) -> dict[str, Any]:
+    """How a method is told to keep n of a total: as a number, or as a share where it takes no number."""
+    return {"budget": n} if pruners.get(name).takes_budget else {"retention": n / total}
+
+
+def left_of(pruner: Pruner, seen: Signals, budget: int) -> int:
+    """How many tokens a decision leaves: the budget, or all that the vision tower made of its patches by merging."""
+    return budget if pruner.merges is None else len(seen[MERGED].unique())
 
 
 def seen_by(pruner: Pruner, where: tuple[int, int] = (6, 6), more: frozenset[Reading] = frozenset()) -> Signals:
@@ -61,14 +72,15 @@ class TestContract:
         assert cls.prior in ("required", "optional", "unused")
         assert all(parameter.text for parameter in cls.parameters())
         for preset in cls.presets:
-            assert build(name, preset=preset, budget=4).name == name
+            assert build(name, preset=preset, **share_of(name, 4, 9)).name == name
 
     def test_keeps_the_budget_in_order(self, name: str) -> None:
         pruner = build(name, retention=0.3)
         keep = pruner.select(seen_by(pruner), 11)
+        assert pruner.exact or not pruner.takes_budget
         assert isinstance(keep, Keep)
         assert keep.indices.dtype == torch.int64
-        assert len(keep) == 11
+        assert len(keep) == left_of(pruner, seen_by(pruner), 11)
         assert all(a < b for a, b in pairwise(keep.indices.tolist()))
         assert 0 <= int(keep.indices[0]) <= int(keep.indices[-1]) < 36
         assert all(isinstance(value, int | float) for value in keep.info.values())
@@ -85,7 +97,7 @@ class TestContract:
     def test_one_token(self, name: str) -> None:
         pruner = build(name, retention=0.01)
         assert pruner.select(seen_by(pruner, (1, 1)), 1).indices.tolist() == [0]
-        assert len(pruner.select(seen_by(pruner), 1)) == 1
+        assert len(pruner.select(seen_by(pruner), 1)) == left_of(pruner, seen_by(pruner), 1)
         with pytest.raises(BiaskitError, match="cannot keep 0 visual tokens"):
             pruner.select(seen_by(pruner), 0)
 
@@ -122,12 +134,20 @@ class TestContract:
         assert stages[0].layer == 3
         assert (stages[-1].tokens(10), stages[-1].tokens(1)) == (3, 1)
         assert all(a.layer < b.layer and a.tokens(10) >= b.tokens(10) for a, b in pairwise(stages))
-        stages = build(name, retention=0.25, budget=64).stages()
-        assert (stages[-1].tokens(576), stages[-1].tokens(10)) == (64, 10)
+        stages = build(name, **{"retention": 0.25, **share_of(name, 64, 576)}).stages()
+        assert (stages[-1].tokens(576), stages[-1].tokens(10)) == (64, 10 if pruners.get(name).takes_budget else 1)
+
+    def test_a_number_is_taken_or_refused(self, name: str) -> None:
+        if pruners.get(name).takes_budget:
+            assert build(name, budget=4).budget == 4
+            return
+        with pytest.raises(BiaskitError, match=f"budget is 4, but {name} merges every tile") as caught:
+            build(name, budget=4)
+        assert "retention=4/576" in caught.value.hint
 
     def test_frozen(self, name: str) -> None:
         with pytest.raises(dataclasses.FrozenInstanceError):
-            build(name, budget=3).layer = 4  # type: ignore[misc]
+            build(name, retention=0.5).layer = 4  # type: ignore[misc]
 
 
 PLUGIN = '''

@@ -49,7 +49,7 @@ METHODS = {  # name → (pruner, parameters, whether it gets the prior)
     "cdpruner, openvino": ("cdpruner", {"preset": "openvino"}, False),
     "pool": ("pool", {}, False),
 }
-ELSEWHERE = {"visionselector", "pyramiddrop", "sparsevlm", "tome"}  # weights, stages, merging in the tower: tests of their own
+ELSEWHERE = {"visionselector", "pyramiddrop", "sparsevlm", "fitprune", "tome"}  # weights, stages, merging in the tower: their own tests
 K0 = ("divprune", "idpruner, norm", "fastervlm", "vispruner", "scope", "visionzip", "hiprune", "prumerge", "prumerge+")
 K0 += ("hired", "globalcom2", "cdpruner", "cdpruner, openvino", "pool", "dart, K = 0")
 PLACES = dict.fromkeys(K0, 0)  # K; 2 for the others

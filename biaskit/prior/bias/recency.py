@@ -46,6 +46,11 @@ class RecencyLaw:
         """The last token's bias over the first one's."""
         return math.exp((TOKENS - 1) * self.k.value)
 
+    def __str__(self) -> str:
+        """Say the slope with its interval, and how much it explains."""
+        interval = "" if self.k.low is None else f" (95 % interval {self.k.low:.2e} to {self.k.high:.2e})"
+        return f"k = {self.k.value:.2e}{interval} a token of 576, which explains {max(self.explained.value, 0):.0%} of log attention"
+
 
 @dataclass(frozen=True)
 class PublishedSlope:

@@ -24,6 +24,7 @@ from biaskit.prior.bias.jackknife import Replicates
 from biaskit.prior.bias.measures import Estimate, estimates
 from biaskit.prior.bias.verdict import classify
 from biaskit.prior.layers import Layers, read_layers
+from biaskit.prior.planes import primary_first
 from biaskit.prior.resample import resample
 from biaskit.prior.store import load_prior
 from biaskit.prior.value import PlaneStats, Prior
@@ -128,19 +129,14 @@ def bias_report(
     chosen = read_layers(layers)
     wanted = prior.layers if chosen is None or isinstance(chosen, str) else tuple(sorted(set(chosen)))
     planes = [planes] if isinstance(planes, str) else planes
-    names = _ordered(prior) if planes is None else [name for name in _ordered(prior) if name in planes]
     for name in planes or ():
         prior.map(name, prior.layers[0])  # raises for a plane that is not there
+    names = [name for name in primary_first(prior.planes) if planes is None or name in planes]
     found = [_bias(prior, name, layer) for name in names if min(prior.planes[name].mean.shape[1:]) >= 2 for layer in wanted]
     return BiasReport(prior.model, prior.n_images, found)
 
 
 report = bias_report
-
-
-def _ordered(prior: Prior) -> list[str]:
-    """Plane names, the primary one first."""
-    return [prior.primary, *(name for name in prior.planes if name != prior.primary)]
 
 
 def _bias(prior: Prior, plane: str, layer: int) -> LayerBias:
@@ -168,7 +164,7 @@ def convergence(prior: Prior, at: Sequence[int] = (10, 20, 50, 100, 200, 500, 10
         `unseen_r` (Pearson correlation with the map of the images after n: free of that overlap; None at the end).
     """
     rows: list[dict[str, Any]] = []
-    for name in _ordered(prior):
+    for name in primary_first(prior.planes):
         stats = prior.planes[name]
         if stats.group_mean is None or stats.group_count is None or stats.mean[0].size < 2:
             continue
@@ -225,7 +221,7 @@ def compare(a: Prior, b: Prior) -> list[dict[str, Any]]:
     >>> compare(prior, prior)[0]["pearson"]
     1.0
     """
-    planes = [name for name in _ordered(a) if name in b.planes]
+    planes = [name for name in primary_first(a.planes) if name in b.planes]
     layers = [layer for layer in a.layers if layer in b.layers]
     if not planes or not layers:
         what, mine, theirs = ("layer", a.layers, b.layers) if planes else ("plane", tuple(a.planes), tuple(b.planes))

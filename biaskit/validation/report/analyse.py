@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from biaskit.validation.report.costs import Cost, costs
 from biaskit.validation.report.scores import Measure, primary_measure, secondary_measures
 from biaskit.validation.results.cells import budgets, find, methods, plain_of, swept_methods
+from biaskit.validation.results.doubtful import Scored
 from biaskit.validation.results.read import Run, TaskRun
 from biaskit.validation.statistics.resampling import Estimate, Kind, Resampled, bootstrap
 from biaskit.validation.statistics.significance import holm, mcnemar, sign_flip
@@ -106,6 +107,15 @@ class TaskResults:
     def n(self) -> int:
         """Samples that are compared."""
         return len(self.run.ids)
+
+    @property
+    def scored(self) -> list[Scored]:
+        """Every cell with its score, as `doubts` takes them."""
+        parsed: Sequence[float | None] = self.parsed or [None] * len(self.scores)
+        return [
+            Scored(cell.label, cell.pruner, cell.budget_name, score.value, self.n, read, cell.parameters.get("positions") == "compact")
+            for cell, score, read in zip(self.run.cells, self.scores, parsed, strict=True)
+        ]
 
     def at(self, method: str, budget: str) -> int | None:
         """Index of a cell; the unpruned model stands in every budget column."""

@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from biaskit.figures.style import INK
+from biaskit.figures.style import INK, ShownFigure, house_style
 from biaskit.validation.report.analyse import TaskResults
-from biaskit.validation.report.figure_style import house_style, set_gaps, settled
+from biaskit.validation.report.figure_style import set_gaps, settled
 from biaskit.validation.results.cells import find, role, twins
 from biaskit.validation.statistics.resampling import Estimate
 
@@ -30,7 +30,7 @@ def ablation(result: TaskResults) -> dict[str, dict[str, Estimate]]:
     """Return step → budget → score in points, of all methods with and without their prior; empty if there are fewer than two steps."""
     found: dict[str, dict[str, Estimate]] = {}
     for budget in result.budgets:
-        debiased = {one.pruner for one in twins(result.run.cells, budget)}
+        debiased = {one.pruner for one in twins(result.run.cells, budget) if one.debiased}
         for method in result.methods:
             index = find(result.run.cells, method, budget)
             cell = None if index is None else result.run.cells[index]
@@ -58,7 +58,7 @@ def draw_ablation(results: Sequence[TaskResults]) -> Figure | None:
     with house_style():
         columns = min(len(panels), 3)
         rows = math.ceil(len(panels) / columns)
-        figure = Figure(figsize=(2.9 * columns + 0.3, 2.4 * rows + 0.45), layout="constrained")
+        figure = ShownFigure(figsize=(2.9 * columns + 0.3, 2.4 * rows + 0.45), layout="constrained")
         set_gaps(figure)
         palette = sns.color_palette("colorblind", 10)
         titles = step_titles(results)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from biaskit.files import file_part
 from biaskit.validation.report import tables as build
 from biaskit.validation.report import tidy
 from biaskit.validation.report.analyse import Settings, TaskResults, analyse
@@ -17,7 +18,8 @@ from biaskit.validation.report.average import Average, averages
 from biaskit.validation.report.contrasts import Conclusion, conclude
 from biaskit.validation.report.gate import Against, against_papers, gate_state, incomparable, warnings
 from biaskit.validation.report.recognise import Recognised, recognise
-from biaskit.validation.report.tables import Table, file_name
+from biaskit.validation.report.tables import Table
+from biaskit.validation.results.doubtful import doubts
 from biaskit.validation.results.read import Run
 
 if TYPE_CHECKING:  # figures take seconds to load: imported where they are drawn
@@ -46,8 +48,7 @@ class Drawing:
     @cached_property
     def svg(self) -> bytes:
         """The figure as SVG; the same figure gives the same bytes."""
-        from biaskit.figures.style import METADATA
-        from biaskit.validation.report.figure_style import house_style
+        from biaskit.figures.style import METADATA, house_style
 
         out = io.BytesIO()
         with house_style():
@@ -96,12 +97,14 @@ class Report:
 
     @property
     def warnings(self) -> list[str]:
-        """What a reader must know before anything else: the unpruned gate, then what is not complete."""
-        return [*warnings(self.papers), *self.run.notes, *(f"{r.run.task}: {note}" for r in self.results for note in r.run.notes)]
+        """What a reader must know before anything else: the unpruned gate, cells that hardly answer, then what is not complete."""
+        doubtful = [line for result in self.results for line in doubts(result.run.task, result.scored)]
+        incomplete = (f"{result.run.task}: {note}" for result in self.results for note in result.run.notes)
+        return [*warnings(self.papers), *doubtful, *self.run.notes, *incomplete]
 
     @property
     def gate(self) -> str:
-        """Whether the unpruned model was held against published scores, and if not, why."""
+        """Whether the unpruned model was compared with published scores, and if not, why."""
         return gate_state(self.recognised, self.papers, self.results)
 
     @property
@@ -148,7 +151,8 @@ class Report:
         drawings = []
         if any(panel.lines for panel in panels):
             caption = (
-                "Score against visual tokens kept; dotted: unpruned. With the prior: thick and solid; the same method without: dashed."
+                "Score against visual tokens kept; dotted black: unpruned. With a prior: thick, filled, a dash pattern for each prior; the "
+                "same method without: thin, open and dotted."
             )
             drawings.append(Drawing("score-by-retention", draw_curves(panels, self.results), caption))
         answer = build.contrast_table(self.conclusion, self.settings.alpha)
@@ -165,11 +169,11 @@ class Report:
                 caption = (
                     f"{result.run.task}: scores by {kind} in points; colours: difference from the unpruned model on the same questions."
                 )
-                drawings.append(Drawing(f"{file_name(result.run.task)}-by-{file_name(kind)}", figure, caption))
+                drawings.append(Drawing(f"{file_part(result.run.task)}-by-{file_part(kind)}", figure, caption))
         first = [build.score_table(result), build.cost_table(result), *(build.matrix(result, budget) for budget in result.budgets)]
         more = [build.sweep_table(result), build.secondary_table(result), *build.part_tables(result)]
         shown, folded = ([table for table in group if table is not None] for group in (first, more))
-        return Chapter(file_name(result.run.task), result.run.task, drawings, shown, folded)
+        return Chapter(file_part(result.run.task), result.run.task, drawings, shown, folded)
 
     def _settings(self, ablation: Figure | None, sweeps: Sequence[Sweep]) -> Chapter:
         from biaskit.validation.report.sweeps import SYMBOLS, draw_sweep
@@ -181,7 +185,7 @@ class Report:
         for method, parameter in dict.fromkeys((sweep.method, sweep.parameter) for sweep in sweeps):
             group = [sweep for sweep in sweeps if (sweep.method, sweep.parameter) == (method, parameter)]
             caption = f"{method}: score against {SYMBOLS.get(parameter, parameter)}, all other settings held."
-            drawings.append(Drawing(f"sweep-{file_name(method)}-{parameter}", draw_sweep(group), caption))
+            drawings.append(Drawing(f"sweep-{file_part(method)}-{file_part(parameter)}", draw_sweep(group), caption))
         return Chapter("settings", "Ablation and settings", drawings, [])
 
     def numbers(self) -> dict[str, list[dict[str, Any]]]:

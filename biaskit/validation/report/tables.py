@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from biaskit.files import file_part
 from biaskit.validation.report.analyse import Comparison, TaskResults
 from biaskit.validation.report.average import Average
 from biaskit.validation.report.contrasts import Conclusion, p_text
@@ -37,7 +38,11 @@ class Table:
 
 
 def number(value: float, digits: int = 1) -> str:
-    """Write a number with a real minus sign; a dash where there is none."""
+    """Write a number with a real minus sign; a dash where there is none.
+
+    >>> number(-0.25, 2), number(float("nan"))
+    ('−0.25', '—')
+    """
     return "—" if not math.isfinite(value) else f"{value:.{digits}f}".replace("-", "−")
 
 
@@ -90,12 +95,7 @@ def score_table(result: TaskResults) -> Table:
 
 
 def _file(result: TaskResults) -> str:
-    return file_name(result.run.task)
-
-
-def file_name(text: str) -> str:
-    """Turn a name into part of a file's name: "scenes-where:photo" and "10 %" into scenes-where-photo and 10pct."""
-    return "".join(letter if letter.isalnum() or letter in "-+." else "-" for letter in text.replace(" %", "pct"))
+    return file_part(result.run.task)
 
 
 def cost_table(result: TaskResults) -> Table | None:
@@ -104,6 +104,7 @@ def cost_table(result: TaskResults) -> Table | None:
         ("tokens, layer mean", lambda cost: cost.tokens, 1, 1),
         ("GFLOPs, prefill", lambda cost: cost.flops, 1e-9, 3),
         ("cache MB", lambda cost: cost.cache_bytes, 1e-6, 3),
+        ("scores above 0 / kept", lambda cost: cost.positive, 1, 2),
     ]
     columns = [column for column in columns if any(column[1](cost) is not None for cost in result.costs.values())]
     if not columns:
@@ -123,6 +124,10 @@ def cost_table(result: TaskResults) -> Table | None:
     if any("FLOPs" in title for title, *_ in columns):
         notes.append(
             f"FLOPs are multiply-adds of the language model's prefill by formula {FORMULA!r}; vision tower and pruning are left out."
+        )
+    if any("above 0" in title for title, *_ in columns):
+        notes.append(
+            "Where scores have a sign (p_log), fewer of them above 0 than tokens kept means that the least attended tokens fill up."
         )
     return Table(f"{_file(result)}-costs", f"{result.run.task}: what it costs", head, rows, notes)
 
@@ -144,7 +149,7 @@ def matrix(result: TaskResults, budget: str) -> Table:
         "Intervals are of single differences, not corrected."
     )
     return Table(
-        f"{_file(result)}-{file_name(budget)}-pairs", f"{result.run.task}, {budget}: who beats whom", ["", *map(name, names)], rows, [note]
+        f"{_file(result)}-{file_part(budget)}-pairs", f"{result.run.task}, {budget}: who beats whom", ["", *map(name, names)], rows, [note]
     )
 
 
@@ -168,7 +173,7 @@ def part_tables(result: TaskResults) -> list[Table]:
                 if cell is not None:
                     share = Entry("100 %", value=100) if method == UNPRUNED else Entry(budget, value=100 * result.run.cells[cell].share)
                     rows.append([Entry(name(method)), share, *(entry(part.scores[cell]) for part in parts)])
-        tables.append(Table(f"{_file(result)}-by-{file_name(kind)}", f"{result.run.task}: score by {kind}", head, rows))
+        tables.append(Table(f"{_file(result)}-by-{file_part(kind)}", f"{result.run.task}: score by {kind}", head, rows))
     return tables
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from biaskit.text import for_csv, for_markdown, visible
 from biaskit.validation.report.tables import Entry, Table
 
 _TEX = {
@@ -18,18 +19,19 @@ _TEX = {
 
 def markdown(table: Table) -> str:
     """Return a table in markdown, its title as a heading and its notes beneath."""
-    lines = [f"### {table.title}", "", _row(table.head), "|" + " --- |" * len(table.head)]
+    lines = [f"### {for_markdown(table.title)}", "", _row(map(for_markdown, table.head)), "|" + " --- |" * len(table.head)]
     lines += [_row([_markdown(entry) for entry in row]) for row in table.rows]
-    return "\n".join([*lines, "", *(f"{note}\n" for note in table.notes)])
+    return "\n".join([*lines, "", *(f"{for_markdown(note)}\n" for note in table.notes)])
 
 
-def _row(words: Sequence[str]) -> str:
-    return "| " + " | ".join(word.replace("|", "\\|").replace("\n", " ") for word in words) + " |"
+def _row(words: Iterable[str]) -> str:
+    return "| " + " | ".join(word.replace("|", "\\|") for word in words) + " |"
 
 
 def _markdown(entry: Entry) -> str:
-    text = f"**{entry.text}**" if entry.strong else entry.text
-    return f"{text} ({entry.detail})" if entry.detail else text
+    text = for_markdown(entry.text)
+    text = f"**{text}**" if entry.strong else text
+    return f"{text} ({for_markdown(entry.detail)})" if entry.detail else text
 
 
 def latex(table: Table) -> str:
@@ -56,7 +58,7 @@ def latex(table: Table) -> str:
 
 def tex(text: str) -> str:
     """Escape what LaTeX would take for its own."""
-    return "".join(_TEX.get(letter, letter) for letter in text)
+    return "".join(_TEX.get(letter, letter) for letter in visible(text))
 
 
 def _latex(entry: Entry) -> str:
@@ -65,12 +67,12 @@ def _latex(entry: Entry) -> str:
 
 
 def comma_separated(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return rows that all have the keys of the first one, as CSV; numbers in full, "" for None."""
+    """Return rows that all have the keys of the first one, as CSV; numbers in full, "" for None, and no formulas."""
     listed = list(rows)
     if not listed:
         return ""
     out = io.StringIO()
     writer = csv.DictWriter(out, list(listed[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(listed)
+    writer.writerows({key: for_csv(value) for key, value in row.items()} for row in listed)
     return out.getvalue()

@@ -34,6 +34,7 @@ def scores(results: Sequence[TaskResults]) -> Rows:
                     **_three("of_unpruned", result.ratios[index]), "parsed": None if result.parsed is None else result.parsed[index],
                     "tokens_layer_mean": cost.tokens, "tokens_kept": cost.kept, "flops_prefill": cost.flops,
                     "cache_bytes": cost.cache_bytes,
+                    "scores_above_0_of_kept": cost.positive,
                 }
             )  # fmt: skip
     return found
@@ -82,7 +83,7 @@ def contrasts(conclusion: Conclusion, alpha: float) -> Rows:
 
 
 def papers(found: Sequence[Against]) -> Rows:
-    """One row a published score that the run can be held against; all in points."""
+    """One row a published score that the run can be compared with; all in points."""
     return [
         {
             "task": one.task, "method": one.method, "retention": one.retention, "source": one.source, "benchmark": one.benchmark,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
+from urllib.parse import quote
 
 from biaskit.errors import BiaskitError
 from biaskit.files import write_file
+from biaskit.text import for_json, for_markdown
 from biaskit.validation.report.contents import Report
-from biaskit.validation.report.html import Code, Picture, Section, page
+from biaskit.validation.report.gallery import galleries
+from biaskit.validation.report.html import Code, Opening, Picture, Section, page
 from biaskit.validation.report.text_formats import comma_separated, latex, markdown
+from biaskit.validation.results.directory import MANIFEST
 from biaskit.validation.statistics.resampling import Kind
 
 FORMATS = ("html", "md", "csv", "tex", "png", "svg", "json")
@@ -35,7 +38,7 @@ def write_report(report: Report, out: Path, formats: Sequence[str] = FORMATS, *,
     if "tex" in formats:
         files |= {out / "tex" / f"{table.key}.tex": latex(table).encode() for c in report.chapters for table in (*c.tables, *c.more)}
     if "json" in formats:
-        files[out / "report.json"] = (json.dumps(report.summary(), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        files[out / "report.json"] = (for_json(report.summary(), indent=1) + "\n").encode()
     if "md" in formats:
         files[out / "report.md"] = as_markdown(report, linked="png" in formats).encode()
     if "html" in formats:
@@ -49,8 +52,7 @@ def write_report(report: Report, out: Path, formats: Sequence[str] = FORMATS, *,
         write_file(path, data)
     written = list(files)
     if "png" in formats:
-        from biaskit.figures.style import write_figure
-        from biaskit.validation.report.figure_style import house_style
+        from biaskit.figures.style import house_style, write_figure
 
         for path, drawing in drawings.items():
             with house_style():
@@ -82,28 +84,35 @@ def check_interval(kind: str) -> Kind:
 
 def as_markdown(report: Report, linked: bool = True) -> str:
     """Return the whole report as markdown; figures are linked where they are written beside it."""
-    lines = [f"# {report.title}", "", report.subtitle, ""]
-    lines += [f"> **Warning.** {warning}\n" for warning in report.warnings]
-    lines += [report.conclusion.text, ""]
+    lines = [f"# {for_markdown(report.title)}", "", for_markdown(report.subtitle), ""]
+    lines += [f"> **Warning.** {for_markdown(warning)}\n" for warning in report.warnings]
+    lines += [for_markdown(report.conclusion.text), ""]
     for chapter in report.chapters:
-        lines += [f"## {chapter.title}", ""]
+        lines += [f"## {for_markdown(chapter.title)}", ""]
         if linked:
-            lines += [f"![{drawing.caption}](figures/{drawing.key}.png)\n" for drawing in chapter.drawings]
+            lines += [f"![{for_markdown(drawing.caption)}](figures/{quote(drawing.key)}.png)\n" for drawing in chapter.drawings]
         lines += [markdown(table) for table in (*chapter.tables, *chapter.more)]
     return "\n".join(lines)
 
 
 def as_html(report: Report) -> str:
-    """Return the whole report as one page."""
-    sections = []
+    """Return the whole report as one page: the answer with a picture, then all tables and figures, then questions where methods differ."""
+    sections, first = [], None
     for chapter in report.chapters:
         pictures = [Picture(drawing.svg, drawing.caption) for drawing in chapter.drawings]
+        if first is None and pictures:
+            first = pictures.pop(0)
         sections.append(Section(chapter.key, chapter.title, [*pictures, *chapter.tables], chapter.more, "Break-downs and other scores"))
+    examples = galleries(report.run, report.results)
+    if examples:
+        sections.append(Section("gallery", "Questions where methods differ", examples))
     if report.run.manifest:
         sections.append(
-            Section("run", "How it was measured", [_how(report)], [Code(report.manifest_text())], "The run's manifest (run.json)")
+            Section("run", "How it was measured", [_how(report)], [Code(report.manifest_text())], f"The run's manifest ({MANIFEST})")
         )
-    return page(report.title, report.subtitle, report.warnings, report.conclusion.text, sections)
+    said = report.conclusion
+    opening = Opening(said.sentence, said.text.removeprefix(said.sentence).strip(), first)
+    return page(report.title, report.subtitle, report.warnings, opening, sections)
 
 
 def _how(report: Report) -> str:

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import seaborn as sns
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from biaskit.figures.style import FAINT, STYLE, check_out, write_figure
+from biaskit.figures.style import FAINT, ShownFigure, check_out, house_style, write_figure
 from biaskit.validation.studies.enough import Convergence
 
 _MOST = 12  # layers with a colour and a name of their own
@@ -29,9 +28,8 @@ def draw_enough(rows: Sequence[Convergence], out: str | os.PathLike[str] | None 
     """
     if out is not None:
         check_out(Path(out), force)
-    style: Any = {**sns.axes_style("ticks"), **STYLE}
-    with rc_context(style):
-        figure = Figure(figsize=(7.6, 3.5))
+    with house_style():
+        figure = ShownFigure(figsize=(7.6, 3.5))
         left, right = (figure.add_axes((x, 0.15, 0.35, 0.66)) for x in (0.075, 0.5))
         layers = list(dict.fromkeys(row.layer for row in rows))
         colours = sns.color_palette("viridis", len(layers))

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import seaborn as sns
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from biaskit.figures.style import FAINT, INK, STYLE, check_out, write_figure
+from biaskit.figures.style import FAINT, INK, ShownFigure, check_out, house_style, write_figure
 from biaskit.validation.studies.transfer import Study
 
 _LEFT, _CELL, _ROW, _HEAD, _SCORES = 2.1, 0.36, 0.24, 0.85, 2.3  # inches
@@ -38,9 +37,8 @@ def draw_transfer(study: Study, out: str | os.PathLike[str] | None = None, *, ti
     strip = len(pairs) * _ROW
     low = 0.2 * names + 0.75 if panels else 0.0
     height = _HEAD + strip + 0.15 + low
-    style: Any = {**sns.axes_style("ticks"), **STYLE}
-    with rc_context(style):
-        figure = Figure(figsize=(width, height))
+    with house_style():
+        figure = ShownFigure(figsize=(width, height))
         top = figure.add_axes((_LEFT / width, 1 - (_HEAD + strip) / height, len(layers) * _CELL / width, strip / height))
         _draw_strip(top, pairs, layers, values)
         for index, (task, home) in enumerate(panels):

@@ -1,0 +1,39 @@
+"""Names from others as parts of the names of our files."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+
+_ODD = re.compile(r"[^\w.+-]")
+_LOST = re.compile(r"[^\w.+:/@=, %-]")  # besides separators, which become dashes
+_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # Windows opens these wherever they are
+
+
+def file_part(text: str, limit: int = 100) -> str:
+    """Return a text as one part of a path that every system takes: it leads nowhere else, is not hidden, and is no device.
+
+    Letters and digits of all scripts, `_`, `.`, `+` and `-` stay; what separates words becomes a dash. Where more than that is lost, eight
+    digits of the whole text's SHA-256 keep it apart from others.
+
+    Args:
+        text: any, such as a task's name or a tag. limit: of the result in bytes, at least 32.
+
+    Example:
+        >>> file_part("scenes-where:photo"), file_part("10 %")
+        ('scenes-where-photo', '10pct')
+        >>> file_part("../../etc/passwd"), file_part("<b>.jpg"), file_part("nul")
+        ('etc-passwd-3754d6cb', 'b-64a1d93c.jpg', 'nul-99e62427')
+    """
+    plain = _ODD.sub("-", unicodedata.normalize("NFC", text.replace(" %", "pct")))
+    short = plain.lstrip(".-") if plain.startswith(".") else plain
+    lost = bool(_LOST.search(text)) or short != plain or not short or short.endswith(".") or _DEVICE.fullmatch(short) is not None
+    if not lost and len(short.encode()) <= limit:
+        return short
+    stem, dot, suffix = short.rpartition(".")
+    if not (dot and stem and 0 < len(suffix.encode()) <= 8):
+        stem, dot, suffix = short.rstrip("."), "", ""
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    stem = stem.encode()[: limit - len(digest) - len(suffix.encode()) - 2].decode(errors="ignore").strip("-")
+    return f"{stem}-{digest}{dot}{suffix}".lstrip("-")
