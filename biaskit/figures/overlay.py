@@ -20,6 +20,7 @@ from biaskit.figures.glyphs import show_all_text
 from biaskit.figures.patches import BOX, TRUTH, Frame, draw_box, draw_picture, draw_view, frame_of, handles, tick_newlines
 from biaskit.figures.style import FAINT, INK, STYLE, check_out, write_figure
 from biaskit.grid import Box, Layout
+from biaskit.text import shortened
 
 _WIDTH, _STRIP, _HEAD, _GAP = 3.3, 0.95, 0.70, 0.22  # inches: panel, row of further views, three lines of title, space between panels
 _LEGEND = 0.36
@@ -184,6 +185,6 @@ def _mask(n: int, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def _shortened(text: str, limit: int) -> str:
-    """One line of printable characters, no mathematics."""
+    """One line of printable characters."""
     flat = "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
-    return (flat if len(flat) <= limit else flat[: limit - 1] + "…").replace("$", r"\$")
+    return shortened(flat, limit)
