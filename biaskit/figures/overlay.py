@@ -24,6 +24,7 @@ from biaskit.text import shortened
 
 _WIDTH, _STRIP, _HEAD, _GAP = 3.3, 0.95, 0.70, 0.22  # inches: panel, row of further views, three lines of title, space between panels
 _LEGEND = 0.36
+_ACROSS = 3  # at most so many panels beside each other: their words shall be readable on a page
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +109,7 @@ class _Overlay:
         pixels = np.asarray(self.image.convert("RGB"))
         frame = frame_of(self.layout.planes[self.main], self.image.size)
         panels = 1 + len(self.kept)
-        cols = min(panels, 4)
+        cols = -(-panels // -(-panels // _ACROSS))
         tall = _WIDTH * frame.height / frame.width
         block = _HEAD + tall + (_STRIP + 0.25 if self.further else 0) + _GAP
         top = 0.1 + 0.3 * bool(title) + 0.2 * bool(model)
