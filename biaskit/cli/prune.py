@@ -155,7 +155,7 @@ def prune(
         panels = []
         for run, row in zip(runs, rows[1:], strict=True):
             box = _answered_box(row["answer"], loaded, prepared, picture.size)
-            panels.append(Kept(row["name"], row["kept"], row["answer"], run.depths, _prior_name(run.label), box))
+            panels.append(Kept(row["name"], row["kept"], row["answer"], run.depths, _prior_name(run.label, prior or []), box))
         draw(picture, prepared.layouts[0], panels, out=overlay, title=prompt, model=loaded.name, force=force)
     asked = {"model": loaded.name, "revision": loaded.revision, "image": image.name, "prompt": prompt, "prior": prior or [], "seed": seed}
     _show(rows, {**asked, "generation": generation_in_force(loaded.model, settings)}, overlay, as_json)
@@ -244,9 +244,11 @@ def _answer(loaded: Loaded, prepared: Prepared, pruner: Pruner, prior: Prior | N
     }
 
 
-def _prior_name(label: str) -> str:
-    """Return what stands behind the + of a method's label."""
-    return label.partition("+")[2]
+def _prior_name(label: str, given: list[str]) -> str:
+    """Return what a figure calls the prior of a method: its name, or the file's of one that was given without a name."""
+    name = label.partition("+")[2]
+    places = [Path(word).name.removesuffix(".safetensors") for word in given if "=" not in word]
+    return places[0] if name == "prior" and places else name
 
 
 def _answered_box(answer: str, loaded: Loaded, prepared: Prepared, size: tuple[int, int]) -> tuple[float, float, float, float] | None:
