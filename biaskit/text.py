@@ -1,4 +1,5 @@
-"""Text from others as it is shown: nothing in a question, an answer, a tag or a name steers a terminal, a spreadsheet or a page.
+"""Text as it is shown. Of others: nothing in a question, an answer, a tag or a name steers a terminal, a spreadsheet or a page. Of our own:
+long values shortened, and what differs between two runs.
 
 Every format has its own rules, and each stands here once. `visible` comes first in all of them: control characters, marks of direction and
 halves of surrogate pairs are written out, so that a name reads the way it is stored.
@@ -10,6 +11,7 @@ import html
 import json
 import re
 import unicodedata
+from collections.abc import Mapping
 from typing import Any
 
 _JOINERS = "\u200c\u200d"  # scripts of India and Iran, and emoji, are written with them; they turn nothing round
@@ -110,3 +112,28 @@ def for_html(text: object) -> str:
     &lt;b title=&quot;&amp;\x00&quot;&gt;
     """
     return html.escape(lines(str(text)))
+
+
+def shortened(text: str, most: int = 60) -> str:
+    """Return a text in at most so many characters, the last of which is … where it is longer.
+
+    >>> shortened("a long title", 7), shortened("title", 7)
+    ('a long…', 'title')
+    """
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Say of every setting that differs what it was and what it is; of a mapping only its parts that differ.
+
+    >>> differences({"seed": 0, "processor": {"size": 336, "pad": True}}, {"seed": 0, "processor": {"size": 224, "pad": True}})
+    ['processor size was 336, is 224']
+    """
+    found: list[str] = []
+    for name in dict.fromkeys((*old, *new)):
+        mine, theirs = old.get(name), new.get(name)
+        if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
+            found += [f"{name} {part}" for part in differences(mine, theirs)]
+        elif mine != theirs:
+            found.append(f"{name} was {shortened(json.dumps(mine))}, is {shortened(json.dumps(theirs))}")
+    return found

@@ -1,1 +1,1 @@
-"""Benchmarks: prefill, calibration, selection, growth: time and memory, no answers. What is compared runs interleaved, in one process."""
+"""Benchmarks: prefill, calibration, selection, growth: time and memory, no answers. Methods are interleaved, in one process."""

@@ -39,11 +39,6 @@ def float64_cosines(a: Tensor, b: Tensor) -> Tensor:
     return _cosines(a.double(), b.double() if b is not a else None)
 
 
-def exact_cosines(a: Tensor, b: Tensor) -> Tensor:
-    """Return those of float64 rounded to 2⁻²⁴, the rule of `biaskit.select` on a CPU that makes copies of a token tie."""
-    return (float64_cosines(a, b) * 2**24).round() / 2**24
-
-
 def top(sample: MadeUp, n: int, cosines: Cosines) -> Tensor:
     """Take the highest scores."""
     return sample.scores.topk(n).indices.sort().values

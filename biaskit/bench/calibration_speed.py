@@ -1,4 +1,4 @@
-"""Calibration against the way everyone does it: a whole forward pass under eager attention with `output_attentions`, last row of each map.
+"""Calibration against the usual baseline: a whole forward pass under eager attention with `output_attentions`, last row of each map.
 
 Both read the same images with the same processor and prompt and count the same layers; the maps are compared at the end. The baseline is
 timed one image at a time, as published code has it, and in batches.
@@ -59,7 +59,7 @@ class Comparison:
 
 @contextmanager
 def eager(loaded: Loaded) -> Iterator[None]:
-    """Switch the model to eager attention for the time of the block."""
+    """Switch the model to eager attention inside the block."""
     config = decoder(loaded.model).config
     before = config._attn_implementation
     loaded.model.set_attn_implementation("eager")
@@ -71,7 +71,7 @@ def eager(loaded: Loaded) -> Iterator[None]:
 
 @torch.inference_mode()
 def reference(loaded: Loaded, source: ImageSource, layers: Sequence[int], batch_size: int) -> dict[str, PlaneStats]:
-    """Average the last prompt token's attention as everyone does it.
+    """Average the last prompt token's attention as the usual baseline does.
 
     Args:
         loaded: the model, under eager attention. source: n pictures. layers: 0-based. batch_size: images a pass.

@@ -52,7 +52,7 @@ def host_clock(device: torch.device, cpu_time: bool) -> Callable[[], float]:
 
 
 class Clock:
-    """Marks on the time line of a device. Making one does not wait for the device; reading does."""
+    """Marks on the time line of a device. Setting one does not synchronise; reading does."""
 
     def __init__(self, device: torch.device, *, cpu_time: bool = False) -> None:
         self.cuda = device.type == "cuda"
@@ -61,7 +61,7 @@ class Clock:
         self.marks: dict[str, list[Any]] = {}
 
     def start(self) -> None:
-        """Wait for what is under way, and forget all marks."""
+        """Synchronise the device, and clear all marks."""
         self.wait()
         self.marks.clear()
 
@@ -75,12 +75,12 @@ class Clock:
             self.marks.setdefault(name, []).append(self.now())
 
     def wait(self) -> None:
-        """Wait until the device has done its work."""
+        """Synchronise the device."""
         if self.cuda:
             torch.cuda.synchronize(self.device)
 
     def between(self, first: str, last: str) -> float:
-        """Return the milliseconds between two marks, summed over the times they were set; 0 if they never were. Waits for the device."""
+        """Return the milliseconds between two marks, summed over the times they were set; 0 if they never were. Synchronises."""
         self.wait()
         pairs = zip(self.marks.get(first, ()), self.marks.get(last, ()), strict=False)
         return sum(float(a.elapsed_time(b)) if self.cuda else 1e3 * (b - a) for a, b in pairs)
@@ -131,7 +131,7 @@ class PeakMemory:
 
 
 def _release() -> None:
-    """Give freed memory back to the operating system where the C library can, so that it is not taken for the next measurement's."""
+    """Give freed memory back to the operating system where the C library can, so that it is not counted in the next measurement."""
     import contextlib
     import ctypes
 

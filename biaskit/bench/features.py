@@ -1,4 +1,4 @@
-"""Made-up visual tokens that look like a model's to a selector: regions, smooth change inside them, a little noise, uneven channels.
+"""Synthetic visual tokens with the structure of a model's: regions, smooth change inside them, a little noise, uneven channels.
 
 How: rows × cols tokens on one grid. Every token is the sum of one direction common to all (weight 1), the prototype of the region it is in
 (a Voronoi diagram of √N random seeds that share √N/2 prototypes, so that regions recur; weight 0.9), a smooth field (random values on a

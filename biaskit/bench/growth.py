@@ -31,6 +31,9 @@ def exponent(x: Sequence[float], y: Sequence[float]) -> float:
     """Return p of the power law y ∝ xᵖ that fits the upper half of the points (three at least) best, by least squares of the logarithms.
 
     Small sizes are dominated by fixed costs; they would hide the exponent. NaN for fewer than two positive points.
+
+    >>> round(exponent([1, 2, 4, 8], [3, 12, 48, 192]), 6)
+    2.0
     """
     points = sorted((a, b) for a, b in zip(x, y, strict=True) if a > 0 and b > 0)
     points = points[-max(3, math.ceil(len(points) / 2)) :]

@@ -1,4 +1,4 @@
-"""Time prefill, first token and generation of methods × retentions × batch sizes, interleaved, beside what the formulas promise."""
+"""Time prefill, first token and generation of methods × retentions × batch sizes, interleaved, beside what the formulas predict."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Marks inside a forward pass: where encoding ends, where the language model begins and ends, and what of it is the pruning decision.
 
-The decision is everything that pruning adds: reading the prompt's layout, the attention row, the signals, the method itself, narrowing, and
-the masks and rotary embeddings of narrowed layers. Probes are hooks before and after ours, so the stock model's own work lies outside.
+The decision is everything that pruning adds: reading the prompt's layout, the attention row, the signals, the method itself, dropping rows,
+and the masks and rotary embeddings of pruned layers. Probes are hooks before and after ours: the stock model's own work is not counted.
 """
 
 from __future__ import annotations

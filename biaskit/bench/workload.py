@@ -15,8 +15,7 @@ from biaskit.families.checkpoints.decoder import decoder_config
 from biaskit.families.checkpoints.device import input_device
 from biaskit.families.checkpoints.flops import Dims
 from biaskit.families.checkpoints.load import Loaded
-from biaskit.families.checkpoints.random_weights import flat_prior
-from biaskit.prior.value import Prior
+from biaskit.prior.value import Prior, flat_prior
 from biaskit.pruners import Pruner
 from biaskit.pruners.notation import NONE, build, parse_method, preset_depth
 
@@ -59,18 +58,19 @@ def cells(loaded: Loaded, names: Sequence[str], retentions: Sequence[float], k: 
     model_type = loaded.model.config.model_type
     methods = [parse_method(name) for name in names]
     chosen = preset_depth(methods, None, model_type) if k is None else k
-    found = [Workload(NONE, 1.0)]
+    found, sizes = [Workload(NONE, 1.0)], loaded.family.canonical(loaded.model.config)
     for method in methods:
         for retention in retentions if method.name != NONE else ():
             pruner = build(method, k=chosen, model_type=model_type, retention=retention)
             if method.prior and not pruner.debiases:
                 raise BiaskitError(f"{method.label}: {type(pruner).title} does not debias attention", f"leave +{method.prior} away")
-            read = [layer for stage in pruner.stages() if (layer := stage.layer + pruner.attention_layer) >= 0]
+            read = pruner.prior_layers()
             if max(read, default=0) >= depth - 1:
                 acts = pruner.stages()[-1].layer
                 raise BiaskitError(f"{method.label} acts before layer {acts} of {depth}", "give a smaller --k, or a deeper model")
             wanted = method.prior is not None or (pruner.prior == "required" and pruner.debiases)
-            found.append(Workload(method.label, retention, pruner, flat_prior(loaded, read) if read and wanted else None))
+            flat = flat_prior(sizes, read, {"model": loaded.name, "model_type": model_type}) if read and wanted else None
+            found.append(Workload(method.label, retention, pruner, flat))
     return found
 
 

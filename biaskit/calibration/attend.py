@@ -28,7 +28,7 @@ def attended(
 
     The rows are the last prompt token's, the mean of the question's (the text after the image), or the null row's (its first token).
 
-    The model runs one batch ahead of whoever counts the rows, and rows leave a GPU as soon as they are there, so that it does not wait for
+    The model runs one batch ahead of the statistics, and rows are copied from a GPU as soon as they are computed: the GPU does not wait for
     the host.
 
     Raises:
@@ -60,5 +60,5 @@ def _attend(model: PreTrainedModel, prepared: Prepared, layers: Sequence[int], *
         with recording as found:
             prefill(model, moved)
     except torch.OutOfMemoryError as error:
-        raise CalibrationError("the GPU ran out of memory", "the state is kept; go on with a smaller --batch-size") from error
+        raise CalibrationError("the GPU ran out of memory", "the state is kept; resume with a smaller --batch-size") from error
     return torch.stack([found[layer].to(found[layers[-1]].device) for layer in layers])

@@ -73,7 +73,7 @@ class Preprocessor(Dataset[Batch]):
         return len(self.batches)
 
     def __getitem__(self, number: int) -> Batch:
-        """Prepare one batch. Errors of the whole source come back in it, for exceptions do not cross processes whole."""
+        """Prepare one batch. Errors of the whole source come back in it, for exceptions lose their attributes between processes."""
         tasks = self.batches[number]
         try:
             return self._batch(tasks)

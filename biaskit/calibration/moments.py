@@ -146,7 +146,7 @@ class Moments:
         return {"mass": self.mass.limbs, "count": np.array([self.count]), **planes}
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> Self:
-        """Set everything from `tensors()`; the same number goes in as came out."""
+        """Set everything from `tensors()`."""
         self.mass.limbs, self.count = state["mass"].copy(), int(state["count"][0])
         for name in self.canonical:
             parts = {key.rpartition(".")[2]: value for key, value in state.items() if key.rpartition(".")[0] == name}

@@ -35,7 +35,7 @@ class Options:
     restart: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense.
+        """Refuse values that cannot work.
 
         Raises:
             CalibrationError: one is too small.

@@ -32,7 +32,7 @@ class Phases:
         self.tasks: list[Task] = [(slot, int(order[slot])) for slot in range(samples)]
 
     def advance(self, skipped: Container[Task]) -> None:
-        """Go on to the next phase, given which tasks of this one were skipped."""
+        """Advance to the next phase, given which tasks of this one were skipped."""
         slots = sorted(task[0] for task in self.tasks if task in skipped)
         spare = [int(index) for index in self.order[self.cursor : self.cursor + len(slots)]]
         self.tasks = list(zip(slots, spare, strict=False))
@@ -42,7 +42,7 @@ class Phases:
     def shared(self, size: int, done: Container[Task], rank: int, count: int) -> list[tuple[Task, ...]]:
         """Return a process's share of this phase's batches: fixed slices of its tasks, less what is done.
 
-        The batches do not depend on the number of processes, so that an image is always padded to the same company.
+        The batches do not depend on the number of processes, so that an image is always padded with the same others.
 
         >>> Phases(range(9), samples=6).shared(2, {(0, 0), (1, 1)}, rank=1, count=2)
         [((4, 4), (5, 5))]

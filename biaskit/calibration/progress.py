@@ -28,7 +28,7 @@ def reported(report: Report | None, title: str, progress: bool | None) -> Iterat
     """Yield what is called after every batch: it draws a bar, prints skipped images above it, and passes everything on to `report`.
 
     Args:
-        progress: whether to draw; None means where somebody looks on, unless there is a `report`, which may draw itself. Of several
+        progress: whether to draw; None means on a terminal and in a notebook, unless there is a `report`. Of several
             processes the first one draws, and each prints what it skips.
     """
     shown = wants_progress(False if progress is None and report is not None else progress)

@@ -12,11 +12,9 @@ from pathlib import Path
 from biaskit.errors import BiaskitError
 from biaskit.files import existing
 from biaskit.registry import did_you_mean
+from biaskit.tasks.conventions import PROMPT as PROMPT
 from biaskit.tasks.conventions import Wording
 from biaskit.tasks.wording import ask_presence
-
-PROMPT = "Please describe the provided image."
-"""D2Pruner's neutral prompt."""
 
 
 class Prompts(tuple[str, ...]):

@@ -1,4 +1,4 @@
-"""Several processes (torchrun): who am I, how many are we, and handing small objects around."""
+"""Several processes (torchrun): rank, number of processes, and exchange of small objects."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PATIENCE = timedelta(days=7)  # for a process that has more to do; a lost one i
 class Ranks:
     """This process among the processes that torchrun started; alone without it.
 
-    They talk over gloo, on the CPU, whatever the model runs on: what they tell each other is small.
+    They communicate over gloo, on the CPU, whatever the model runs on: the messages are small.
 
     Attributes:
         rank: 0 … count − 1. local_count: processes on this machine.
@@ -96,7 +96,7 @@ class Ranks:
         return value
 
     def wait(self) -> None:
-        """Return when every process has come here.
+        """Return when every process has called this.
 
         Raises:
             BiaskitError: a process was lost.
@@ -111,7 +111,7 @@ class Ranks:
             line = (str(error).strip().splitlines() or [""])[0]
             raise BiaskitError(
                 f"process {self.rank} of {self.count} has lost the others: {line}",
-                "what was done is kept; the same command goes on, with any number of processes (torchrun --standalone finds a free port)",
+                "what was done is kept; the same command resumes, with any number of processes (torchrun --standalone finds a free port)",
             ) from error
 
 

@@ -19,7 +19,7 @@ from biaskit.calibration.phases import Phases
 from biaskit.calibration.progress import Progress, Report, reported
 from biaskit.calibration.prompts import PROMPT, read_prompts
 from biaskit.calibration.ranks import Ranks
-from biaskit.calibration.settings import all_settings, differences, finished_prior, provenance
+from biaskit.calibration.settings import all_settings, finished_prior, provenance
 from biaskit.calibration.state import Ledger, States, in_order
 from biaskit.calibration.sums import Floats
 from biaskit.errors import CalibrationError
@@ -34,6 +34,7 @@ from biaskit.images.base import order
 from biaskit.prior.layers import Layers, read_layers
 from biaskit.prior.value import Prior, Rows
 from biaskit.registry import named_arguments
+from biaskit.text import differences
 
 if TYPE_CHECKING:
     from biaskit.families.checkpoints.wrap import AnyModel
@@ -66,7 +67,7 @@ def calibrate(
     Args:
         model: a loaded checkpoint, a name for `load_model`, or a stock model and its processor as (model, processor).
         source: images, or what `open_source` opens: a name or a path.
-        out: where the prior goes. The state of an unfinished run is kept beside it as `OUT.partial`, and the same call goes on from it;
+        out: where the prior goes. The state of an unfinished run is kept beside it as `OUT.partial`, and the same call resumes it;
             once it is finished, the same call returns what it wrote. Without `out` nothing is written.
         report: called after every batch. progress: show a bar with the rate and the time left, and skipped images; by default on a terminal
             and in a notebook, unless there is a `report`.
@@ -77,8 +78,8 @@ def calibrate(
         per_head: also keep each head's mean. groups: blocks of images whose means are kept, at most one an image.
         batch_size: images a forward pass; by default 8 on a GPU, 2 on a CPU. Results agree to about 1e-6 relative between sizes.
         workers: preprocessing processes; by default as the machine has cores to spare.
-        max_skips: give up after so many unusable images; by default a quarter of n, at least 10.
-        save_every: seconds between two writes of the state. force: overwrite `out`. restart: throw an unfinished state away.
+        max_skips: give up after this many unusable images; by default a quarter of n, at least 10.
+        save_every: seconds between two writes of the state. force: overwrite `out`. restart: delete an unfinished state.
 
     Returns: the same bytes for the same inputs on the same stack, however often it was interrupted.
 
@@ -145,7 +146,7 @@ class _Calibration:
             prior.save(self.out, force=True)
 
     def _begin(self) -> Prior | tuple[set[Task], int, int]:
-        """On the first process: take up what was done, by however many; return the tasks, how many were skipped and how many counted."""
+        """On the first process: load the state, of any number of processes; return the tasks, the number skipped and the number counted."""
         if self.out is not None and self.out.exists() and not self.options.force:
             return self._finished(self.out)
         if self.options.restart:
@@ -156,7 +157,7 @@ class _Calibration:
         return self.ledger.done, len(self.ledger.skips), len(self.ledger.counted)
 
     def _finished(self, out: Path) -> Prior:
-        """Return the prior on disk if this very run made it, and delete what a kill left of its state; else refuse."""
+        """Return the prior on disk if this very run made it, and delete the rest of its state; else refuse."""
         prior = finished_prior(out, self.loaded.name, self.settings, exact=self.options.samples is not None)
         if all(not differences(found, self.settings) for found in self.states.settings()):
             self.states.clear()
@@ -230,7 +231,7 @@ class _Calibration:
         return Progress(min(self.samples, self.counted_before + new * self.ranks.count), self.samples, skipped)
 
     def _check_skips(self, skips: Sequence[Skip], more: int = 0) -> None:
-        """Give up if there are too many skips: these, and so many that were skipped before."""
+        """Give up if there are too many skips: these, and `more` that were skipped before."""
         count = len(skips) + more
         if skips and count > self.max_skips:
             recent = skips[-1]

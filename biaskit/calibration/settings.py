@@ -1,4 +1,4 @@
-"""Everything the result of a calibration depends on: what its state must share to go on, and what its prior says of where it is from."""
+"""Everything the result of a calibration depends on: what a state must share to be resumed, and what the prior records."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from biaskit.families.checkpoints.processor_settings import processor_settings
 from biaskit.files import VERSION
 from biaskit.images import ImageSource
 from biaskit.prior.value import Prior
+from biaskit.text import differences
 
 _IN_THE_MAPS = ("layers", "per_head", "groups", "n_images")
 """Settings that a prior shows by its tensors, or counts itself."""
@@ -89,40 +90,16 @@ def changed(prior: Prior, settings: Mapping[str, Any], *, exact: bool = True) ->
         exact: False where `n_images` is the size of the source, of which images may have been unusable.
     """
     old = dict(prior.meta)
-    found = [
-        f"{name} was {_short(old.get(name))}, is {_short(value)}" for name, value in provenance(settings).items() if old.get(name) != value
-    ]
-    if prior.layers != tuple(settings["layers"]):
-        found.append(f"layers was {_short(list(prior.layers))}, is {_short(settings['layers'])}")
+    new = provenance(settings)
+    found = differences({name: old.get(name) for name in new}, new)
+    found += differences({"layers": list(prior.layers)}, {"layers": list(settings["layers"])})
     wanted, made = int(settings["n_images"]), prior.n_images
     tried = made if exact else made + int(old.get("n_skipped", "0"))
     if not made <= wanted <= tried:
         found.append(f"n_images was {made}, is {wanted}")
     heads = any(stats.head_mean is not None for stats in prior.planes.values())
-    if heads != settings["per_head"]:
-        found.append(f"per_head was {json.dumps(heads)}, is {json.dumps(settings['per_head'])}")
+    found += differences({"per_head": heads}, {"per_head": settings["per_head"]})
     groups = {len(stats.group_mean) for stats in prior.planes.values() if stats.group_mean is not None}
     if groups and groups != {min(settings["groups"], wanted)}:
         found.append(f"groups was {max(groups)}, is {settings['groups']}")
     return found
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Say of every setting that differs what it was and what it is; of a mapping only its parts that differ.
-
-    >>> differences({"seed": 0, "processor": {"size": 336, "pad": True}}, {"seed": 0, "processor": {"size": 224, "pad": True}})
-    ['processor size was 336, is 224']
-    """
-    found: list[str] = []
-    for name in dict.fromkeys((*old, *new)):
-        mine, theirs = old.get(name), new.get(name)
-        if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
-            found += [f"{name} {part}" for part in differences(mine, theirs)]
-        elif mine != theirs:
-            found.append(f"{name} was {_short(mine)}, is {_short(theirs)}")
-    return found
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "…"

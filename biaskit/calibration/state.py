@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from biaskit.calibration.feed import Skip, Task
 from biaskit.calibration.moments import Moments
-from biaskit.calibration.settings import differences
 from biaskit.errors import CalibrationError
 from biaskit.files import sweep, write_file
+from biaskit.text import differences
 
 _FORMAT = 2
 
@@ -73,7 +73,7 @@ class _State:
 class States:
     """The files of a calibration's state: `OUT.partial` of the first process, `OUT.partial.R` of process R.
 
-    Each has a name of its own inside. A first process that goes on takes the others' in, and its file says which ones it holds: a file that
+    Each has a name of its own inside. A first process that resumes takes the others' in, and its file says which ones it holds: a file that
     a kill kept from being deleted is not counted again.
 
     Args:

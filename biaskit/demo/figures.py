@@ -85,7 +85,7 @@ def draw_maps(maps: Mapping[str, NDArray[np.float32]], path: Path) -> None:
 
 @house_style()
 def draw_recall(report: Mapping[str, Any], path: Path) -> None:
-    """Draw recall of the target's tokens by layer for both placements, and what survives without visual tokens."""
+    """Draw recall of the target's tokens by layer for both placements, and accuracy without visual tokens from layer K on."""
     figure = ShownFigure(figsize=(15, 5), layout="constrained")
     axes = figure.subplots(1, 3)
     styles = {

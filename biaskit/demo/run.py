@@ -1,4 +1,4 @@
-"""`biaskit demo`: the whole chain on the embedded model, from calibration to the question whether debiasing helps it."""
+"""`biaskit demo`: the whole chain on the embedded model, from calibration to the comparison with and without debiasing."""
 
 from __future__ import annotations
 

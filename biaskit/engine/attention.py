@@ -19,27 +19,6 @@ from biaskit.engine.calls import Call, Stop, unreadable, watch_calls
 from biaskit.families.checkpoints.decoder import check_layers, decoder
 
 
-def _allowed(mask: Any, rows: Tensor | None, length: int, batch: int) -> Tensor | None:
-    """[B, 1, 1, keys] mask row of each sample's query row, bool (True = may attend) or additive; None = every key.
-
-    Masks come as None (causal), bool or float [B or 1, 1, queries, keys] (sdpa, eager), or [B, keys] padding (flash).
-    `rows` is None for the last row.
-    """
-    if mask is None and rows is None:
-        return None
-    if mask is None or (isinstance(mask, Tensor) and mask.ndim == 2):
-        ahead = None if rows is None else torch.arange(length, device=rows.device)[None] <= rows[:, None]
-        if mask is not None:
-            mask = mask[:, :length].to(torch.bool)
-            ahead = mask if ahead is None else ahead & mask.to(ahead.device)
-        return None if ahead is None else ahead[:, None, None, :]
-    if not isinstance(mask, Tensor):
-        raise unreadable(mask)
-    mask = mask.expand(batch, *mask.shape[1:])[:, 0, :, :length]
-    row: Tensor = mask[:, -1] if rows is None else mask[torch.arange(batch, device=mask.device), rows.to(mask.device)]
-    return row[:, None, None, :]
-
-
 def attention_row(
     query: Tensor, key: Tensor, mask: Any = None, *, rows: Tensor | None = None, scaling: float | None = None, softcap: float | None = None
 ) -> Tensor:
@@ -54,42 +33,34 @@ def attention_row(
     Returns:
         [B, heads, keys], softmax over all keys.
     """
-    return logit_row(Call(query, key, mask, scaling=scaling, softcap=softcap), rows).softmax(-1)
+    at = None if rows is None else rows[:, None]
+    return logit_rows(Call(query, key, mask, scaling=scaling, softcap=softcap), at)[:, :, 0].softmax(-1)
 
 
-def logit_row(call: Call, rows: Tensor | None = None) -> Tensor:
-    """What `attention_row` takes the softmax of: [B, heads, keys], −inf (or the mask's own lowest number) where a key is hidden."""
-    query, key = call.query, call.key
-    batch, heads, length, width = query.shape
-    key_heads = key.shape[1]
-    if key.shape[2] > length > 1:  # a static cache is longer than the prompt
-        key = key[:, :, :length]
-    last = query[:, :, -1] if rows is None else query[torch.arange(batch, device=query.device), :, rows]
-    dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
-    grouped = last.reshape(batch, key_heads, heads // key_heads, width)
-    logits = _scaled(call, _products(grouped, key, dtype))
-    allowed = _allowed(call.mask, rows, key.shape[2], batch)
-    if allowed is not None:
-        logits = logits.masked_fill(~allowed, float("-inf")) if allowed.dtype == torch.bool else logits + allowed.to(dtype)
-    return logits.reshape(batch, heads, -1)
-
-
-def logit_rows(call: Call, rows: Tensor) -> Tensor:
-    """The logits of several queries: [B, heads, q, keys], −inf where a key is hidden.
+def logit_rows(call: Call, rows: Tensor | None = None) -> Tensor:
+    """The logits of some queries: [B, heads, q, keys], −inf where a key is hidden. Attention is their softmax.
 
     Args:
-        call: what the attention function was given. rows: [q] which queries, the same ones of every sample.
+        call: what the attention function was given.
+        rows: which queries: [q], the same ones of every sample, or [B, q]; the last one by default.
     """
     query, key = call.query, call.key
     batch, heads, length, width = query.shape
-    key_heads = key.shape[1]
-    if key.shape[2] > length > 1:
+    if key.shape[2] > length > 1:  # a static cache is longer than the prompt
         key = key[:, :, :length]
+    chosen = _rows_of(query, rows)
     dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
-    grouped = query[:, :, rows].reshape(batch, key_heads, heads // key_heads * len(rows), width)
-    logits = _scaled(call, _products(grouped, key, dtype)).reshape(batch, heads, len(rows), -1)
-    hidden = _hidden(call, rows, key.shape[2])
-    return logits if hidden is None else logits.masked_fill(hidden, float("-inf"))
+    grouped = chosen.reshape(batch, key.shape[1], -1, width)
+    return _masked(call, _scaled(call, _products(grouped, key, dtype)).reshape(batch, heads, chosen.shape[2], -1), rows)
+
+
+def _rows_of(x: Tensor, rows: Tensor | None) -> Tensor:
+    """Some rows of [B, …, S, width]: the last, [q] of every sample, or [B, q]."""
+    if rows is None:
+        return x[:, :, -1:]
+    if rows.ndim == 1:
+        return x[:, :, rows.to(x.device)]
+    return x[torch.arange(len(rows), device=x.device)[:, None], :, rows.to(x.device)].transpose(1, 2)
 
 
 def _scaled(call: Call, products: Tensor) -> Tensor:
@@ -97,19 +68,20 @@ def _scaled(call: Call, products: Tensor) -> Tensor:
     return logits if call.softcap is None else torch.tanh(logits / call.softcap) * call.softcap
 
 
-def _hidden(call: Call, rows: Tensor, length: int) -> Tensor | None:
-    """Which keys the queries may not see: [B or 1, 1, q, keys] bool, or None."""
-    mask = call.mask
-    if isinstance(mask, Tensor) and mask.ndim == 4:
-        mine = mask[:, :, rows.to(mask.device), :length]
-        return ~mine if mine.dtype == torch.bool else mine < torch.finfo(mine.dtype).min / 2
+def _masked(call: Call, logits: Tensor, rows: Tensor | None) -> Tensor:
+    """Put −inf where the queries may not see a key, and add what an additive mask says of the others."""
+    mask, (batch, _, _, keys) = call.mask, logits.shape
     if mask is not None and not isinstance(mask, Tensor):
         raise unreadable(mask)
-    later = torch.arange(length, device=rows.device) > rows[:, None] if call.causal else None
-    if mask is None:
-        return None if later is None else later[None, None]
-    padding = ~mask[:, None, None, :length].to(torch.bool)
-    return padding if later is None else padding | later
+    if mask is not None and mask.ndim == 4:
+        mine = _rows_of(mask[..., :keys].expand(batch, -1, -1, -1), rows).to(logits.device)
+        if mine.dtype == torch.bool:
+            return logits.masked_fill(~mine, float("-inf"))
+        return (logits + mine.to(logits.dtype)).masked_fill(mine < torch.finfo(mine.dtype).min / 2, float("-inf"))
+    if rows is not None and call.causal:
+        later = torch.arange(keys, device=rows.device) > rows[..., None]
+        logits = logits.masked_fill((later[None] if rows.ndim == 1 else later)[:, None].to(logits.device), float("-inf"))
+    return logits if mask is None else logits.masked_fill(~mask[:, None, None, :keys].to(logits.device, torch.bool), float("-inf"))
 
 
 def _products(query: Tensor, key: Tensor, dtype: torch.dtype) -> Tensor:

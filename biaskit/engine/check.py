@@ -18,13 +18,14 @@ from torch import Tensor
 
 from biaskit.engine.attention import attention_rows, prefill
 from biaskit.engine.greedy import greedy_settings
-from biaskit.engine.lit_spots import PROMPT, SIZES, implementation, lit_spots, prepared, spotted
+from biaskit.engine.lit_spots import SIZES, implementation, lit_spots, prepared, spotted
 from biaskit.engine.prune import prune
 from biaskit.engine.reference import Kept, reference_logits
 from biaskit.errors import BiaskitError
 from biaskit.families.checkpoints.decoder import decoder
 from biaskit.families.checkpoints.load import Loaded
 from biaskit.pruners import get_pruner
+from biaskit.tasks.conventions import PROMPT
 
 NEW_TOKENS = 4
 _FLOORS = {torch.float64: 1e-6, torch.float32: 1e-4}

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from biaskit.device import Fetch, settle, upload
 from biaskit.engine.answers import check_answers, check_keep, check_observed
-from biaskit.engine.gather import patches_of, readings_of, span
+from biaskit.engine.gather import first_kept, patches_of, readings_of, span
 from biaskit.engine.memory import Cut, View
 from biaskit.engine.per_thread import PerThread
 from biaskit.engine.repeats import alike, repeated
@@ -162,6 +162,7 @@ class Decisions:
         layouts = self.family.layout(self.model.config, inputs)
         patches = self.family.patch_index(self.model.config, inputs, layouts) if self.tower else [None] * len(layouts)
         starts = np.cumsum([0, *(0 if part is None else len(part) for part in patches)])
+        kept = first_kept(self.pruner, self.family, self.model.config, inputs, layouts)
         repeats = repeated(ids, embeds, look.read(), whole=copies > 1)
         for row, generator in enumerate(self._generators(repeats, copies, len(layouts))):
             if generator is None:
@@ -169,7 +170,7 @@ class Decisions:
                 continue
             number = row // copies
             layout = layouts[number]
-            self.batch.append(_Sample(layout, generator, np.arange(len(layout)), ids[row], patches[number], int(starts[number])))
+            self.batch.append(_Sample(layout, generator, kept[number], ids[row], patches[number], int(starts[number])))
 
     def _generators(self, repeats: Sequence[bool], copies: int, samples: int) -> list[torch.Generator | None]:
         """Return the source of random numbers of each row, by its seed or its place in the block; None for a row that repeats another."""

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from biaskit.device import deferred, upload
+from biaskit.device import Fetch, deferred, upload
 from biaskit.engine.deepstack import DeepStack
 from biaskit.engine.detour import detour
 from biaskit.engine.filled import Filled
@@ -63,7 +63,7 @@ class TokenDropper:
         self.model, self.layers, self.decider, self.compact = model, check_stages(model, layers), decider, compact
         self.stack = decoder(model)
         self.form: Form = mask_form(self.stack.config._attn_implementation)
-        self.deepstack = DeepStack(self.layers[0])
+        self.deepstack = DeepStack(model, self.layers[0])
         self.images = ImageEncoderWatch(model, readings, merges)
         self.readings = readings
         self.recorder = Recorder(self.stack, self.layers, readings, lambda: self.now, self._narrowing)
@@ -124,11 +124,10 @@ class TokenDropper:
         if active and isinstance(mask, Tensor) and mask.shape == (rows, size) and mask.device.type == "cpu":
             padding = mask.numpy().astype(bool)
         prompt = Prompt(rows, size, size, active, [None] * len(self.layers), embeds, padding=padding)
-        if active:
-            prompt.visual = (self.inputs["input_ids"] == self.model.config.image_token_id).numpy()
         self.now = Pass(prompt, size, cache, prefill=True)
         if active:
-            kwargs = self.deepstack.take_over(kwargs)
+            prompt.visual = visual = (self.inputs["input_ids"] == self.model.config.image_token_id).numpy()
+            kwargs = self.deepstack.take_over(kwargs, visual)
         return args, kwargs
 
     def _begin(self, embeds: Tensor) -> bool:
@@ -169,7 +168,7 @@ class TokenDropper:
         check_window(self.stack, self.layers[0], prompt.length + fresh)
         prompt.length += fresh
         tail = None if padding is None else padding[:, prompt.size :].to(torch.bool)
-        return Pass(prompt, fresh, cache, prefill=False, tail=None if tail is None or bool(tail.all()) else tail)
+        return Pass(prompt, fresh, cache, prefill=False, tail=tail, look=None if tail is None else Fetch(tail.all()))
 
     def _leave(self, _module: Any, _args: tuple[Any, ...], output: Any) -> None:
         now, self.now = self.now, None
@@ -272,8 +271,9 @@ class _Layer:
         if key not in now.made:
             valid, whole = narrowing.row_mask.to(hidden.device), narrowing.whole
             if not now.prefill:
-                tail = valid.new_ones(len(valid), now.prompt.length - now.prompt.size) if now.tail is None else now.tail.to(valid.device)
-                valid, whole = torch.cat([valid, tail], dim=1), whole and now.tail is None
+                tail, whole = now.padded_tail(), whole and now.padded_tail() is None
+                told = valid.new_ones(len(valid), now.prompt.length - now.prompt.size) if tail is None else tail.to(valid.device)
+                valid = torch.cat([valid, told], dim=1)
             queries = len(narrowing) if now.prefill else now.fresh
             now.made[key] = make_mask(form, valid, queries, whole=whole, width=width, dtype=hidden.dtype)
         made: Tensor | None = now.made[key]

@@ -107,9 +107,8 @@ def _check_patches(model: Any, family: ModelFamily, inputs: dict[str, Any]) -> N
         model(**inputs)
     for signals in looks.seen:
         assert signals.patch_index is not None and signals.project is not None
-        index = torch.from_numpy(signals.patch_index.index).to(signals[EMBEDS].device)
-        has = (index >= 0).all(1)
+        index = torch.from_numpy(signals.patch_index.index)
+        tokens = torch.nonzero((index >= 0).all(1))[:, 0]
         if index.shape[1] == merged:  # else tokens were interpolated from several patches
-            made = signals.project(torch.cat(signals.patches(reading))[index[has]])
-            error = float((made - signals[EMBEDS][has]).abs().max())
+            error = float((signals.project(signals.patch_rows(reading, tokens)) - signals.at(EMBEDS, tokens)).abs().max())
             assert error < 1e-4, f"the patches behind a token do not make its embedding: they differ by {error:.1e}"

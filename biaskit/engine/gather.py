@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +16,9 @@ from biaskit.engine.narrowing import Narrowing
 from biaskit.engine.recorder import join_heads
 from biaskit.grid import Layout, PatchIndex
 from biaskit.pruners.readings import Reading
+
+if TYPE_CHECKING:
+    from biaskit.families import ModelFamily
 
 Indices = NDArray[np.int64]
 
@@ -30,7 +34,7 @@ def readings_of(
     """
     found: dict[Reading, Tensor] = {}
     places: dict[int, tuple[slice | Tensor, slice | Tensor]] = {}
-    text = None
+    text: Tensor | None = None
     for reading, taken in recorded.items():
         narrowing = taken.narrowing
         assert narrowing is not None
@@ -38,10 +42,9 @@ def readings_of(
         if id(narrowing) not in places:
             visual, others = _rows(narrowing, row, layout, whole)
             places[id(narrowing)] = run(visual, device), run(others, device)
-        if of_text and text is None:
-            text = upload(narrowing.positions[row][_rows(narrowing, row, layout, whole)[1]], device)
+            text = torch.from_numpy(narrowing.positions[row][others])
         found[reading] = _of_tokens(reading, taken.values[row].to(device), places[id(narrowing)][of_text])
-    return found, text
+    return found, text if any(reading.tokens == "text" for reading in found) else None
 
 
 def _rows(narrowing: Narrowing, row: int, layout: Layout, whole: Layout) -> tuple[Indices, Indices]:
@@ -57,9 +60,16 @@ def _of_tokens(reading: Reading, values: Tensor, rows: slice | Tensor) -> Tensor
     """Some rows of what was recorded of a sample, in the form that `Reading` promises."""
     if reading.what == "keys":
         return join_heads(values[:, rows].float(), reading.heads, 0)
-    if reading.what == "hidden":
+    if reading.what in ("hidden", "rotations"):
         return values[rows]
     return (values[:, rows] if reading.heads == "each" else values[rows]).float()
+
+
+def first_kept(pruner: object, family: ModelFamily, config: Any, inputs: Mapping[str, Tensor], layouts: Sequence[Layout]) -> list[Indices]:
+    """Return which visual tokens of each sample there are to choose among: all, or those that show a picture (`padding="suppress"`)."""
+    if getattr(pruner, "padding", "keep") != "suppress":
+        return [np.arange(len(layout)) for layout in layouts]
+    return [np.flatnonzero(mask) for mask in family.shown(config, inputs, layouts)]
 
 
 def patches_of(tower: Mapping[Reading, Tensor], first: int, patches: PatchIndex, device: torch.device) -> dict[Reading, Tensor]:

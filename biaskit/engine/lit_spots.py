@@ -26,12 +26,12 @@ from biaskit.families.checkpoints.decoder import decoder
 from biaskit.families.checkpoints.device import input_device
 from biaskit.families.checkpoints.load import Loaded
 from biaskit.grid import Layout, Plane
+from biaskit.tasks.conventions import PROMPT
 
 SIZES = ((640, 480), (480, 640), (1000, 300), (336, 336))
 """(width, height) in pixels of the pictures that are probed."""
 SPOTS = ((0.5, 0.5), (0.12, 0.2), (0.85, 0.3), (0.3, 0.9), (0.93, 0.93))
 """(x, y) of the lit spots, in fractions of the picture."""
-PROMPT = "Please describe the provided image."
 NEAR = 0.5
 """Cells between the lit square and the cell that changes most; resampling spreads a spot by up to half a cell."""
 

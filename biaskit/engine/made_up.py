@@ -80,6 +80,8 @@ def _made_up(reading: Reading, n: int, seed: int, dtype: torch.dtype) -> Tensor:
     shape = [2, n] if reading.heads == "each" else [n]
     if reading.rows:
         return torch.rand(shape, generator=random) / n if reading.what == "attention" else torch.randn(shape, generator=random)
+    if reading.what == "rotations":
+        return 2 * torch.rand(n, 2, generator=random) - 1
     if reading.what == "keys":
         return torch.randn(*shape, 4, generator=random)
     return (torch.randn(n, WIDTH, generator=random) + torch.randn(1, WIDTH, generator=random)).to(dtype)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from biaskit.device import Fetch
 from biaskit.engine.narrowing import Narrowing
 from biaskit.pruners.readings import Reading
 
@@ -116,7 +117,7 @@ class Pass:
     Attributes:
         fresh: tokens of this pass.
         cache: the key-value cache it fills, if any.
-        tail: [B, tokens after the prompt] bool, those that are not padding; None if none is.
+        tail: [B, tokens after the prompt] bool, those that are not padding; None if all are. look: whether all are, on its way to the host.
         recorded: (stage, reading) → what was recorded of it.
         made: masks and rotary embeddings, which the layers of a stage share.
     """
@@ -126,5 +127,12 @@ class Pass:
     cache: Any
     prefill: bool
     tail: Tensor | None = None
+    look: Fetch | None = None
     recorded: dict[tuple[int, Reading], Recorded] = field(default_factory=dict)
     made: dict[Any, Any] = field(default_factory=dict)
+
+    def padded_tail(self) -> Tensor | None:
+        """Return `tail`, or None if it has no padding: waits for the look at it, not for what was queued later."""
+        if self.look is not None:
+            self.tail, self.look = None if self.look.read()[0] else self.tail, None
+        return self.tail

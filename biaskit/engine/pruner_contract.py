@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,9 +16,8 @@ from biaskit.engine.answers import check_keep
 from biaskit.engine.made_up import WIDTH, sample_layouts, sample_signals
 from biaskit.engine.prune import prune
 from biaskit.errors import BiaskitError
-from biaskit.families import ModelFamily
 from biaskit.grid import Layout
-from biaskit.prior.value import PlaneStats, Prior
+from biaskit.prior.value import flat_prior
 from biaskit.pruners.readings import MERGED, check_readings
 from biaskit.pruners.signals import Signals
 
@@ -116,7 +114,7 @@ def _check_applied(pruner: Pruner, model_name: str, name: str) -> None:
     prior = None
     layers = [stage.layer + getattr(pruner, "attention_layer", -1) for stage in pruner.stages()]
     if pruner.prior != "unused" and layers[0] >= 0:
-        prior = flat_prior(family, model.config, layers)
+        prior = flat_prior(family.canonical(model.config), layers, {"model_type": model.config.model_type})
     with prune(model, pruner, prior=prior, say=lambda _line: None) as pruning:
         model.generate(**inputs, max_new_tokens=2, do_sample=False)
     for sample in pruning.samples:
@@ -124,10 +122,3 @@ def _check_applied(pruner: Pruner, model_name: str, name: str) -> None:
         assert len(sample) == wanted or not _exact(pruner), (
             f"{name} keeps {len(sample)} of {sample.n_visual} visual tokens instead of {wanted}"
         )
-
-
-def flat_prior(family: ModelFamily, config: Any, layers: list[int]) -> Prior:
-    """A prior without any bias, 1 everywhere, for a family's canonical planes."""
-    planes = {name: PlaneStats(np.ones((len(layers), *size), dtype=np.float32)) for name, size in family.canonical(config).items()}
-    meta = {"model_type": config.model_type, "kind": "imported"}
-    return Prior(planes, tuple(layers), np.ones(len(layers), dtype=np.float32), meta)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from biaskit.device import upload
-from biaskit.engine.attention import logit_row, logit_rows
+from biaskit.engine.attention import logit_rows
 from biaskit.engine.calls import Call, Stop, watch_calls
 from biaskit.engine.masks import read_mask
 from biaskit.engine.memory import Pass, Prompt, Recorded
@@ -51,11 +51,14 @@ class Recorder:
         self.calls: dict[int, list[tuple[int, Reading]]] = {}
         self.inputs: dict[int, list[tuple[int, Reading]]] = {}
         self.upcoming: dict[int, list[Reading]] = {}
+        self.turned: list[tuple[int, Reading]] = []
         for stage, start in enumerate(layers):
             for reading in sorted(readings, key=str):
                 if reading.at != "decoder" or not reading.exists(start):
                     continue
-                if reading.layer == 0:
+                if reading.what == "rotations":
+                    self.turned.append((stage, reading))
+                elif reading.layer == 0:
                     self.upcoming.setdefault(stage, []).append(reading)
                 elif reading.what != "hidden":
                     self.calls.setdefault(start + reading.layer, []).append((stage, reading))
@@ -68,6 +71,8 @@ class Recorder:
         """Watch the layers. Attach it after the hooks that drop tokens: what it sees of a layer is what the layer gets."""
         watched = {*self.calls, *(self.starts[stage] for stage in self.upcoming)}
         with ExitStack() as handles:
+            if self.turned:
+                handles.callback(self.stack.rotary_emb.register_forward_pre_hook(self._turning, with_kwargs=True).remove)
             for layer in self.inputs:
                 hook = partial(self._entered, layer)
                 handles.callback(self.stack.layers[layer].register_forward_pre_hook(hook, with_kwargs=True).remove)
@@ -118,12 +123,26 @@ class Recorder:
         if reading.what == "keys":
             return call.key[:, :, : call.query.shape[2]]
         if reading.queries == "last":
-            logits = logit_row(call)
+            logits = logit_rows(call)[:, :, 0]
             return join_heads(logits.softmax(-1) if reading.what == "attention" else logits, reading.heads)
         chosen = _chosen(now.prompt, call.mask, reading.queries, narrowing)
         rows = np.flatnonzero(chosen.any(0))
         weight = upload(chosen[:, rows], call.query.device)
         return mean_of_rows(call, reading, upload(rows, call.query.device), weight)
+
+    def _turning(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        now = self.now()
+        if now is None or not now.prefill or not now.prompt.active:
+            return
+        frequencies = getattr(module, "inv_freq", None)
+        if frequencies is None:
+            raise ModelError(
+                f"{type(module).__name__} has no inv_freq", "a method that reads rotations needs one rotary table for all layers"
+            )
+        positions = kwargs["position_ids"] if "position_ids" in kwargs else args[1]
+        found = mean_rotations(positions, frequencies)
+        for stage, reading in self.turned:
+            now.recorded[stage, reading] = Recorded(found.expand(now.prompt.rows, -1, -1), None)
 
     def _entered(self, layer: int, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         now = self.now()
@@ -132,6 +151,21 @@ class Recorder:
         hidden: Tensor = args[0] if args else kwargs["hidden_states"]
         for stage, reading in self.inputs[layer]:
             now.recorded[stage, reading] = Recorded(hidden, self.narrowing(layer))
+
+
+def mean_rotations(positions: Tensor, frequencies: Tensor) -> Tensor:
+    """The mean cosine and sine of the angles by which rotary embedding turns each token: [B, S, 2] float32.
+
+    Args:
+        positions: [B, S], or [axes, B, S] for multi-axis embeddings: each axis with all frequencies, as IVC-Prune has it. frequencies: [f].
+
+    Example:
+        >>> mean_rotations(torch.tensor([[0, 2]]), torch.tensor([1.0, 0.0])).mul(1000).round().tolist()
+        [[[1000.0, 0.0], [292.0, 455.0]]]
+    """
+    angles = positions[..., None].float() * frequencies.float()
+    found = torch.stack([angles.cos().mean(-1), angles.sin().mean(-1)], -1)
+    return found if found.ndim == 3 else found.mean(0)
 
 
 def _chosen(prompt: Prompt, mask: Any, queries: str, narrowing: Narrowing | None) -> NDArray[np.bool_]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from biaskit.errors import ImageSkipped, ModelError
 from biaskit.grid import Layout, PatchIndex, Tokens, join, join_patches
@@ -236,6 +237,13 @@ class ModelFamily(ABC):
                 f"{len(pending)} images have no placeholder in any prompt", "put one image placeholder per image into the prompt"
             )
         return layouts
+
+    def shown(self, config: Any, inputs: Mapping[str, Tensor], layouts: Sequence[Layout]) -> list[NDArray[np.bool_]]:
+        """Return which visual tokens of each sample show its pictures and not the padding around them: [N] each.
+
+        All, unless the processor pads pictures and leaves the padding among the visual tokens.
+        """
+        return [np.ones(len(layout), bool) for layout in layouts]
 
 
 def _numbered(tokens: Tokens, image: int) -> Tokens:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from biaskit.errors import ModelError
 from biaskit.families.base import PREPROCESSOR, PROCESSOR, Size
 from biaskit.grid import Box
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def llava_settings(config: Any) -> dict[tuple[str, str], Any]:
@@ -99,6 +102,36 @@ def padded_square(size: Size) -> Box:
     whole = max(size)
     before = [(whole - pixels) // 2 for pixels in size]
     return (-before[1] / size[1], -before[0] / size[0], (whole - before[1]) / size[1], (whole - before[0]) / size[0])
+
+
+_LEVEL = 1 / 255 / 0.26
+"""One level of a colour, normalised by the smallest deviation in use: padding has the mean colour, 0, but rounded down to a level."""
+
+
+def unpadded(pixels: Tensor) -> Size:
+    """Return how many rows and cols of a square hold the picture that was padded to it with the mean colour, read off the pixels.
+
+    A picture whose own border has exactly that colour seems smaller than it is; one that has no other colour counts as whole.
+
+    Args:
+        pixels: [3, H, W], normalised.
+
+    Example:
+        >>> import torch
+        >>> wide = torch.zeros(3, 8, 8)
+        >>> wide[:, 2:6] = torch.linspace(-1, 1, 8)
+        >>> unpadded(wide), unpadded(torch.ones(3, 8, 8))
+        ((4, 8), (8, 8))
+    """
+    flat = (pixels.abs() <= _LEVEL).all(0)
+    sides = [line.tolist() for line in (flat.all(1), flat.all(0))]
+    if all(sides[0]):
+        return len(sides[0]), len(sides[1])
+    before = [min(line.index(False), line[::-1].index(False)) for line in sides]
+    axis = int(before[1] > before[0])  # padding lies along the shorter side alone
+    size = [len(line) for line in sides]
+    size[axis] -= 2 * before[axis]
+    return size[0], size[1]
 
 
 def frame(image_processor: Any, size: Size) -> Frame:

@@ -1,4 +1,4 @@
-"""Idefics 3 and SmolVLM: marked tiles row by row, a line break after each row, a view of the whole image last."""
+"""Idefics 3 and SmolVLM: marked tiles row by row, a line break after each row, a thumbnail of the whole image last."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 
 from biaskit.errors import ModelError
 from biaskit.families import families
-from biaskit.families.base import PREPROCESSOR, PROCESSOR, ModelFamily, Size
+from biaskit.families.base import PREPROCESSOR, PROCESSOR, Size
 from biaskit.families.checkpoints.tower import tower_at
-from biaskit.families.tiles import marked_runs, tiled
-from biaskit.grid import PatchIndex, Plane, Tokens, join, join_patches, merged_patches, raster
+from biaskit.families.tiles import TileFamily, marked_runs, tiled
+from biaskit.grid import Plane, Tokens, join, raster
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,38 +22,34 @@ if TYPE_CHECKING:
 
 
 @families.register("idefics3")
-class Idefics3(ModelFamily):
+class Idefics3(TileFamily):
     """The image is stretched to whole tiles; several patches are joined to a visual token."""
 
     title = "Idefics 3"
     processor = "Idefics3Processor"
     image_processor = "Idefics3ImageProcessor"
 
+    def block(self, config: Any) -> int:
+        """The scale factor."""
+        return int(config.scale_factor)
+
     def tokens(self, config: Any, inputs: Mapping[str, Tensor], sizes: Sequence[Size] | None) -> list[Tokens]:
         """Read the tiles' arrangement from the prompt, which breaks the line after each row of tiles."""
-        side = _side(config)
+        side = self.side(config)
         found = []
         for ids in inputs["input_ids"].cpu().numpy():
             for views in marked_runs(ids, config.image_token_id, side * side):
-                whole = raster(Plane("thumbnail", side, side))
+                thumbnail = raster(Plane("thumbnail", side, side))
                 rows, cols = _arrangement(ids, views)
-                found.append(join([tiled(rows, cols, side), whole]) if rows else whole)
+                found.append(join([tiled(rows, cols, side), thumbnail]) if rows else thumbnail)
         return found
 
     def processor_settings(self, config: Any) -> dict[tuple[str, str], Any]:
         """The processor writes a fixed number of placeholders for each tile."""
         return {
-            (PROCESSOR, "image_seq_len"): _side(config) ** 2,
-            (PREPROCESSOR, "max_image_size"): {"longest_edge": config.vision_config.image_size},
+            (PROCESSOR, "image_seq_len"): self.side(config) ** 2,
+            (PREPROCESSOR, "max_image_size"): {"longest_edge": self.tile_pixels(config)},
         }
-
-    def patches(self, config: Any, inputs: Mapping[str, Tensor]) -> list[PatchIndex]:
-        """The pixel shuffle joins square blocks of patches."""
-        side, block = _side(config), int(config.scale_factor)
-        one = PatchIndex(merged_patches(side, side, block), (side * side * block * block,))
-        samples = inputs["input_ids"].cpu().numpy()
-        images = [views for ids in samples for views in marked_runs(ids, config.image_token_id, side * side)]
-        return [join_patches([one] * len(views)) for views in images]
 
     def tower(self, model: PreTrainedModel) -> Tower:
         """The encoder's output is normalised, and the connector shuffles and projects it."""
@@ -63,16 +59,7 @@ class Idefics3(ModelFamily):
             found: Tensor = base.connector(base.vision_model.post_layernorm(rows)).flatten(0, 1)
             return found
 
-        return tower_at(base.vision_model, project, round(model.config.scale_factor) ** 2)
-
-    def canonical(self, config: Any) -> dict[str, tuple[int, int]]:
-        """Canvas of two tiles by two; the view of the whole image as it is."""
-        side = _side(config)
-        return {"canvas": (2 * side, 2 * side), "thumbnail": (side, side)}
-
-    def token_pixels(self, config: Any) -> float:
-        """The pixel shuffle joins patches."""
-        return float(config.vision_config.image_size / _side(config))
+        return tower_at(base.vision_model, project, self.block(model.config) ** 2)
 
     def resized(self, config: Any, layout: Any) -> Size:
         """The tiles' pixels; those of the one view where the image is not cut."""
@@ -89,13 +76,8 @@ class SmolVLM(Idefics3):
     image_processor = "SmolVLMImageProcessor"
 
 
-def _side(config: Any) -> int:
-    """Visual tokens along the side of a tile, after the pixel shuffle."""
-    return int(config.vision_config.image_size // config.vision_config.patch_size // config.scale_factor)
-
-
 def _arrangement(ids: np.ndarray, views: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """Return (rows, cols) of the tiles, (0, 0) for none. The view of the whole image is followed by the token that parts tiles of a row.
+    """Return (rows, cols) of the tiles, (0, 0) for none. The thumbnail is followed by the token that parts tiles of a row.
 
     Raises:
         ModelError: rows of different lengths.

@@ -7,13 +7,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from biaskit.errors import ModelError
 from biaskit.families import families
 from biaskit.families.base import ModelFamily, Size
 from biaskit.families.conversations import converse
-from biaskit.families.frame import frame, llava_settings, square_by
-from biaskit.grid import PatchIndex, Plane, Tokens, join, raster
+from biaskit.families.frame import frame, llava_settings, square_by, unpadded
+from biaskit.grid import Layout, PatchIndex, Plane, Tokens, join, raster
+from biaskit.prior.padding import picture_mask
 from biaskit.tasks.conventions import BoxConvention
 
 if TYPE_CHECKING:
@@ -59,6 +61,20 @@ class Llava(ModelFamily):
             replace(mine, planes=tuple(plane if plane.name == "cls" else replace(plane, box=box) for plane in mine.planes))
             for mine, box in zip(tokens, boxes, strict=True)
         ]
+
+    def shown(self, config: Any, inputs: Mapping[str, Tensor], layouts: Sequence[Layout]) -> list[NDArray[np.bool_]]:
+        """Tokens of which at least half lies on the picture, where pictures are padded to squares, as the original code did."""
+        pictures = iter(inputs["pixel_values"])
+        found = []
+        for layout in layouts:
+            masks: dict[int, NDArray[np.bool_]] = {}
+            for plane in layout.planes:
+                if plane.image not in masks:
+                    rows, cols = unpadded(next(pictures))
+                    masks[plane.image] = picture_mask(cols, rows, grid=_side(config))
+            alone = np.ones((1, 1), bool)
+            found.append(layout.unfold([alone if plane.name == "cls" else masks[plane.image] for plane in layout.planes]))
+        return found
 
     def processor_settings(self, config: Any) -> dict[tuple[str, str], Any]:
         """The processor counts patches by itself."""

@@ -1,17 +1,84 @@
-"""Images cut into tiles, tokens tile by tile, with a view of the whole image last: what InternVL, Aya Vision and Idefics 3 share."""
+"""Images cut into tiles, tokens tile by tile, a thumbnail of the whole image last: what InternVL, Aya Vision and Idefics 3 share."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from biaskit.errors import ModelError
-from biaskit.grid import Plane, Tokens, join, raster
+from biaskit.families.base import ModelFamily, Size
+from biaskit.grid import PatchIndex, Plane, Tokens, join, join_patches, merged_patches, raster
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+class TileFamily(ModelFamily):
+    """A family that cuts images into square tiles, and makes a visual token of each square block of a tile's patches (pixel shuffle).
+
+    A subclass says how large a block is and, if the tokens of an image's views touch in its prompts, how many views there are.
+    """
+
+    @abstractmethod
+    def block(self, config: Any) -> int:
+        """Return how many patches lie along the side of a visual token."""
+
+    def side(self, config: Any) -> int:
+        """Return how many visual tokens lie along the side of a tile."""
+        return self.tile_pixels(config) // _length(config.vision_config.patch_size) // self.block(config)
+
+    def tile_pixels(self, config: Any) -> int:
+        """Return the pixels along the side of a tile."""
+        return _length(config.vision_config.image_size)
+
+    def views(self, config: Any, input_ids: Tensor) -> list[int]:
+        """Return how many views, tiles and thumbnail, each image of a batch has. Here every view has a mark of its own in the prompt.
+
+        Raises:
+            ModelError: a view has other than side² tokens.
+        """
+        length = self.side(config) ** 2
+        return [len(found) for ids in input_ids.cpu().numpy() for found in marked_runs(ids, config.image_token_id, length)]
+
+    def tokens(self, config: Any, inputs: Mapping[str, Tensor], sizes: Sequence[Size] | None) -> list[Tokens]:
+        """Count each image's tiles in the prompt; their arrangement follows from its size or, without it, from the thumbnail."""
+        counts = self.views(config, inputs["input_ids"])
+        if sum(counts) != len(inputs["pixel_values"]):
+            raise ModelError(
+                f"the placeholders are those of {sum(counts)} views, but the images have {len(inputs['pixel_values'])}",
+                "pass the processor's whole output, and images and prompts of the same batch",
+            )
+        return tile_tokens(counts, self.side(config), inputs["pixel_values"], sizes)
+
+    def configure(self, processor: Any, config: Any, choices: Mapping[str, int | str]) -> None:
+        """Set the most tiles of an image, which stock processors call patches."""
+        if (most := choices.get("max_tiles")) is not None:
+            if int(most) < processor.image_processor.min_patches:
+                raise ModelError(f"--max-tiles {most} is less than min_patches, {processor.image_processor.min_patches}", "give more tiles")
+            processor.image_processor.max_patches = int(most)
+
+    def patches(self, config: Any, inputs: Mapping[str, Tensor]) -> list[PatchIndex]:
+        """The pixel shuffle joins square blocks of patches."""
+        side, block = self.side(config), self.block(config)
+        one = PatchIndex(merged_patches(side, side, block), (side * side * block * block,))
+        return [join_patches([one] * count) for count in self.views(config, inputs["input_ids"])]
+
+    def canonical(self, config: Any) -> dict[str, tuple[int, int]]:
+        """Canvas of two tiles by two; the thumbnail as it is."""
+        side = self.side(config)
+        return {"canvas": (2 * side, 2 * side), "thumbnail": (side, side)}
+
+    def token_pixels(self, config: Any) -> float:
+        """The pixel shuffle joins patches."""
+        return self.tile_pixels(config) / self.side(config)
+
+
+def _length(size: Any) -> int:
+    """The side of a square that a config gives by one number or two."""
+    return int(size[0] if isinstance(size, list | tuple) else size)
 
 
 def runs(ids: np.ndarray, token: int) -> list[tuple[int, int]]:

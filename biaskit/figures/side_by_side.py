@@ -25,11 +25,13 @@ from biaskit.figures.style import FAINT, ShownFigure, check_out, house_style, wr
 from biaskit.prior.bias.report import compare
 from biaskit.prior.resample import resample
 from biaskit.prior.value import Prior
+from biaskit.text import shortened
 
 Maps = NDArray[np.float64]
 
 COLUMNS = 6  # at most so many layers beside each other; more wrap
 _SIDE, _HEAD, _GAP, _LEFT, _BAR = 1.35, 0.5, 0.1, 0.5, 1.25  # inches
+_NAME = 22  # letters of a prior's name at the side
 
 
 def side_by_side(
@@ -101,11 +103,11 @@ def _draw(found: Sequence[tuple[Maps, Maps, Maps]], rows: Sequence[dict[str, Any
             axes.imshow(values, norm=norm, cmap=shades, aspect="auto", interpolation="nearest")
             axes.set(xticks=[], yticks=[])
             if column == 0:
-                axes.set_ylabel((_short(names[0]), _short(names[1]), "first / second")[number], fontsize=7)
+                axes.set_ylabel((*(shortened(name, _NAME) for name in names), "first / second")[number], fontsize=7)
     where = f"plane {rows[0]['plane']}, {shape[0]}×{shape[1]}{' (resampled)' if rows[0]['resampled'] else ''}"
     room = int((width - _LEFT) * 9.5)  # letters of the heading that fit
-    title = " and ".join(_short(name, max(8, (room - len(where) - 7) // 2)) for name in names)
-    figure.text(_LEFT / width, 1 - 0.2 / height, _short(f"{title}: {where}", room), fontsize=9, weight="bold", parse_math=False)
+    title = " and ".join(shortened(name, max(8, (room - len(where) - 7) // 2)) for name in names)
+    figure.text(_LEFT / width, 1 - 0.2 / height, shortened(f"{title}: {where}", room), fontsize=9, weight="bold", parse_math=False)
     for number, (norm, shades) in enumerate(scales):
         place = ((width - _BAR + 0.2) / width, 1 - (0.75 + 1.3 * (number + 1)) / height, 0.12 / width, 1.05 / height)
         _bar(figure.add_axes(place), norm, shades, ("attention / uniform", "first / second")[number], groups[number])
@@ -131,7 +133,3 @@ def _bar(axes: Axes, norm: Normalize, shades: Colormap, text: str, maps: Sequenc
     bar.set_ticks([math.log2(tick) for tick in ticks], labels=[f"{multiple(tick)} ×" for tick in ticks])
     axes.tick_params(length=2, labelsize=6)
     bar.set_label(text, fontsize=7)
-
-
-def _short(text: str, most: int = 22) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"

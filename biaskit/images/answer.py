@@ -28,7 +28,7 @@ FILE_SECONDS = 3600.0
 """Seconds for all of a file that is written to disk."""
 
 
-_LONGEST_WAIT = 60.0  # seconds: a server may ask for an hour by Retry-After, nobody waits that long
+_LONGEST_WAIT = 60.0  # seconds: a server may ask for an hour by Retry-After: longer waits are refused
 _BLOCK = 1 << 16
 
 
@@ -74,7 +74,11 @@ def blocks(response: urllib3.BaseHTTPResponse, url: str, limit: int) -> Iterator
 
 
 def retry_after(text: str) -> float | None:
-    """Return the seconds that a Retry-After header asks for, at most a minute; None where it says nothing of use."""
+    """Return the seconds that a Retry-After header asks for, at most a minute; None where it cannot be read.
+
+    >>> retry_after("5"), retry_after("3600"), retry_after("soon")
+    (5.0, 60.0, None)
+    """
     if re.fullmatch(r"\s*\d{1,9}\s*", text):
         return min(float(text), _LONGEST_WAIT)
     moment = parsedate_tz(text)

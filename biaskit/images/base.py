@@ -103,7 +103,7 @@ class ImageSource(ABC):
         """Hint that these images come next: a streaming source downloads the missing ones at the same time. Default: nothing.
 
         Raises:
-            SourceError: the source as a whole failed. An image that cannot be had is not reported here but by `open`.
+            SourceError: the source as a whole failed. An image that cannot be fetched is not reported here but by `open`.
         """
         del indices
 

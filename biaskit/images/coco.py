@@ -34,7 +34,7 @@ class CocoSource(ImageSource):
         records: what it says of each image, in the order of the source.
 
     Raises:
-        SourceError: the annotations cannot be read, or none of the images can be had.
+        SourceError: the annotations cannot be read, or none of the images can be fetched.
     """
 
     name = "coco"
@@ -83,7 +83,7 @@ class CocoSource(ImageSource):
         return self._store.read(self.records[index])
 
     def load(self, index: int) -> Image.Image:
-        """Return one image, decoded, upright and RGB. What the cache holds of it is thrown away and fetched again if it is no picture.
+        """Return one image, decoded, upright and RGB. A cached copy that is not a picture is deleted and fetched again.
 
         Raises:
             ImageSkipped, SourceError: as `open`, and ImageSkipped for bytes that are no usable picture.

@@ -17,6 +17,7 @@ from biaskit.errors import SourceError
 from biaskit.images.answer import LOCAL_COPY
 from biaskit.images.coco_stores import CocoImage
 from biaskit.images.regular import read_regular
+from biaskit.text import shortened
 
 MAX_JSON = 1 << 30
 """Bytes of an annotation file: that of train2017, the largest of COCO's, has 470 MB."""
@@ -110,8 +111,7 @@ def _encodes(name: str) -> bool:
 
 
 def _shown(values: Any) -> str:
-    text = repr(values) if isinstance(values, (int, float, str, type(None))) else f"a {type(values).__name__}"
-    return text if len(text) <= 60 else f"{text[:60]}…"
+    return shortened(repr(values) if isinstance(values, (int, float, str, type(None))) else f"a {type(values).__name__}")
 
 
 def _refused(path: Path, what: str, hint: str) -> SourceError:

@@ -45,14 +45,14 @@ class Store(ABC):
 
     @abstractmethod
     def holds_any(self, images: Iterable[CocoImage]) -> bool:
-        """Tell whether at least one of these images may be had."""
+        """True if at least one of these images may be available."""
 
     def fetch(self, images: Iterable[CocoImage]) -> None:
         """Get these images ready; nothing to do for local files. Raises SourceError if the whole store is gone."""
         del images
 
     def discard(self, image: CocoImage) -> bool:
-        """Throw away a copy that turned out to be no picture; tell whether there was one, so that reading again may help."""
+        """Delete a cached copy that is not a picture; True if there was one, so that reading again may help."""
         del image
         return False
 
@@ -194,7 +194,7 @@ class UrlStore(Store):
             for done in as_completed([pool.submit(self._download, image) for image in missing]):
                 with suppress(ImageSkipped):  # told by `read`, to the one who asks for this image
                     done.result()
-        finally:  # on Ctrl-C or a dead network: nothing new is begun, and nobody waits for the rest
+        finally:  # on Ctrl-C or a dead network: start no further download, and do not wait for those in progress
             pool.shutdown(wait=False, cancel_futures=True)
 
     def holds_any(self, images: Iterable[CocoImage]) -> bool:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Deadline:
-    """So many seconds from now for one object: all attempts, redirects and waits together.
+    """A number of seconds from now for one object: all attempts, redirects and waits together.
 
     Attributes:
         seconds: how many there were. passed: whether the connection was cut because they were over.

@@ -72,7 +72,7 @@ def decode(data: bytes, name: str) -> Image.Image:
         rgb, turn = _pixels(data, name)
         if turn is not None:
             rgb = rgb.transpose(turn)
-    rgb.info = {}  # lest someone downstream turns the picture a second time
+    rgb.info = {}  # so that the picture is not turned a second time later
     return rgb
 
 
@@ -119,7 +119,7 @@ def _reasons(data: bytes, name: str) -> Iterator[None]:
 
 
 def _pixels(data: bytes, name: str) -> tuple[Image.Image, Image.Transpose | None]:
-    """Return the picture as it is stored, in RGB, and how to turn it. What was decoded on the way is let go."""
+    """Return the picture as it is stored, in RGB, and how to turn it. Intermediate pictures are freed."""
     with _identify(data, name) as image:
         _check_cost(image, data, name)
         image.load()
@@ -129,7 +129,7 @@ def _pixels(data: bytes, name: str) -> tuple[Image.Image, Image.Transpose | None
 
 @cache
 def _formats() -> tuple[tuple[str, _Factory, _Accept | None], ...]:
-    """Return every format PIL reads. Those that look at the first bytes come first: the others would try to make sense of anything."""
+    """Return every format PIL reads. Those that look at the first bytes come first: the others accept any bytes."""
     Image.preinit()
     Image.init()
     known: dict[str, tuple[Any, Any]] = {key: value for key, value in Image.OPEN.items() if key not in _REFUSED}

@@ -1,4 +1,4 @@
-"""Downloads that bear a bad line: retried with back-off, whole or not at all, bounded in time and size."""
+"""Downloads over unreliable networks: retried with back-off, whole or not at all, bounded in time and size."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Downloader:
         return self._ask(url, {"Range": "bytes=0-0"}, receive, Deadline(self.deadline))
 
     def save(self, url: str, target: Path, limit: int = MAX_FILE, seconds: float = FILE_SECONDS) -> None:
-        """Download a large file to `target`, atomically, in at most so many seconds.
+        """Download a large file to `target`, atomically, within a number of seconds.
 
         Raises:
             NotServedError, TooLargeError, SourceError: as `get`; SourceError also if `target` cannot be written.
@@ -175,7 +175,7 @@ class Downloader:
 
 @contextmanager
 def replacing(target: Path) -> Iterator[IO[bytes]]:
-    """Give a file of a unique name that takes the place of `target` when the block ends well, and vanishes when it does not.
+    """Give a file of a unique name that takes the place of `target` when the block ends well, and is deleted when it does not.
 
     Raises:
         SourceError: the disk is full, or the directory cannot be written.

@@ -1,4 +1,4 @@
-"""Reading a picture's file whole, if it is a file: a pipe or a device under a picture's name would never end."""
+"""Read a picture's file whole, if it is a regular file: reading a pipe or a device might never end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From any of PIL's modes to 8-bit RGB, a band of rows at a time: what lies between takes no memory to speak of."""
+"""From any of PIL's modes to 8-bit RGB, a band of rows at a time: intermediate results take little memory."""
 
 from __future__ import annotations
 

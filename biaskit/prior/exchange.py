@@ -59,12 +59,14 @@ def import_prior(
     Raises:
         PriorError: unreadable, pickled or truncated file; NaN, infinity or negative values; a weight of 0; a size that does not fit.
     """
-    path = Path(path)
-    _check_words(as_, model_type)
-    wanted = read_layers(layer)
+    if as_ not in ("bias", "weight"):
+        raise PriorError(f"values cannot be read as {as_!r}", "choose bias, or weight for factors that divide the bias away")
+    if not model_type:
+        raise PriorError("the model type is empty", "give the config.model_type of the model, such as llava or qwen2_5_vl")
+    wanted, path = read_layers(layer), Path(path)
     data = read_array_file(path)
-    held = exported_layers(path, data) if key is None else None
-    layers = held if held is not None else wanted
+    held = None if key is not None else exported_layers(path, data)
+    layers = wanted if held is None else held
     if layers is None or isinstance(layers, str):
         raise PriorError(f"layer is {layer!r}: {path} does not say which layers its maps are of", "name them, such as 1,4 or 0-7")
     raw = decode_array(path, data, key if held is None else f"{plane}.mean")
@@ -81,8 +83,8 @@ def import_prior(
         "reduction": f"imported as {as_}{', a_bias = 1 / weight' if as_ == 'weight' else ''}, mean 1 per layer",
         "note": note,
     }
-    known = {name: text for name, text in meta.items() if text}
-    prior = Prior({plane: PlaneStats(values)}, layers, np.ones(len(layers), dtype=np.float32), known)
+    mass = np.ones(len(layers), dtype=np.float32)
+    prior = Prior({plane: PlaneStats(values)}, layers, mass, {name: text for name, text in meta.items() if text})
     return prior if held is None else narrow(prior, wanted, None)
 
 

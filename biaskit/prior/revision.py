@@ -26,7 +26,7 @@ def revision_warning(mine: str, theirs: str) -> str:
     if mine.startswith(ENDS) and theirs.startswith(FILES):
         return (
             f"this prior names its checkpoint by an older kind of fingerprint ({mine}), which saw only the ends of the weight files: "
-            f"whether it is the checkpoint at hand ({theirs}) cannot be said; calibrate again to be sure"
+            f"whether it is this checkpoint ({theirs}) is unknown; calibrate again to be sure"
         )
     return f"this prior was calibrated on revision {mine!r}, and is used with {theirs!r}"
 

@@ -55,7 +55,7 @@ def packaged() -> Path:
     """Return the folder of the priors that come with biaskit: `biaskit/_priors` in a wheel, the top-level `priors/` in a checkout."""
     package = Path(__file__).resolve().parents[1]
     wheel = package / "_priors"
-    # Beside an installed package `priors/` would be somebody else's folder: a checkout has the project file too.
+    # Beside an installed package `priors/` would be another package's folder: a checkout has the project file too.
     checkout = (package.parent / "pyproject.toml").is_file()
     return package.parent / "priors" if checkout and not wheel.is_dir() else wheel
 

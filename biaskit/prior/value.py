@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -222,6 +222,17 @@ class Prior:
             return _assemble(tensors, meta)
         except PriorError as error:
             raise PriorError(f"{name}: {error.message}", error.hint) from None
+
+
+def flat_prior(sizes: Mapping[str, tuple[int, int]], layers: Iterable[int], meta: Mapping[str, str]) -> Prior:
+    """Return a prior without any bias, 1 everywhere: plane → (rows, cols), as a family's `canonical` says; decoder layers; provenance.
+
+    >>> flat_prior({"image": (24, 24)}, [4, 1], {"model_type": "llava"}).layers
+    (1, 4)
+    """
+    wanted = tuple(sorted(set(layers)))
+    planes = {name: PlaneStats(np.ones((len(wanted), *size), dtype=np.float32)) for name, size in sizes.items()}
+    return Prior(planes, wanted, np.ones(len(wanted), dtype=np.float32), {"kind": "imported", **meta})
 
 
 def _assemble(tensors: dict[str, NDArray[Any]], meta: dict[str, str]) -> Prior:

@@ -57,14 +57,13 @@ class AttentionPruner(Pruner):
     strength: float = param(1.0, "τ of the debiasing A_ori / (A_bias^τ + ε): 0 is raw attention, 1 the paper's ratio")
     mode: Form = param("ratio", "debiasing: ratio, difference of normalised maps, p_log (PriorTR), or uniform (control: a flat prior)")
     eps: float = param(1e-7, "ε of the debiasing")
+    padding: Literal["keep", "suppress"] = param(
+        "keep", "tokens of padding around the picture: keep them in the choice, or suppress them (then fewer may be kept than asked for)"
+    )
     prior_layout: PriorLayout = param("grid2d", "how the prior is brought to the sample's grid: grid2d, flat1d or repeat")
 
     def __post_init__(self) -> None:
-        """Find out what to record, and refuse what makes no sense."""
-        self._check_choices()
-        if self.row_of("last") in self.needs:
-            null = {self.row_of("null")} if self.debias == "null" and self.strength > 0 and self.mode != "uniform" else set()
-            object.__setattr__(self, "needs", (self.needs - {self.row_of("last")}) | {self.row_of(self.rows)} | null)
+        """Refuse what makes no sense."""
         super().__post_init__()
         self.check_range("strength", 0, 1)
         self.check_range("eps", 0, 1)
@@ -75,9 +74,19 @@ class AttentionPruner(Pruner):
         if self.debias == "null" and self.rows == "null" and self.mode != "uniform" and self.strength > 0:
             raise BiaskitError("the null row is both attention and prior", "choose rows='last' or rows='question', or another prior")
 
+    def readings(self) -> frozenset[Reading]:
+        """Return what these settings read: the chosen rows where `needs` has the last prompt token's, and the null row if it is Q."""
+        last, needs = self.row_of("last"), super().readings()
+        return (needs - {last}) | self.rows_read() if last in needs else needs
+
     def row_of(self, rows: Rows) -> Reading:
         """Return the reading of some rows of attention: [N], mean over heads."""
         return Reading("attention", layer=self.attention_layer, queries=rows)
+
+    def rows_read(self) -> frozenset[Reading]:
+        """Return the readings of P and, where it is a row of the same pass, of Q."""
+        null = self.debias == "null" and self.strength > 0 and self.mode != "uniform"
+        return frozenset({self.row_of(self.rows), *([self.row_of("null")] if null else [])})
 
     @property
     def debiases(self) -> bool:
@@ -98,7 +107,7 @@ class AttentionPruner(Pruner):
     def remarks(self, prior: Prior) -> tuple[str, ...]:
         """Say which slopes were fitted, and where a prior averages other rows than this method reads: that debiases neither."""
         fitted = self.debiases and self.debias == "recency"
-        layers = [stage.layer + self.attention_layer for stage in self.stages()] if fitted else []
+        layers = self.prior_layers() if fitted else ()
         laws = (f"{self.name} is debiased at layer {layer} by the recency law {_law(prior, layer)}" for layer in layers)
         return (*self._other_rows(prior), *laws)
 
@@ -117,10 +126,7 @@ class AttentionPruner(Pruner):
 
     def attention(self, signals: Signals) -> Tensor:
         """Return P: [N]."""
-        row = self.row_of(self.rows)
-        if row not in signals:
-            raise BiaskitError(f"{self.name} needs {row}, which was not recorded", "pass it in Signals")
-        return signals[row].to(torch.float32)
+        return signals[self.row_of(self.rows)].to(torch.float32)
 
     def score(self, signals: Signals) -> Tensor:
         """Return the debiased score of every visual token, [N]; the raw attention if there is no prior.

@@ -125,6 +125,9 @@ class Pruner(ABC):
     def __post_init__(self) -> None:
         """Refuse what makes no sense; subclasses check their own parameters after calling this."""
         self._check_types()
+        self._check_choices()
+        if (read := self.readings()) != self.needs:
+            object.__setattr__(self, "needs", read)
         if self.retention is None and self.budget is None:
             known = "give retention=0.25, or budget=64" if self.takes_budget else "give retention=0.25"
             raise BiaskitError(f"{self.name} was not told how many visual tokens to keep", known)
@@ -142,17 +145,27 @@ class Pruner(ABC):
                 f"{self.name} reads {what}, but layer is {self.layer}",
                 f"give K = {needed} or more: --k {needed}, or layer={needed} in Python",
             )
-        self._check_choices()
         if self.budget is not None and not self.takes_budget:
             raise BiaskitError(
                 f"budget is {self.budget}, but {self.name} merges every tile before the prompt is known",
                 f"give retention={self.budget}/576 or so",
             )
 
+    def readings(self) -> frozenset[Reading]:
+        """Return what `choose` reads with these parameters, which becomes `needs`: a method whose reading depends on them overrides it.
+
+        Asked when the pruner is made, after types and choices of the parameters were checked.
+        """
+        return self.needs
+
     @property
     def debiases(self) -> bool:
         """Whether a prior, if there is one, changes the decision."""
         return self.prior != "unused"
+
+    def prior_layers(self) -> tuple[int, ...]:
+        """Return the decoder layers that a prior must be of, stage by stage; none where tokens are dropped before the language model."""
+        return tuple(layer for stage in self.stages() if (layer := stage.layer + self.attention_layer) >= 0)
 
     def check_prior(self, prior: Prior | None) -> None:
         """Refuse, before anything runs, to do without a prior that is needed, or with one that lacks the layers that are read.
@@ -166,9 +179,8 @@ class Pruner(ABC):
                 "make one with `biaskit calibrate` and give it: --prior FILE; strength=0 does without",
             )
         if prior is not None and self.debiases:
-            for stage in self.stages():
-                if stage.layer + self.attention_layer >= 0:
-                    prior.layer(stage.layer + self.attention_layer)
+            for layer in self.prior_layers():
+                prior.layer(layer)
 
     def remarks(self, prior: Prior) -> tuple[str, ...]:
         """Return what a user should know of a prior that works, but may not be what he means."""

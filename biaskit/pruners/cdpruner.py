@@ -12,13 +12,11 @@ from torch import Tensor
 from biaskit.errors import BiaskitError
 from biaskit.pruners import pruners
 from biaskit.pruners.base import Positions, Pruner, param
-from biaskit.pruners.readings import EMBEDS, Reading
+from biaskit.pruners.readings import EMBEDS, TEXT_EMBEDS, Reading
 from biaskit.pruners.signals import Signals
 from biaskit.select import dpp_select, text_relevance
 from biaskit.select.dpp import Kernel
 from biaskit.select.keep import Keep
-
-TEXT_EMBEDS = Reading("hidden", "projector", tokens="text")
 
 
 @pruners.register("cdpruner")
@@ -57,14 +55,17 @@ class CDPruner(Pruner):
     halves: bool = param(False, "choose half of the budget from each half of the sequence, as OpenVINO does by default")
 
     def __post_init__(self) -> None:
-        """Find out what to record, and refuse what makes no sense."""
+        """Refuse what makes no sense."""
         source = self.relevance
         if isinstance(source, str) and source != "embedding":
             raise BiaskitError(f"relevance is {source!r}", "give embedding, one number a visual token, or a function of Signals")
-        needs = {EMBEDS} | ({TEXT_EMBEDS} if isinstance(source, str) else set())
-        object.__setattr__(self, "needs", frozenset(needs) | frozenset(getattr(source, "needs", ())))
         super().__post_init__()
         self.check_range("weight", 0, 1)
+
+    def readings(self) -> frozenset[Reading]:
+        """Return what these settings read: the text where relevance is worked out here, and what a function of Signals says it needs."""
+        own = TEXT_EMBEDS if isinstance(self.relevance, str) else EMBEDS
+        return frozenset({EMBEDS, own, *getattr(self.relevance, "needs", ())})
 
     def choose(self, signals: Signals, budget: int) -> Keep:
         """Score relevance, then pick by conditional variance."""

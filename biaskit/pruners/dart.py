@@ -6,16 +6,15 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from biaskit.pruners import pruners
 from biaskit.pruners.base import Pruner, param
-from biaskit.pruners.readings import EMBEDS, HIDDEN, KEYS, TEXT_HIDDEN, TEXT_KEYS, Reading
+from biaskit.pruners.readings import EMBEDS, HIDDEN, KEYS, TEXT_EMBEDS, TEXT_HIDDEN, TEXT_KEYS, Reading
 from biaskit.pruners.signals import Signals
 from biaskit.select import dart_select
 from biaskit.select.keep import Keep
-
-_TEXT_EMBEDS = Reading("hidden", "projector", tokens="text")
 
 
 @pruners.register("dart")
@@ -42,25 +41,27 @@ class DART(Pruner):
     count: Literal["exact", "paper"] = param("exact", "keep exactly the budget, or pivots + 8·int(N·r/8) as published")
 
     def __post_init__(self) -> None:
-        """Find out what to record, and refuse what makes no sense."""
-        if self.layer == 0:
-            object.__setattr__(self, "needs", frozenset({EMBEDS, _TEXT_EMBEDS}))
+        """Refuse what makes no sense."""
         super().__post_init__()
         self.check_range("pivots", 1, math.inf)
         self.check_range("text_pivots", 0, math.inf)
+
+    def readings(self) -> frozenset[Reading]:
+        """Return what these settings read: before the language model the input embeddings alone."""
+        return super().readings() if self.layer else frozenset({EMBEDS, TEXT_EMBEDS})
 
     def choose(self, signals: Signals, budget: int) -> Keep:
         """Choose the pivots, then the least similar tokens."""
         s = signals
         assert s.text_positions is not None
-        after = s.text_positions > int(s.layout.positions[-1])
+        after = torch.nonzero(s.text_positions > int(s.layout.positions[-1]))[:, 0]
         if self.layer == 0:
-            features, text = s[EMBEDS], s[_TEXT_EMBEDS][after]
+            features, text = s[EMBEDS], s.at(TEXT_EMBEDS, after)
             scores, text_scores = features.float().abs().sum(1), text.float().abs().sum(1)
         else:
             assert s.final_norm is not None
-            features, text = s.final_norm(s[HIDDEN]), s.final_norm(s[TEXT_HIDDEN][after])
-            scores, text_scores = _l1(s[KEYS]), _l1(s[TEXT_KEYS][:, after])
+            features, text = s.final_norm(s[HIDDEN]), s.final_norm(s.at(TEXT_HIDDEN, after))
+            scores, text_scores = _l1(s[KEYS]), _l1(s.at(TEXT_KEYS, after))
         kept = dart_select(
             scores,
             features,

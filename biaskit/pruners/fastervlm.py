@@ -31,4 +31,4 @@ class FasterVLM(TowerPruner):
 
     def choose_tile(self, signals: Signals, tokens: Tensor, n: int) -> Keep:
         """Take the n highest."""
-        return Keep(tokens[top_k(self.row(signals, tokens), n).cpu()])
+        return Keep(tokens[top_k(signals.at(self.row_of(), tokens), n).cpu()])

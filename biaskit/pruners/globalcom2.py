@@ -42,13 +42,8 @@ class GlobalCom2(TowerPruner):
         super().__post_init__()
         self.check_range("temperature", 1e-6, 1e6)
 
-    def readings(self) -> frozenset[Reading]:
-        """Return what these settings read."""
-        return frozenset({self._logits})
-
-    @property
-    def _logits(self) -> Reading:
-        return tower_row(self.attend, -1, what="logits")
+    def _logits(self, signals: Signals, tokens: Tensor) -> Tensor:
+        return signals.at(self.row_of(-1, what="logits"), tokens)
 
     def choose(self, signals: Signals, budget: int) -> Keep:
         """Rank tokens view by view once the shares are known."""
@@ -60,7 +55,7 @@ class GlobalCom2(TowerPruner):
 
     def _image(self, signals: Signals, image: Views, n: int) -> list[int]:
         """Choose n tokens of one image."""
-        whole = self.row(signals, image.whole, self._logits)
+        whole = self._logits(signals, image.whole)
         if not image.tiles:
             return _best(image.whole, whole, n)
         sizes = [len(image.whole), *map(len, image.tiles)]
@@ -70,13 +65,13 @@ class GlobalCom2(TowerPruner):
         canvas = canvas_scores(whole.view(image.grid), *image.canvas).flatten()
         kept = _best(image.whole, whole, each[0])
         for tokens, few in zip(image.tiles, each[1:], strict=True):
-            scores = globalcom2_scores(self.row(signals, tokens, self._logits), canvas[image.spot[tokens].to(canvas.device)])
+            scores = globalcom2_scores(self._logits(signals, tokens), canvas[image.spot[tokens].to(canvas.device)])
             kept += _best(tokens, scores, few)
         return kept
 
     def choose_tile(self, signals: Signals, tokens: Tensor, n: int) -> Keep:
         """Take the n highest logits."""
-        return Keep(tokens.new_tensor(_best(tokens, self.row(signals, tokens, self._logits), n)))
+        return Keep(tokens.new_tensor(_best(tokens, self._logits(signals, tokens), n)))
 
 
 def _best(tokens: Tensor, scores: Tensor, n: int) -> list[int]:

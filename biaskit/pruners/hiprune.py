@@ -47,11 +47,11 @@ class HiPrune(TowerPruner):
 
     def readings(self) -> frozenset[Reading]:
         """Return what these settings read."""
-        return frozenset({tower_row(self.attend, self.middle), tower_row(self.attend)})
+        return frozenset({self.row_of(self.middle), self.row_of()})
 
     def choose_tile(self, signals: Signals, tokens: Tensor, n: int) -> Keep:
         """Take anchors, buffers and registers."""
-        middle, late = self.row(signals, tokens, tower_row(self.attend, self.middle)), self.row(signals, tokens)
+        middle, late = signals.at(self.row_of(self.middle), tokens), signals.at(self.row_of(), tokens)
         where = cells(signals.layout)[tokens]
         where = torch.cat([where[:, :1], where[:, 1:] - where[:, 1:].amin(0)], 1)
         return Keep(tokens[hiprune_select(middle, late, where, n, alpha=self.alpha, buffers=self.buffers).cpu()])

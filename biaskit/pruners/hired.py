@@ -42,10 +42,6 @@ class HiRED(TowerPruner):
         super().__post_init__()
         self.check_range("alpha", 0, 1)
 
-    def readings(self) -> frozenset[Reading]:
-        """Return what these settings read."""
-        return frozenset({tower_row(self.attend, 0), tower_row(self.attend)})
-
     def groups(self, signals: Signals, budget: int) -> list[tuple[Tensor, int]]:
         """Share the budget out among images, then among views."""
         images, newlines = views_of(signals)
@@ -57,10 +53,10 @@ class HiRED(TowerPruner):
     def _views(self, signals: Signals, image: Views, n: int) -> list[tuple[Tensor, int]]:
         if not n or not image.tiles:
             return [(image.whole, n)]
-        early = self.row(signals, image.whole, tower_row(self.attend, 0))
+        early = signals.at(self.row_of(0), image.whole)
         small, each = hired_budgets(early, image.regions, [len(tile) for tile in image.tiles], n, alpha=self.alpha)
         return [(image.whole, small), *zip(image.tiles, each, strict=True)]
 
     def choose_tile(self, signals: Signals, tokens: Tensor, n: int) -> Keep:
         """Take the n highest of late attention."""
-        return Keep(tokens[top_k(self.row(signals, tokens), n).cpu()])
+        return Keep(tokens[top_k(signals.at(self.row_of(), tokens), n).cpu()])

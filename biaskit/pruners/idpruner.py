@@ -58,7 +58,7 @@ class IDPruner(AttentionPruner):
     soft: bool = param(True, "pass selector scores through differentiable top-k (paper) instead of raw (code)")
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense; read the selector's weights; find out what to record."""
+        """Refuse what makes no sense; read the selector's weights."""
         source = self.importance
         if isinstance(source, str) and source not in _SCORES:
             raise BiaskitError(f"importance is {source!r}", did_you_mean(source, _SCORES))
@@ -69,12 +69,6 @@ class IDPruner(AttentionPruner):
             raise BiaskitError(
                 f"importance is {source!r}", f"give {', '.join(_SCORES)}, one number a visual token, or a function of Signals"
             )
-        needs = {EMBEDS}
-        if isinstance(source, str) and source in ("attention", "debiased"):
-            needs.add(ATTENTION)
-        elif callable(source):
-            needs |= getattr(source, "needs", {ATTENTION, HIDDEN} if self.layer else frozenset())
-        object.__setattr__(self, "needs", frozenset(needs))
         super().__post_init__()
         self.check_range("lam", 0, 1)
         chosen = isinstance(source, str) and source == "selector"
@@ -84,6 +78,15 @@ class IDPruner(AttentionPruner):
                 "a trained scorer takes both: importance='selector', weights='selector.safetensors'",
             )
         object.__setattr__(self, "_selector", None if self.weights is None else read_selector(self.weights))
+
+    def readings(self) -> frozenset[Reading]:
+        """Return what these settings read: what the importance is made of."""
+        source, needs = self.importance, {EMBEDS}
+        if isinstance(source, str) and source in ("attention", "debiased"):
+            needs |= self.rows_read()
+        elif callable(source):
+            needs |= getattr(source, "needs", {ATTENTION, HIDDEN} if self.layer else frozenset())
+        return frozenset(needs)
 
     def choose(self, signals: Signals, budget: int) -> Keep:
         """Score every token, then pick by marginal relevance."""

@@ -13,15 +13,11 @@ from biaskit.pruners import pruners
 from biaskit.pruners.base import param
 from biaskit.pruners.readings import EMBEDS, Reading
 from biaskit.pruners.signals import Signals
-from biaskit.pruners.towers import FEATURES, TowerPruner, merged
+from biaskit.pruners.towers import FEATURES, TowerPruner, merged, tower_row
 from biaskit.select import prumerge_merge
 from biaskit.select.keep import Keep
 
 _KEYS = Reading("keys", "tower", layer=-1, heads="each")
-
-
-def _logits(attend: str) -> Reading:
-    return Reading("logits", "tower", layer=-1, queries="cls" if attend == "cls" else "mean", heads="each")
 
 
 @pruners.register("prumerge")
@@ -34,7 +30,7 @@ class PruMerge(TowerPruner):
     paper: ClassVar[str] = "LLaVA-PruMerge: Adaptive Token Reduction for Efficient Large Multimodal Models"
     year: ClassVar[int | None] = 2025
     arxiv: ClassVar[str] = "2403.15388"
-    needs: ClassVar[frozenset[Reading]] = frozenset({_logits("cls"), _KEYS, FEATURES, EMBEDS})
+    needs: ClassVar[frozenset[Reading]] = frozenset({tower_row("cls", -1, what="logits", heads="each"), _KEYS, FEATURES, EMBEDS})
     deviations: ClassVar[tuple[str, ...]] = (
         "by default the budget is kept exactly, so that methods compare; the paper's own count: adaptive=True, the budget unused",
         "attention is softmax(q·k / √C) of whole rows, as released, but without the class token's own key, which scales all of it",
@@ -53,13 +49,9 @@ class PruMerge(TowerPruner):
         self.check_range("neighbours", 0, math.inf)
         object.__setattr__(self, "exact", not self.adaptive)
 
-    def readings(self) -> frozenset[Reading]:
-        """Return what these settings read."""
-        return frozenset({_logits(self.attend), _KEYS, FEATURES, EMBEDS})
-
     def choose_tile(self, signals: Signals, tokens: Tensor, n: int) -> Keep:
         """Choose, then merge."""
-        logits, keys = (signals[reading][:, tokens.to(signals[reading].device)] for reading in (_logits(self.attend), _KEYS))
+        logits, keys = signals.at(self.row_of(-1, what="logits", heads="each"), tokens), signals.at(_KEYS, tokens)
         attention = torch.softmax(logits.sum(0) / math.sqrt(len(logits)), 0)
         flat = keys.transpose(0, 1).flatten(1)
         count = None if self.adaptive else n

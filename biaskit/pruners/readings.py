@@ -8,7 +8,7 @@ from typing import Literal
 
 from biaskit.errors import BiaskitError
 
-What = Literal["attention", "logits", "keys", "hidden", "groups"]
+What = Literal["attention", "logits", "keys", "hidden", "rotations", "groups"]
 At = Literal["decoder", "tower", "projector"]
 Queries = Literal["last", "cls", "text", "visual", "mean", "question", "null"]
 Heads = Literal["mean", "max", "sum", "each"]
@@ -23,8 +23,9 @@ class Reading:
 
     Attributes:
         what: attention (softmax over all keys of the layer), logits (what goes into the softmax: scaled, soft-capped), keys (as the layer
-            compares them with its queries, after rotary embedding), hidden (the output of the layer), or groups (of the tower alone: the
-            number of the merged token within its tile that a patch is in, for methods that say `merges`).
+            compares them with its queries, after rotary embedding), hidden (the output of the layer), rotations (of the decoder alone: the
+            mean cosine and sine of the angles by which rotary embedding turns a token, over its frequencies and axes), or groups (of the
+            tower alone: the number of the merged token within its tile that a patch is in, for methods that say `merges`).
         at: decoder (the language model), tower (the vision encoder), or projector (its output, one row a visual token; `hidden` alone).
         layer: of the decoder, relative to the layer K at which tokens are dropped: −1 is the layer that ran last, 0 the one about to run
             (everything but hidden). Of the tower absolute, and negative from the end: −2 is the second to last block.
@@ -36,7 +37,7 @@ class Reading:
         tokens: whose values they are: those of the N visual tokens, or (decoder, projector) those of the t text tokens of the prompt.
 
     Shapes for n tokens (N or t): attention and logits [n], or [heads, n] with heads="each"; keys [n, head_dim], or
-    [key heads, n, head_dim]; hidden [n, d]. float32, but hidden states, which are in the model's dtype.
+    [key heads, n, head_dim]; hidden [n, d]; rotations [n, 2]. float32, but hidden states, which are in the model's dtype.
 
     Raises:
         BiaskitError: a reading that does not exist, such as the last prompt token of the tower.
@@ -75,6 +76,8 @@ class Reading:
             raise BiaskitError(f"hidden states with heads={self.heads!r}", "hidden states have no heads; leave it away")
         if self.what == "groups" and (self.at, self.layer, self.heads) != ("tower", -1, "mean"):
             raise BiaskitError(f"groups of the {self.at}", "patches are merged in the vision tower alone: Reading('groups', 'tower')")
+        if self.what == "rotations" and (self.at, self.layer, self.heads) != ("decoder", -1, "mean"):
+            raise BiaskitError(f"rotations of the {self.at}, layer {self.layer}", "all layers share them: Reading('rotations')")
         if self.at == "projector" and (self.what != "hidden" or self.layer != -1):
             raise BiaskitError(
                 f"{self.what} of the projector, layer {self.layer}", "only its output can be read: Reading('hidden', 'projector')"
@@ -99,7 +102,7 @@ class Reading:
 
     def exists(self, layer: int) -> bool:
         """Whether it can be read where tokens are dropped before decoder layer `layer`: nothing of the decoder ran before layer 0."""
-        return self.at != "decoder" or layer + self.layer >= 0
+        return self.at != "decoder" or self.what == "rotations" or layer + self.layer >= 0
 
     def __str__(self) -> str:
         """Return the name of a reading that has one, else what differs from the defaults."""
@@ -122,6 +125,8 @@ TEXT_KEYS = Reading("keys", heads="each", tokens="text")
 """[key heads, t, head_dim] the same at the text tokens."""
 EMBEDS = Reading("hidden", "projector")
 """[N, d] projector output: the visual rows of the input embeddings; also before the language model (K = 0)."""
+TEXT_EMBEDS = Reading("hidden", "projector", tokens="text")
+"""[t, d] input embeddings of the text tokens; also before the language model (K = 0)."""
 
 MERGED = Reading("groups", "tower")
 """[P] the merged token within its tile that each patch of the vision tower is in, 0, 1, …"""
@@ -133,6 +138,7 @@ NAMES: dict[Reading, str] = {
     KEYS: "keys",
     TEXT_KEYS: "text_keys",
     EMBEDS: "embeds",
+    TEXT_EMBEDS: "text_embeds",
 }
 
 

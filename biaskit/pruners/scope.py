@@ -41,11 +41,7 @@ class SCOPE(TowerPruner):
         super().__post_init__()
         self.check_range("alpha", 0, math.inf)
 
-    def readings(self) -> frozenset[Reading]:
-        """Return what these settings read."""
-        return frozenset({tower_row(self.attend), FEATURES})
-
     def choose_tile(self, signals: Signals, tokens: Tensor, n: int) -> Keep:
         """Pick by gain."""
-        scores, features = self.row(signals, tokens), self.row(signals, tokens, FEATURES)
+        scores, features = signals.at(self.row_of(), tokens), signals.at(FEATURES, tokens)
         return Keep(tokens[scope_select(scores, features, n, alpha=self.alpha).cpu()])

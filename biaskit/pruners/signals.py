@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from biaskit.device import upload
@@ -30,7 +32,7 @@ class Signals:
         a_bias: [N] the prior on this sample's grid, attention × N, if the user gave a prior.
         generator: random numbers of this decision, seeded by the engine.
         prompt_ids: [S] token ids of the prompt on the host, padding and image placeholders included; `layout.positions` count in it.
-        text_positions: [t] places of the text tokens in the prompt, ascending; there if a reading of text tokens is.
+        text_positions: [t] places of the text tokens in the prompt, ascending, on the host; there if a reading of text tokens is.
         final_norm: the language model's last norm, [..., d] → [..., d] float32.
         project: the model's projector: tower features → rows for the language model, [m, D] → [m, d]. Where g patches are merged into one
             visual token (Qwen-VL, InternVL) it takes [m, g, D]; [m, D] stands for g equal patches.
@@ -73,19 +75,31 @@ class Signals:
         Raises:
             BiaskitError: it was not recorded.
         """
-        found = self._found(reading)
         if reading.at != "tower":
-            return found
-        assert self.patch_index is not None
-        index = self.patch_index.index
-        if index.shape[1] == 1 and (index >= 0).all():
-            return found.index_select(reading.axis, upload(index[:, 0], found.device))
-        real = upload((index >= 0).astype("float32"), found.device)
-        rows = found.index_select(reading.axis, upload(index.clip(min=0).ravel(), found.device)).unflatten(reading.axis, index.shape)
-        weight = (real / real.sum(1, keepdim=True).clamp(min=1)).to(found.dtype)
-        shape = [1] * reading.axis + list(index.shape) + [1] * (rows.ndim - reading.axis - 2)
-        folded: Tensor = (rows * weight.reshape(shape)).sum(reading.axis + 1)
-        return folded
+            return self._found(reading)
+        rows, real = self._behind(reading, slice(None))
+        axis = reading.axis + 1
+        if real is None:
+            return rows.mean(axis) if rows.shape[axis] > 1 or not rows.is_floating_point() else rows.squeeze(axis)
+        return (rows * (real / real.sum(axis, keepdim=True).clamp(min=1)).to(rows.dtype)).sum(axis)
+
+    def at(self, reading: Reading, tokens: Tensor) -> Tensor:
+        """Return a reading at some of the tokens: [m] indices, on any device, in any order. Where `signals[reading]` has N, it has m.
+
+        Raises:
+            BiaskitError: it was not recorded.
+
+        Example:
+            >>> from biaskit.grid import Plane, raster
+            >>> from biaskit.pruners.readings import KEYS
+            >>> grid = raster(Plane("image", 1, 3))
+            >>> layout = Layout(np.arange(3), grid.planes, grid.plane, grid.row, grid.col)
+            >>> signals = Signals(layout, 2, {KEYS: torch.arange(12.0).view(2, 3, 2)})  # [key heads, N, head_dim]
+            >>> signals.at(KEYS, torch.tensor([2])).tolist()
+            [[[4.0, 5.0]], [[10.0, 11.0]]]
+        """
+        values = self[reading]
+        return values.index_select(reading.axis, upload(tokens, values.device))
 
     def patches(self, reading: Reading) -> tuple[Tensor, ...]:
         """Return a reading of the tower, tile by tile: one tensor a tile with M patches in row-major order where N would be.
@@ -93,11 +107,35 @@ class Signals:
         Raises:
             BiaskitError: it was not recorded, or is not one of the tower.
         """
+        found, patches = self._of_tower(reading)
+        return torch.split(found, list(patches.tiles), dim=reading.axis)
+
+    def patch_rows(self, reading: Reading, tokens: Tensor) -> Tensor:
+        """Return a reading of the tower at the g patches behind each of some tokens: [m] indices → m × g where `signals[reading]` has N.
+
+        It is 0 where a token has fewer than g.
+
+        Raises:
+            BiaskitError: it was not recorded, or is not one of the tower.
+        """
+        found, real = self._behind(reading, tokens.cpu().numpy())
+        return found if real is None else found * real.to(found.dtype)
+
+    def _behind(self, reading: Reading, tokens: NDArray[np.int64] | slice) -> tuple[Tensor, Tensor | None]:
+        """The patches behind some tokens, and which there are, broadcastable to them; None: all of them."""
+        found, patches = self._of_tower(reading)
+        axis, index = reading.axis, patches.index[tokens]
+        rows = found.index_select(axis, upload(index.clip(min=0).ravel(), found.device)).unflatten(axis, index.shape)
+        if (index >= 0).all():
+            return rows, None
+        shape = [1] * axis + list(index.shape) + [1] * (rows.ndim - axis - 2)
+        return rows, upload(index >= 0, found.device).view(shape)
+
+    def _of_tower(self, reading: Reading) -> tuple[Tensor, PatchIndex]:
         if reading.at != "tower":
             raise BiaskitError(f"{reading} is not a reading of the vision tower", "only those have patches; use signals[reading]")
-        found = self._found(reading)
         assert self.patch_index is not None
-        return torch.split(found, list(self.patch_index.tiles), dim=reading.axis)
+        return self._found(reading), self.patch_index
 
     def _found(self, reading: Reading) -> Tensor:
         found = self.readings.get(reading)

@@ -81,7 +81,7 @@ class SparseVLM(AttentionPruner):
     positions: Positions = param("compact", "position ids of what is kept: compact (renumbered, as in version 1) or original (version 2)")
 
     def __post_init__(self) -> None:
-        """Find out what to record, and refuse what makes no sense."""
+        """Refuse what makes no sense."""
         super().__post_init__()
         for name in ("first", "second"):
             self.check_range(name, 0, 1)
@@ -90,11 +90,13 @@ class SparseVLM(AttentionPruner):
                 f"stages before layers {self.layer}, {self.second_layer}, {self.third_layer} that keep {self.first:.3g}, {self.second:.3g}",
                 "layers ascend and shares fall; published are 3, 7 and 16",
             )
-        if self.heads is not None:
-            if self.heads < 1:
-                raise BiaskitError(f"heads is {self.heads}", "read at least 1; version 2 reads 14")
-            plain = self.row_of(self.rows)
-            object.__setattr__(self, "needs", (self.needs - {plain}) | {self._each()})
+        if self.heads is not None and self.heads < 1:
+            raise BiaskitError(f"heads is {self.heads}", "read at least 1; version 2 reads 14")
+
+    def readings(self) -> frozenset[Reading]:
+        """Return what these settings read: the row of every head, where heads are chosen."""
+        needs = super().readings()
+        return needs if self.heads is None else (needs - {self.row_of(self.rows)}) | {self._each()}
 
     def _each(self) -> Reading:
         """The row of every head."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -34,16 +34,6 @@ def tile_of(signals: Signals) -> Tensor:
     return torch.where(first < 0, -1, torch.searchsorted(ends, first, right=True))
 
 
-def patch_rows(signals: Signals, reading: Reading) -> Tensor:
-    """Return a reading of the patches behind each token: [N, g, …]; zeros where a token has fewer than g."""
-    assert signals.patch_index is not None
-    rows = torch.cat(signals.patches(reading))
-    index = torch.from_numpy(signals.patch_index.index).to(rows.device)
-    found = rows[index.clamp(min=0)]
-    found[index < 0] = 0
-    return found
-
-
 @dataclass(frozen=True)
 class TowerPruner(Pruner):
     """A method that chooses among the tokens of one tile by what the tower computed, before the language model.
@@ -60,14 +50,13 @@ class TowerPruner(Pruner):
     attend: Attend = param("cls", "rows of the tower that are read: cls, the class token's; mean, all of a tile, for towers without one")
     pool: Literal["tile", "prompt"] = param("tile", "tokens that compete: those of a tile, or all of the prompt")
 
-    def __post_init__(self) -> None:
-        """Find out what to record, and refuse what makes no sense."""
-        object.__setattr__(self, "needs", self.readings())
-        super().__post_init__()
-
     def readings(self) -> frozenset[Reading]:
-        """Return what these settings read."""
-        return frozenset({tower_row(self.attend)})
+        """Return what these settings read: what `needs` says, rows of the tower being those of `attend`."""
+        return frozenset(replace(one, queries=self.attend) if one.at == "tower" and one.rows else one for one in super().readings())
+
+    def row_of(self, layer: int = -2, *, what: What = "attention", heads: Heads = "mean") -> Reading:
+        """Return the reading of the tower's row that `attend` says."""
+        return tower_row(self.attend, layer, what=what, heads=heads)
 
     def choose(self, signals: Signals, budget: int) -> Keep:
         """Choose within every group of competing tokens."""
@@ -89,18 +78,12 @@ class TowerPruner(Pruner):
     def choose_tile(self, signals: Signals, tokens: Tensor, n: int) -> Keep:
         """Choose n of the `tokens` [m] of one group: 1 ≤ n ≤ m. Indices are into all N tokens of the sample."""
 
-    def row(self, signals: Signals, tokens: Tensor, reading: Reading | None = None) -> Tensor:
-        """Return the tower's row at some tokens: [m]."""
-        values = signals[tower_row(self.attend) if reading is None else reading]
-        return values[tokens.to(values.device)]
-
 
 def merged(signals: Signals, tokens: Tensor, merge: Merge) -> Keep:
     """Put the merged patch features of [m] tokens through the projector; tokens that are only kept stay what the model made of them."""
     assert signals.project is not None
     places = tokens[merge.indices.cpu()]
-    features = patch_rows(signals, FEATURES)[tokens.to(signals.readings[FEATURES].device)]
-    values = signals[EMBEDS][places.to(features.device)].clone()
+    features, values = signals.patch_rows(FEATURES, tokens), signals.at(EMBEDS, places)
     changed = merge.merged
     if len(changed):
         rows = Merge(merge.indices[changed], merge.weights[changed])(features.flatten(1)).unflatten(1, features.shape[1:])
@@ -114,6 +97,5 @@ def _joined(chosen: list[Keep], signals: Signals) -> Keep:
     info = {name: sum(keep.info.get(name, 0.0) for keep in chosen) for name in sorted({name for keep in chosen for name in keep.info})}
     if all(keep.values is None for keep in chosen):
         return Keep(indices, info)
-    embeds = signals[EMBEDS]
-    values = [embeds[keep.indices.to(embeds.device)] if keep.values is None else keep.values for keep in chosen]
+    values = [signals.at(EMBEDS, keep.indices) if keep.values is None else keep.values for keep in chosen]
     return Keep(indices, info, torch.cat(values))

@@ -43,12 +43,8 @@ class VisionZip(TowerPruner):
         super().__post_init__()
         self.check_range("contextual", 0, 1)
 
-    def readings(self) -> frozenset[Reading]:
-        """Return what these settings read."""
-        return frozenset({tower_row(self.attend), FEATURES, _KEYS, EMBEDS})
-
     def choose_tile(self, signals: Signals, tokens: Tensor, n: int) -> Keep:
         """Choose the dominant ones, merge the rest."""
         contextual = int(n * self.contextual + 0.5)
-        keys = self.row(signals, tokens, _KEYS)
-        return merged(signals, tokens, visionzip_merge(self.row(signals, tokens), keys, n - contextual, contextual))
+        keys = signals.at(_KEYS, tokens)
+        return merged(signals, tokens, visionzip_merge(signals.at(self.row_of(), tokens), keys, n - contextual, contextual))

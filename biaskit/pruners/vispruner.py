@@ -42,11 +42,7 @@ class VisPruner(TowerPruner):
         self.check_range("important", 0, 1)
         self.check_range("step", 1, math.inf)
 
-    def readings(self) -> frozenset[Reading]:
-        """Return what these settings read."""
-        return frozenset({tower_row(self.attend), FEATURES})
-
     def choose_tile(self, signals: Signals, tokens: Tensor, n: int) -> Keep:
         """Take the important ones, then thin the others out."""
-        scores, features = self.row(signals, tokens), self.row(signals, tokens, FEATURES)
+        scores, features = signals.at(self.row_of(), tokens), signals.at(FEATURES, tokens)
         return Keep(tokens[vispruner_select(scores, features, n, important=self.important, step=self.step).cpu()])

@@ -21,6 +21,9 @@ def normalise(text: str) -> str:
     Line breaks become blanks. A punctuation mark vanishes where it touches a blank, or where the answer has a comma between digits;
     elsewhere it becomes a blank. Periods vanish unless a digit follows. Then, word by word in lower case: number words up to ten become
     digits (and none 0), articles vanish, contractions get their apostrophe back.
+
+    >>> normalise("The  two dogs, isnt it?")
+    "2 dogs isn't it"
     """
     text = text.replace("\n", " ").replace("\t", " ").strip()
     kept = text
@@ -33,7 +36,11 @@ def normalise(text: str) -> str:
 
 
 def exact(answer: str, truths: Sequence[str]) -> float:
-    """Return 1 if the normalised answer is one of the normalised truths."""
+    """Return 1 if the normalised answer is one of the normalised truths.
+
+    >>> exact("A dog.", ["dog", "puppy"])
+    1.0
+    """
     return float(normalise(answer) in {normalise(truth) for truth in truths})
 
 
@@ -41,7 +48,10 @@ def vqa_accuracy(answer: str, truths: Sequence[str]) -> float:
     """Return the official VQA accuracy (Antol et al. 2015): the mean, over leaving out each annotator, of min(1, agreeing others / 3).
 
     Both sides are normalised always, as TextVQA's evaluation does; the official one leaves unanimous annotators as they are. With fewer
-    than four annotators nobody could reach 1, so an agreement with any of them is 1.
+    than four annotators no answer could reach 1, so an agreement with any of them is 1.
+
+    >>> round(vqa_accuracy("dog", ["dog"] * 2 + ["puppy"] * 8), 3)
+    0.6
     """
     said, true = normalise(answer), [normalise(truth) for truth in truths]
     agreeing = sum(one == said for one in true)
@@ -51,7 +61,11 @@ def vqa_accuracy(answer: str, truths: Sequence[str]) -> float:
 
 
 def edit_distance(one: str, other: str) -> int:
-    """Return the Levenshtein distance: the fewest insertions, deletions and exchanges of a character."""
+    """Return the Levenshtein distance: the fewest insertions, deletions and exchanges of a character.
+
+    >>> edit_distance("kitten", "sitting")
+    3
+    """
     row = list(range(len(other) + 1))
     for i, a in enumerate(one, 1):
         before, row[0] = row[0], i
@@ -64,6 +78,9 @@ def anls(answer: str, truths: Sequence[str], threshold: float = 0.5) -> float:
     """Return the normalised Levenshtein similarity to the nearest truth, 0 where the distance is `threshold` of the length or more.
 
     Biten et al. 2019 (ST-VQA), as for DocVQA and InfoVQA: lower case, blanks at the ends and repeated ones do not count.
+
+    >>> anls("Coca Cola Co", ["coca cola"]), anls("water", ["coca cola"])
+    (0.75, 0.0)
     """
     said = " ".join(answer.lower().split())
     best = 0.0
@@ -71,7 +88,7 @@ def anls(answer: str, truths: Sequence[str], threshold: float = 0.5) -> float:
         true = " ".join(truth.lower().split())
         longest = max(len(said), len(true))
         if abs(len(said) - len(true)) >= threshold * longest > 0:
-            continue  # too far by length alone: an answer that never ends costs nothing
+            continue  # too far by length alone: a very long answer costs no time
         distance = edit_distance(said, true) / longest if longest else 0.0
         best = max(best, 1 - distance if distance < threshold else 0.0)
     return best
@@ -81,6 +98,9 @@ def relaxed(answer: str, truths: Sequence[str], tolerance: float = 0.05) -> floa
     """Return ChartQA's relaxed accuracy (Masry et al. 2022): numbers within 5 % of the truth, other answers equal but for case.
 
     A percentage is its hundredth on both sides; a truth of 0 must be met exactly, as text.
+
+    >>> relaxed("41", ["40"]), relaxed("43", ["40"]), relaxed("50%", ["0.5"])
+    (1.0, 0.0, 1.0)
     """
     return float(any(_relaxed(answer.strip(), truth.strip(), tolerance) for truth in truths))
 
@@ -88,7 +108,7 @@ def relaxed(answer: str, truths: Sequence[str], tolerance: float = 0.05) -> floa
 def _relaxed(said: str, true: str, tolerance: float) -> bool:
     a, b = _number(said), _number(true)
     if a is not None and b:
-        return abs(a - b) <= tolerance * abs(b) * (1 + 1e-12)  # 5 % on the dot counts
+        return abs(a - b) <= tolerance * abs(b) * (1 + 1e-12)  # exactly 5 % counts
     return said.lower().rstrip(".") == true.lower().rstrip(".")
 
 
@@ -96,7 +116,7 @@ _NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,2})?")
 
 
 def _number(text: str) -> float | None:
-    """Return the number that a text is, None if it is none; thousands may be set off by commas, a final period is no part of it."""
+    """Return a text as a number, None if it is not one; thousands may be set off by commas, a final period is ignored."""
     text = text.rstrip(".").rstrip()
     percent = text.endswith("%")
     text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text.rstrip("%").strip().lstrip("$"))

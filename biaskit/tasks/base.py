@@ -220,7 +220,7 @@ class TaskView(Task):
         return self.task.prompt(self.indices[i], wording)
 
     def truth(self, i: int) -> Any:
-        """Return what the task holds for right."""
+        """Return the task's right answer."""
         return self.task.truth(self.indices[i])
 
     def score(self, i: int, answer: str, seen: Seen) -> dict[str, float]:

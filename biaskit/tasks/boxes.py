@@ -17,10 +17,13 @@ Box = tuple[float, float, float, float]
 
 
 def check_units(name: str) -> str:
-    """Return the name of a box's units as it came.
+    """Return the name of a box's units unchanged.
 
     Raises:
-        TaskError: there is none of that name.
+        TaskError: an unknown name.
+
+    >>> check_units("thousand")
+    'thousand'
     """
     if name not in UNITS:
         raise TaskError(f"unknown coordinates {name!r}", did_you_mean(name, UNITS))
@@ -31,11 +34,14 @@ def read_box(text: str, seen: Seen, units: str | None = None) -> Box | None:
     """Return the first box of an answer, None where there is none that the units allow.
 
     Prose around it, missing or mixed brackets, named corners, exchanged corners and percentages are understood. Four decimals of at
-    most 1 are fractions of what the model saw in any units: nobody means a box within one pixel. Fractions above 1 are refused: they
+    most 1 are fractions of what the model saw in any units: no box within one pixel is meant. Fractions above 1 are refused: they
     could be percent, thousandths or pixels. Boxes are not clipped to the image, as the published scorers do not.
 
     Args:
         text: the model's answer. seen: how it saw the image. units: one of `UNITS`; by default the model's.
+
+    >>> read_box("It is at [0.25, 0.50, 0.75, 1.00].", Seen((400, 600), (336, 336)))
+    (150.0, 200.0, 450.0, 400.0)
     """
     units = units or seen.boxes.units
     for words in _candidates(text):
@@ -54,6 +60,9 @@ def write_box(box: Box, seen: Seen, units: str | None = None, label: str = "obje
 
     Args:
         box: in pixels of the original image. seen: how the model saw it. units: by default the model's. label: for JSON answers.
+
+    >>> write_box((150, 200, 450, 400), Seen((400, 600), (336, 336)))
+    '[0.250, 0.500, 0.750, 1.000]'
     """
     units = units or seen.boxes.units
     left, top, wide, high = _scale(units, seen)
@@ -107,7 +116,7 @@ _NAMES = (r"x(?:_?(?:min|max|[012]))?|left|right", r"y(?:_?(?:min|max|[012]))?|t
 _BREAK = r"(?:\s*[,;|]\s*|\s+(?:and|to|,)?\s*|\s*[\])}>]+\s*(?:[,;|]|and|to|-)?\s*[\[({<]+\s*)"
 # corners may be named, but then the names must come as x, y, x, y
 _FOUR = _BREAK.join(rf"""(?:["']?(?:{_NAMES[i % 2]})["']?\s*[:=]\s*)?({_NUMBER})""" for i in range(4))
-# a box stands in brackets of its own if it can; else it is any run of four numbers. No digit may go on before or after it.
+# a box stands in brackets of its own if it can; else it is any run of four numbers. No digit may stand before or after it.
 _BRACKETED = re.compile(rf"[\[({{<]\s*{_FOUR}\s*[\])}}>]", re.IGNORECASE)
 _BARE = re.compile(rf"(?<![\w.%-]){_FOUR}(?![\w]|\.\d)", re.IGNORECASE)
 _WORDS = re.compile(r"\s*".join([r"(<loc\d\d>)"] * 4))

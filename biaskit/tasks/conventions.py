@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+PROMPT = "Please describe the provided image."
+"""D2Pruner's neutral prompt."""
+
 UNITS = ("part", "square", "thousand", "pixels", "words")
 """What the numbers of a box count, all linear, x to the right and y down, corners x1 y1 x2 y2:
 

@@ -154,7 +154,7 @@ def _from_row(row: Row, number: int, path: Path, key: str, style: str) -> list[E
 
 
 def _area(row: Row, number: int, path: Path) -> float:
-    """Return the area of a row's object in pixels, 0 where it says none."""
+    """Return the area of a row's object in pixels, 0 where it gives none."""
     found = row.get("area")
     try:
         area = float(found or 0)
@@ -183,12 +183,12 @@ def _box_of(row: Row, number: int, path: Path, style: str, size: tuple[int, int]
     values = row.get(f"bbox_{own}") if own else row.get("bbox")
     where = f"row {number} of {str(path)!r}"
     try:
-        a, b, c, d = (float(value) for value in values)  # type: ignore[union-attr]  # whatever is no four numbers ends below
+        a, b, c, d = (float(value) for value in values)  # type: ignore[union-attr]  # anything but four numbers raises below
     except (TypeError, ValueError, OverflowError) as error:
         hint = "boxes are named bbox, bbox_xyxy or bbox_xywh"
         raise TaskError(f"{where} has no box of four numbers: {repr(values)[:200]}", hint) from error
     box = (a, b, c, d) if way == "xyxy" else (a, b, a + c, b + d)
-    fractions = all(0 <= value <= 1 for value in (*box, c, d))  # nobody means a box within one pixel
+    fractions = all(0 <= value <= 1 for value in (*box, c, d))  # no box within one pixel is meant
     if fractions and min(size) > 0:
         box = box[0] * size[1], box[1] * size[0], box[2] * size[1], box[3] * size[0]
     if not all(map(math.isfinite, box)) or not inside(box, (size[0] or math.inf, size[1] or math.inf)):

@@ -26,7 +26,7 @@ _FILES = ("image_source", "file_name", "image")
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Question:
     id: str
     text: str
     yes: bool
@@ -47,7 +47,7 @@ class POPE(Task):
     dataset = "AoiDragon/POPE (output/coco), or lmms-lab/POPE on the hub"
     arguments = "random, popular, adversarial, or nothing for all three"
 
-    def __init__(self, name: str, asked: Sequence[_Asked], pictures: Pictures, rows: Sequence[Rows]) -> None:
+    def __init__(self, name: str, asked: Sequence[_Question], pictures: Pictures, rows: Sequence[Rows]) -> None:
         self.name, self.asked, self.pictures, self.rows = name, asked, pictures, rows
 
     @classmethod
@@ -63,7 +63,7 @@ class POPE(Task):
             raise TaskError(f"pope has no subset {given!r}", did_you_mean(given, (*SUBSETS, "all")))
         if opening.data is None:
             raise TaskError("pope needs data", f"give --data: {cls.needs}; published as {cls.dataset}")
-        asked: list[_Asked] = []
+        asked: list[_Question] = []
         files = _find(opening.data, wanted)
         rows = [open_rows(path) for path in files]
         for source, (path, table) in enumerate(zip(files, rows, strict=True)):
@@ -114,7 +114,7 @@ class POPE(Task):
         return summarise_yes(records)
 
 
-def _read(path: Path, rows: Rows, source: int) -> list[_Asked]:
+def _read(path: Path, rows: Rows, source: int) -> list[_Question]:
     """Return the questions of a file; those that name no subset have the one of the file's name."""
     named = next((subset for subset in SUBSETS if subset in path.name), "")
     found = []
@@ -133,7 +133,7 @@ def _read(path: Path, rows: Rows, source: int) -> list[_Asked]:
         whole_name = "." in file or file.startswith("base64-")
         name = pick(row, "question_id", "id")
         found.append(
-            _Asked(
+            _Question(
                 id=f"pope/{subset}/{name if name is not None else number}",
                 text=word(row, number, path, "text", "question"),
                 yes=yes,

@@ -25,7 +25,7 @@ _COLUMNS = "question (or text), image, answer or answers, and optionally questio
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Question:
     id: str
     text: str
     truths: tuple[str, ...]
@@ -46,7 +46,7 @@ class VQA(Task):
     dataset = "your own, or lmms-lab/VQAv2, lmms-lab/textvqa, lmms-lab/DocVQA, lmms-lab/ChartQA … on the hub"
     arguments = "exact, vqa, anls, relaxed; by default what a row says in `metric`, else vqa with four annotators or more, exact with fewer"
 
-    def __init__(self, name: str, asked: Sequence[_Asked], pictures: Pictures, rows: Rows) -> None:
+    def __init__(self, name: str, asked: Sequence[_Question], pictures: Pictures, rows: Rows) -> None:
         self.name, self.asked, self.pictures, self.rows = name, asked, pictures, rows
 
     @classmethod
@@ -109,7 +109,7 @@ class VQA(Task):
         return {"metric": self.asked[i].metric, **self.asked[i].tags}
 
 
-def _read(row: Row, number: int, path: Path, metric: str) -> _Asked:
+def _read(row: Row, number: int, path: Path, metric: str) -> _Question:
     truths = _truths(pick(row, "answers", "answer", "label"))
     if not truths:
         raise TaskError(f"row {number} of {str(path)!r} has no answer", f"rows need {_COLUMNS}")
@@ -118,7 +118,7 @@ def _read(row: Row, number: int, path: Path, metric: str) -> _Asked:
         raise TaskError(f"row {number} of {str(path)!r} has the unknown metric {chosen!r}", did_you_mean(chosen, METRICS))
     name, kind = pick(row, "question_id", "questionId", "id"), pick(row, "category", "question_type", "type")
     prompt = row.get("prompt")
-    return _Asked(
+    return _Question(
         id=f"vqa/{str(name)[:200] if name is not None else number}",
         text=word(row, number, path, "question", "text"),
         truths=truths,

@@ -17,6 +17,9 @@ def read_yes(text: str) -> bool | None:
     The first word decides if it is yes or no. Otherwise the first sentence does, by POPE's own rule: it says no if it has a "no", a "not"
     (or "isn't", "none", …) anywhere. That rule takes everything else for a yes; here an answer must at least have a "yes" or a "there",
     else it counts as not read.
+
+    >>> read_yes("Yes, a dog."), read_yes("There isn't one."), read_yes("A dog")
+    (True, False, None)
     """
     sentence = re.split(r"[.!?\n]", text.strip().lower() + "\n", maxsplit=1)[0]
     words = _WORD.findall(sentence or text.lower())
@@ -30,7 +33,11 @@ def read_yes(text: str) -> bool | None:
 
 
 def score_yes(answer: str, truth: bool) -> dict[str, float]:
-    """Return `correct`, `said_yes`, `is_yes`, `parsed`, each 0 or 1. An answer that says neither is wrong and no yes."""
+    """Return `correct`, `said_yes`, `is_yes`, `parsed`, each 0 or 1. An answer that says neither is wrong, and does not count as yes.
+
+    >>> score_yes("No.", False)
+    {'correct': 1.0, 'said_yes': 0.0, 'is_yes': 0.0, 'parsed': 1.0}
+    """
     said = read_yes(answer)
     return {"correct": float(said is truth), "said_yes": float(said is True), "is_yes": float(truth), "parsed": float(said is not None)}
 
@@ -39,6 +46,11 @@ def summarise_yes(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Return POPE's figures of some records: `correct` (accuracy), `f1`, `precision`, `recall` of yes, `yes_share`, `parsed`, `n`.
 
     Precision, recall and F1 are 0 where they are not defined.
+
+    >>> records = [{"scores": score_yes(said, true)} for said, true in (("yes", True), ("yes", False), ("no", False))]
+    >>> found = summarise_yes(records)
+    >>> found["correct"] == 2 / 3, found["recall"], found["precision"]
+    (True, 1.0, 0.5)
     """
     scores = [record["scores"] for record in records]
     n = len(scores)

@@ -132,5 +132,5 @@ def test_validate_of_such_a_checkpoint(checkpoint, tmp_path):
     run(*again, "--generation", "num_beams=2")
     assert json.loads((tmp_path / "beams" / "run.json").read_text())["generation"]["num_beams"] == 2
     other = CliRunner().invoke(app, [str(word) for word in [*words, "--generation", "repetition_penalty=1.05"]])
-    assert isinstance(other.exception, BiaskitError) or other.exit_code
+    assert other.exit_code
     assert "repetition_penalty was 1.0, is 1.05" in other.output + str(other.exception)

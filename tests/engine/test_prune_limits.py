@@ -77,7 +77,7 @@ def test_a_block_goes_on_after_a_failed_prefill():
     model, inputs = plain("qwen3-vl"), batch("qwen3-vl", "single")
     with prune(model, Top(layer=1)) as pruning:
         _, _, logits = generate(model, inputs)
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match="mm_token_type_ids"):
             model(**{**inputs, "mm_token_type_ids": None})
         text = {"input_ids": inputs["input_ids"][:, -4:], "attention_mask": inputs["attention_mask"][:, -4:]}
         with torch.no_grad():

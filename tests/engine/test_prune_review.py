@@ -9,14 +9,9 @@ from reference import model_of, picture
 
 from biaskit.engine.prune import prune
 from biaskit.errors import BiaskitError, ModelError
-from biaskit.prior.value import PlaneStats, Prior
+from biaskit.prior.value import flat_prior
 from biaskit.pruners import get_pruner
 from biaskit.pruners.readings import ATTENTION, EMBEDS
-
-
-def flat_prior(*layers):
-    maps = np.ones((len(layers), 24, 24), dtype=np.float32)
-    return Prior({"image": PlaneStats(mean=maps)}, layers, np.ones(len(layers), dtype=np.float32), {"model_type": "llava"})
 
 
 def inputs_of(name="llava-1.5"):
@@ -61,7 +56,15 @@ def test_parameters_of_a_wrong_type(name, wrong):
 def test_a_prior_that_is_not_read_need_not_fit(name, options):
     model, inputs = inputs_of()
     said = []
-    with torch.no_grad(), prune(model, get_pruner(name, retention=0.2, **options), prior=flat_prior(0), say=said.append) as pruning:
+    with (
+        torch.no_grad(),
+        prune(
+            model,
+            get_pruner(name, retention=0.2, **options),
+            prior=flat_prior({"image": (24, 24)}, [0], {"model_type": "llava"}),
+            say=said.append,
+        ) as pruning,
+    ):
         model.generate(**inputs, max_new_tokens=1)
     assert len(pruning.samples[0]) == 115
     assert any("the prior is not used" in line for line in said)

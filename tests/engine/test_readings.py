@@ -54,6 +54,7 @@ def seen_by(model, inputs, *readings, **options):
     looks = Looks(readings=frozenset(readings), **options)
     with torch.no_grad(), prune(model, looks):
         model(**inputs, use_cache=True)
+    assert len(looks.seen) == len(inputs["input_ids"]) * len(looks.at), "every sample at every stage"
     return looks.seen
 
 
@@ -284,6 +285,10 @@ def test_rows_of_every_form_of_mask(form, softcap, monkeypatch):
     logits = logits.masked_fill(~allowed, -torch.inf)
     rows = torch.tensor([6, 2, 4])
     torch.testing.assert_close(logit_rows(call, rows), logits[:, :, rows], atol=1e-12, rtol=0)
+    torch.testing.assert_close(logit_rows(call), logits[:, :, -1:], atol=1e-12, rtol=0)
+    of_each = torch.tensor([[6, 1], [2, 4]])
+    expected = torch.stack([logits[b][:, mine] for b, mine in enumerate(of_each)])
+    torch.testing.assert_close(logit_rows(call, of_each), expected, atol=1e-12, rtol=0)
     weight = torch.tensor([[True, False, True], [True, True, True]])
     for cells in (1 << 24, 1):
         monkeypatch.setattr("biaskit.engine.recorder._CELLS", cells)

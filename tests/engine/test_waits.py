@@ -14,12 +14,14 @@ from cases import batch
 from reference import Top, model_of
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map
+from transformers.cache_utils import Cache
 
 from biaskit import device as transfer
 from biaskit import get_pruner, prune
+from biaskit.engine.deepstack import DeepStack
 from biaskit.engine.dropper import TokenDropper, _Layer
-from biaskit.engine.pruner_contract import flat_prior
 from biaskit.engine.recorder import Recorder
+from biaskit.prior.value import flat_prior
 from biaskit.pruners.readings import ATTENTION
 
 pytestmark = pytest.mark.usefixtures("interpreter")
@@ -32,12 +34,17 @@ class OnDevice(torch.Tensor):
     """A tensor that is taken for one on a device."""
 
 
+def is_cache(x):
+    """A cache is handed on as it is; as a tree it would be rebuilt."""
+    return isinstance(x, Cache)
+
+
 def sent(x):
-    return tree_map(lambda part: part.as_subclass(OnDevice) if type(part) is torch.Tensor else part, x)
+    return tree_map(lambda part: part.as_subclass(OnDevice) if type(part) is torch.Tensor else part, x, is_leaf=is_cache)
 
 
 def back(x):
-    return tree_map(lambda part: part.as_subclass(torch.Tensor) if isinstance(part, OnDevice) else part, x)
+    return tree_map(lambda part: part.as_subclass(torch.Tensor) if isinstance(part, OnDevice) else part, x, is_leaf=is_cache)
 
 
 class Watch(TorchFunctionMode):
@@ -102,11 +109,17 @@ def watch(monkeypatch, as_on_a_device):
         return quietly(original)(fetch)
 
     def enter(dropper, module, args, kwargs, original=TokenDropper._enter):
-        dropper.inputs = sent(dict(dropper.inputs))
+        encoded = {"mm_encoder_outputs"}  # known again as the very object that the encoder gave
+        dropper.inputs = {name: value if name in encoded else sent(value) for name, value in dropper.inputs.items()}
         with watch:
-            original(dropper, module, args, sent(kwargs))
+            found = original(dropper, module, args, sent(kwargs))
         dropper.images.given = back(dict(dropper.images.given))
-        return args, kwargs
+        return back(found)
+
+    def add(deepstack, number, narrowing, module, args, hidden, original=DeepStack._add):
+        with watch:
+            found = original(deepstack, number, narrowing, module, args, sent(hidden))
+        return back(found)
 
     def layer(hook, module, args, kwargs, original=_Layer.__call__):
         with watch:
@@ -129,6 +142,7 @@ def watch(monkeypatch, as_on_a_device):
     )
     monkeypatch.setattr(TokenDropper, "_enter", enter)
     monkeypatch.setattr(_Layer, "__call__", layer)
+    monkeypatch.setattr(DeepStack, "_add", add)
     monkeypatch.setattr(Recorder, "_called", called)
     return watch
 
@@ -151,11 +165,30 @@ METHODS = {
 @pytest.mark.parametrize("method", METHODS)
 def test_a_decision_waits_once(method, case, watch, monkeypatch):
     """Once for the tokens and sizes, once to see whether samples repeat each other, and once for the answers."""
-    waits = 3 if case == "padded" else 2
     name = "llava-next" if method == "fastv" else "qwen2.5-vl"  # the interpreter is slow: few tokens
+    _waits_once(name, get_pruner(method, budget=6, **METHODS[method]), case, watch, monkeypatch)
+
+
+def test_a_decision_waits_once_where_features_are_added_after_it(watch, monkeypatch):
+    """DeepStack: the rows that get features are known on the host, before the cut and after it."""
+    added = []
+
+    def seen(deepstack, *args, original=DeepStack._add):
+        added.append(original(deepstack, *args))
+        return added[-1]
+
+    monkeypatch.setattr(DeepStack, "_add", seen)
+    _waits_once("qwen3-vl", get_pruner("fastv", budget=6, layer=1), "padded", watch, monkeypatch)
+    assert sum(found is not None for found in added) == 3
+
+
+def _waits_once(name, pruner, case, watch, monkeypatch):
+    waits = 3 if case == "padded" else 2
     model, _, family = model_of(name, dtype=torch.float32)
-    pruner, inputs = get_pruner(method, budget=6, **METHODS[method]), batch(name, case)
-    prior = flat_prior(family, model.config, [1]) if pruner.debiases else None
+    inputs = batch(name, case)
+    prior = (
+        flat_prior(family.canonical(model.config), [pruner.layer - 1], {"model_type": model.config.model_type}) if pruner.debiases else None
+    )
     kept, logits = run(model, inputs, pruner, prior)
     assert watch.notes == []
     assert watch.fetched == waits
@@ -163,6 +196,18 @@ def test_a_decision_waits_once(method, case, watch, monkeypatch):
     expected, same = run(model, inputs, pruner, prior)
     assert kept == expected
     assert torch.allclose(logits, same, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["llava-next", "qwen3-vl"])
+def test_a_decode_step_waits_for_a_look_at_its_mask_alone(name, watch):
+    """At the first narrowed layer: whether a token after the prompt is padding."""
+    model, inputs = model_of(name, dtype=torch.float32)[0], batch(name, "padded")
+    with prune(model, get_pruner("fastv", budget=6), say=lambda line: None):
+        model.generate(**inputs, max_new_tokens=1, min_new_tokens=1, do_sample=False)
+        of_prefill = watch.fetched
+        model.generate(**inputs, max_new_tokens=3, min_new_tokens=3, do_sample=False)
+    assert watch.notes == []
+    assert watch.fetched - 2 * of_prefill == 2
 
 
 def test_the_watch_sees_a_wait(watch):

@@ -189,7 +189,7 @@ def test_another_resolution_is_another_run(tmp_path):
         prior.check_model("qwen2_5_vl", small.revision, small.name, small.processor_settings)
     assert settings_warning("", small.processor_settings) == settings_warning("no JSON", {}) == ""  # made before, or edited
 
-    old, new = (make_manifest(one, {}, {}, [], seed=0, command="") for one in (large, small))
+    old, new = (make_manifest(one, {}, {}, [], priors={}, seed=0, command="") for one in (large, small))
     with pytest.raises(BiaskitError, match=r"processor image_processor.size.longest_edge was 313600, is 23520"):
         merge(old, new, "results")
 

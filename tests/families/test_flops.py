@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from biaskit.errors import BiaskitError
-from biaskit.families.checkpoints.flops import Dims, cache_bytes, ceiling, decode_cost, layer_cost, mean_tokens, prefill_cost
+from biaskit.families.checkpoints.flops import Dims, cache_bytes, ceiling, layer_cost, mean_tokens, prefill_cost
 
 VICUNA = Dims(32, 4096, 11008, 32, 32, 128, 32064)
 QWEN = Dims(28, 3584, 18944, 28, 4, 128, 152064)
@@ -75,8 +75,11 @@ def test_exact_counts_every_matrix_product(dims, t, n):
 
 
 @given(st.sampled_from(["fastv", "gated", "exact"]), st.integers(1, 300))
-def test_causal_prefill_is_the_sum_of_decode_steps(formula, n):
-    steps = sum(decode_cost(QWEN, before, [(0, 0)], formula, lm_head=False) for before in range(n))
+def test_causal_prefill_is_the_sum_of_its_tokens(formula, n):
+    """Each costs what it costs alone, and one pair for each earlier key; a square of two tokens has two pairs more than they alone."""
+    alone = layer_cost(QWEN, 1, formula)
+    pair = (layer_cost(QWEN, 2, formula) - 2 * alone) / 2
+    steps = QWEN.layers * sum(alone + before * pair for before in range(n))
     assert prefill_cost(QWEN, n, [(0, 0)], formula, causal=True) == pytest.approx(steps, rel=1e-12)
 
 

@@ -69,7 +69,7 @@ def test_calibrate(tmp_path, random, counted):
         assert list(out.parent.iterdir()) == [out]
         out.unlink()
 
-    counted("kills of calibrate", disturb(lambda: run(out), check, random, seconds, most=3))
+    counted("kills of calibrate", disturb(lambda: run(out), check, random, seconds, most=3), "kills")
 
 
 def test_validate(tmp_path, random, counted):
@@ -88,7 +88,7 @@ def test_validate(tmp_path, random, counted):
         assert {path.name for path in out.iterdir()} == {"results.jsonl", "run.json", "timing.jsonl"}
         rmtree(out)
 
-    counted("kills of validate", disturb(lambda: run(out), check, random, seconds, most=3))
+    counted("kills of validate", disturb(lambda: run(out), check, random, seconds, most=3), "kills")
 
 
 def test_study(tmp_path, random, counted):
@@ -115,4 +115,4 @@ def test_study(tmp_path, random, counted):
         assert files(tmp_path / "killed") == files(tmp_path / "whole")
         rmtree(tmp_path / "killed")
 
-    counted("kills of study", disturb(lambda: run(tmp_path / "killed"), check, random, seconds, most=1))
+    counted("kills of study", disturb(lambda: run(tmp_path / "killed"), check, random, seconds, most=1), "kills")

@@ -12,9 +12,9 @@ from biaskit import get_pruner, prune
 from biaskit.bench.features import made_up
 from biaskit.engine.dropper import _Layer
 from biaskit.engine.made_up import sample_layouts, sample_signals
-from biaskit.engine.pruner_contract import flat_prior
 from biaskit.errors import BiaskitError
 from biaskit.families.checkpoints.tiny import tiny_inputs, tiny_model
+from biaskit.prior.value import flat_prior
 from biaskit.select import (
     cells,
     d2_select,
@@ -176,7 +176,7 @@ def test_the_engine_waits_once(method, dtype, reads, monkeypatch):
     inputs = {name: value.cuda() for name, value in tiny_inputs(family, processor, model.config).items()}
     inputs["pixel_values"] = inputs["pixel_values"].to(dtype)
     model, pruner = model.cuda(), get_pruner(method, retention=0.1)
-    prior = flat_prior(family, model.config, [1]) if pruner.debiases else None
+    prior = flat_prior(family.canonical(model.config), [1], {"model_type": model.config.model_type}) if pruner.debiases else None
 
     def kept():
         with torch.no_grad(), prune(model, pruner, prior=prior, say=lambda line: None) as pruning:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
@@ -13,10 +15,12 @@ from biaskit.engine.reference import reference_logits
 from biaskit.errors import BiaskitError, ModelError
 from biaskit.grid import Layout, PatchIndex, Plane
 from biaskit.pruners import pruners
+from biaskit.pruners.base import Pruner
 from biaskit.pruners.readings import EMBEDS, Reading
 from biaskit.pruners.signals import Signals
-from biaskit.pruners.towers import FEATURES, TowerPruner, patch_rows, tile_of, tower_row
+from biaskit.pruners.towers import FEATURES, TowerPruner, tile_of, tower_row
 from biaskit.select import capped_shares, globalcom2_ratios, top_k, visionzip_merge
+from biaskit.select.keep import Keep
 
 SETTINGS = {"hiprune": {"middle": 0, "attend": "cls"}}
 TOWERS = [name for name, cls in pruners if issubclass(cls, TowerPruner) and cls.__module__.startswith("biaskit.")]
@@ -100,7 +104,7 @@ def test_contents_are_merged_before_the_projector(name):
     signals, keep = found[0]
     merge = visionzip_merge(signals[tower_row(attend)], signals[KEYS], 3, 3)
     assert keep.indices.tolist() == merge.indices.tolist()
-    features = patch_rows(signals, FEATURES)
+    features = signals.patch_rows(FEATURES, torch.arange(len(signals)))
     for place, weights, row in zip(keep.indices.tolist(), merge.weights, keep.values, strict=True):
         if (weights != 0).sum() == 1:
             torch.testing.assert_close(row, signals[EMBEDS][place])
@@ -125,6 +129,41 @@ def test_tiles_share_a_budget_and_newlines_go_first():
         mine = torch.nonzero(tile == number)[:, 0]
         best = mine[top_k(signals[tower_row("cls")][mine], int(shares[number]))]
         assert torch.isin(best, keep.indices).all()
+
+
+@pytest.mark.parametrize(("name", "attend"), [("llava-next", "cls"), ("qwen2.5-vl", "mean")])
+def test_a_reading_at_some_tokens_is_the_whole_reading_at_those(name, attend):
+    """In any order, for heads joined and not; newlines have no patch and read 0, and contents are means of the patches behind."""
+    each = tower_row(attend, heads="each")
+    found = []
+
+    @dataclass(frozen=True)
+    class Reads(Pruner):
+        needs = frozenset({FEATURES, each, EMBEDS})
+
+        def choose(self, signals, budget):
+            found.append(signals)
+            return Keep(torch.arange(budget))
+
+    with torch.no_grad(), prune(model_of(name, "sdpa", torch.float64)[0], Reads(budget=3, layer=0)):
+        model_of(name, "sdpa", torch.float64)[0](**cast(batch(name, "single"), torch.float64))
+    (signals,) = found
+    index = torch.from_numpy(signals.patch_index.index)
+    tokens = torch.arange(len(signals)).flip(0)[::2]
+    assert bool((index < 0).any()) == (name == "llava-next") and (index.shape[1] > 1) == (name == "qwen2.5-vl")
+    for reading in (FEATURES, each, EMBEDS):
+        assert torch.equal(signals.at(reading, tokens), signals[reading].index_select(reading.axis, tokens))
+    for reading in (FEATURES, each):
+        rows = signals.patch_rows(reading, tokens)
+        patches = torch.cat(signals.patches(reading), reading.axis)
+        for place, token in enumerate(tokens.tolist()):
+            mine, behind = rows.select(reading.axis, place), index[token][index[token] >= 0]
+            torch.testing.assert_close(mine.narrow(reading.axis, 0, len(behind)), patches.index_select(reading.axis, behind))
+            assert not mine.narrow(reading.axis, len(behind), index.shape[1] - len(behind)).any()
+            mean = mine.sum(reading.axis) / max(len(behind), 1)
+            torch.testing.assert_close(signals[reading].select(reading.axis, token), mean)
+    with pytest.raises(BiaskitError, match="embeds is not a reading of the vision tower"):
+        signals.patch_rows(EMBEDS, tokens)
 
 
 def four_tiles():

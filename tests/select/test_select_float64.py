@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from exact import exact_cosines
 from torch import Tensor
 
 from biaskit.bench import authors
@@ -63,7 +64,7 @@ def test_copies_of_a_token_tie_and_the_lower_index_wins(scale: float) -> None:
     if scale != 3.7:  # which rounds the copy
         assert int(picked[:300].max()) < 300
         both = MadeUp(features, scores, sample.where, sample.text_features, sample.text_scores)
-        assert torch.equal(mmr_select(scores, features, 200), authors.marginal_relevance(both, 200, authors.exact_cosines))
+        assert torch.equal(mmr_select(scores, features, 200), authors.marginal_relevance(both, 200, exact_cosines))
         assert torch.equal(d2_select(scores, features, None, 100, pivot_ratio=0.0).indices, _first(scores, features))
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import strategies
 import torch
+from exact import exact_cosines
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -145,13 +146,13 @@ def test_as_the_loops_do(coarse: str, seed: int, dtype: torch.dtype, doubled: bo
     for n in (1, 11, 40, 96):
         for alpha in (0.5, 1.0):
             kept = d2_select(sample.scores, features, sample.where, n, alpha=alpha).indices
-            assert torch.equal(kept, authors.d2(sample, n, authors.exact_cosines, alpha=alpha))
-        assert torch.equal(mmr_select(sample.scores, features, n), authors.marginal_relevance(sample, n, authors.exact_cosines))
-        assert torch.equal(max_min_select(features, n), authors.farthest(sample, n, authors.exact_cosines))
+            assert torch.equal(kept, authors.d2(sample, n, exact_cosines, alpha=alpha))
+        assert torch.equal(mmr_select(sample.scores, features, n), authors.marginal_relevance(sample, n, exact_cosines))
+        assert torch.equal(max_min_select(features, n), authors.farthest(sample, n, exact_cosines))
         arguments = (sample.scores, features, sample.text_scores, sample.text_features)
         kept = dart_select(*arguments, n)
         if n >= 4:
-            assert torch.equal(kept, authors.least_duplicated(sample, n, authors.exact_cosines))
+            assert torch.equal(kept, authors.least_duplicated(sample, n, exact_cosines))
         assert torch.equal(dart_select(*arguments, n, order="choice").sort().values, kept)
         assert torch.equal(top_k(sample.scores, n), top_k(sample.scores, n, order="choice").sort().values)
 
@@ -185,13 +186,13 @@ def test_tokens_too_alike_to_call_are_not_looked_at_pair_by_pair(monkeypatch: py
 
     monkeypatch.setattr(Product, "exact_table", exact_table)
     monkeypatch.setattr(Product, "exact_pairs", exact_pairs)
-    assert torch.equal(max_min_select(features, 20), authors.farthest(sample, 20, authors.exact_cosines))
+    assert torch.equal(max_min_select(features, 20), authors.farthest(sample, 20, exact_cosines))
     assert asked < 40 * 800, "of 320,000 pairs"
     for pivot_mode in ("topk", "mis"):
         asked = 0
         keep = d2_select(sample.scores, features, None, 80, pivot_mode=pivot_mode)
         if noise and pivot_mode == "topk":
-            assert torch.equal(keep.indices, authors.d2(sample, 80, authors.exact_cosines, alpha=1.0))
+            assert torch.equal(keep.indices, authors.d2(sample, 80, exact_cosines, alpha=1.0))
         assert asked < 100_000, "of 320,000 pairs"
 
 
@@ -208,9 +209,9 @@ def test_greedy_selections_of_tokens_too_alike_to_call_compute_blocks(monkeypatc
         return table(self, tokens, others)
 
     monkeypatch.setattr(Product, "exact_table", exact_table)
-    assert torch.equal(mmr_select(sample.scores, features, 450), authors.marginal_relevance(sample, 450, authors.exact_cosines))
+    assert torch.equal(mmr_select(sample.scores, features, 450), authors.marginal_relevance(sample, 450, exact_cosines))
     asked = 0
-    assert torch.equal(max_min_select(features, 450), authors.farthest(sample, 450, authors.exact_cosines))
+    assert torch.equal(max_min_select(features, 450), authors.farthest(sample, 450, exact_cosines))
     assert asked < 40_000, "of 270,000 pairs"
 
 
@@ -220,8 +221,8 @@ def test_wherever_exact_cosines_take_over(coarse: str, monkeypatch: pytest.Monke
     for seed in range(3):
         sample = made_up(96, 80, seed)
         sample = type(sample)(copies(sample.features), sample.scores, sample.where, sample.text_features, sample.text_scores)
-        assert torch.equal(mmr_select(sample.scores, sample.features, 60), authors.marginal_relevance(sample, 60, authors.exact_cosines))
-        assert torch.equal(max_min_select(sample.features, 60), authors.farthest(sample, 60, authors.exact_cosines))
+        assert torch.equal(mmr_select(sample.scores, sample.features, 60), authors.marginal_relevance(sample, 60, exact_cosines))
+        assert torch.equal(max_min_select(sample.features, 60), authors.farthest(sample, 60, exact_cosines))
 
 
 def test_no_block_is_as_large_as_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,7 +259,7 @@ def test_edges_are_those_of_exact_cosines(alpha: float) -> None:
         random = torch.Generator().manual_seed(seed)
         features = torch.randn(1, 300, generator=random) + 0.005 * torch.randn(70, 300, generator=random)
         where, scores = cells((7, 10)), torch.rand(70, generator=random)
-        exact = authors.exact_cosines(features, features)
+        exact = exact_cosines(features, features)
         meaning = alpha * ((exact - exact.min()) / (exact.max() - exact.min()))
         fused = meaning + (1 - alpha) * ((where[:, None, 1:] - where[None, :, 1:]).abs().amax(2) == 1).double()
         theta = float(fused[0, 1])

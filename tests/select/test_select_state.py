@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 import torch
+from exact import exact_cosines
 from torch import Tensor
 
 from biaskit.bench import authors
@@ -73,7 +74,7 @@ def test_the_threshold_does_not_follow_the_default_dtype(dtype: torch.dtype) -> 
 @pytest.mark.parametrize("d", [64, 512])
 def test_the_bound_holds_at_every_precision(precision: str, d: int) -> None:
     features = torch.randn(128, d, generator=torch.Generator().manual_seed(0)) + 0.5
-    exact = authors.exact_cosines(features, features)
+    exact = exact_cosines(features, features)
     torch.set_float32_matmul_precision(precision)
     product = Product(features, low=torch.float32)
     assert np.abs(product.columns(np.arange(128)) - exact.numpy()).max() <= product.error()
@@ -113,7 +114,7 @@ def test_bfloat16_only_where_it_tells_tokens_apart(monkeypatch: pytest.MonkeyPat
 def test_only_rows_of_chosen_tokens_are_computed(among: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 600 tokens 300: in rounds among 16, or among all."""
     sample, asked = made_up(600, 20), 0
-    expected = authors.marginal_relevance(sample, 300, authors.exact_cosines), authors.farthest(sample, 300, authors.exact_cosines)
+    expected = authors.marginal_relevance(sample, 300, exact_cosines), authors.farthest(sample, 300, exact_cosines)
     bounds = Product.bounds
 
     def watched(self: Product, index: np.ndarray, tokens: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:

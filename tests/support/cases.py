@@ -63,7 +63,8 @@ def check(name, inputs, pruner, *, dtype=torch.float64, attention="sdpa", tolera
         _, tokens, logits = generate(model, cast(inputs, dtype), **options)
     left = positions_left(inputs, pruning.samples, model.config)
     expected = reference_logits(model_of(name)[0], inputs, tokens, left, compact=compact)
-    assert float((expected - logits).abs().max()) < tolerance
+    error = float((expected - logits).abs().max())
+    assert error < tolerance, f"{error:.1e} from the reference"
     assert any(len(sample) < sample.n_visual for sample in pruning.samples)
     return pruning
 

@@ -44,7 +44,7 @@ def parameters(method, retention):
     if pruner == "d2pruner":
         known |= {"alpha": 1.0, "theta": 0.8, "pivot_ratio": 0.7, "pivot_mode": "topk"}
     for name, value in settings.items():
-        known[name] = value if name == "pivot_mode" else float(value)
+        known[name] = value if name in ("pivot_mode", "debias", "mode", "rows") else float(value)
     return known
 
 

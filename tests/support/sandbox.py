@@ -9,6 +9,7 @@ import select
 import signal
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 from biaskit.errors import BiaskitError
 
 SECONDS = 20.0
-"""For one input."""
+"""For one input, on a machine that does nothing else; see `patience`."""
 MEGABYTES = 1000
 """That one input may add to the resident memory."""
 
@@ -27,20 +28,32 @@ def times(few: int, many: int) -> int:
     return many if os.environ.get("FAULTS") == "full" else few
 
 
+def patience() -> float:
+    """Return how long to wait for one input: a machine with three times as much to do as it has cores takes three times as long."""
+    return SECONDS * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 @dataclass
 class Outcome:
     """What came of a number of inputs.
 
     Attributes:
         read: how many were accepted. refused: how many ended in an error of ours. wrong: everything else, by the input's name.
+        kinds: of what is wrong: tracebacks, hangs, heavy (too much memory), lost (bytes), wrong.
         seconds, megabytes: the most that one of them took.
     """
 
     read: int = 0
     refused: int = 0
     wrong: list[str] = field(default_factory=list)
+    kinds: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     megabytes: float = 0.0
+
+    def blame(self, kind: str, text: str) -> None:
+        """Note that something is wrong."""
+        self.wrong.append(text)
+        self.kinds[kind] += 1
 
     @property
     def total(self) -> int:
@@ -68,12 +81,12 @@ def _one_child(act: Callable[[Any], object], inputs: Sequence[tuple[str, Any]], 
     number = start
     try:
         while number < len(inputs):
-            if not select.select([reading], [], [], SECONDS)[0]:
-                outcome.wrong.append(f"{inputs[number][0]}: not done within {SECONDS:g} s")
+            if not select.select([reading], [], [], patience())[0]:
+                outcome.blame("hangs", f"{inputs[number][0]}: not done within {SECONDS:g} s")
                 return number + 1
             block = os.read(reading, 1 << 16)
             if not block:
-                outcome.wrong.append(f"{inputs[number][0]}: the process died")
+                outcome.blame("wrong", f"{inputs[number][0]}: the process died")
                 return number + 1
             *lines, pending = (pending + block).split(b"\n")
             for line in lines:
@@ -89,9 +102,9 @@ def _one_child(act: Callable[[Any], object], inputs: Sequence[tuple[str, Any]], 
 def _count(told: dict[str, Any], name: str, outcome: Outcome) -> None:
     outcome.seconds, outcome.megabytes = max(outcome.seconds, told["seconds"]), max(outcome.megabytes, told["megabytes"])
     if told["result"] not in ("read", "refused"):
-        outcome.wrong.append(f"{name}: {told['result']}")
+        outcome.blame("tracebacks", f"{name}: {told['result']}")
     elif told["megabytes"] > MEGABYTES:
-        outcome.wrong.append(f"{name}: took {told['megabytes']:.0f} MB")
+        outcome.blame("heavy", f"{name}: took {told['megabytes']:.0f} MB")
     elif told["result"] == "read":
         outcome.read += 1
     else:

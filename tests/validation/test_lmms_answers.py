@@ -18,21 +18,21 @@ from biaskit.families.checkpoints.load import Loaded
 from biaskit.families.checkpoints.tiny import TINY
 from biaskit.images.scenes.draw import draw_scene
 from biaskit.images.scenes.held_out import question_about
-from biaskit.validation.lmms.answers import Answers, Asked
+from biaskit.validation.lmms.answers import Answers, Request
 from biaskit.validation.lmms.conversation import from_messages, from_visuals
 from biaskit.validation.lmms.options import cut, read_options
-from biaskit.validation.lmms.settings import Opened, open_model
+from biaskit.validation.lmms.settings import PrunedModel, open_model
 
 TEXTS = ("what is in these two?", "hi", "describe the picture, please", "say hello", "and this?")
 IMAGES = ([picture(224, 224, 1), picture(300, 150, 2)], [], [picture(150, 300, 3)], [], [picture(64, 64, 4)])
 
 
 def opened(name, pruner=None):
-    return Opened(Loaded(*model_of(name), name, "test"), pruner, None)
+    return PrunedModel(Loaded(*model_of(name), name, "test"), pruner, None)
 
 
 def requests(options, rows=(0, 1, 2, 3, 4)):
-    return [Asked(f"request {i}", lambda i=i: from_visuals(TEXTS[i], IMAGES[i]), options) for i in rows]
+    return [Request(f"request {i}", lambda i=i: from_visuals(TEXTS[i], IMAGES[i]), options) for i in rows]
 
 
 def alone(name, row, pruner, n_new):
@@ -59,14 +59,14 @@ def test_mixed_batches_answer_as_each_alone(name):
     found = answers.answer(requests(read_options({"max_new_tokens": 4, "temperature": 0})), done.append)
     assert found == [alone(name, row, pruner, 4) for row in range(len(TEXTS))]
     assert sum(done) == len(TEXTS) and len(set(found)) > 1
-    assert answers.spent.prompts == 3 and answers.spent.means()["kept_tokens"] == 4
+    assert answers.costs.prompts == 3 and answers.costs.means()["kept_tokens"] == 4
 
 
 def test_without_a_pruner_it_is_the_stock_model():
     whole = Anywhere(budget=10**6)
     answers = Answers(opened("qwen2-vl"), 2, 0, pytest.fail)
     assert answers.answer(requests(read_options({"max_new_tokens": 4}))) == [alone("qwen2-vl", row, whole, 4) for row in range(len(TEXTS))]
-    assert answers.spent.means()["kept_tokens"] == answers.spent.means()["visual_tokens"] > 20
+    assert answers.costs.means()["kept_tokens"] == answers.costs.means()["visual_tokens"] > 20
 
 
 def test_requests_to_be_answered_differently_share_no_batch():
@@ -79,13 +79,13 @@ def test_requests_to_be_answered_differently_share_no_batch():
 def test_a_stop_string_ends_an_answer_and_saves_the_rest():
     answers = Answers(opened("qwen2-vl", Top()), 5, 0, pytest.fail)
     whole = answers.answer(requests(read_options({"max_new_tokens": 24})))
-    full = answers.spent.new_tokens
+    full = answers.costs.new_tokens
     stop = next(text for text in whole[0] if text.isascii() and 0 < whole[0].index(text) < 8)
     ended = answers.answer(requests(read_options({"max_new_tokens": 24, "until": [stop, ""]})))
     assert ended == [text.split(stop)[0] for text in whole]
-    alone_before = answers.spent.new_tokens
+    alone_before = answers.costs.new_tokens
     answers.answer(requests(read_options({"max_new_tokens": 24, "until": stop}), [0]))
-    assert answers.spent.new_tokens - alone_before < 24
+    assert answers.costs.new_tokens - alone_before < 24
     assert alone_before - full <= full
 
 
@@ -117,7 +117,7 @@ def test_what_the_model_writes_is_its_greedy_answer(settings):
     asked = [question_about(scene.things, "where", 9100, i).text for i, scene in enumerate(scenes)]
     talks = [from_visuals(text, [Image.fromarray(scene.pixels)]) for text, scene in zip(asked, scenes, strict=True)]
     answers = Answers(open_model("demo", device="cpu", say=lambda line: None, **settings), 4, 0, pytest.fail)
-    ours = [Asked("a question", lambda talk=talk: talk, read_options({"max_new_tokens": 5})) for talk in talks]
+    ours = [Request("a question", lambda talk=talk: talk, read_options({"max_new_tokens": 5})) for talk in talks]
     said = answers.answer(ours)
     other = [next(text for text in said if text != mine) for mine in said]
     assert all(greedy for _, greedy in answers.losses(ours, said)) and not any(greedy for _, greedy in answers.losses(ours, other))
@@ -127,7 +127,7 @@ def test_an_ending_is_tokenised_apart_where_the_seam_would_change_the_prompt():
     """The embedded model's words end at blanks: "assistant:yes" would be an unknown word."""
     embedded = open_model("demo", device="cpu", say=lambda line: None)
     talk = from_visuals("is there a circle ?", [picture(168, 168)])
-    one, two = Answers(embedded, 2, 0, pytest.fail).losses([Asked("a question", lambda: talk, read_options({}))] * 2, ["yes", " yes"])
+    one, two = Answers(embedded, 2, 0, pytest.fail).losses([Request("a question", lambda: talk, read_options({}))] * 2, ["yes", " yes"])
     assert one == two
 
 
@@ -225,7 +225,8 @@ def test_what_is_no_still_image_is_refused(visual, error, message):
         ({"prior": "x", "alpha": 1}, "pruner=none takes no prior=x, alpha=1"),
         ({"pruner": "fastv", "retention": 0.1, "budget": 3}, "retention=0.1 and budget=3 are both given"),
         ({"pruner": "fastv", "retention": 0.1, "alhpa": 1}, "fastv has no parameter 'alhpa'"),
-        ({"pruner": "fastv", "retention": 0.1, "layer": 9}, "the model has layers 0 … 8"),
+        ({"pruner": "fastv", "retention": 0.1, "k": 9}, "the model has layers 0 … 8"),
+        ({"pruner": "fastv", "retention": 0.1, "layer": 9}, "a method's layer is written k"),
         ({"pruner": "d2pruner", "retention": 0.1}, "d2pruner needs a prior"),
         ({"pruner": "fastv", "retention": 0.1, "prior": "gone"}, "no prior 'gone'"),
     ],

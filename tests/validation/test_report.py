@@ -19,9 +19,10 @@ from biaskit.validation.report.contrasts import conclude
 from biaskit.validation.report.costs import costs
 from biaskit.validation.report.sweeps import find_sweeps
 from biaskit.validation.report.tables import cost_table
+from biaskit.validation.report.write import write_report
 from biaskit.validation.results.cells import Cell, budgets, methods, plain_of, role, swept_methods
 from biaskit.validation.results.read import read_run
-from biaskit.validation.statistics.significance import mcnemar
+from biaskit.validation.statistics.significance import holm, mcnemar
 
 QUICK = Settings(resamples=400, flips=400)
 
@@ -203,6 +204,73 @@ def test_a_method_that_nobody_here_knows_is_paired_too(tmp_path):
     assert conclude([analyse(run, run.tasks[0], QUICK)]).verdicts == {
         "Their method (depth = 3) with the prior against Their method (depth = 3) without it": "helps"
     }
+
+
+def level(share):
+    return {0.25: (share,) * 3}
+
+
+RIVALS = {
+    "random": level(0.6), "fastv": level(0.5), "fastv+prior": level(0.75), "fastv@debias=null": level(0.5),
+    "fastv@rows=question": level(0.7), "fastv@debias=null@mode=p_log@rows=question": level(0.98),
+    "theirs": level(0.5), "theirs+prior": level(0.9),
+}  # fmt: skip
+
+
+def test_every_debiasing_is_asked_about_and_held_against_every_other(tmp_path):
+    """Priors, the null row and other rows, of a method known here and of one that is not: each with and without, each pair."""
+    run = read_run(make_run(tmp_path, n=300, unpruned=1.0, kept=RIVALS, retentions=(0.25,), tasks=("scenes-where",)))
+    result = analyse(run, run.tasks[0], QUICK)
+    assert list(result.methods) == ["none", *RIVALS]  # debiasings are methods, not settings that were swept
+    found = conclude([result])
+    null, best = "FastV with the null row", "FastV (rows = question) with the null row, p·log(p/q)"
+    assert found.verdicts == {
+        "FastV with the prior prior against FastV without it": "helps",
+        f"{null} against FastV without it": "cannot tell",
+        f"{best} against FastV (rows = question) without it": "helps",
+        "Their method with the prior against Their method without it": "helps",
+        "FastV (rows = question) against FastV": "helps",
+        f"{null} against FastV with the prior prior": "hurts",
+        f"{best} against FastV with the prior prior": "helps",
+        f"{best} against {null}": "helps",
+        "Debiased Their method against random tokens": "helps",
+    }
+    pairs = {c.question: (c.found.a, c.found.b) for c in found.contrasts}
+    assert pairs[f"{best} against FastV (rows = question) without it"] == (
+        "fastv@debias=null@mode=p_log@rows=question",
+        "fastv@rows=question",
+    )
+    assert [c.found.corrected for c in found.contrasts] == pytest.approx(holm([c.found.p for c in found.contrasts]))
+    assert f"Debiasings against each other: {null} is worse than FastV with the prior prior; {best} is better than" in found.text
+    assert "p is corrected (Holm) over the 9 comparisons" in found.text
+
+
+def test_other_rows_stand_in_where_there_are_no_others(tmp_path):
+    kept = {name: RIVALS[name] for name in ("fastv", "fastv@debias=null@mode=p_log@rows=question")}
+    run = read_run(make_run(tmp_path, n=200, unpruned=1.0, kept=kept, retentions=(0.25,), tasks=("scenes-where",)))
+    found = conclude([analyse(run, run.tasks[0], QUICK)])
+    assert list(found.verdicts) == ["FastV (rows = question) with the null row, p·log(p/q) against FastV without it"]
+    assert "In this run the null row, p·log(p/q) helps FastV (rows = question)." in found.text
+
+
+def test_every_format_has_the_rivals(tmp_path):
+    kept = {name: RIVALS[name] for name in ("fastv", "fastv+prior", "fastv@debias=null")}
+    run = read_run(make_run(tmp_path / "run", n=60, unpruned=1.0, kept=kept, retentions=(0.25,), tasks=("scenes-where",)))
+    write_report(Report.of(run, QUICK), tmp_path / "out", ("md", "html", "csv", "json", "tex"))
+    words = "FastV with the null row against FastV with the prior prior"
+    holding = {path.suffix for path in (tmp_path / "out").rglob("*") if path.is_file() and words in path.read_text(errors="ignore")}
+    assert {".md", ".html", ".csv", ".json"} <= holding
+
+
+def test_debiasings_in_words():
+    assert cell("fastv+tasks", "fastv", "ab").debiasing == "the tasks prior"
+    assert cell("fastv@mode=p_log+tasks", "fastv", "ab", mode="p_log").debiasing == "the tasks prior, p·log(p/q)"
+    fitted, given = {"debias": "recency", "slope": None}, {"debias": "recency", "slope": 0.002}
+    assert cell("fastv@debias=recency+tasks", "fastv", "ab", **fitted).debiasing == "the recency law fitted to tasks"
+    assert cell("fastv@debias=recency@slope=0.002", "fastv", **given).debiasing == "the recency law of slope 0.002"
+    assert cell("fastv@debias=recency@slope=0.002", "fastv", **given).debiased and not cell("fastv", "fastv", debias="prior").debiased
+    assert cell("fastv@debias=null", "fastv", debias="null").debiased
+    assert not cell("fastv@debias=null@strength=0", "fastv", debias="null", strength=0).debiased
 
 
 def test_nothing_to_conclude_from(tmp_path):

@@ -18,7 +18,7 @@ from biaskit.prior.bias import correlation
 from biaskit.prior.value import PlaneStats, Prior
 from biaskit.tasks.base import Opening
 from biaskit.validation.studies.conditions import Condition, adopt, conditions, prior_of
-from biaskit.validation.studies.transfer import Asking, transfer
+from biaskit.validation.studies.transfer import Asking, _checked, transfer
 from biaskit.validation.studies.transfer_figure import draw_transfer
 
 
@@ -121,6 +121,24 @@ def test_models_of_different_depth_swap_their_priors(qwen, llava, tmp_path):
         (model, prior) for model in ("qwen", "llava") for prior in ("unpruned", "no prior", "qwen", "llava")
     }
     assert all(s["gain"] == 0 for s in study.scores if s["prior"] == "no prior")
+
+
+@pytest.mark.parametrize(
+    ("pruner", "k", "layers", "message"),
+    [
+        ("fastv", 2, (0, 2), "fastv at K = 2 reads layer 1, which is not among"),
+        ("pyramiddrop", 1, (1, 3), "pyramiddrop at K = 1 reads layers 9, 17, which are not among"),
+        ("fastv", 2, (1,), None),
+    ],
+)
+def test_layers_are_those_that_the_method_reads(pruner, k, layers, message):
+    """FastV reads the attention of layer K − 1; PyramidDrop that of K, at three stages. Refused before anything is calibrated."""
+    asking, (_, group) = Asking([where(2)], 2, pruner, 0.25, k), conditions(["tiny"], ["grey", "noise"])
+    if message is None:
+        assert _checked(asking, group, 4, 0, layers).pruner == pruner
+        return
+    with pytest.raises(BiaskitError, match=message):
+        _checked(asking, group, 4, 0, layers)
 
 
 def test_a_reference_is_compared_with_all_others(qwen, tmp_path):

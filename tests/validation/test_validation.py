@@ -57,6 +57,13 @@ def results(out):
     return (out / "results.jsonl").read_bytes()
 
 
+def test_the_bytes_of_a_prior_are_made_once(demo, tmp_path, monkeypatch):
+    made, to_bytes = [], Prior.to_bytes
+    monkeypatch.setattr(Prior, "to_bytes", lambda self: made.append(self) or to_bytes(self))
+    found = run(demo, tmp_path, methods=["fastv@k=3+prior", "fastv@k=2+prior"], limit=2)
+    assert len(found.manifest["cells"]) == 4 and len(made) == 1
+
+
 def test_every_cell_answers_every_question_in_order(whole):
     out, found = whole
     records = list(read_results(out))

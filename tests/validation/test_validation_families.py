@@ -15,7 +15,7 @@ from biaskit.engine.image_encoder import encode_once
 from biaskit.engine.prune import prune
 from biaskit.families.checkpoints.load import load_model
 from biaskit.families.checkpoints.tiny import TINY
-from biaskit.prior.value import PlaneStats, Prior
+from biaskit.prior.value import flat_prior
 from biaskit.pruners.divprune import DivPrune
 from biaskit.pruners.readings import EMBEDS, Reading
 from biaskit.tasks import open_task
@@ -52,15 +52,6 @@ def test_images_are_encoded_once_and_nothing_changes(name):
     handle.remove()
     assert "get_image_features" not in vars(model.base_model), "the model has its own method again"
     assert torch.equal(generate(model, inputs, max_new_tokens=2)[2], whole)
-
-
-def flat_prior(loaded):
-    planes = {
-        name: PlaneStats(torch.ones(6, *size).numpy())
-        for name, size in loaded.family.canonical(loaded.model.config).items()
-        if name != "cls"
-    }
-    return Prior(planes, tuple(range(6)), torch.ones(6).numpy(), {"model_type": loaded.model.config.model_type})
 
 
 def tiny(checkpoint, name):
@@ -128,7 +119,12 @@ def test_pope_and_referring_expressions_of_real_images(checkpoint, coco_sample, 
     ]
     for task in tasks:
         task.max_new_tokens = 2
-    grid = Grid(["none", "fastv+prior", "d2pruner"], [0.1], priors={"prior": flat_prior(loaded)})
+    sizes = {name: size for name, size in loaded.family.canonical(loaded.model.config).items() if name != "cls"}
+    grid = Grid(
+        ["none", "fastv+prior", "d2pruner"],
+        [0.1],
+        priors={"prior": flat_prior(sizes, range(6), {"model_type": loaded.model.config.model_type})},
+    )
     out, done = tmp_path / "out", []
 
     def stop(progress):

@@ -14,7 +14,7 @@ def find(name: str) -> Architecture:
     """Return the architecture of that name, or of that model type.
 
     Raises:
-        BiaskitError: there is none.
+        BiaskitError: an unknown name.
     """
     from biaskit.demo.training.llava import Llava
     from biaskit.demo.training.qwen import Qwen

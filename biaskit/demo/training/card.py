@@ -89,7 +89,7 @@ _SCAFFOLD = """Three helps; all but the upper bound of the first fade linearly t
   the phrase is to get {lead:g} times the attention of a token of any other thing (so that no box can be read off there), and never more.
   The upper bound is held throughout: the layer knows of the question, and its attention is still mostly about something else.
 - {fine} of {heads} heads of layer {fine_layer} are drawn to the one thing that is meant.
-- Projected visual tokens are pulled to the embeddings of the words for what they show, and a linear reader, thrown away afterwards, must
+- Projected visual tokens are pulled to the embeddings of the words for what they show, and a linear reader, discarded afterwards, must
   find {reader}.
 
 That text steers attention in *these* layers is therefore put there; that it stays, and what the other layers do, is not."""

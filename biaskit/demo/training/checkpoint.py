@@ -1,4 +1,4 @@
-"""The state of a training stage on disk: whole or not there, so that a killed training goes on where it was."""
+"""The state of a training stage on disk: whole or not there, so that a killed training can be resumed."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
 """Stage 2: projector and language model learn to answer, on the frozen tower's features.
 
-The answers alone teach the model to read *some* thing's box long before they teach it to find the thing that was asked for. Three helps
-bring the binding about; the second and the third are gone before half of the steps are done:
+The answers alone teach the model to read *some* thing's box long before they teach it to find the thing that was asked for. Three
+auxiliary losses bring the binding about; the second and the third fade to 0 before half of the steps are done:
 
 - attention of the last prompt token in layer 2, mean of the heads: a token of a thing that shares a named colour or shape with the
   phrase is to get LEAD times the attention of a token of any other thing, and never more. The upper end is held throughout: the layer
   knows of the question, and its attention is still mostly about something else;
 - three heads of layer 4 are drawn to the one thing that is meant;
 - projected visual tokens are pulled towards the word embeddings of what they show, as in LLaVA's first stage, and a linear reader that is
-  thrown away afterwards must find the thing's box in them. Where the tower cannot know where a patch is, the reader reads the tokens at
+  discarded afterwards must find the thing's box in them. Where the tower cannot know where a patch is, the reader reads the tokens at
   the input of a later layer instead, so that the layers before it learn to tell; it must read there what they show as well, or else the
   positions that these layers write drown it.
 """
@@ -58,7 +58,7 @@ def schedule(step: int, steps: int) -> tuple[float, float]:
 
 
 class LanguageStage:
-    """Model, optimisers and curve of stage 2; its state is kept in `work` and taken up again.
+    """Model, optimisers and curve of stage 2; its state is kept in `work` and resumed.
 
     Args:
         model: the stock model, on `device`. pictures: the training scenes. features: [n, 144, 128] float16 of the frozen tower.
@@ -104,7 +104,7 @@ class LanguageStage:
         self.words = [torch.tensor([ID[name] for name in group], device=device) for group in names]
 
     def restore(self) -> None:
-        """Take up the state that was kept, if there is one."""
+        """Load the state that was kept, if there is one."""
         self.state = restore(self.path, self.parts, self.device) or self.state
 
     def keep(self) -> None:

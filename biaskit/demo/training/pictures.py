@@ -1,4 +1,4 @@
-"""Draw the training scenes once, to memory-mapped arrays on disk. Stopped at any moment, it goes on where it was."""
+"""Draw the training scenes once, to memory-mapped arrays on disk. An interrupted call is resumed by the next."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ class Qwen(Architecture):
         return states
 
     def positions(self, length: int) -> Tensor:
-        """[3, 1, length]: frame, row and column; text has all three alike and goes on after the image's largest."""
+        """[3, 1, length]: frame, row and column; text has all three equal, and continues after the image's largest."""
         first = self.visual_start
         place = torch.arange(PATCHES)
         rows, cols = (side.flatten() + first for side in torch.meshgrid(place, place, indexing="ij"))

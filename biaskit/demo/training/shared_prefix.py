@@ -1,7 +1,7 @@
 """Many questions about one image in one forward pass: they share the image's prefix and do not see each other.
 
 Runs on the weights of a stock model, with the stock model's mathematics (a test compares them), but every question is a slot of fixed
-length that attends to the prefix and, causally, to itself; its positions go on from the prefix. What differs between stock classes
+length that attends to the prefix and, causally, to itself; its positions continue those of the prefix. What differs between stock classes
 (projector, position ids, biases) is asked of the architecture and of the weights.
 """
 
@@ -25,8 +25,8 @@ Keep = tuple[int, Tensor]
 
 
 @dataclass
-class Seen:
-    """What a pass was asked to watch.
+class Recorded:
+    """What a pass recorded.
 
     Attributes:
         attention: layer → [r, heads, 144] attention on the visual tokens.
@@ -76,7 +76,7 @@ class SharedPrefix:
         rows: Rows | None = None,
         keep: Keep | None = None,
         states_at: int | None = None,
-    ) -> tuple[Tensor, Seen]:
+    ) -> tuple[Tensor, Recorded]:
         """Run B images with n questions each.
 
         Args:
@@ -86,7 +86,7 @@ class SharedPrefix:
             states_at: layer at whose input the states of the visual tokens are wanted.
 
         Returns:
-            [B, n, slot, hidden] float32 final hidden states (normed), and what was watched.
+            [B, n, slot, hidden] float32 final hidden states (normed), and what was recorded.
         """
         batch, n, slot = ids.shape
         embed = self.text.embed_tokens
@@ -96,16 +96,16 @@ class SharedPrefix:
         prefix, after = torch.split(self.positions, [len(self.prefix), slot], -1)
         cos, sin = (part[0].to(self.dtype) for part in self.text.rotary_emb(states, torch.cat([prefix, *[after] * n], -1)))
         sin = torch.cat([-sin[:, : self.width // 2], sin[:, self.width // 2 :]], -1)
-        seen = Seen()
+        recorded = Recorded()
         for index, layer in enumerate(self.text.layers):
             if index == states_at:
-                seen.visual = states[:, self.visual].float()
+                recorded.visual = states[:, self.visual].float()
             wanted = (watch or {}).get(index, 0)
             hidden = None if keep is None or index < keep[0] else self._hidden(keep[1])
             states, attention = self._layer(layer, states, cos, sin, index == len(self.text.layers) - 1, wanted, rows, hidden)
             if attention is not None:
-                seen.attention[index] = attention
-        return self._norm(states, self.text.norm).view(batch, n, slot, -1), seen
+                recorded.attention[index] = attention
+        return self._norm(states, self.text.norm).view(batch, n, slot, -1), recorded
 
     def _hidden(self, kept: Tensor) -> Tensor:
         """[B, 144] bool → what is added to the logits of the prefix's columns, [B, 1, 1, prefix]."""
@@ -142,7 +142,7 @@ class SharedPrefix:
     def _attention(
         self, query: Tensor, key: Tensor, value: Tensor, last: bool, wanted: int, rows: Rows | None, hidden: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """[B, heads, length, width] each → mixed values, and the watched attention."""
+        """[B, heads, length, width] each → mixed values, and the recorded attention."""
         split = len(self.prefix)
         batch, heads, length, width = query.shape
         slots = (batch, heads, (length - split) // self.slot, self.slot)
@@ -168,7 +168,7 @@ class SharedPrefix:
     def answer(self, features: Tensor, ids: Tensor, lengths: Tensor, n_new: int, keep: Keep | None = None) -> Tensor:
         """Answer greedily: `ids` [B, n, slot] hold prompts of `lengths` [B, n] tokens → [B, n, n_new] answers.
 
-        What an answer has beyond the end of its slot means nothing.
+        Tokens beyond the end of a slot are undefined.
         """
         ids, end = ids.clone(), ids.shape[-1] - 1
         found = []

@@ -1,7 +1,7 @@
 """Train an embedded model from nothing: `make demo-model`, or `python -m biaskit.demo.training.train --out DIR`.
 
 Scenes → vision tower → its features → projector and language model → stock checkpoint → held-out evaluation → curves and card. Stopped at
-any moment, the same command goes on where it was.
+any moment, the same command resumes.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _same_recipe(path: Path, recipe: Recipe) -> None:
-    """Refuse to go on with another recipe's state."""
+    """Refuse to resume another recipe's state."""
     told = {name: value for name, value in asdict(recipe).items() if name != "held_out"}
     if path.exists() and {"architecture": "llava", **json.loads(path.read_text())} != told:  # the sibling came later
         raise BiaskitError(

@@ -71,7 +71,7 @@ def _losses(output: Tensor, facts: Tensor, covered: Tensor) -> tuple[Tensor, dic
 def train_vision(
     architecture: Architecture, tower: nn.Module, pictures: Pictures, work: Path, steps: int, seed: int, device: str, say: Say
 ) -> list[dict[str, Any]]:
-    """Train the tower in place; its state is kept in `work` and taken up again. Returns the curve."""
+    """Train the tower in place; its state is kept in `work` and resumed. Returns the curve."""
     torch.manual_seed(seed)
     head = nn.Linear(VISION_HIDDEN, sum(_WIDTHS)).to(device)
     tower.to(device).train()

@@ -108,17 +108,6 @@ def ceiling(dims: Dims, n_text: float, n_visual: float, visual: Visual, formula:
     return whole / prefill_cost(dims, n_text, visual, formula, causal=causal)
 
 
-def decode_cost(dims: Dims, n_text: float, visual: Visual, formula: str = "fastv", *, generated: int = 0, lm_head: bool = True) -> float:
-    """Return the multiply-adds of one decode step: a token that sees text, what is left of the image, `generated` tokens and itself.
-
-    Raises:
-        BiaskitError: unknown formula, or `visual` that does not fit the model.
-    """
-    seen = (count + generated + 1 for count in tokens_per_layer(dims, n_text, visual))
-    layers = sum(_linear(dims, formula) + 2 * keys * _width(dims, formula) for keys in seen)
-    return layers + (dims.hidden * dims.vocab if lm_head else 0)
-
-
 def cache_bytes(dims: Dims, n_text: float, visual: Visual, *, itemsize: int = 2) -> float:
     """Return the bytes of one sample's keys and values after prefill: Σ over layers of (t + v) · 2 · Hkv · dh · itemsize.
 

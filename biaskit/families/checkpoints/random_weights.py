@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import numpy as np
 import torch
 import transformers as hf
 
@@ -21,7 +20,6 @@ from biaskit.families.checkpoints.load import Loaded
 from biaskit.families.checkpoints.processors import build_processor
 from biaskit.families.checkpoints.sizes import Sizes, Tower, shrunk, sizes
 from biaskit.families.checkpoints.tiny_parts import CHAT, QWEN_IDS, Parts, byte_tokenizer, special_id
-from biaskit.prior.value import PlaneStats, Prior
 
 
 def random_model(
@@ -189,14 +187,3 @@ _BUILDERS: dict[str, Callable[[Sizes], Parts]] = {
     "llava": _llava, "llava_next": _llava, "llava_onevision": _onevision, "internvl": _internvl,
     **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl"), _qwen),
 }  # fmt: skip
-
-
-def flat_prior(loaded: Loaded, layers: Iterable[int]) -> Prior:
-    """Return a prior of ones for the given layers of a model."""
-    wanted = tuple(sorted(set(layers)))
-    planes = {
-        name: PlaneStats(np.ones((len(wanted), *size), dtype=np.float32))
-        for name, size in loaded.family.canonical(loaded.model.config).items()
-    }
-    meta = {"kind": "imported", "model": loaded.name, "model_type": loaded.model.config.model_type}
-    return Prior(planes, wanted, np.ones(len(wanted), dtype=np.float32), meta)

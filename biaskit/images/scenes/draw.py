@@ -1,7 +1,7 @@
 """Seeded scenes: coloured shapes of two sizes on a plain background, with everything known about them.
 
 No two things of a scene agree in size, colour and shape, so that every thing has a description of its own; boxes do not overlap. Scene i of
-a seed does not depend on any other scene, and its things can be had without drawing it.
+a seed does not depend on any other scene, and its things are known without drawing it.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ def _background(rng: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def _clutter(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
-    """Draw up to eight grey strokes and specks that nobody asks about."""
+    """Draw up to eight grey strokes and specks that no question is about."""
     edge = EDGE * _SCALE
     for _ in range(int(rng.integers(0, 9))):
         red, green, blue = (int(value) for value in (rng.uniform(60, 200) + rng.normal(0, 14, 3)).clip(0, 255))

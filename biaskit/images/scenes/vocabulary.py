@@ -61,12 +61,20 @@ def ids_of(text: str) -> list[int]:
 
 
 def box_text(box: Box) -> str:
-    """Return a box as four location words: x1 y1 x2 y2."""
+    """Return a box as four location words: x1 y1 x2 y2.
+
+    >>> box_text((0.0, 42.0, 84.0, 168.0))
+    '<loc00> <loc12> <loc24> <loc47>'
+    """
     return " ".join(LOCATIONS[min(BINS - 1, max(0, int(value / EDGE * BINS)))] for value in box)
 
 
 def read_box(text: str) -> Box | None:
-    """Return the box (pixels of a 168 × 168 scene, centres of the bins) at the start of an answer, None if there is none."""
+    """Return the box (pixels of a 168 × 168 scene, centres of the bins) at the start of an answer, None if there is none.
+
+    >>> read_box("<loc00><loc12><loc24><loc47>")
+    (1.75, 43.75, 85.75, 166.25)
+    """
     found = re.match(r"\s*" + r"\s*".join([r"<loc(\d\d)>"] * 4), text)
     if found is None or any(int(number) >= BINS for number in found.groups()):
         return None

@@ -21,11 +21,11 @@ from biaskit.grid import Layout
 from biaskit.tasks.base import Task
 from biaskit.validation.ask.methods import Configuration
 from biaskit.validation.ask.observe import region_coverage
-from biaskit.validation.ask.questions import Asked, Questions
+from biaskit.validation.ask.questions import QuestionBatch, Questions
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RecordOptions:
     """What goes into every record besides the answer.
 
     Attributes:
@@ -40,31 +40,31 @@ class Wanted:
     observe: Observe | None = None
 
 
-class Asker:
-    """Asks batches, in pieces that fit into memory.
+class BatchRunner:
+    """Answers the questions of a batch in one cell after another, in chunks that fit into memory.
 
     Attributes:
         chunk: questions a forward pass; halved, for good, when memory runs out.
     """
 
-    def __init__(self, loaded: Loaded, wanted: Wanted, say: Callable[[str], None], chunk: int) -> None:
-        self.loaded, self.wanted, self.say, self.chunk = loaded, wanted, say, chunk
+    def __init__(self, loaded: Loaded, options: RecordOptions, say: Callable[[str], None], chunk: int) -> None:
+        self.loaded, self.options, self.say, self.chunk = loaded, options, say, chunk
 
-    def take(self, task: Task, questions: Questions, asked: Asked) -> None:
+    def take(self, task: Task, questions: Questions, batch: QuestionBatch) -> None:
         """Take up a batch; it goes to the device once."""
-        self.task, self.questions, self.items = task, questions, asked.items
-        self.parts = [self._moved(asked)]
+        self.task, self.questions, self.items = task, questions, batch.items
+        self.parts = [self._moved(batch)]
         if len(self.items) > self.chunk:
             self._cut()
 
-    def _moved(self, asked: Asked) -> Asked:
-        assert asked.prepared is not None
+    def _moved(self, batch: QuestionBatch) -> QuestionBatch:
+        assert batch.prepared is not None
         device = input_device(self.loaded.model)
-        moved = {name: value.to(device, non_blocking=True) for name, value in asked.prepared.inputs.items()}
-        return replace(asked, prepared=Prepared(moved, asked.prepared.layouts))
+        moved = {name: value.to(device, non_blocking=True) for name, value in batch.prepared.inputs.items()}
+        return replace(batch, prepared=Prepared(moved, batch.prepared.layouts))
 
     def _cut(self) -> None:
-        self.parts = []  # first let go of what is there
+        self.parts = []  # free the old tensors first
         starts = range(0, len(self.items), self.chunk)
         self.parts = [self._moved(self.questions.prepare(self.items[start : start + self.chunk])) for start in starts]
 
@@ -72,7 +72,7 @@ class Asker:
         """Return the records of the batch in one cell.
 
         Raises:
-            BiaskitError: one question alone needs more memory than there is.
+            BiaskitError: one question alone needs more memory than is available.
         """
         while True:
             made = self._try(cell)
@@ -83,8 +83,8 @@ class Asker:
                 torch.cuda.empty_cache()
             if self.chunk == 1:
                 raise BiaskitError(
-                    f"one question of {self.task.name} in cell {cell.label} needs more memory than there is",
-                    "what was answered is kept; go on with --dtype bfloat16, another --device, or more free memory",
+                    f"one question of {self.task.name} in cell {cell.label} needs more memory than is available",
+                    "what was answered is kept; continue with --dtype bfloat16, another --device, or more free memory",
                 )
             self.chunk = max(1, min(self.chunk, len(self.items)) // 2)
             self.say(f"out of memory: going on with {self.chunk} questions a forward pass")
@@ -94,8 +94,8 @@ class Asker:
         made = []
         try:
             for part in self.parts:
-                answers, samples = answer(self.loaded, self.task, part, cell, self.wanted, self.say)
-                made += records(self.task, part, cell, answers, samples, self.wanted)
+                answers, samples = answer(self.loaded, self.task, part, cell, self.options, self.say)
+                made += records(self.task, part, cell, answers, samples, self.options)
         except (RuntimeError, MemoryError) as error:
             if not isinstance(error, MemoryError) and not any(words in str(error) for words in ("out of memory", "can't allocate memory")):
                 raise
@@ -110,31 +110,31 @@ def seed_of(seed: int, task: str, name: str) -> int:
 
 @torch.inference_mode()
 def answer(
-    loaded: Loaded, task: Task, asked: Asked, cell: Configuration, wanted: Wanted, say: Callable[[str], None]
+    loaded: Loaded, task: Task, batch: QuestionBatch, cell: Configuration, options: RecordOptions, say: Callable[[str], None]
 ) -> tuple[list[str], tuple[SampleReport, ...]]:
     """Return the answers, special tokens left out, and the pruning of each question."""
-    assert asked.prepared is not None
-    model, inputs = loaded.model, asked.prepared.inputs
-    seeds = [seed_of(wanted.seed, task.name, task.identify(i)) for i in asked.items]
+    assert batch.prepared is not None
+    model, inputs = loaded.model, batch.prepared.inputs
+    seeds = [seed_of(options.seed, task.name, task.identify(i)) for i in batch.items]
 
-    settings = {**greedy_settings(model, wanted.generation), "max_new_tokens": task.max_new_tokens, "disable_compile": True}
-    if model.generation_config.pad_token_id is None:  # else every call would say that it takes the end token instead
+    settings = {**greedy_settings(model, options.generation), "max_new_tokens": task.max_new_tokens, "disable_compile": True}
+    if model.generation_config.pad_token_id is None:  # else every call warns that it takes the end token instead
         settings["pad_token_id"] = loaded.processor.tokenizer.pad_token_id
-    with prune(model, cell.pruner, prior=cell.prior, seed=seeds, say=say, observe=wanted.observe) as pruning:
+    with prune(model, cell.pruner, prior=cell.prior, seed=seeds, say=say, observe=options.observe) as pruning:
         output = model.generate(**inputs, **settings)
     fresh = output[:, inputs["input_ids"].shape[1] :].cpu()
     texts: Sequence[str] = loaded.processor.tokenizer.batch_decode(fresh, skip_special_tokens=True)
-    return [text.strip() for text in texts], pruning.samples[:: len(pruning.samples) // len(asked.items)]  # beams have one row each
+    return [text.strip() for text in texts], pruning.samples[:: len(pruning.samples) // len(batch.items)]  # beams have one row each
 
 
 def records(
-    task: Task, asked: Asked, cell: Configuration, answers: Sequence[str], samples: Sequence[SampleReport], wanted: Wanted
+    task: Task, batch: QuestionBatch, cell: Configuration, answers: Sequence[str], samples: Sequence[SampleReport], options: RecordOptions
 ) -> list[dict[str, Any]]:
     """Return one record a question: everything needed to score it again, and to ask it again."""
-    assert asked.prepared is not None
-    layouts, lengths = asked.prepared.layouts, asked.prepared.inputs["attention_mask"].sum(1).tolist()
+    assert batch.prepared is not None
+    layouts, lengths = batch.prepared.layouts, batch.prepared.inputs["attention_mask"].sum(1).tolist()
     made = []
-    for row, i in enumerate(asked.items):
+    for row, i in enumerate(batch.items):
         sample = samples[row]
         n_text = int(lengths[row]) - sample.n_visual
         made.append({
@@ -151,18 +151,18 @@ def records(
             "n_text": n_text,
             "n_visual": sample.n_visual,
             "parameters": cell.parameters,
-            "prior": wanted.priors[cell.prior_name] if cell.prior_name else None,
-            "prompt": asked.prompts[row],
+            "prior": options.priors[cell.prior_name] if cell.prior_name else None,
+            "prompt": batch.prompts[row],
             "pruner": cell.name,
             "retention": cell.retention,
-            "scores": task.score(i, answers[row], asked.seen[row]),
-            "seed": wanted.seed,
+            "scores": task.score(i, answers[row], batch.seen[row]),
+            "seed": options.seed,
             "tags": task.tags(i),
             "task": task.name,
             "truth": task.truth(i),
             **({"positive": sample.info["positive"]} if "positive" in sample.info else {}),
-            **({"kept": sample.indices.tolist()} if wanted.keep_indices else {}),
-            **({"selection": _measures(task, i, layouts[row], sample)} if wanted.observe is not None else {}),
+            **({"kept": sample.indices.tolist()} if options.keep_indices else {}),
+            **({"selection": _measures(task, i, layouts[row], sample)} if options.observe is not None else {}),
         })  # fmt: skip
     return made
 
@@ -181,7 +181,7 @@ def layer_tokens(sample: SampleReport) -> list[list[int]]:
 
 
 def own_cache_bytes(sample: SampleReport, n_text: int) -> int | None:
-    """Return the bytes of a question's own keys and values after prefill; what fills up a batch does not count."""
+    """Return the bytes of a question's own keys and values after prefill; padding of the batch does not count."""
     if sample.cache_bytes is None or sample.cache_lengths is None:
         return None
     steps = layer_tokens(sample)

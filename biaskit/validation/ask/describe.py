@@ -44,6 +44,7 @@ def make_manifest(
     asked: Mapping[str, int],
     cells: Sequence[Configuration],
     *,
+    priors: Mapping[str, Mapping[str, Any]],
     seed: int,
     command: str,
     generation: Mapping[str, Any] | None = None,
@@ -53,11 +54,10 @@ def make_manifest(
 
     Args:
         tasks: name → the whole task. asked: name → how many questions of it. more: what records hold besides, and how it was measured.
-        generation: settings that are not plain greedy decoding.
+        priors: of `describe_priors`. generation: settings that are not plain greedy decoding.
     """
     model, processor = loaded.model, loaded.processor
     template = json.dumps(getattr(processor, "chat_template", None), sort_keys=True)
-    priors = {cell.prior_name: describe_prior(cell.prior) for cell in cells if cell.prior_name and cell.prior is not None}
     return {
         "schema": SCHEMA,
         "biaskit": VERSION,
@@ -82,9 +82,15 @@ def make_manifest(
         "seed": seed,
         **more,
         "tasks": [_describe_task(name, task, asked[name]) for name, task in tasks.items()],
-        "priors": priors,
+        "priors": dict(priors),
         "cells": [describe_cell(cell, priors) for cell in cells],
     }
+
+
+def describe_priors(cells: Sequence[Configuration]) -> dict[str, dict[str, Any]]:
+    """Return by name what identifies each prior of the cells; its bytes are made once."""
+    priors = {cell.prior_name: cell.prior for cell in cells if cell.prior_name and cell.prior is not None}
+    return {name: describe_prior(prior) for name, prior in priors.items()}
 
 
 def describe_prior(prior: Prior) -> dict[str, Any]:

@@ -54,6 +54,9 @@ def read_retention(text: str) -> float:
 
     Raises:
         BiaskitError: it is neither, or not in (0, 1].
+
+    >>> read_retention("1/4"), read_retention("0.25")
+    (0.25, 0.25)
     """
     try:
         value = float(Fraction(text.strip()))

@@ -53,7 +53,7 @@ class Analysis:
         }
 
     def __call__(self, signals: Signals, keep: Keep | Tensor) -> dict[str, float]:
-        """Return the measures that can be had, finite numbers all.
+        """Return the measures that are defined, all finite.
 
         `share_kept`, `spacing`, `importance` (with attention), `importance_debiased` (with a prior too), `hopkins`, `hopkins_sd` and
         `nearest_feature`. A method of several stages is measured against what its last stage saw.
@@ -90,7 +90,7 @@ def region_coverage(layout: Layout, region: tuple[float, float, float, float] | 
     """Return `coverage` of the part of the image that a question is about; nothing where there is none, or where the model sees none of it.
 
     Args:
-        layout: of `family.prepare`, which knows the image's size (inside the engine that of LLaVA-1.5's crop is lost).
+        layout: of `family.prepare`, which knows the image's size (the engine does not know it where LLaVA-1.5 crops).
         region: (top, left, bottom, right), fractions of the image's rows and cols, as tasks give it. kept: [n] indices. image: which one.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What is to be asked, given what is answered; and in which order everything ends up."""
+"""Which questions are still to be asked, and the final order of the answers."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Plan:
     """The open batches.
 
     Attributes:
-        batches: task → its open batches. dropped: answers of batches that are not whole; they are asked again, in the same company.
+        batches: task → its open batches. dropped: answers of batches that are not whole; they are asked again in the same batches.
         scores: (task, cell) → primary scores that are there.
     """
 
@@ -97,7 +97,7 @@ def make_plan(tasks: Mapping[str, Task], cells: Sequence[Configuration], lines: 
 
 
 def arranged(lines: Mapping[Key, Line], manifest: Mapping[str, Any], tasks: Mapping[str, Task], seed: int) -> list[Key]:
-    """Return all answers in order of task, cell and question; questions of tasks that are not at hand keep their order.
+    """Return all answers in order of task, cell and question; questions of tasks that are not opened keep their order.
 
     Args:
         tasks: name → the whole task.

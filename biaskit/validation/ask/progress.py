@@ -13,7 +13,7 @@ from biaskit.display import Bars, wants_progress
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a validation is: answers done of how many in all cells; and the cell in work, its primary score so far and over how many."""
+    """How far a validation is: answers done of all in all cells; and the current cell, its primary score so far, over n questions."""
 
     done: int
     total: int
@@ -32,7 +32,7 @@ def reported(report: Report | None, say: Say | None, progress: bool | None) -> I
     """Yield what is called after every batch, and what is called with each warning, which is said only once: every batch brings it again.
 
     Args:
-        progress: whether to draw a bar; None means where somebody looks on, unless there is a `report`, which may draw itself. Of several
+        progress: whether to draw a bar; None means on a terminal and in a notebook, unless there is a `report`. Of several
             processes the first one draws.
     """
     shown = wants_progress(False if progress is None and report is not None else progress)

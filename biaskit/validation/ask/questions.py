@@ -18,8 +18,8 @@ from biaskit.tasks.conventions import Wording
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
-    """Some questions, ready; or the error that stops everything.
+class QuestionBatch:
+    """Questions that are prepared together; or the error of preparing them, which stops the run.
 
     Attributes:
         items: their indices in the task. prompts: their wording. seen: how the model sees each image. prepared: the model's inputs.
@@ -31,12 +31,12 @@ class Asked:
     prepared: Prepared | None
     error: BiaskitError | None = None
 
-    def pin_memory(self) -> Asked:
+    def pin_memory(self) -> QuestionBatch:
         """Pin the tensors (called by the loader's pinning thread)."""
-        return Asked(self.items, self.prompts, self.seen, None if self.prepared is None else self.prepared.pin_memory(), self.error)
+        return QuestionBatch(self.items, self.prompts, self.seen, None if self.prepared is None else self.prepared.pin_memory(), self.error)
 
 
-class Questions(Dataset[Asked]):
+class Questions(Dataset[QuestionBatch]):
     """Batches of questions, by number; runs inside the workers.
 
     Args:
@@ -63,14 +63,14 @@ class Questions(Dataset[Asked]):
         """Return the number of batches."""
         return len(self.batches)
 
-    def __getitem__(self, number: int) -> Asked:
-        """Prepare one batch. Errors come back in it, for exceptions do not cross processes whole."""
+    def __getitem__(self, number: int) -> QuestionBatch:
+        """Prepare one batch. Errors come back in it: exceptions lose their attributes between processes."""
         try:
             return self.prepare(self.batches[number])
         except BiaskitError as error:
-            return Asked(self.batches[number], (), (), None, error)
+            return QuestionBatch(self.batches[number], (), (), None, error)
 
-    def prepare(self, items: Sequence[int]) -> Asked:
+    def prepare(self, items: Sequence[int]) -> QuestionBatch:
         """Prepare some questions together.
 
         Raises:
@@ -88,7 +88,7 @@ class Questions(Dataset[Asked]):
             see(self.family, self.config, self.base, layout, (image.height, image.width))
             for layout, image in zip(made.layouts, images, strict=True)
         ]
-        return Asked(tuple(items), tuple(prompts), tuple(seen), Prepared(cast, made.layouts))
+        return QuestionBatch(tuple(items), tuple(prompts), tuple(seen), Prepared(cast, made.layouts))
 
 
 def see(family: ModelFamily, config: Any, base: str, layout: Layout, size: tuple[int, int]) -> Seen:

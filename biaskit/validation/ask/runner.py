@@ -30,9 +30,9 @@ from biaskit.pruners.readings import Reading
 from biaskit.registry import named_arguments
 from biaskit.tasks import Task
 from biaskit.tasks.base import TaskView
-from biaskit.validation.ask.answers import Asker, Wanted
+from biaskit.validation.ask.answers import BatchRunner, RecordOptions
 from biaskit.validation.ask.arguments import AnyPrior, read_priors, read_shares, words
-from biaskit.validation.ask.describe import describe_prior, make_manifest
+from biaskit.validation.ask.describe import describe_priors, make_manifest
 from biaskit.validation.ask.methods import Configuration, Grid
 from biaskit.validation.ask.options import Options
 from biaskit.validation.ask.plan import Batch, arranged, make_plan, open_tasks, order
@@ -119,7 +119,7 @@ def validate(
         model: a loaded checkpoint, a name for `load_model`, or (model, processor) of a stock one. task: tasks, or names for `open_task`.
         pruners: methods as `biaskit validate --pruner` writes them, such as "none,d2pruner@alpha=0.5+prior"; or a whole `Grid`.
         retention: shares of the visual tokens kept: 0.25, [0.5, 0.25], "0.5,1/9".
-        out: the results directory. A directory of the same run is gone on with, or added to; of another run it is refused.
+        out: the results directory. A directory of the same run is continued, or added to; one of another run is refused.
         prior: of the methods with `+prior`, a `Prior` or what `load_prior` finds; several by name, for `+NAME`: {NAME: …}, ["NAME=FILE"].
         report: called after every batch and cell. say: called with each warning; else they stand above the bar, or go to `warnings`.
         progress: show a bar; by default on a terminal and in a notebook, unless there is a `report`.
@@ -129,7 +129,7 @@ def validate(
         observe: measures of every selection, such as `validation.ask.observe.Analysis()`; `coverage` is added where a task knows a region.
         generation: settings of `generate()`, as {"repetition_penalty": 1.05}; else plain greedy, whatever the checkpoint says.
         published_as: hub id of what the model is a copy of, or `none`, for the report; by default recognised by name, or by sizes.
-        force: throw away what the directory has. command: what the user typed, for the manifest.
+        force: delete the results that are in the directory. command: what the user typed, for the manifest.
 
     Returns:
         The results; the same answers in the same order however often the run was interrupted, on however many processes it went on.
@@ -179,12 +179,13 @@ class _Run:
         self.tasks: dict[str, Task] = {name: TaskView(task, order(task, options.limit, options.seed)) for name, task in tasks.items()}
         self.gpu = input_device(loaded.model).type != "cpu"
         self.batch_size = options.batch_size or (8 if self.gpu else 4)
-        priors = {cell.prior_name: describe_prior(cell.prior)["sha256"] for cell in cells if cell.prior_name and cell.prior}
-        wanted = Wanted(options.seed, options.keep_indices, options.generation or {}, priors, options.observe)
+        self.priors = describe_priors(cells)
+        hashes = {name: said["sha256"] for name, said in self.priors.items()}
+        record = RecordOptions(options.seed, options.keep_indices, options.generation or {}, hashes, options.observe)
         unused = put_aside(loaded.model, greedy_settings(loaded.model, options.generation))
         if unused is not None and not self.ranks.rank:
             say(unused)
-        self.asker = Asker(loaded, wanted, say, self.batch_size)
+        self.runner = BatchRunner(loaded, record, say, self.batch_size)
         self.total = len(cells) * sum(map(len, self.tasks.values()))
         self.done = self.asked = 0
         self.running: dict[tuple[str, str], list[float]] = {}
@@ -221,6 +222,7 @@ class _Run:
             self.whole,
             {name: len(task) for name, task in self.tasks.items()},
             self.cells,
+            priors=self.priors,
             seed=options.seed,
             keep_indices=options.keep_indices,
             analysed=_settings(options.observe),
@@ -247,7 +249,7 @@ class _Run:
         if any(make_plan(self.tasks, self.cells, self.directory.lines, self.batch_size).batches.values()):
             raise BiaskitError(
                 f"answers of other processes are not in {self.directory.path}",
-                "choose an --out that all machines share; the same command goes on where it was",
+                "choose an --out that all machines share; the same command resumes the run",
             )
         self.directory.rewrite(arranged(self.directory.lines, manifest, self.whole, self.options.seed))
         return summaries(self.directory.path, {name: task.summarise for name, task in self.whole.items()})
@@ -270,12 +272,12 @@ class _Run:
         workers = (
             (default_workers(self.ranks.local_count, gpu=True) if self.gpu else 0) if self.options.workers is None else self.options.workers
         )
-        for asked, batch in zip(ahead(questions, workers=workers, pin=device.type == "cuda"), batches, strict=True):
-            self.asker.take(task, questions, asked)
+        for ready, batch in zip(ahead(questions, workers=workers, pin=device.type == "cuda"), batches, strict=True):
+            self.runner.take(task, questions, ready)
             for cell in batch.cells:
                 began = time.monotonic()
-                made = self.asker.ask(cell)
-                timing = {"task": task.name, "cell": cell.label, "first": asked.items[0], "n": len(made), "chunk": self.asker.chunk}
+                made = self.runner.ask(cell)
+                timing = {"task": task.name, "cell": cell.label, "first": ready.items[0], "n": len(made), "chunk": self.runner.chunk}
                 self.directory.append(made, task.metric, {**timing, "seconds": round(time.monotonic() - began, 4)})
                 self.asked += len(made)
                 scores = [record["scores"][task.metric] for record in made]

@@ -15,7 +15,7 @@ from loguru import logger
 from tqdm import tqdm
 
 from biaskit.errors import BiaskitError
-from biaskit.validation.lmms.answers import Answers, Asked
+from biaskit.validation.lmms.answers import Answers, Request
 from biaskit.validation.lmms.conversation import Conversation, from_messages, from_visuals
 from biaskit.validation.lmms.options import Options, read_options
 from biaskit.validation.lmms.settings import open_model
@@ -39,7 +39,7 @@ class Adapter(lmms):  # type: ignore[misc]
 
         Args:
             pretrained: short name, hub id or directory. settings: see `biaskit.validation.lmms.settings.open_model`.
-            batch_size: requests per batch. max_batch_size: of automatic batch sizes, which there are none of.
+            batch_size: requests per batch. max_batch_size: of automatic batch sizes, which are not supported.
             max_new_tokens, blank_line_stops: see `biaskit.validation.lmms.options.read_options`.
             seed: of pruners that draw random numbers.
 
@@ -50,7 +50,7 @@ class Adapter(lmms):  # type: ignore[misc]
         if not str(batch_size).isdecimal() or int(batch_size) < 1:
             raise BiaskitError(f"batch size {batch_size!r} is no whole number from 1", "give --batch_size 8")
         if max_batch_size is not None:
-            raise BiaskitError("--max_batch_size has no effect: batches are of --batch_size", "leave it away")
+            raise BiaskitError("--max_batch_size has no effect: batches are of --batch_size", "leave it out")
         opened = open_model(pretrained, say=logger.info, **settings)
         self.options = partial(read_options, max_new_tokens=max_new_tokens, blank_line_stops=blank_line_stops)
         self.options({})
@@ -61,31 +61,31 @@ class Adapter(lmms):  # type: ignore[misc]
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
         """Answer requests, in their order."""
-        return self._run("answering", requests, lambda answers, asked, done: answers.answer(asked, done))
+        return self._run("answering", requests, lambda answers, ours, done: answers.answer(ours, done))
 
     def generate_until_multi_round(self, requests: Sequence[Any]) -> list[str]:
         """Refuse conversations whose later turns depend on earlier answers."""
         _refuse(requests, "asks in several rounds", "choose a task of the type generate_until")
 
     def clean(self) -> None:
-        """Let go of the model: all requests are answered."""
+        """Release the model, when all requests are answered."""
         self.answers = None
         super().clean()
 
     def _run(
-        self, title: str, requests: Sequence[Any], work: Callable[[Answers, list[Asked], Callable[[int], Any]], list[Any]]
+        self, title: str, requests: Sequence[Any], work: Callable[[Answers, list[Request], Callable[[int], Any]], list[Any]]
     ) -> list[Any]:
-        """Do the requests, under a progress bar; log what that took."""
+        """Carry out the requests, under a progress bar; log what that took."""
         answers = self.answers
         assert answers is not None, "clean() was called"
-        began, before = time.monotonic(), answers.spent.new_tokens
+        began, before = time.monotonic(), answers.costs.new_tokens
         with tqdm(total=len(requests), desc=f"biaskit: {title}", disable=self.rank != 0) as bar:
-            found = work(answers, [self._asked(request) for request in requests], bar.update)
-        seconds, fresh = time.monotonic() - began, answers.spent.new_tokens - before
-        log_metrics(seconds, fresh, fresh / seconds if seconds else 0.0, additional_metrics=answers.spent.means())
+            found = work(answers, [self._to_request(request) for request in requests], bar.update)
+        seconds, fresh = time.monotonic() - began, answers.costs.new_tokens - before
+        log_metrics(seconds, fresh, fresh / seconds if seconds else 0.0, additional_metrics=answers.costs.means())
         return found
 
-    def _asked(self, request: Any) -> Asked:
+    def _to_request(self, request: Any) -> Request:
         raise NotImplementedError
 
     def _document(self, task: str, split: str, number: int) -> Any:
@@ -101,13 +101,13 @@ class Chat(Adapter):
         """Refuse: lmms-eval asks models of this form for answers only."""
         _refuse(requests, "asks for likelihoods", "run it with --force_simple")
 
-    def _asked(self, request: Any) -> Asked:
+    def _to_request(self, request: Any) -> Request:
         _, to_messages, options, number, task, split = request.args
 
         def read() -> Conversation:
             return from_messages(to_messages(self._document(task, split, number)))
 
-        return Asked(f"{task}, document {number}", read, self.options(options))
+        return Request(f"{task}, document {number}", read, self.options(options))
 
 
 class Simple(Adapter):
@@ -121,22 +121,22 @@ class Simple(Adapter):
         The pairs are wrapped: lmms-eval 0.7 turns bare ones into text, on which its scorer of multiple-choice tasks fails.
         """
 
-        def work(answers: Answers, asked: list[Asked], done: Callable[[int], Any]) -> list[GenerationResult]:
-            pairs = answers.losses(asked, [self._ending(request) for request in requests], done)
+        def work(answers: Answers, ours: list[Request], done: Callable[[int], Any]) -> list[GenerationResult]:
+            pairs = answers.losses(ours, [self._ending(request) for request in requests], done)
             return [GenerationResult(pair) for pair in pairs]
 
         return self._run("likelihoods", requests, work)
 
-    def _asked(self, request: Any) -> Asked:
+    def _to_request(self, request: Any) -> Request:
         if len(request.args) != 6:
-            raise BiaskitError("the task asks for the likelihood of an answer without a question", "leave the metric acc_mutual_info away")
+            raise BiaskitError("the task asks for the likelihood of an answer without a question", "leave the metric acc_mutual_info out")
         text, options, to_visual, number, task, split = request.args
         chosen: Options = self.options(options if request.request_type == "generate_until" else {})
 
         def read() -> Conversation:
             return from_visuals(text, to_visual(self._document(task, split, number)))
 
-        return Asked(f"{task}, document {number}", read, chosen)
+        return Request(f"{task}, document {number}", read, chosen)
 
     def _ending(self, request: Any) -> str:
         """The answer whose likelihood is asked for: a text, or a function of the document."""

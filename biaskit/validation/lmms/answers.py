@@ -18,11 +18,11 @@ from biaskit.errors import BiaskitError
 from biaskit.families.checkpoints.device import input_device
 from biaskit.validation.lmms.conversation import Conversation
 from biaskit.validation.lmms.options import Options, Until, cut
-from biaskit.validation.lmms.settings import Opened
+from biaskit.validation.lmms.settings import PrunedModel
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class Request:
     """One request: `read` fetches its turns and pictures when their batch comes; `name` is for messages, `options` say how to answer."""
 
     name: str
@@ -31,7 +31,7 @@ class Asked:
 
 
 @dataclass
-class Spent:
+class Costs:
     """What a run cost so far: prompts with images, sums over them of visual tokens, those kept, and their mean over layers; new tokens."""
 
     prompts: int = 0
@@ -51,29 +51,29 @@ class Answers:
     """Answers requests in batches of `batch_size`, in their order, batching those together that are to be answered alike.
 
     Attributes:
-        opened: the model and how it is pruned. seed: of pruners that draw; the same for every call.
-        say: called with each warning, once. spent: what the answers took.
+        pruned: the model and how it is pruned. seed: of pruners that draw; the same for every call.
+        say: called with each warning, once. costs: what the answers took.
     """
 
-    opened: Opened
+    pruned: PrunedModel
     batch_size: int
     seed: int
     say: Callable[[str], None]
-    spent: Spent = field(default_factory=Spent)
+    costs: Costs = field(default_factory=Costs)
     _said: set[str] = field(default_factory=set)
 
-    def answer(self, asked: Sequence[Asked], done: Callable[[int], Any] = lambda n: None) -> list[str]:
+    def answer(self, requests: Sequence[Request], done: Callable[[int], Any] = lambda n: None) -> list[str]:
         """Return the answer to each request; `done` is called with the number of each batch.
 
         Raises:
             BiaskitError: a request cannot be answered; a note names it.
         """
-        found = [""] * len(asked)
-        self._unused(asked)
-        with torch.inference_mode(), self._pruning(asked) as pruning:
-            for rows, talks in self._batches(asked):
-                options = asked[rows[0]].options
-                with _named([asked[row].name for row in rows]):
+        found = [""] * len(requests)
+        self._unused(requests)
+        with torch.inference_mode(), self._pruning(requests) as pruning:
+            for rows, talks in self._batches(requests):
+                options = requests[rows[0]].options
+                with _named([requests[row].name for row in rows]):
                     texts = self._generate(talks, options, pruning)
                 for row, text in zip(rows, texts, strict=True):
                     found[row] = cut(text, options.until)
@@ -81,7 +81,7 @@ class Answers:
         return found
 
     def losses(
-        self, asked: Sequence[Asked], endings: Sequence[str], done: Callable[[int], Any] = lambda n: None
+        self, requests: Sequence[Request], endings: Sequence[str], done: Callable[[int], Any] = lambda n: None
     ) -> list[tuple[float, bool]]:
         """Return, for each request and given answer, (loss, whether greedy decoding gives just this answer).
 
@@ -91,54 +91,54 @@ class Answers:
         Raises:
             BiaskitError: an answer is empty, or a request cannot be answered; a note names it.
         """
-        found = [(0.0, False)] * len(asked)
-        with torch.inference_mode(), self._pruning(asked) as pruning:
-            for rows, talks in self._batches(asked):
-                with _named([asked[row].name for row in rows]):
+        found = [(0.0, False)] * len(requests)
+        with torch.inference_mode(), self._pruning(requests) as pruning:
+            for rows, talks in self._batches(requests):
+                with _named([requests[row].name for row in rows]):
                     losses = self._score(talks, [endings[row] for row in rows], pruning)
                 for row, loss in zip(rows, losses, strict=True):
                     found[row] = loss
                 done(len(rows))
         return found
 
-    def _batches(self, asked: Sequence[Asked]) -> Iterator[tuple[list[int], list[Conversation]]]:
-        """Yield (rows, conversations) of requests with equal options; those without images go apart from those with."""
+    def _batches(self, requests: Sequence[Request]) -> Iterator[tuple[list[int], list[Conversation]]]:
+        """Yield (rows, conversations) of requests with equal options; those with and without images are separate batches."""
         alike: dict[str, list[int]] = {}
-        for row, one in enumerate(asked):
+        for row, one in enumerate(requests):
             alike.setdefault(repr(one.options), []).append(row)
         for rows in alike.values():
             for start in range(0, len(rows), self.batch_size):
                 talks = {}
                 for row in rows[start : start + self.batch_size]:
-                    with _named([asked[row].name]):
-                        talks[row] = asked[row].read()
+                    with _named([requests[row].name]):
+                        talks[row] = requests[row].read()
                 for seen in (True, False):
                     mine = [row for row, talk in talks.items() if bool(talk.images) == seen]
                     if mine:
                         yield mine, [talks[row] for row in mine]
 
-    def _pruning(self, asked: Sequence[Asked]) -> Any:
+    def _pruning(self, requests: Sequence[Request]) -> Any:
         """Return the block in which the model is pruned, or one in which nothing happens."""
-        opened = self.opened
-        if opened.pruner is None or not asked:
+        pruned = self.pruned
+        if pruned.pruner is None or not requests:
             return nullcontext(Pruning())
-        return prune(opened.loaded, opened.pruner, prior=opened.prior, seed=self.seed, say=self._once)
+        return prune(pruned.loaded, pruned.pruner, prior=pruned.prior, seed=self.seed, say=self._once)
 
     def _once(self, line: str) -> None:
         if line not in self._said:
             self._said.add(line)
             self.say(line)
 
-    def _unused(self, asked: Sequence[Asked]) -> None:
-        for name in sorted({name for one in asked for name in one.options.unused}):
+    def _unused(self, requests: Sequence[Request]) -> None:
+        for name in sorted({name for one in requests for name in one.options.unused}):
             self._once(f"the task's generation setting {name} is not used: generate() has none of that name")
 
     def _encode(self, talks: Sequence[Conversation]) -> tuple[list[str], dict[str, Tensor], int]:
         """Return (templated texts, inputs on the model's device, length of the padded prompts)."""
-        loaded = self.opened.loaded
+        loaded = self.pruned.loaded
         texts = [loaded.processor.apply_chat_template(talk.messages, add_generation_prompt=True) for talk in talks]
         prepared = loaded.family.encode(loaded.processor, loaded.model.config, [talk.images for talk in talks], texts)
-        if self.opened.pruner is None:
+        if self.pruned.pruner is None:
             for layout in prepared.layouts:
                 self._spend(len(layout), len(layout), len(layout))
         device, dtype = input_device(loaded.model), loaded.model.dtype
@@ -147,7 +147,7 @@ class Answers:
 
     def _settings(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
         """Plain greedy decoding but for what is wanted; what the checkpoint's own generation config sets beyond is said once."""
-        model = self.opened.loaded.model
+        model = self.pruned.loaded.model
         settings = greedy_settings(model, wanted)
         unused = put_aside(model, settings)
         if unused is not None:
@@ -155,7 +155,7 @@ class Answers:
         return settings
 
     def _generate(self, talks: Sequence[Conversation], options: Options, pruning: Pruning) -> list[str]:
-        loaded = self.opened.loaded
+        loaded = self.pruned.loaded
         tokenizer = loaded.processor.tokenizer
         _, inputs, prompt = self._encode(talks)
         stopping = [Until(tokenizer, options.until, prompt)] if options.until else []
@@ -163,12 +163,12 @@ class Answers:
         output = loaded.model.generate(**inputs, stopping_criteria=stopping, **settings)
         self._account(pruning)
         fresh = output[:: len(output) // len(talks), prompt:]
-        self.spent.new_tokens += int((fresh != tokenizer.pad_token_id).sum())
+        self.costs.new_tokens += int((fresh != tokenizer.pad_token_id).sum())
         texts: list[str] = tokenizer.batch_decode(fresh, skip_special_tokens=True)
         return texts
 
     def _score(self, talks: Sequence[Conversation], endings: Sequence[str], pruning: Pruning) -> list[tuple[float, bool]]:
-        loaded = self.opened.loaded
+        loaded = self.pruned.loaded
         texts, inputs, prompt = self._encode(talks)
         wanted = [_tokens(loaded.processor.tokenizer, text, ending) for text, ending in zip(texts, endings, strict=True)]
         longest = max(map(len, wanted))
@@ -190,10 +190,10 @@ class Answers:
 
     def _spend(self, visual: int, kept: int, layer_mean: float) -> None:
         if visual:
-            self.spent.prompts += 1
-            self.spent.visual += visual
-            self.spent.kept += kept
-            self.spent.layer_mean += layer_mean
+            self.costs.prompts += 1
+            self.costs.visual += visual
+            self.costs.kept += kept
+            self.costs.layer_mean += layer_mean
 
 
 class Forced(LogitsProcessor):  # type: ignore[misc]

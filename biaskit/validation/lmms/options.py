@@ -67,7 +67,7 @@ def read_options(given: Mapping[str, Any], max_new_tokens: int = 1024, blank_lin
 
 
 def _samples(given: Mapping[str, Any]) -> bool:
-    """Temperature 0 is greedy, whatever else is said; without do_sample a temperature above 0 means sampling."""
+    """Temperature 0 is greedy, whatever the other settings; without do_sample a temperature above 0 means sampling."""
     temperature = given.get("temperature")
     wanted = given.get("do_sample")
     return bool(temperature) if wanted is None else bool(wanted) and temperature != 0
@@ -79,7 +79,7 @@ def cut(text: str, stops: Sequence[str]) -> str:
 
 
 class Until(StoppingCriteria):  # type: ignore[misc]
-    """Ends a row of the batch once its answer holds a stop string. It only saves time: `cut` has the last word."""
+    """Ends a row of the batch once its answer holds a stop string. It only saves time: `cut` decides where an answer ends."""
 
     def __init__(self, tokenizer: Any, stops: Sequence[str], prompt: int) -> None:
         """Watch what follows the first `prompt` tokens."""

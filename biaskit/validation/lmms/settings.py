@@ -1,4 +1,4 @@
-"""What stands in `--model_args`: a checkpoint, a pruner with its parameters, and a prior."""
+"""What `--model_args` names: a checkpoint, a pruner with its parameters, and a prior."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXAMPLE = "write pretrained=llava-1.5,pruner=d2pruner,retention=0.1,prior=FILE"
 
 
 @dataclass(frozen=True, eq=False)
-class Opened:
+class PrunedModel:
     """A checkpoint and how it is pruned.
 
     Attributes:
@@ -45,7 +45,7 @@ def open_model(
     revision: str | None = None,
     say: Callable[[str], None],
     **parameters: Any,
-) -> Opened:
+) -> PrunedModel:
     """Load what `--model_args` names; refuse, before any weights are loaded, what does not fit together.
 
     Args:
@@ -78,4 +78,4 @@ def open_model(
     loaded = load_model(name, device=device, dtype=dtype, attention=attention, revision=where, say=say)
     if method is not None:
         check_prune(loaded, method, bias, say)  # now, not at the first batch
-    return Opened(loaded, method, bias)
+    return PrunedModel(loaded, method, bias)

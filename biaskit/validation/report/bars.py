@@ -30,7 +30,7 @@ def ablation(result: TaskResults) -> dict[str, dict[str, Estimate]]:
     """Return step → budget → score in points, of all methods with and without their prior; empty if there are fewer than two steps."""
     found: dict[str, dict[str, Estimate]] = {}
     for budget in result.budgets:
-        debiased = {one.pruner for one in twins(result.run.cells, budget)}
+        debiased = {one.pruner for one in twins(result.run.cells, budget) if one.debiased}
         for method in result.methods:
             index = find(result.run.cells, method, budget)
             cell = None if index is None else result.run.cells[index]

@@ -104,7 +104,7 @@ class Report:
 
     @property
     def gate(self) -> str:
-        """Whether the unpruned model was held against published scores, and if not, why."""
+        """Whether the unpruned model was compared with published scores, and if not, why."""
         return gate_state(self.recognised, self.papers, self.results)
 
     @property

@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from biaskit.errors import BiaskitError
 from biaskit.validation.report.analyse import Comparison, TaskResults, compare
 from biaskit.validation.report.average import draws_of_tasks, mean_over_tasks
-from biaskit.validation.results.cells import find, twins
+from biaskit.validation.report.pairs import Kind, questions
 from biaskit.validation.statistics.resampling import Estimate, Floats, bootstrap
 from biaskit.validation.statistics.significance import holm
 
@@ -22,6 +21,7 @@ class Contrast:
     question: str
     task: str
     found: Comparison
+    kind: Kind = "with"
 
     def verdict(self, alpha: float) -> str:
         """Helps, hurts, or cannot tell."""
@@ -37,28 +37,14 @@ class Conclusion:
     text: str
 
 
-def reads_no_attention(pruner: str) -> bool:
-    """Whether a registered method decides without attention; unknown ones do not count."""
-    from biaskit.pruners import pruners
-
-    try:
-        needs = pruners.get(pruner).needs
-    except (BiaskitError, AttributeError):
-        return False
-    return not any(reading.rows and reading.at == "decoder" for reading in needs)
-
-
 def conclude(results: Sequence[TaskResults]) -> Conclusion:
     """Compare, correct over everything compared, and put it into words."""
     contrasts: list[Contrast] = []
     for result in results:
-        pairs, questions = [], []
-        for budget in result.budgets:
-            for question, a, b in _pairs(result, budget):
-                pairs.append((a, b, budget))
-                questions.append(question)
+        asked = [(budget, question) for budget in result.budgets for question in questions(result, budget)]
+        pairs = [(question.a, question.b, budget) for budget, question in asked]
         found = compare(result.run, result.measure, result.resampled, result.settings, pairs)
-        contrasts += [Contrast(question, result.run.task, one) for question, one in zip(questions, found, strict=True)]
+        contrasts += [Contrast(q.words, result.run.task, one, q.kind) for (_, q), one in zip(asked, found, strict=True)]
     corrected = holm([contrast.found.p for contrast in contrasts])
     contrasts = [replace(c, found=replace(c.found, corrected=float(p))) for c, p in zip(contrasts, corrected, strict=True)]
     alpha = results[0].settings.alpha if results else 0.05
@@ -66,38 +52,6 @@ def conclude(results: Sequence[TaskResults]) -> Conclusion:
     contrasts.sort(key=lambda contrast: questions_asked.index(contrast.question))
     verdicts = {question: _verdict([c for c in contrasts if c.question == question], alpha) for question in questions_asked}
     return Conclusion(contrasts, verdicts, _paragraph(results, contrasts, verdicts, alpha))
-
-
-def _pairs(result: TaskResults, budget: str) -> list[tuple[str, str, str]]:
-    """Questions that can be asked at a budget: (question, a, b).
-
-    Every method that was debiased is compared with itself without a prior, one question a prior. The last of them in the order of the run
-    is also compared with random tokens, and with the best method that reads no attention.
-    """
-    cells = result.run.cells
-    found = twins(cells, budget)
-    pairs = []
-    for one in found:
-        for method in one.debiased if one.plain is not None else ():
-            prior = "the prior" if len(one.debiased) == 1 else f"the {_prior_of(method)} prior"
-            pairs.append((f"{one.title} with {prior} against {one.title} without it", method, str(one.plain)))
-    if not found:
-        return pairs
-    champion, paired = found[-1], {one.pruner for one in found}
-    shown = {method: cells[index] for method in result.methods if (index := find(cells, method, budget)) is not None}
-    others = [method for method, cell in shown.items() if not cell.unpruned and cell.pruner not in paired]
-    random = next((method for method in others if shown[method].pruner == "random"), None)
-    blind = [method for method in others if shown[method].pruner != "random" and reads_no_attention(shown[method].pruner)]
-    best = max(blind, key=lambda method: result.scores[_index(result, method, budget)].value, default=None)
-    for words, other in (("random tokens", random), ("the best method that reads no attention", best)):
-        for method in champion.debiased if other is not None else ():
-            prior = "" if len(champion.debiased) == 1 else f" ({_prior_of(method)} prior)"
-            pairs.append((f"Debiased {champion.title}{prior} against {words}", method, str(other)))
-    return pairs
-
-
-def _prior_of(method: str) -> str:
-    return method.rpartition("+")[2]
 
 
 def _index(result: TaskResults, method: str, budget: str) -> int:
@@ -134,16 +88,29 @@ def _paragraph(results: Sequence[TaskResults], contrasts: Sequence[Contrast], ve
             "Run for instance --pruner none,random,divprune,fastv,fastv+prior,d2pruner+prior,d2pruner@strength=0."
         )
     draws = draws_of_tasks(results)
-    sentences = [
-        _question(results, [c for c in contrasts if c.question == question], verdicts[question], alpha, draws) for question in verdicts
-    ]
+    kinds = {contrast.question: contrast.kind for contrast in contrasts}
+    told = {question: verdict for question, verdict in verdicts.items() if kinds[question] != "rival"}
+    sentences = [_question(results, [c for c in contrasts if c.question == question], told[question], alpha, draws) for question in told]
+    sentences += _rivals({question: verdict for question, verdict in verdicts.items() if kinds[question] == "rival"})
     where = _where(results, contrasts)
     n = ", ".join(_extent(result) for result in results)
     tail = (
         f"All differences are in points of score on the same questions ({n}), with {100 * results[0].settings.level:g} % intervals; "
         f"p is corrected (Holm) over the {len(contrasts)} comparisons of this paragraph."
     )
-    return " ".join([_opening(verdicts), *sentences, *where, tail])
+    return " ".join([_opening(told), *sentences, *where, tail])
+
+
+def _rivals(verdicts: Mapping[str, str]) -> list[str]:
+    """One debiasing against another, those that are settled; the table has the numbers of all."""
+    if not verdicts:
+        return []
+    settled = [
+        _clause(question, verdict) for question, verdict in verdicts.items() if verdict not in ("cannot tell", "makes no difference")
+    ]
+    left = len(verdicts) - len(settled)
+    open_ = f"{left} of {len(verdicts)} pairs cannot be told apart" if left else ""
+    return [f"Debiasings against each other: {'; '.join(part for part in (*settled, open_) if part)}."]
 
 
 def _extent(result: TaskResults) -> str:
@@ -167,7 +134,7 @@ def _clause(question: str, verdict: str) -> str:
             "cannot tell": f"whether {prior} helps {title} cannot be told",
             "makes no difference": f"{prior} changes not one score of {title}",
         }.get(verdict, f"{prior} helps {title} in places and hurts it in others")
-    left = left[0].lower() + left[1:]
+    left = left[0].lower() + left[1:] if left.startswith("Debiased ") else left
     return {
         "helps": f"{left} is better than {right}",
         "hurts": f"{left} is worse than {right}",

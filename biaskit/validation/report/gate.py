@@ -56,7 +56,7 @@ def against_papers(model: Recognised, results: Sequence[TaskResults]) -> list[Ag
 
 
 def incomparable(model: Recognised, results: Sequence[TaskResults]) -> list[str]:
-    """Say which published figures exist but cannot be held against this run."""
+    """Say which published figures exist but cannot be compared with this run."""
     some = [result.run.task for result in results if result.run.task in _POPE]
     if model.key is None or not 0 < len(some) < len(_POPE):
         return []
@@ -66,7 +66,7 @@ def incomparable(model: Recognised, results: Sequence[TaskResults]) -> list[str]
 
 
 def gate_state(model: Recognised, found: Sequence[Against], results: Sequence[TaskResults]) -> str:
-    """Say whether unpruned scores were held against published ones, and if not, why."""
+    """Say whether unpruned scores were compared with published ones, and if not, why."""
     gated = list(dict.fromkeys(one.task for one in found if one.passed is not None))
     if model.key is None:
         return f"The gate against published scores is off: {model.why}."

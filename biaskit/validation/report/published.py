@@ -1,4 +1,4 @@
-"""The tables that the D2Pruner and IDPruner papers print, as data, and which of their rows a run can be held against.
+"""The tables that the D2Pruner and IDPruner papers print, as data, and which of their rows a run can be compared with.
 
 One CSV a table: model, tokens or retention, method, one column a benchmark, the printed average, a note where the print is wrong or comes
 second hand. `sources.json` says where each is from, and how this toolkit's models and tasks are called there.
@@ -76,7 +76,11 @@ def recomputed_average(row: Row) -> float | None:
 
 
 def model_key(name: str) -> str | None:
-    """Return how the tables call a model: given its short name or hub id. None for a model they do not have."""
+    """Return how the tables call a model: given its short name or hub id. None for a model they do not have.
+
+    >>> model_key("llava-hf/llava-1.5-7b-hf")
+    'llava-1.5-7b'
+    """
     for key, entry in sources()["models"].items():
         if name.lower() in (key, *(other.lower() for other in entry["names"])):
             return str(key)
@@ -84,7 +88,11 @@ def model_key(name: str) -> str | None:
 
 
 def benchmark(task: str) -> str | None:
-    """Return how the tables call a task, such as "refcoco:testA"; val where no split is named. None for what they do not have."""
+    """Return how the tables call a task, such as "refcoco:testA"; val where no split is named. None for what they do not have.
+
+    >>> benchmark("refcoco:testA"), benchmark("pope")
+    ('RefCOCO testA', 'POPE')
+    """
     known: Mapping[str, str] = sources()["tasks"]
     words = [word for word in task.split(":") if "=" not in word]
     if "split_by=google" in task:
@@ -111,7 +119,11 @@ def published(model: str | None = None, task: str | None = None) -> list[Row]:
 
 
 def same_method(ours: str, theirs: str) -> bool:
-    """Whether a method of ours is what a table calls so: fastv, d2pruner with its prior, …; swept settings are not."""
+    """Whether a method of ours is what a table calls so: fastv, d2pruner with its prior, …; swept settings are not.
+
+    >>> same_method("d2pruner+prior", "D2Pruner"), same_method("fastv@k=3", "FastV")
+    (True, False)
+    """
     plain = theirs.lower().replace("-", "")
     if plain == "d2pruner":
         return ours in ("d2pruner", "d2pruner+prior")
@@ -119,7 +131,11 @@ def same_method(ours: str, theirs: str) -> bool:
 
 
 def table_title(key: str) -> str:
-    """Say which table of which paper: "D2Pruner, Table 3"."""
+    """Say which table of which paper: "D2Pruner, Table 3".
+
+    >>> table_title(rows()[0].table)
+    'D2Pruner, Table 1'
+    """
     entry: Mapping[str, Any] = sources()["tables"][key]
     return f"{entry['paper']}, {entry['table']}"
 

@@ -60,7 +60,7 @@ def primary_measure(task: TaskRun) -> Measure:
 
 
 def f1(task: TaskRun) -> Measure | None:
-    """F1 of "yes", for tasks that record `said_yes` and `is_yes`; 0 where nobody said yes and nothing is."""
+    """F1 of "yes", for tasks that record `said_yes` and `is_yes`; 0 where no answer and no truth is yes."""
     if not {"said_yes", "is_yes"} <= set(task.scores):
         return None
     said, true = task.scores["said_yes"], task.scores["is_yes"]

@@ -38,7 +38,11 @@ class Table:
 
 
 def number(value: float, digits: int = 1) -> str:
-    """Write a number with a real minus sign; a dash where there is none."""
+    """Write a number with a real minus sign; a dash where there is none.
+
+    >>> number(-0.25, 2), number(float("nan"))
+    ('−0.25', '—')
+    """
     return "—" if not math.isfinite(value) else f"{value:.{digits}f}".replace("-", "−")
 
 

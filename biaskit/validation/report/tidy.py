@@ -83,7 +83,7 @@ def contrasts(conclusion: Conclusion, alpha: float) -> Rows:
 
 
 def papers(found: Sequence[Against]) -> Rows:
-    """One row a published score that the run can be held against; all in points."""
+    """One row a published score that the run can be compared with; all in points."""
     return [
         {
             "task": one.task, "method": one.method, "retention": one.retention, "source": one.source, "benchmark": one.benchmark,

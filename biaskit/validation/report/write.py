@@ -13,6 +13,7 @@ from biaskit.text import for_json, for_markdown
 from biaskit.validation.report.contents import Report
 from biaskit.validation.report.html import Code, Picture, Section, page
 from biaskit.validation.report.text_formats import comma_separated, latex, markdown
+from biaskit.validation.results.directory import MANIFEST
 from biaskit.validation.statistics.resampling import Kind
 
 FORMATS = ("html", "md", "csv", "tex", "png", "svg", "json")
@@ -101,7 +102,7 @@ def as_html(report: Report) -> str:
         sections.append(Section(chapter.key, chapter.title, [*pictures, *chapter.tables], chapter.more, "Break-downs and other scores"))
     if report.run.manifest:
         sections.append(
-            Section("run", "How it was measured", [_how(report)], [Code(report.manifest_text())], "The run's manifest (run.json)")
+            Section("run", "How it was measured", [_how(report)], [Code(report.manifest_text())], f"The run's manifest ({MANIFEST})")
         )
     return page(report.title, report.subtitle, report.warnings, report.conclusion.text, sections)
 

@@ -60,9 +60,21 @@ class Cell:
 
     @property
     def debiased(self) -> bool:
-        """Whether attention was divided by the prior: not with strength 0, and not with the uniform control."""
+        """Whether attention was debiased, by a prior or without one (the null row, a recency law of given slope)."""
         known = self.parameters
-        return self.prior and float(known.get("strength", 1.0)) > 0 and known.get("mode") != "uniform"
+        source = known.get("debias", "prior")
+        inside = source == "null" or (source == "recency" and known.get("slope") is not None)
+        return (self.prior or inside) and float(known.get("strength", 1.0)) > 0 and known.get("mode") != "uniform"
+
+    @property
+    def debiasing(self) -> str:
+        """What it was debiased by, in words."""
+        known, name = self.parameters, self.method.rpartition("+")[2]
+        source, slope = known.get("debias", "prior"), known.get("slope")
+        law = f"the recency law fitted to {name}" if slope is None else f"the recency law of slope {slope}"
+        by = {"prior": f"the {name} prior", "null": "the null row", "recency": law}.get(str(source), str(source))
+        form = {"p_log": ", p·log(p/q)", "difference": ", difference"}
+        return by + form.get(str(known.get("mode")), "")
 
     @property
     def uniform(self) -> bool:
@@ -113,6 +125,8 @@ def methods(cells: Sequence[Cell], swept: bool = False) -> list[str]:
 
 
 _CONTROLS = {"strength", "mode"}  # settings of the ablation: what a method is without its prior
+_DEBIASING = {*_CONTROLS, "debias", "slope"}  # settings that say how a method is debiased
+_READING = "rows"  # which rows of attention it reads: a choice that debiasings are made for
 
 
 def plain_of(cells: Sequence[Cell], cell: Cell) -> Cell | None:
@@ -126,12 +140,13 @@ def plain_of(cells: Sequence[Cell], cell: Cell) -> Cell | None:
 def swept_methods(cells: Sequence[Cell]) -> set[str]:
     """Methods that only vary a parameter of another method of the run: they belong into sweeps, not into the main tables.
 
-    Strength 0 and the uniform control stay: they are the comparison that the ablation asks for.
+    Strength 0 and the uniform control stay, the comparison that the ablation asks for, and so do other debiasings and other rows.
     """
     found = set()
     for cell in cells:
         control = set(cell.settings) <= _CONTROLS and not cell.debiased
-        if cell.settings and not control and plain_of(cells, cell) is not None:
+        rival = set(cell.settings) <= {*_DEBIASING, _READING} and not cell.half_debiased
+        if cell.settings and not control and not rival and plain_of(cells, cell) is not None:
             found.add(cell.method)
     return found
 
@@ -154,38 +169,48 @@ _PART = {(False, False): "", (True, False): ", debiased", (False, True): ", unif
 
 @dataclass(frozen=True)
 class Twins:
-    """One method with its priors and without: labels of `methods`.
+    """One method with its debiasings and without: labels of `methods`.
 
     Attributes:
-        pruner: registry key. title: for people, with the settings that both have. debiased: with a prior at full strength, one a prior.
-        plain: without it; None if the run has none.
+        pruner: registry key. family: what those have in common that differ in rows and debiasing alone.
+        title: for people, with the settings that both have. debiased: at full strength, one a debiasing; empty where there is none.
+        plain: without any; None if the run has none. plain_title: as `title`; another where only other rows were run without debiasing.
     """
 
     pruner: str
+    family: tuple[Any, ...]
     title: str
     debiased: Sequence[str]
     plain: str | None
+    plain_title: str
 
 
 def twins(cells: Sequence[Cell], budget: str) -> list[Twins]:
-    """Return every method that was debiased at a budget beside the same one without its prior, in order of appearance.
+    """Return every method of a budget, debiased beside the same one without, in order of appearance: by rows that are read.
 
-    Which cells belong together is read from the cells: the same pruner with the same settings, apart from those that switch debiasing off.
-    Swept settings are left out, as in the main tables.
+    Which cells belong together is read from the cells: the same pruner with the same settings, apart from those of debiasing. Where nothing
+    was run without debiasing on the same rows, the method on other rows stands in. Swept settings are left out, as in the main tables.
     """
-    rows = methods(cells)
     found: dict[tuple[Any, ...], tuple[Cell, list[str], list[str]]] = {}
-    for method in rows:
+    for method in methods(cells):
         index = find(cells, method, budget)
         cell = None if index is None else cells[index]
         if cell is None or cell.unpruned or cell.uniform or cell.half_debiased:
             continue
-        own = tuple(sorted((key, value) for key, value in cell.settings.items() if key not in _CONTROLS))
+        own = tuple(sorted((key, value) for key, value in cell.settings.items() if key not in _DEBIASING))
         _, debiased, plain = found.setdefault((cell.pruner, own), (cell, [], []))
         (debiased if cell.debiased else plain).append(method)
+    titles = {key: _titled(cell, key[1]) for key, (cell, _, _) in found.items()}
+    families = {key: (key[0], tuple(pair for pair in key[1] if pair[0] != _READING)) for key in found}
     made = []
-    for (pruner, own), (cell, debiased, plain) in found.items():
-        if debiased:
-            settings = ", ".join(f"{key} = {value}" for key, value in own)
-            made.append(Twins(pruner, cell.title + (f" ({settings})" if settings else ""), debiased, next(iter(plain), None)))
+    for key, (cell, debiased, plain) in found.items():
+        others = [other for other in found if families[other] == families[key] and found[other][2]]
+        home = key if plain else next(iter(others), None)
+        first = None if home is None else found[home][2][0]
+        made.append(Twins(cell.pruner, families[key], titles[key], debiased, first, titles[home or key]))
     return made
+
+
+def _titled(cell: Cell, own: tuple[Any, ...]) -> str:
+    settings = ", ".join(f"{key} = {value}" for key, value in own)
+    return cell.title + (f" ({settings})" if settings else "")

@@ -1,4 +1,4 @@
-"""Answers of one task as columns of numbers: what a million of them say fits into memory."""
+"""Answers of one task as columns of numbers: a million of them fit into memory."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Columns:
         self.steps = array("q")
 
     def add(self, question: int, record: Mapping[str, Any], steps: int) -> None:
-        """Take up one answer."""
+        """Add one answer."""
         for columns, values in ((self.scores, record["scores"]), (self.costs, record)):
             for name in values if columns is self.scores else COSTS:
                 value = values.get(name)
@@ -93,7 +93,7 @@ class Table:
         self._alike: dict[tuple[tuple[str, str], ...], Mapping[str, str]] = {}
 
     def add(self, record: Mapping[str, Any]) -> bool:
-        """Take up one answer; False if its cell has answered the question already."""
+        """Add one answer; False if its cell has answered the question already."""
         name, label = str(record["id"]), record["cell"]
         question = self.ids.setdefault(name, len(self.ids))
         if question == len(self.images):

@@ -1,11 +1,11 @@
-"""The directory of a validation on disk: answers are appended as they come, and a kill at any moment loses at most the batch in work.
+"""The directory of a validation on disk: answers are appended as they come; a kill loses at most the current batch.
 
-`results.jsonl` holds one line an answer. While a run goes on, lines stand in the order in which the answers came; when it is complete, they
+`results.jsonl` holds one line an answer. During a run, lines stand in the order in which the answers came; when it is complete, they
 are put in order of task, cell and question, so that every way there ends with the same bytes. What is done is read from the lines
 themselves: there is no other state. `run.json` says what the run is; `timing.jsonl` how long each batch took.
 
 Of several processes (torchrun) the first holds the directory, and process R adds to files of its own, `results.jsonl.R` and
-`timing.jsonl.R`, whose lines go into the others at the end, or when a run goes on after a kill.
+`timing.jsonl.R`, whose lines go into the others at the end, or when a killed run is resumed.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Directory:
 
     @contextmanager
     def held(self, *, force: bool) -> Iterator[None]:
-        """Make the directory, keep other runs out of it, and sweep up after a kill. `force`: throw an older run away.
+        """Make the directory, lock it, and remove temporary files of killed runs. `force`: delete the results of an older run.
 
         Raises:
             BiaskitError: it cannot be written, or another run is in it.
@@ -105,9 +105,7 @@ class Directory:
         """
         found = read_manifest(self.manifest, "choose another --out, or begin anew with --force", ("commands", "tasks", "priors", "cells"))
         if found is None and self.results.exists():
-            raise BiaskitError(
-                f"{self.results} has no {MANIFEST} beside it", "choose another --out, or throw the results away with --force"
-            )
+            raise BiaskitError(f"{self.results} has no {MANIFEST} beside it", "choose another --out, or delete the results with --force")
         return found
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
@@ -204,7 +202,7 @@ class Directory:
             yield
         except OSError as error:  # such as a full disk
             raise FileError(
-                f"{self.path} cannot be written: {error.strerror or error}", "make room; then the same command goes on where it was"
+                f"{self.path} cannot be written: {error.strerror or error}", "make room; the same command then resumes the run"
             ) from error
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Cells whose scores a reader must not take at face value: far below a random choice of tokens, or mostly answers that nobody can read."""
+"""Cells whose scores a reader must not take at face value: far below a random choice of tokens, or mostly answers that cannot be read."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from biaskit.errors import BiaskitError
+from biaskit.text import differences
 
 SCHEMA = 1
 _MAY_GROW = ("commands", "tasks", "cells", "priors", "published_as")
@@ -26,7 +27,8 @@ def merge(old: Mapping[str, Any] | None, new: dict[str, Any], where: str) -> dic
     new = json.loads(json.dumps(new, default=str))
     if old.get("schema") != SCHEMA:
         raise BiaskitError(f"{where} has results of schema {old.get('schema')}, not {SCHEMA}", "choose another --out")
-    differing = [_was(key, old.get(key), new.get(key)) for key in new if key not in _MAY_GROW and old.get(key) != new[key]]
+    fixed = [key for key in new if key not in _MAY_GROW]
+    differing = differences({key: old.get(key) for key in fixed}, {key: new[key] for key in fixed})
     tasks, more = ({task["name"]: task for task in manifest["tasks"]} for manifest in (old, new))
     held, fresh = ({cell["cell"]: cell for cell in manifest["cells"]} for manifest in (old, new))
     differing += _clashes("task", tasks, more, ("fingerprint", "metric", "max_new_tokens"))
@@ -35,7 +37,7 @@ def merge(old: Mapping[str, Any] | None, new: dict[str, Any], where: str) -> dic
     if differing:
         raise BiaskitError(
             f"{where} has results of another run: {'; '.join(differing)}",
-            "choose another --out, or run the old command; --force throws the old results away",
+            "choose another --out, or run the old command; --force deletes the old results",
         )
     merged = {**old, "commands": [*old["commands"], *(line for line in new["commands"] if line not in old["commands"])]}
     for name, task in more.items():
@@ -49,24 +51,7 @@ def merge(old: Mapping[str, Any] | None, new: dict[str, Any], where: str) -> dic
 
 
 def _clashes(what: str, old: Mapping[str, Any], new: Mapping[str, Any], keys: Iterable[str]) -> list[str]:
-    """Name what is called the same in both and is not the same."""
-    return [
-        _was(f"{what} {name} {key}".strip(), old[name].get(key), new[name].get(key))
-        for name in new
-        if name in old
-        for key in keys
-        if old[name].get(key) != new[name].get(key)
-    ]
-
-
-def _was(name: str, old: Any, new: Any) -> str:
-    """Say what differs; of mappings only the parts that do."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        parts = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
-        return ", ".join(_was(f"{name} {key}", old.get(key), new.get(key)) for key in parts)
-    return f"{name} was {_short(old)}, is {_short(new)}"
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "…"
+    """Say what differs between things that are called the same in both."""
+    shared = [(name, key) for name in new if name in old for key in keys]
+    was, now = ({f"{what} {name} {key}".strip(): some[name].get(key) for name, key in shared} for some in (old, new))
+    return differences(was, now)

@@ -12,6 +12,7 @@ import numpy as np
 from biaskit.errors import BiaskitError
 from biaskit.validation.results.cells import Cell
 from biaskit.validation.results.columns import Floats, Ints, Table
+from biaskit.validation.results.directory import MANIFEST, RESULTS
 from biaskit.validation.results.lines import answer_lines, is_cut
 from biaskit.validation.results.schema import read_manifest
 
@@ -83,17 +84,17 @@ def read_run(folder: Path | str) -> Run:
             answer twice.
     """
     folder = Path(folder)
-    path = folder / "results.jsonl"
+    path = folder / RESULTS
     if not path.is_file():
-        raise BiaskitError(f"{folder} has no results.jsonl", "give the folder that `biaskit validate --out` wrote")
-    manifest = read_manifest(folder / "run.json", "restore it, or remove it to do without") or {}
-    notes: list[str] = [] if manifest else ["There is no run.json: model, libraries and settings of this run are not known."]
+        raise BiaskitError(f"{folder} has no {RESULTS}", "give the folder that `biaskit validate --out` wrote")
+    manifest = read_manifest(folder / MANIFEST, "restore it, or remove it to do without") or {}
+    notes: list[str] = [] if manifest else [f"There is no {MANIFEST}: model, libraries and settings of this run are not known."]
     tables: dict[str, Table] = {}
     for number, (_, _, record) in enumerate(answer_lines(path), 1):
         if not tables.setdefault(record["task"], Table()).add(record):
             raise BiaskitError(f"{path}, line {number}: {record['cell']} answers {record['id']!a} twice", "repeat the run in a new folder")
     if is_cut(path):
-        notes.append("The last line of results.jsonl is cut off, and left aside: the run was stopped while it wrote.")
+        notes.append(f"The last line of {RESULTS} is cut off, and left out: the run was stopped while it wrote.")
     if not tables:
         raise BiaskitError(f"{path} has no answers yet", "let `biaskit validate` run for longer")
     metrics = {task["name"]: str(task["metric"]) for task in manifest.get("tasks", [])}
@@ -101,7 +102,7 @@ def read_run(folder: Path | str) -> Run:
 
 
 def _common(table: Table, notes: list[str]) -> tuple[list[str], Ints]:
-    """Cells to compare and the questions all of them answered; a cell that has hardly begun is left aside rather than shrink the rest."""
+    """Cells to compare and the questions all of them answered; a cell with few answers is left out."""
     answered = {label: np.asarray(columns.questions) for label, columns in table.cells.items()}
     labels = list(answered)
     largest = max(len(found) for found in answered.values())
@@ -115,7 +116,7 @@ def _common(table: Table, notes: list[str]) -> tuple[list[str], Ints]:
             break
         fewest = min(labels, key=lambda label: len(answered[label]))
         labels.remove(fewest)
-        notes.append(f"{fewest} has {len(answered[fewest])} of {largest} answers, and is left aside until the run goes on.")
+        notes.append(f"{fewest} has {len(answered[fewest])} of {largest} answers, and is left out until the run is resumed.")
     if len(common) < largest:
         notes.append(f"Only the {len(common)} of {largest} questions that every cell has answered are compared: the run is not complete.")
     return labels, common

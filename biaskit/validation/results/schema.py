@@ -1,7 +1,7 @@
 """What may stand in the files of a results folder, field by field: everything that reads them checks here first.
 
-People edit and merge these files, so anything can be in them. A value of another type, a number that is none or too large, nesting without
-end and text that no terminal or encoding takes are errors that name file, line and field.
+People edit and merge these files, so anything can be in them. A value of another type, a number that is not finite or too large, nesting
+without end and text that no terminal or encoding takes are errors that name file, line and field.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from biaskit.errors import BiaskitError
+from biaskit.text import shortened
 
 Check = Callable[[Any], bool]
 """Whether a value may stand in a field."""
@@ -30,7 +31,7 @@ def parse(data: bytes) -> Any:
     """Read JSON as its standard has it.
 
     Raises:
-        ValueError: it is none, has NaN or Infinity, or nests too deeply.
+        ValueError: it is not JSON, has NaN or Infinity, or nests too deeply.
 
     Example:
         >>> parse(b'{"score": 1.0}')
@@ -47,22 +48,38 @@ def parse(data: bytes) -> Any:
 
 
 def is_text(value: Any) -> bool:
-    """Text that can be printed: no control characters, no half of a surrogate pair."""
+    r"""Text that can be printed: no control characters, no half of a surrogate pair.
+
+    >>> is_text("a dog"), is_text("\x1b[31m")
+    (True, False)
+    """
     return isinstance(value, str) and _UNSAFE.search(value) is None
 
 
 def is_number(value: Any) -> bool:
-    """A finite number of ordinary size; true and false are none."""
+    """A finite number of ordinary size; not true or false.
+
+    >>> is_number(0.5), is_number(float("nan")), is_number(True)
+    (True, False, False)
+    """
     return type(value) in (int, float) and -_LARGEST <= value <= _LARGEST
 
 
 def is_whole(value: Any) -> bool:
-    """A whole number from 0 up."""
+    """A whole number from 0 up.
+
+    >>> is_whole(3), is_whole(-1), is_whole(3.0)
+    (True, False, False)
+    """
     return type(value) is int and 0 <= value <= _LARGEST
 
 
 def is_plain(value: Any, depth: int = _DEPTH) -> bool:
-    """Any JSON value whose texts can be printed and whose numbers are ordinary ones, not too deep."""
+    """Any JSON value whose texts can be printed and whose numbers are ordinary ones, not too deep.
+
+    >>> is_plain({"scores": [1, None, "text"]}), is_plain({"scores": float("inf")})
+    (True, False)
+    """
     if isinstance(value, dict):
         return depth > 0 and all(is_text(key) and is_plain(inner, depth - 1) for key, inner in value.items())
     if isinstance(value, list):
@@ -71,22 +88,38 @@ def is_plain(value: Any, depth: int = _DEPTH) -> bool:
 
 
 def optional(check: Check) -> Check:
-    """The value, or null."""
+    """The value, or null.
+
+    >>> optional(is_whole)(None)
+    True
+    """
     return lambda value: value is None or check(value)
 
 
 def list_of(check: Check) -> Check:
-    """A list of such values."""
+    """A list of such values.
+
+    >>> list_of(is_whole)([1, 2])
+    True
+    """
     return lambda value: isinstance(value, list) and all(map(check, value))
 
 
 def map_of(check: Check, **fields: Check) -> Check:
-    """An object whose keys are text and whose values are such; named fields have checks of their own."""
+    """An object whose keys are text and whose values are such; named fields have checks of their own.
+
+    >>> map_of(is_number, name=is_text)({"name": "pope", "n": 3})
+    True
+    """
     return lambda value: isinstance(value, dict) and all(is_text(key) and fields.get(key, check)(inner) for key, inner in value.items())
 
 
 def record_of(**fields: Check) -> Check:
-    """An object that has these fields; others may be anything plain."""
+    """An object that has these fields; others may be anything plain.
+
+    >>> record_of(name=is_text)({"n": 3})
+    False
+    """
     whole = map_of(is_plain, **fields)
     return lambda value: whole(value) and fields.keys() <= value.keys()
 
@@ -126,7 +159,7 @@ LINE: Mapping[str, Check] = {
     "kept": optional(list_of(is_whole)),
     "selection": optional(map_of(is_number)),
 }
-"""Fields of a line of results that something reads. Answers, prompts and truths are kept, and read by nobody here."""
+"""Fields of a line of results that something reads. Answers, prompts and truths are kept and not read."""
 REQUIRED = ("task", "cell", "id", "scores")
 
 
@@ -177,7 +210,7 @@ def _short(value: Any) -> str:
         text = ascii(value)
     except (RecursionError, ValueError):  # too deep; a whole number of more digits than Python prints
         return f"such a {type(value).__name__}"
-    return text if len(text) <= 60 else f"{text[:57]}…"
+    return shortened(text)
 
 
 def read_manifest(path: Path, hint: str, required: tuple[str, ...] = ()) -> dict[str, Any] | None:

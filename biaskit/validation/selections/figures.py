@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 
 from biaskit.errors import BiaskitError
 from biaskit.figures.style import FAINT, INK, ShownFigure, check_out, house_style, write_figure
+from biaskit.text import shortened
 from biaskit.validation.selections.read import Point, Selections, read_selections
 
 Out = str | os.PathLike[str] | None
@@ -79,6 +80,9 @@ def frontier(points: Sequence[tuple[float, float]]) -> list[int]:
     """Return which of (Hopkins, importance) points no other one beats: lower or equal in the first, higher or equal in the second.
 
     Ascending by Hopkins statistic.
+
+    >>> frontier([(0.5, 0.9), (0.6, 0.8), (0.4, 0.7)])
+    [2, 0]
     """
     order = sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1]))
     best, found = -math.inf, []
@@ -116,7 +120,9 @@ def _size(index: int, count: int) -> float:
 
 
 def _legend(figure: Figure, colours: dict[str, Any], retentions: Sequence[float]) -> None:
-    marks = [Line2D([], [], marker="o", linestyle="", color=colour, label=_short(method)) for method, colour in colours.items()]
+    marks = [
+        Line2D([], [], marker="o", linestyle="", color=colour, label=shortened(method, _LONGEST)) for method, colour in colours.items()
+    ]
     sizes = [_size(index, len(retentions)) for index in range(len(retentions))]
     marks += [
         Line2D([], [], marker="o", linestyle="", color="0.5", markersize=size, label=f"{retention:.3g} kept")
@@ -177,12 +183,8 @@ def _matrix(axes: Axes, names: Sequence[str], values: Any, *, show_names: bool) 
     for i, j in np.ndindex(values.shape):
         if i != j and math.isfinite(values[i, j]):
             axes.text(j, i, f"{values[i, j]:.2f}", ha="center", va="center", fontsize=5.5, color="white" if values[i, j] > 0.45 else INK)
-    words = [_short(name) for name in names]
+    words = [shortened(name, _LONGEST) for name in names]
     axes.set_xticks(range(len(names)), words, rotation=60, ha="right", rotation_mode="anchor", fontsize=6.5, parse_math=False)
     axes.set_yticks(range(len(names)), words if show_names else [""] * len(names), fontsize=6.5, parse_math=False)
     axes.tick_params(length=0, pad=2)
     return image
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"

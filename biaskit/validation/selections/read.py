@@ -16,6 +16,7 @@ from torch import Tensor
 
 from biaskit.errors import BiaskitError
 from biaskit.select.kept.overlap import jaccard, jaccard_by_chance, overlap_coefficient
+from biaskit.validation.results.directory import MANIFEST, RESULTS
 from biaskit.validation.results.labels import method_of
 from biaskit.validation.results.lines import answer_lines
 from biaskit.validation.results.schema import is_number, read_manifest
@@ -132,7 +133,7 @@ def read_selections(directory: Path | str) -> Selections:
         BiaskitError: there are no results, or none of them is of a pruned model and analysed.
     """
     directory = Path(directory)
-    path = directory / "results.jsonl"
+    path = directory / RESULTS
     if not path.is_file():
         raise BiaskitError(f"there is no {path}", _HINT)
     records = []
@@ -145,7 +146,7 @@ def read_selections(directory: Path | str) -> Selections:
                 records.append(record)
     if not records:
         raise BiaskitError(f"{path} has no measures of selections", _HINT)
-    return Selections(directory, _settings(directory / "run.json"), records)
+    return Selections(directory, _settings(directory / MANIFEST), records)
 
 
 def _settings(path: Path) -> dict[str, Any]:

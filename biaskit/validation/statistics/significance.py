@@ -31,6 +31,9 @@ def mcnemar(a_only: int, b_only: int) -> float:
 
     Raises:
         ValueError: a negative count.
+
+    >>> mcnemar(8, 1)
+    0.0390625
     """
     if a_only < 0 or b_only < 0:
         raise ValueError(f"{a_only} and {b_only} are not numbers of samples")
@@ -50,6 +53,9 @@ def sign_flip(differences: ArrayLike, groups: Sequence[Any] | None = None, flips
         groups: [n], what is flipped as a whole (the image); None flips single samples.
         flips: random sign patterns where there are more than `EXACT` differing samples; the smallest p is then 1 / (flips + 1).
         seed: of those patterns, which all columns share.
+
+    >>> sign_flip([[1.0], [1.0], [1.0], [0.0], [1.0]])
+    array([0.125])
     """
     table = np.asarray(differences, dtype=np.float64)
     sums, _ = grouped(table, groups)
@@ -95,6 +101,9 @@ def holm(p: ArrayLike) -> Floats:
     """Return the p of a family of tests, corrected: below α, one can say so of all of them at once with error α.
 
     Undefined ones (nan) are no part of the family and stay.
+
+    >>> holm([0.01, 0.04, float("nan"), 0.03])
+    array([0.03, 0.06,  nan, 0.06])
     """
     given = np.asarray(p, dtype=np.float64)
     corrected = given.copy()

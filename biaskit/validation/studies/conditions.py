@@ -102,7 +102,7 @@ def prior_of(
     batch_size: int | None = None,
     report: Callable[[Progress], None] | None = None,
 ) -> Prior:
-    """Calibrate the prior of a condition, or take the one in the folder that was calibrated so; an unfinished one is gone on with.
+    """Calibrate the prior of a condition, or take the one in the folder that was calibrated so; an unfinished calibration is resumed.
 
     Raises:
         BiaskitError: a prior of that name was calibrated otherwise, or the calibration fails.

@@ -56,7 +56,11 @@ class Convergence:
 
 
 def step_up(r: float, factor: float) -> float:
-    """Spearman-Brown: the reliability with `factor` times as many images, k·r / (1 + (k − 1)·r); never below 0."""
+    """Spearman-Brown: the reliability with `factor` times as many images, k·r / (1 + (k − 1)·r); never below 0.
+
+    >>> round(step_up(0.5, 2), 3)
+    0.667
+    """
     r = max(r, 0.0)
     return factor * r / (1 + (factor - 1) * r) if r < 1 else 1.0
 
@@ -69,6 +73,9 @@ def images_for(r: float, n: float, truth: float) -> int | None:
 
     Returns:
         At least 1; None where r is 0 or less, and no number is enough.
+
+    >>> images_for(0.9, 100, 0.95)
+    103
     """
     wanted = truth**2
     if r <= 0:
@@ -140,6 +147,6 @@ def _against_all(maps: Floats, counts: Floats, orders: NDArray[np.int64], blocks
 
 
 def _halves(maps: Floats, counts: Floats, orders: NDArray[np.int64], blocks: int) -> tuple[Floats, Floats]:
-    """Mean and deviation over splits of the correlation of two sets of so many blocks: [L] each."""
+    """Mean and deviation over splits of the correlation of two disjoint sets of `blocks` blocks: [L] each."""
     r = pearson(_mean(maps, counts, orders[:, :blocks]), _mean(maps, counts, orders[:, blocks : 2 * blocks]))
     return r.mean(axis=0), r.std(axis=0)

@@ -97,13 +97,13 @@ def transfer(
     loaded: Mapping[str, Loaded] | None = None,
     report: Report | None = None,
 ) -> Study:
-    """Calibrate a prior for each condition, compare them, and try each out. Stopped, the same call goes on where it was.
+    """Calibrate a prior for each condition, compare them, and try each out. The same call resumes an interrupted study.
 
     Args:
         axis, group: as `conditions` gives them. out: folder for priors, answers and the result.
         samples: images of each prior. seed: of their choice. layers: 0-based decoder layers, or "all". batch_size: images a forward pass.
         asking: how to try the priors out. reference: label of the condition that all others are compared with; by default all pairs are.
-        loaded: models by name, where they are loaded already. report: called as things go on.
+        loaded: models by name, where they are loaded already. report: called with the progress.
 
     Raises:
         BiaskitError: settings that cannot work, or a folder of another study.
@@ -138,16 +138,18 @@ def transfer(
 
 
 def _checked(asking: Asking, group: Sequence[Condition], samples: int, seed: int, layers: Sequence[int] | str) -> Asking:
-    """Open what is named and return it opened, so that a slip shows before the first calibration and not after the last."""
+    """Open what is named and return it opened, so that an error is raised before the first calibration and not after the last."""
     for name in dict.fromkeys(condition.data.removeprefix(MEAN) for condition in group):
         open_source(name, n=samples, seed=seed)
     if not asking.tasks:
         return asking
-    get_pruner(asking.pruner, retention=asking.retention)
-    if not isinstance(layers, str) and asking.layer - 1 not in layers:
+    pruner = get_pruner(asking.pruner, retention=asking.retention, layer=asking.layer)
+    missing = [] if isinstance(layers, str) else sorted(set(pruner.prior_layers()) - set(layers))
+    if missing and pruner.debiases:
+        which = f"layer {missing[0]}, which is" if len(missing) == 1 else f"layers {', '.join(map(str, missing))}, which are"
         raise BiaskitError(
-            f"{asking.pruner} at K = {asking.layer} reads layer {asking.layer - 1}, which is not among the layers {list(layers)}",
-            "calibrate that layer, too, or choose another K",
+            f"{asking.pruner} at K = {asking.layer} reads {which} not among the layers {list(layers)}",
+            "calibrate what it reads, too, or choose another K",
         )
     return replace(asking, tasks=[opened(task, asking.questions) if isinstance(task, str) else task for task in asking.tasks])
 

@@ -1,0 +1,57 @@
+"""IVC-Prune's coordinate tokens with a random rest: a control that knows positions and nothing of the picture."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from biaskit.errors import BiaskitError
+from biaskit.pruners import pruners
+from biaskit.pruners.base import Pruner, param
+from biaskit.pruners.readings import Reading
+from biaskit.pruners.signals import Signals
+from biaskit.select import random_select
+from biaskit.select.coordinates import coordinate_tokens
+from biaskit.select.keep import Keep
+
+_ROTATIONS = Reading("rotations")
+
+
+@pruners.register("coordinates")
+@dataclass(frozen=True)
+class Coordinates(Pruner):
+    """The tokens that rotary embedding turns least or by a right angle, and random ones: what positions alone are worth."""
+
+    name: ClassVar[str] = "coordinates"
+    title: ClassVar[str] = "Coordinate tokens"
+    paper: ClassVar[str] = "IVC-Prune: Revealing the Implicit Visual Coordinates in LVLMs for Vision Token Pruning"
+    year: ClassVar[int | None] = 2026
+    arxiv: ClassVar[str] = "2602.03060"
+    needs: ClassVar[frozenset[Reading]] = frozenset({_ROTATIONS})
+    deviations: ClassVar[tuple[str, ...]] = (
+        "the rest is random: a positional control, not IVC-Prune, whose rest is chosen by value vectors",
+        "the share of coordinates falls with the budget, so that they are at most half of what is kept; published budgets are fixed",
+        "coordinates are those of the whole prompt: InternVL's are published tile by tile",
+    )
+
+    share: float = param(0.1, "ρ: share of all visual tokens taken by cosine, and as many by sine; at most n / 4N")
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        super().__post_init__()
+        self.check_range("share", 0, 1)
+
+    def choose(self, signals: Signals, budget: int) -> Keep:
+        """Take the coordinates, then draw."""
+        if signals.generator is None:
+            raise BiaskitError("coordinates needs a generator, so that results can be repeated", "pass a seeded torch.Generator in Signals")
+        n = len(signals)
+        found = coordinate_tokens(signals[_ROTATIONS], math.floor(min(self.share, budget / (4 * n)) * n + 0.5)).cpu()
+        others = torch.ones(n, dtype=torch.bool)
+        others[found] = False
+        rest = others.nonzero().flatten()
+        drawn = rest[random_select(len(rest), budget - len(found), signals.generator)]
+        return Keep(torch.cat([found, drawn]), {"coordinates": float(len(found))})
