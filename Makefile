@@ -11,7 +11,7 @@ CONSTRAINTS ?= constraints.txt
 LMMS := lmms-eval==0.7.3
 LMMS_NEEDS := datasets evaluate loguru pytablewriter pytz sacrebleu tenacity
 
-.PHONY: setup demo demo-model test test-faults test-oldest test-lmms check format pages docs bench bench-gpu
+.PHONY: setup demo demo-model test test-faults test-oldest test-lmms check format pages docs checkpoints bench bench-gpu
 
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
@@ -85,3 +85,8 @@ $(VENV)/.docs: pyproject.toml $(CONSTRAINTS) $(VENV)/.installed
 
 docs: pages $(VENV)/.docs
 	$(RUN) NO_MKDOCS_2_WARNING=1 $(BIN)/python docs/site/build.py build/site
+
+# docs/checkpoints.md, measured on dwarfs of the real checkpoints, whose small files are in BIASKIT_REAL_CHECKPOINTS; some ten minutes.
+checkpoints: setup
+	DWARFS=$(VENV)/dwarfs $(BIN)/python $(BIASKIT_REAL_CHECKPOINTS)/build.py
+	OMP_NUM_THREADS=1 $(RUN) PYTHONPATH=.:tests:tests/support $(BIN)/python tests/support/checkpoints_table.py $(VENV)/dwarfs

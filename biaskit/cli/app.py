@@ -16,6 +16,7 @@ from biaskit.cli.examples import EXAMPLES
 from biaskit.cli.heatmap import heatmap
 from biaskit.cli.prune import prune
 from biaskit.cli.scenes import scenes
+from biaskit.cli.view import view
 from biaskit.files import VERSION
 
 app = App(
@@ -27,6 +28,7 @@ app = App(
 app.command()(calibrate)
 app.command()(heatmap)
 app.command()(prune)
+app.command()(view)
 app.command()(scenes)
 app.command()(demo)
 app.command()(doctor)

@@ -123,7 +123,7 @@ def prune(
     from biaskit.pruners import get_pruner
     from biaskit.validation.ask.arguments import read_priors, words
 
-    picture = decode(_bytes(image), image.name)
+    picture = decode(read_picture(image), image.name)
     chosen = choices(min_pixels, max_pixels, max_tiles, image_mode, conversation)
     _, _, config, _ = read_checkpoint(model, revision, chosen)
     runs = _runs(pruner, parameters or [], words(compare or ""), read_priors(prior or []), config, k, preset, share)
@@ -193,7 +193,12 @@ def _runs(
     return runs
 
 
-def _bytes(path: Path) -> bytes:
+def read_picture(path: Path) -> bytes:
+    """Return a file's bytes.
+
+    Raises:
+        BiaskitError: it cannot be read.
+    """
     from biaskit.errors import BiaskitError
 
     try:

@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -47,7 +47,7 @@ from biaskit.cli.validate_report import PublishedAs, published, report
 if TYPE_CHECKING:
     from biaskit.prior.value import Prior
     from biaskit.tasks import Task
-    from biaskit.validation.ask.methods import Grid
+    from biaskit.validation.ask.methods import Grid, Match
     from biaskit.validation.ask.runner import Validation
 
 app = App(help="Does debiasing help? Ask a model with and without pruning, and keep every answer.", invoke_without_command=True)
@@ -91,6 +91,14 @@ def validate(
         ),
     ] = None,
     retention: Retentions = "0.5,0.25,0.1",
+    match: Annotated[
+        Literal["last", "layer-mean"],
+        typer.Option(
+            rich_help_panel=PRUNING,
+            help="What --retention is of: the tokens that the last layer sees, or the mean over layers, so that late methods, "
+            "methods with stages and those before the language model cost alike.",
+        ),
+    ] = "last",
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", rich_help_panel=RESULT, help="Results directory; of the same run: it is gone on with, or added to."),
@@ -176,7 +184,7 @@ def validate(
     from biaskit.validation.report.recognise import check_published_as
 
     check_published_as(published_as)
-    grid = _grid(words(",".join(pruner or [])), retention, k, preset, prior or [], sweep or [], ablation)
+    grid = _grid(words(",".join(pruner or [])), retention, k, preset, prior or [], sweep or [], ablation, match)
     decoding = generation_of(generation)
     chosen = choices(min_pixels, max_pixels, max_tiles, image_mode, conversation)
     _, _, config, _ = read_checkpoint(model, revision, chosen)
@@ -203,7 +211,14 @@ def validate(
 
 
 def _grid(
-    methods: list[str], retention: str, k: int | None, preset: str | None, priors: list[str], sweeps: list[str], ablation: bool
+    methods: list[str],
+    retention: str,
+    k: int | None,
+    preset: str | None,
+    priors: list[str],
+    sweeps: list[str],
+    ablation: bool,
+    match: Match,
 ) -> Grid:
     from biaskit.prior.store import load_prior
     from biaskit.pruners.notation import read_value
@@ -223,7 +238,7 @@ def _grid(
             raise typer.BadParameter(f"{text!r}: write KEY=V1,V2", param_hint="--sweep")
         swept[key.strip()] = [read_value(value.strip()) for value in values.split(",")]
     shares = [read_retention(share) for share in retention.split(",")]
-    return Grid(methods, shares, k, preset, swept, ablation, found)
+    return Grid(methods, shares, k, preset, swept, ablation, found, match)
 
 
 def _tasks(words: list[str], data: list[str], images: list[str], limit: int | None) -> dict[str, Task]:

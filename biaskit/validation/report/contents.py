@@ -151,7 +151,8 @@ class Report:
         drawings = []
         if any(panel.lines for panel in panels):
             caption = (
-                "Score against visual tokens kept; dotted: unpruned. With the prior: thick and solid; the same method without: dashed."
+                "Score against visual tokens kept; dotted black: unpruned. With a prior: thick, filled, a dash pattern for each prior; the "
+                "same method without: thin, open and dotted."
             )
             drawings.append(Drawing("score-by-retention", draw_curves(panels, self.results), caption))
         answer = build.contrast_table(self.conclusion, self.settings.alpha)
