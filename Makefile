@@ -11,7 +11,7 @@ CONSTRAINTS ?= constraints.txt
 LMMS := lmms-eval==0.7.3
 LMMS_NEEDS := datasets evaluate loguru pytablewriter pytz sacrebleu tenacity
 
-.PHONY: setup demo demo-model test test-faults test-oldest test-lmms check format docs bench bench-gpu
+.PHONY: setup demo demo-model test test-faults test-oldest test-lmms check format docs checkpoints bench bench-gpu
 
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
@@ -75,3 +75,9 @@ format: setup
 
 docs: setup
 	$(DOCS) --output docs/commands.md
+	$(BIN)/python tests/support/pages.py
+
+# docs/checkpoints.md, measured on dwarfs of the real checkpoints, whose small files are in BIASKIT_REAL_CHECKPOINTS; some ten minutes.
+checkpoints: setup
+	DWARFS=$(VENV)/dwarfs $(BIN)/python $(BIASKIT_REAL_CHECKPOINTS)/build.py
+	OMP_NUM_THREADS=1 $(RUN) PYTHONPATH=.:tests:tests/support $(BIN)/python tests/support/checkpoints_table.py $(VENV)/dwarfs

@@ -19,6 +19,7 @@ _PUBLIC = {
     "Prior": "prior.value",
     "bias_report": "prior.bias.report",
     "calibrate": "calibration.run",
+    "calibrate_schedule": "calibration.schedule",
     "get_pruner": "pruners",
     "heatmap": "figures.heatmap",
     "load_model": "families.checkpoints.load",
@@ -42,6 +43,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; at run time `__getattr_
     from biaskit import tasks as tasks
     from biaskit import testing as testing
     from biaskit.calibration.run import calibrate as calibrate
+    from biaskit.calibration.schedule import calibrate_schedule as calibrate_schedule
     from biaskit.engine.attention import record_attention as record_attention
     from biaskit.engine.prune import prune as prune
     from biaskit.errors import BiaskitError as BiaskitError

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from biaskit.calibration.feed import Skip, Task
-from biaskit.calibration.moments import Moments
+from biaskit.calibration.statistics import Statistics
 from biaskit.errors import CalibrationError
 from biaskit.files import sweep, write_file
 from biaskit.text import differences
@@ -77,7 +77,7 @@ class States:
     a kill kept from being deleted is not counted again.
 
     Args:
-        out: the prior's file; None keeps nothing. rank: of this process.
+        out: the result's file; None keeps nothing. rank: of this process.
     """
 
     def __init__(self, out: Path | None, rank: int) -> None:
@@ -95,8 +95,8 @@ class States:
         """Return the settings of each file."""
         return [_read(path).settings for path in self.files()]
 
-    def take(self, settings: Mapping[str, Any], moments: Moments) -> Ledger:
-        """Read all files into `moments`, and leave one in their place.
+    def take(self, settings: Mapping[str, Any], counts: Statistics) -> Ledger:
+        """Read all files into `counts`, and leave one in their place.
 
         Raises:
             CalibrationError: they belong to other settings (the message names them), or cannot be read.
@@ -117,22 +117,22 @@ class States:
             if twice := ledger.counted & state.ledger.counted:
                 raise CalibrationError(f"{state.path} has {len(twice)} images that another state has, too", "use --restart to begin anew")
             ledger.merge(state.ledger)
-            moments.merge(moments.alike().restore(state.tensors))
+            counts.merge(counts.alike().restore(state.tensors))
         self.holds = sorted(held | {state.name for state in found})
         if [state.path for state in found] not in ([], [self.mine]):
-            self.write(settings, ledger, moments)
+            self.write(settings, ledger, counts)
             for state in found:
                 if state.path != self.mine:
                     state.path.unlink(missing_ok=True)
         return ledger
 
-    def write(self, settings: Mapping[str, Any], ledger: Ledger, moments: Moments) -> None:
+    def write(self, settings: Mapping[str, Any], ledger: Ledger, counts: Statistics) -> None:
         """Write this process's file: settings, ledger and statistics."""
         if self.mine is None:
             return
         from safetensors.numpy import save
 
-        body = save({**moments.tensors(), "counted": np.array(sorted(ledger.counted), dtype=np.int64).reshape(-1, 2)})
+        body = save({**counts.tensors(), "counted": np.array(sorted(ledger.counted), dtype=np.int64).reshape(-1, 2)})
         known = {"skips": [vars(skip) for skip in ledger.skips], "aborted": ledger.aborted, "settings": settings}
         head = json.dumps({"format": _FORMAT, "name": self.name, "holds": self.holds, **known}).encode()
         write_file(self.mine, struct.pack("<Q", len(head)) + head + body, force=True)

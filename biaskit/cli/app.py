@@ -11,9 +11,12 @@ from biaskit.cli.calibrate import calibrate
 from biaskit.cli.command import App
 from biaskit.cli.console import echo, run
 from biaskit.cli.demo import demo
+from biaskit.cli.doctor import doctor
+from biaskit.cli.examples import EXAMPLES
 from biaskit.cli.heatmap import heatmap
 from biaskit.cli.prune import prune
 from biaskit.cli.scenes import scenes
+from biaskit.cli.view import view
 from biaskit.files import VERSION
 
 app = App(
@@ -25,8 +28,10 @@ app = App(
 app.command()(calibrate)
 app.command()(heatmap)
 app.command()(prune)
+app.command()(view)
 app.command()(scenes)
 app.command()(demo)
+app.command()(doctor)
 app.add_typer(validate.app, name="validate")
 app.add_typer(priors.app, name="priors")
 app.add_typer(models.app, name="models")
@@ -34,6 +39,7 @@ app.add_typer(pruners.app, name="pruners")
 app.add_typer(study.app, name="study")
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(bench.app, name="bench")
+app.with_examples(EXAMPLES)
 
 
 def _version(wanted: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from glob import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -33,6 +33,7 @@ from biaskit.cli.processing import Conversation, DeviceMap, ImageMode, MaxPixels
 if TYPE_CHECKING:
     from biaskit.families.checkpoints.load import Loaded
     from biaskit.prior.value import Prior
+    from biaskit.pruners.schedule import Schedule
 
 
 def calibrate(
@@ -44,13 +45,16 @@ def calibrate(
             "--out",
             "-o",
             rich_help_panel=RESULT,
-            help="The prior. (default: priors/MODEL.safetensors, which every command then knows as MODEL)",
+            help="The prior. (default: priors/MODEL.safetensors, which every command then knows as MODEL; "
+            "of a schedule MODEL-schedule.safetensors)",
             show_default=False,
         ),
     ] = None,
     samples: Annotated[
         int | None,
-        typer.Option("--samples", "-n", min=1, rich_help_panel=DATA, help="Images. (default: 1000, or all of a smaller source)"),
+        typer.Option(
+            "--samples", "-n", min=1, rich_help_panel=DATA, help="Images. (default: 1000, of a schedule 66, or all of a smaller source)"
+        ),
     ] = None,
     prompt: Annotated[
         list[str] | None,
@@ -72,6 +76,10 @@ def calibrate(
         ),
     ] = "last",
     heads: Annotated[bool, typer.Option("--heads", rich_help_panel=RESULT, help="Also keep each head's mean.")] = False,
+    schedule: Annotated[
+        bool,
+        typer.Option("--schedule", rich_help_panel=RESULT, help="Calibrate FitPrune's schedule, for fitprune@schedule=FILE, and no prior."),
+    ] = False,
     seed: Seed = 0,
     coco_root: Annotated[
         Path | None,
@@ -101,20 +109,23 @@ def calibrate(
 ) -> None:
     """Average the last prompt token's attention (or that of --rows) over many images, and store it as a prior.
 
+    With --schedule it calibrates FitPrune's schedule instead.
+
     Can be stopped at any moment: the same command goes on where it was, with any number of processes, and once it is finished says so.
     Under torchrun the images are shared out over them, and the prior has the same bytes:
     torchrun --standalone --nproc_per_node 8 -m biaskit calibrate …
     """
     from biaskit.families.checkpoints.catalog import resolve
     from biaskit.files import check_writable
-    from biaskit.prior.store import place_of
 
+    if schedule:
+        _check_schedule(heads or layers is not None or rows != "last")
     place = resolve(model)
-    target = out or place_of(model if not place.local and "/" not in model else place.name.split("/")[-1])
+    target = out or _target(model, place, schedule)
     check_writable(target)
     partial = target.with_name(f"{target.name}.partial")
     finished = target.exists() and not force
-    if finished:
+    if finished and not schedule:
         from biaskit.calibration.settings import finished_prior
 
         finished_prior(target, place.name)  # refuses another model's before anything large is loaded
@@ -130,6 +141,7 @@ def calibrate(
     say(f"data {data}: {len(source)} images")
 
     from biaskit.calibration.run import calibrate as run
+    from biaskit.calibration.schedule import calibrate_schedule
     from biaskit.families.checkpoints.load import load_model
 
     chosen = choices(min_pixels, max_pixels, max_tiles, image_mode, conversation)
@@ -139,12 +151,15 @@ def calibrate(
     )  # fmt: skip
     if list(target.parent.glob(f"{escape(partial.name)}*")) and not restart and not finished:
         say(f"going on from {partial}")
+    shared: dict[str, Any] = {
+        "out": target, "progress": True, "samples": samples, "prompts": prompt or [], "seed": seed, "batch_size": batch_size,
+        "workers": workers, "max_skips": max_skips, "save_every": save_every, "force": force, "restart": restart,
+    }  # fmt: skip
     try:
-        prior = run(
-            loaded, source, out=target, progress=True, samples=samples, prompts=prompt or [], layers=wanted, rows=rows,
-            per_head=heads,
-            seed=seed, batch_size=batch_size, workers=workers, max_skips=max_skips, save_every=save_every, force=force, restart=restart,
-        )  # fmt: skip
+        if schedule:
+            _tell_schedule(calibrate_schedule(loaded, source, **shared), target, loaded, as_json)
+            return
+        prior = run(loaded, source, layers=wanted, rows=rows, per_head=heads, **shared)
     except KeyboardInterrupt:
         say(f"stopped; nothing is lost: the same command goes on from {partial}")
         raise typer.Exit(130) from None
@@ -153,10 +168,27 @@ def calibrate(
     _summary(prior, target, loaded, as_json)
 
 
+def _check_schedule(more: bool) -> None:
+    from biaskit.errors import BiaskitError
+
+    if more:
+        raise BiaskitError(
+            "--schedule reads every layer, the question's rows, and the largest head", "leave --layers, --rows and --heads away"
+        )
+
+
+def _target(model: str, place: Any, schedule: bool) -> Path:
+    """Where the result goes if nobody says it."""
+    from biaskit.prior.store import place_of
+
+    short = model if not place.local and "/" not in model else place.name.split("/")[-1]
+    return Path(f"{short}-schedule.safetensors") if schedule else place_of(short)
+
+
 def say(line: str) -> None:
     """Tell the user what is happening, on stderr; of several processes (torchrun) the first one does."""
     if os.environ.get("RANK", "0") == "0":
-        tell(line)
+        tell(line, always=False)
 
 
 def _summary(prior: Prior, target: Path, loaded: Loaded, as_json: bool) -> None:
@@ -173,3 +205,32 @@ def _summary(prior: Prior, target: Path, loaded: Loaded, as_json: bool) -> None:
     for layer in found.layers:
         echo(f"  layer {layer.layer} (K={layer.layer + 1}), {layer.plane}: {layer.verdict}. {layer.why}")
     echo(f"next: biaskit heatmap {target}")
+
+
+def _tell_schedule(schedule: Schedule, target: Path, loaded: Loaded, as_json: bool) -> None:
+    from biaskit.errors import BiaskitError
+    from biaskit.pruners.schedule import ALPHAS
+
+    if os.environ.get("RANK", "0") != "0":
+        return
+    rows = []
+    for saving in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9):
+        try:
+            at = schedule.for_saving(saving)
+        except BiaskitError:
+            break
+        counts = schedule.counts(at, round(schedule.n_tokens))
+        mean = (round(schedule.n_tokens) + sum(counts[:-1])) / schedule.layers
+        rows.append({"saving": saving, "alpha": ALPHAS[at], "layer_mean": mean, "last_layer_share": schedule.left(at)})
+    images, skipped = int(schedule.meta["n_images"]), int(schedule.meta["n_skipped"])
+    if as_json:
+        facts = {"schedule": str(target), "n_images": images, "n_skipped": skipped, "model": loaded.name, "n_tokens": schedule.n_tokens}
+        echo_json({**facts, "savings": rows})
+        return
+    echo(f"{target}: {images} images, {skipped} skipped, {schedule.n_tokens:.4g} visual tokens an image")
+    for row in rows:
+        echo(
+            f"  saving {row['saving']:.0%}: α = {row['alpha']:.4f}, layer mean {row['layer_mean']:.1f} tokens, "
+            f"{row['last_layer_share']:.1%} in the last layer"
+        )
+    echo(f"next: biaskit validate --pruner fitprune@schedule={target} …")

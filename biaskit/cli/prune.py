@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from biaskit.cli import complete
 from biaskit.cli.console import echo, echo_json, echo_table
 from biaskit.cli.options import (
     DATA,
@@ -49,7 +50,10 @@ def prune(
     image: Annotated[Path, typer.Option("--image", "-i", rich_help_panel=DATA, help="The picture.")],
     prompt: Annotated[str, typer.Option("--prompt", rich_help_panel=DATA, help="What to ask.")] = "Please describe the provided image.",
     pruner: Annotated[
-        str, typer.Option("--pruner", "-p", rich_help_panel=PRUNING, help=f"Method (biaskit pruners list): {METHODS}.")
+        str,
+        typer.Option(
+            "--pruner", "-p", rich_help_panel=PRUNING, autocompletion=complete.pruners, help=f"Method (biaskit pruners list): {METHODS}."
+        ),
     ] = "d2pruner",
     retention: Annotated[
         float | None,
@@ -68,7 +72,11 @@ def prune(
     ] = None,
     prior: Annotated[
         list[str] | None,
-        typer.Option(rich_help_panel=PRUNING, help="File or name of a prior, for +prior; NAME=FILE for +NAME; may be repeated."),
+        typer.Option(
+            rich_help_panel=PRUNING,
+            autocompletion=complete.priors,
+            help="File or name of a prior, for +prior; NAME=FILE for +NAME; may be repeated.",
+        ),
     ] = None,
     compare: Annotated[
         str | None, typer.Option(rich_help_panel=PRUNING, help="Further methods, such as fastv,fastv+prior,divprune.")
@@ -115,7 +123,7 @@ def prune(
     from biaskit.pruners import get_pruner
     from biaskit.validation.ask.arguments import read_priors, words
 
-    picture = decode(_bytes(image), image.name)
+    picture = decode(read_picture(image), image.name)
     chosen = choices(min_pixels, max_pixels, max_tiles, image_mode, conversation)
     _, _, config, _ = read_checkpoint(model, revision, chosen)
     runs = _runs(pruner, parameters or [], words(compare or ""), read_priors(prior or []), config, k, preset, share)
@@ -185,7 +193,12 @@ def _runs(
     return runs
 
 
-def _bytes(path: Path) -> bytes:
+def read_picture(path: Path) -> bytes:
+    """Return a file's bytes.
+
+    Raises:
+        BiaskitError: it cannot be read.
+    """
     from biaskit.errors import BiaskitError
 
     try:

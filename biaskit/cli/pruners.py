@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from biaskit.cli import complete
 from biaskit.cli.command import App
 from biaskit.cli.console import echo, echo_json, echo_table
 from biaskit.cli.options import AsJson
@@ -29,6 +31,7 @@ def _describe(name: str, cls: type[Pruner]) -> dict[str, Any]:
         "arxiv": cls.arxiv,
         "acts": cls.acts,
         "families": cls.families,
+        "k": next(p.default for p in parameters if p.name == "layer"),
         "needs": sorted(map(str, cls.needs)),
         "prior": cls.prior,
         "positions": next(p.default for p in parameters if p.name == "positions"),
@@ -40,7 +43,12 @@ def _describe(name: str, cls: type[Pruner]) -> dict[str, Any]:
 
 
 @app.command("list")
-def show_list(as_json: AsJson = False) -> None:
+def show_list(
+    format_: Annotated[
+        Literal["text", "markdown"], typer.Option("--format", help="text, or markdown: the table of docs/methods.md.")
+    ] = "text",
+    as_json: AsJson = False,
+) -> None:
     """List the pruners: built-in ones, and those of installed plug-ins."""
     from biaskit.pruners import pruners
 
@@ -48,15 +56,33 @@ def show_list(as_json: AsJson = False) -> None:
     if as_json:
         echo_json(found)
         return
-    echo_table(("name", "method", "year", "arXiv", "needs", "prior", "acts"), [
-        (p["name"], p["title"], p["year"] or "–", p["arxiv"] or "–", ", ".join(p["needs"]) or "nothing", p["prior"], p["acts"])
+    if format_ == "markdown":
+        echo(methods_table(found))
+        return
+    echo_table(("name", "method", "year", "arXiv", "K", "needs", "prior", "families"), [
+        (p["name"], p["title"], p["year"] or "–", p["arxiv"] or "–", p["k"], ", ".join(p["needs"]) or "nothing", p["prior"], p["families"])
         for p in found
     ])  # fmt: skip
     echo("biaskit pruners show NAME prints parameters, presets, and where a method deviates from its paper.")
 
 
+def methods_table(found: Sequence[dict[str, Any]]) -> str:
+    """Return pruners as `_describe` has them as a Markdown table."""
+    head = ("name", "method", "paper", "K", "where it acts", "what it reads", "prior", "families")
+    rows = [head, ("---",) * len(head)]
+    for p in found:
+        paper = p["paper"] + (f" ({p['year']})" if p["year"] else "")
+        linked = f"[{paper}](https://arxiv.org/abs/{p['arxiv']})" if p["arxiv"] else paper
+        reads = "; ".join(p["needs"]) or "nothing"
+        rows.append((f"`{p['name']}`", p["title"], linked, str(p["k"]), p["acts"], reads, p["prior"], p["families"]))
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows)
+
+
 @app.command()
-def show(name: Annotated[str, typer.Argument(help="A pruner's name.", show_default=False)], as_json: AsJson = False) -> None:
+def show(
+    name: Annotated[str, typer.Argument(autocompletion=complete.pruner, help="A pruner's name.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
     """Show a pruner: its paper, where it acts, what it reads, its parameters with defaults, and where it deviates from the paper."""
     from biaskit.pruners import pruners
 

@@ -6,11 +6,11 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from biaskit.cli import validate_analyse
+from biaskit.cli import complete, validate_analyse
 from biaskit.cli.command import App
 from biaskit.cli.console import echo, echo_json, echo_table
 from biaskit.cli.options import (
@@ -47,7 +47,7 @@ from biaskit.cli.validate_report import PublishedAs, published, report
 if TYPE_CHECKING:
     from biaskit.prior.value import Prior
     from biaskit.tasks import Task
-    from biaskit.validation.ask.methods import Grid
+    from biaskit.validation.ask.methods import Grid, Match
     from biaskit.validation.ask.runner import Validation
 
 app = App(help="Does debiasing help? Ask a model with and without pruning, and keep every answer.", invoke_without_command=True)
@@ -62,17 +62,43 @@ def validate(
     context: typer.Context,
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", rich_help_panel=MODEL, help="Short name (biaskit models list), hub id, or checkpoint directory."),
+        typer.Option(
+            "--model",
+            "-m",
+            rich_help_panel=MODEL,
+            autocompletion=complete.models,
+            help="Short name (biaskit models list), hub id, or checkpoint directory.",
+        ),
     ] = None,
     task: Annotated[
         list[str] | None,
-        typer.Option("--task", "-t", rich_help_panel=DATA, help="Tasks, comma-separated or repeated: pope:adversarial, …"),
+        typer.Option(
+            "--task",
+            "-t",
+            rich_help_panel=DATA,
+            autocompletion=complete.tasks,
+            help="Tasks, comma-separated or repeated: pope:adversarial, …",
+        ),
     ] = None,
     pruner: Annotated[
         list[str] | None,
-        typer.Option("--pruner", "-p", rich_help_panel=PRUNING, help=f"Methods, comma-separated or repeated: {METHODS}."),
+        typer.Option(
+            "--pruner",
+            "-p",
+            rich_help_panel=PRUNING,
+            autocompletion=complete.pruners,
+            help=f"Methods, comma-separated or repeated: {METHODS}.",
+        ),
     ] = None,
     retention: Retentions = "0.5,0.25,0.1",
+    match: Annotated[
+        Literal["last", "layer-mean"],
+        typer.Option(
+            rich_help_panel=PRUNING,
+            help="What --retention is of: the tokens that the last layer sees, or the mean over layers, so that late methods, "
+            "methods with stages and those before the language model cost alike.",
+        ),
+    ] = "last",
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", rich_help_panel=RESULT, help="Results directory; of the same run: it is gone on with, or added to."),
@@ -83,7 +109,11 @@ def validate(
     ] = None,
     prior: Annotated[
         list[str] | None,
-        typer.Option(rich_help_panel=PRUNING, help="File or name of a prior, for +prior; NAME=FILE for +NAME; may be repeated."),
+        typer.Option(
+            rich_help_panel=PRUNING,
+            autocompletion=complete.priors,
+            help="File or name of a prior, for +prior; NAME=FILE for +NAME; may be repeated.",
+        ),
     ] = None,
     sweep: Annotated[
         list[str] | None,
@@ -154,7 +184,7 @@ def validate(
     from biaskit.validation.report.recognise import check_published_as
 
     check_published_as(published_as)
-    grid = _grid(words(",".join(pruner or [])), retention, k, preset, prior or [], sweep or [], ablation)
+    grid = _grid(words(",".join(pruner or [])), retention, k, preset, prior or [], sweep or [], ablation, match)
     decoding = generation_of(generation)
     chosen = choices(min_pixels, max_pixels, max_tiles, image_mode, conversation)
     _, _, config, _ = read_checkpoint(model, revision, chosen)
@@ -181,7 +211,14 @@ def validate(
 
 
 def _grid(
-    methods: list[str], retention: str, k: int | None, preset: str | None, priors: list[str], sweeps: list[str], ablation: bool
+    methods: list[str],
+    retention: str,
+    k: int | None,
+    preset: str | None,
+    priors: list[str],
+    sweeps: list[str],
+    ablation: bool,
+    match: Match,
 ) -> Grid:
     from biaskit.prior.store import load_prior
     from biaskit.pruners.notation import read_value
@@ -201,7 +238,7 @@ def _grid(
             raise typer.BadParameter(f"{text!r}: write KEY=V1,V2", param_hint="--sweep")
         swept[key.strip()] = [read_value(value.strip()) for value in values.split(",")]
     shares = [read_retention(share) for share in retention.split(",")]
-    return Grid(methods, shares, k, preset, swept, ablation, found)
+    return Grid(methods, shares, k, preset, swept, ablation, found, match)
 
 
 def _tasks(words: list[str], data: list[str], images: list[str], limit: int | None) -> dict[str, Task]:

@@ -22,6 +22,7 @@ from biaskit.engine.decisions import Decisions, Observe, Pruning
 from biaskit.engine.dropper import TokenDropper
 from biaskit.engine.limits import multi_axis
 from biaskit.errors import BiaskitError
+from biaskit.families.checkpoints.decoder import decoder
 from biaskit.families.checkpoints.load import Loaded
 from biaskit.prior.store import load_prior
 from biaskit.prior.value import Prior
@@ -123,11 +124,22 @@ def _made(
         compact = False
         tell(f"{type(pruner).__name__} renumbers positions, which is not defined for multi-axis rotary embeddings: they stay as they are")
     _check_needs(pruner, stages[0].layer)
+    _check_model(pruner, model)
     layers, merges = [stage.layer for stage in stages], getattr(pruner, "merges", None)
     dropper = TokenDropper(stock, layers, decisions, readings=decisions.needs, compact=compact, merges=merges)
     if prior is not None:
         _check_prior(prior, model, pruner, tell)
     return stock, dropper, decisions, tell
+
+
+def _check_model(pruner: Pruner, model: object) -> None:
+    """Let a method refuse a model that a file of its own is not of."""
+    check = getattr(pruner, "check_model", None)
+    if check is None:
+        return
+    stock = stock_model(model)
+    known = (model.revision, model.name, model.processor_settings) if isinstance(model, Loaded) else ()
+    check(stock.config.model_type, len(decoder(stock).layers), *known)
 
 
 def _check_needs(pruner: Pruner, first: int) -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 import matplotlib
 import numpy as np
 import seaborn as sns
-from matplotlib.colors import Colormap
+from matplotlib.colors import Colormap, ListedColormap
 from numpy.typing import NDArray
 
 from biaskit.errors import BiaskitError
@@ -55,8 +55,10 @@ def colours(cmap: str | Colormap | None = None, default: str = RELATIVE) -> Colo
     """
     if cmap is None:
         found: Colormap = sns.color_palette(default, as_cmap=True)
-        over, under = ("#5a0f16", "#0b2a52") if default == RELATIVE else ("#5e2f02", "#22003d")
-        return found.with_extremes(over=over, under=under)
+        if default == RELATIVE:
+            return found.with_extremes(over="#5a0f16", under="#0b2a52")
+        inner = ListedColormap(found(np.linspace(0.1, 0.9, 256)), name=default)  # its ends are for what lies beyond
+        return inner.with_extremes(over="#4a2004", under="#1d0030")
     if isinstance(cmap, Colormap):
         return cmap
     try:

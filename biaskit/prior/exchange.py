@@ -52,8 +52,7 @@ def import_prior(
         layer: the 0-based decoder layer whose attention was read (for a paper's K that is K−1), or one for each entry of the first axis (1,
             (1, 4), "0-7"). What `export_prior` wrote as `.npz`, `.pt` or `.json` names its layers: then those wanted of them, or all.
         rows, cols: size of the grid; may be left out where the array is two-dimensional or N is a square.
-        model, revision, note: provenance, as far as it is known.
-        plane: name of the plane the map is for.
+        model, revision, note: provenance, as far as it is known. plane: name of the plane the map is for.
         key: which array of an `.npz`, a dict or a JSON object; by default the plane's mean of what `export_prior` wrote.
 
     Raises:

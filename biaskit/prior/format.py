@@ -22,11 +22,15 @@ REBUILD = "calibrate it again with `biaskit calibrate`, or fetch the file again"
 
 _PREFIX = "biaskit."
 _DTYPES = {"F32": np.dtype("<f4"), "I32": np.dtype("<i4")}
+_DOUBLE = {"F64": np.dtype("<f8")}
+_SHORT_HEADER = 4 << 20
 _HEADER_LIMIT = 100_000_000  # the safetensors format's own limit
 
 
-def pack(tensors: Mapping[str, NDArray[Any]], meta: Mapping[str, str]) -> bytes:
+def pack(tensors: Mapping[str, NDArray[Any]], meta: Mapping[str, str], *, double: bool = False) -> bytes:
     """Write float and int tensors and metadata as a prior file: sorted keys, no dates, so that equal contents are equal bytes.
+
+    With `double` float tensors are float64, as FitPrune's schedules are.
 
     Not `safetensors.numpy.save`, which writes the metadata in random order.
 
@@ -37,8 +41,8 @@ def pack(tensors: Mapping[str, NDArray[Any]], meta: Mapping[str, str]) -> bytes:
     header: dict[str, object] = {"__metadata__": {_PREFIX + key: value for key, value in meta.items()} | {_PREFIX + "schema": str(SCHEMA)}}
     blobs, end = [], 0
     for name in sorted(tensors):
-        code = "F32" if tensors[name].dtype.kind == "f" else "I32"
-        blob = tensors[name].astype(_DTYPES[code]).tobytes()
+        code = ("F64" if double else "F32") if tensors[name].dtype.kind == "f" else "I32"
+        blob = tensors[name].astype((_DTYPES | _DOUBLE)[code]).tobytes()
         header[name] = {"dtype": code, "shape": list(tensors[name].shape), "data_offsets": [end, end + len(blob)]}
         blobs.append(blob)
         end += len(blob)
@@ -47,7 +51,7 @@ def pack(tensors: Mapping[str, NDArray[Any]], meta: Mapping[str, str]) -> bytes:
     return b"".join([len(text).to_bytes(8, "little"), text, *blobs])
 
 
-def unpack(data: bytes, name: str) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+def unpack(data: bytes, name: str, *, double: bool = False) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     """Read a prior file's tensors (read-only) and metadata (prefix and schema removed); `name` is what errors call it.
 
     Raises:
@@ -59,12 +63,26 @@ def unpack(data: bytes, name: str) -> tuple[dict[str, NDArray[Any]], dict[str, s
         entries = deserialize(data)
     except safetensors.SafetensorError as error:
         raise PriorError(f"{name} is damaged: {error}", REBUILD) from None
-    tensors = {}
+    tensors, known = {}, _DOUBLE if double else _DTYPES
     for key, entry in entries:
-        if entry["dtype"] not in _DTYPES:
-            raise PriorError(f"{name}: tensor {key!r} is {entry['dtype']}, not F32 or I32", REBUILD)
-        tensors[key] = np.frombuffer(bytes(entry["data"]), dtype=_DTYPES[entry["dtype"]]).reshape(entry["shape"])
+        if entry["dtype"] not in known:
+            raise PriorError(f"{name}: tensor {key!r} is {entry['dtype']}, not {' or '.join(known)}", REBUILD)
+        tensors[key] = np.frombuffer(bytes(entry["data"]), dtype=known[entry["dtype"]]).reshape(entry["shape"])
     return tensors, meta
+
+
+def is_prior(path: Path) -> bool:
+    """Tell from a file's header whether it says that it is a prior; whether it makes sense is another question."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+            size = int.from_bytes(start, "little")
+            if size > _SHORT_HEADER:
+                return False
+            read_metadata(start + file.read(size), str(path))
+    except (OSError, PriorError):
+        return False
+    return True
 
 
 def read_metadata(data: bytes, name: str) -> dict[str, str]:

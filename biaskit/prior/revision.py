@@ -13,7 +13,7 @@ ENDS = "local-"
 """Began those made before: of each file of weights they saw the size and the first and last MiB."""
 
 
-def revision_warning(mine: str, theirs: str) -> str:
+def revision_warning(mine: str, theirs: str, what: str = "prior") -> str:
     """Say in what a prior's revision differs from a checkpoint's; "" where it does not, or where either is unknown.
 
     >>> revision_warning("files-01", "files-02")
@@ -25,13 +25,13 @@ def revision_warning(mine: str, theirs: str) -> str:
         return ""
     if mine.startswith(ENDS) and theirs.startswith(FILES):
         return (
-            f"this prior names its checkpoint by an older kind of fingerprint ({mine}), which saw only the ends of the weight files: "
+            f"this {what} names its checkpoint by an older kind of fingerprint ({mine}), which saw only the ends of the weight files: "
             f"whether it is this checkpoint ({theirs}) is unknown; calibrate again to be sure"
         )
-    return f"this prior was calibrated on revision {mine!r}, and is used with {theirs!r}"
+    return f"this {what} was calibrated on revision {mine!r}, and is used with {theirs!r}"
 
 
-def settings_warning(mine: str, theirs: Mapping[str, Any]) -> str:
+def settings_warning(mine: str, theirs: Mapping[str, Any], what: str = "prior") -> str:
     """Say which settings of the processor differ between a prior's calibration and a checkpoint; "" where none does or none is known.
 
     Args:
@@ -45,7 +45,7 @@ def settings_warning(mine: str, theirs: Mapping[str, Any]) -> str:
     if not differing:
         return ""
     parts = [f"{name} = {json.dumps(known[name])}, and is used with {json.dumps(theirs[name])}" for name in differing]
-    return f"this prior was calibrated with another setting of the processor: {'; '.join(parts)}"
+    return f"this {what} was calibrated with another setting of the processor: {'; '.join(parts)}"
 
 
 def read_settings(text: str) -> dict[str, Any]:

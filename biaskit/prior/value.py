@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from biaskit.errors import PriorError
 from biaskit.files import write_file
 from biaskit.grid import Layout
-from biaskit.prior.format import REBUILD, pack, read_file, unpack
+from biaskit.prior.format import REBUILD, pack, read_file, read_metadata, unpack
 from biaskit.prior.picture import SHOWN, html, png
 from biaskit.prior.planes import Floats, PlaneStats, check_plane, check_values, primary_first
 from biaskit.prior.resample import resample
@@ -217,6 +217,8 @@ class Prior:
         Raises:
             PriorError: not a prior, too new, or broken.
         """
+        if read_metadata(data, name).get("kind") == "schedule":
+            raise PriorError(f"{name} is a schedule of FitPrune, not a prior", "a method takes it: fitprune@schedule=FILE")
         tensors, meta = unpack(data, name)
         try:
             return _assemble(tensors, meta)

@@ -22,6 +22,7 @@ from biaskit.select.keep import Keep
 from biaskit.select.keep import budget as budget_of
 
 Positions = Literal["original", "compact"]
+Similarity = Literal["exact", "model"]
 T = TypeVar("T")
 
 
@@ -37,6 +38,10 @@ def param(default: T, text: str) -> T:
     """
     declared: Any = field(default=default, metadata={"text": text})
     return declared  # type: ignore[no-any-return]
+
+
+SIMILARITY: Similarity = param("exact", "cosines: exact, or model (rounded to the model's dtype, as the released code does)")
+"""Declaration of a parameter of methods that compare tokens by cosine."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +186,21 @@ class Pruner(ABC):
         if prior is not None and self.debiases:
             for layer in self.prior_layers():
                 prior.layer(layer)
+
+    def check_model(
+        self,
+        model_type: str,
+        depth: int,
+        revision: str | None = None,
+        model: str | None = None,
+        processor: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Refuse, before anything runs, a model that a file of the method is not of; methods without files take any.
+
+        Args:
+            model_type, depth, revision, model: of the checkpoint: architecture, decoder layers, and what else is known.
+            processor: what its processor is set to (`Loaded.processor_settings`), where it is known.
+        """
 
     def remarks(self, prior: Prior) -> tuple[str, ...]:
         """Return what a user should know of a prior that works, but may not be what he means."""

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from biaskit.pruners import pruners
-from biaskit.pruners.base import Pruner, param
+from biaskit.pruners.base import SIMILARITY, Pruner, Similarity, param
 from biaskit.pruners.readings import EMBEDS, HIDDEN, KEYS, TEXT_EMBEDS, TEXT_HIDDEN, TEXT_KEYS, Reading
 from biaskit.pruners.signals import Signals
 from biaskit.select import dart_select
 from biaskit.select.keep import Keep
+from biaskit.select.released import least_similar_in_dtype
 
 
 @pruners.register("dart")
@@ -32,6 +33,7 @@ class DART(Pruner):
         "keeps exactly the budget by default; the paper's rule keeps pivots + 8·int(N·r/8): count='paper'",
         "pivots go visual first, each kind by descending norm; in the released code the order is that of a Python set",
         "with fewer text tokens after the image than text pivots, their quota is spread over the pivots there are",
+        "cosines are exact; the released code computes them in the model's dtype: similarity='model' (docs/methods.md)",
         "at K = 0, which the paper does not have, pivots are input embeddings of largest L1 norm, and embeddings are compared as they are",
     )
 
@@ -39,6 +41,8 @@ class DART(Pruner):
     pivots: int = param(4, "visual pivots; they are kept")
     text_pivots: int = param(4, "text pivots, from the text after the last visual token")
     count: Literal["exact", "paper"] = param("exact", "keep exactly the budget, or pivots + 8·int(N·r/8) as published")
+
+    similarity: Similarity = SIMILARITY
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense."""
@@ -61,8 +65,10 @@ class DART(Pruner):
         else:
             assert s.final_norm is not None
             features, text = s.final_norm(s[HIDDEN]), s.final_norm(s.at(TEXT_HIDDEN, after))
+            if self.similarity == "model":
+                features, text = features.to(s[HIDDEN].dtype), text.to(s[HIDDEN].dtype)
             scores, text_scores = _l1(s[KEYS]), _l1(s.at(TEXT_KEYS, after))
-        kept = dart_select(
+        kept = (dart_select if self.similarity == "exact" else least_similar_in_dtype)(
             scores,
             features,
             text_scores,

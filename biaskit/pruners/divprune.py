@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from biaskit.pruners import pruners
-from biaskit.pruners.base import Positions, Pruner, param
+from biaskit.pruners.base import SIMILARITY, Positions, Pruner, Similarity, param
 from biaskit.pruners.readings import EMBEDS, Reading
 from biaskit.pruners.signals import Signals
 from biaskit.select import max_min_select, max_min_select_many
 from biaskit.select.keep import Keep
+from biaskit.select.released import max_min_in_dtype
 
 
 @pruners.register("divprune")
@@ -27,7 +28,7 @@ class DivPrune(Pruner):
     acts: ClassVar[str] = "between projector and language model"
     needs: ClassVar[frozenset[Reading]] = frozenset({EMBEDS})
     deviations: ClassVar[tuple[str, ...]] = (
-        "similarity in float32; the released code computes it in the model's dtype, where order and ties can differ",
+        "cosines are exact; the released code computes them in the model's dtype: similarity='model' (docs/methods.md)",
         "positions are renumbered as in the released LLaVA code; its Qwen ports keep them: positions='original'",
         "the budget rounds halves up; the released code rounds them to even",
     )
@@ -35,10 +36,15 @@ class DivPrune(Pruner):
     layer: int = param(0, "K: tokens are dropped before this decoder layer; 0 is before the language model")
     positions: Positions = param("compact", "position ids of what is kept: compact (renumbered, as published for LLaVA) or original")
 
+    similarity: Similarity = SIMILARITY
+
     def choose(self, signals: Signals, budget: int) -> Keep:
         """Pick the most isolated token first, then always the one farthest from the chosen set."""
-        return Keep(max_min_select(signals[EMBEDS], budget))
+        select = max_min_select if self.similarity == "exact" else max_min_in_dtype
+        return Keep(select(signals[EMBEDS], budget))
 
     def choose_many(self, signals: Sequence[Signals], budget: int) -> list[Keep]:
         """Do it for a batch at once."""
+        if self.similarity == "model":
+            return super().choose_many(signals, budget)
         return [Keep(kept) for kept in max_min_select_many([sample[EMBEDS] for sample in signals], budget)]

@@ -16,13 +16,14 @@ from biaskit.errors import BiaskitError
 from biaskit.prior.value import Prior
 from biaskit.pruners import pruners
 from biaskit.pruners.attention import AttentionPruner
-from biaskit.pruners.base import param
+from biaskit.pruners.base import SIMILARITY, Similarity, param
 from biaskit.pruners.readings import ATTENTION, EMBEDS, HIDDEN, Reading
 from biaskit.pruners.selector_weights import Selector, read_selector
 from biaskit.pruners.signals import Signals
 from biaskit.registry import did_you_mean
 from biaskit.select import feature_norm, mmr_select, mmr_select_many, selector_score, soft_top_k
 from biaskit.select.keep import Keep
+from biaskit.select.released import mmr_in_dtype
 
 _SCORES = ("selector", "attention", "debiased", "norm")
 
@@ -46,6 +47,7 @@ class IDPruner(AttentionPruner):
     deviations: ClassVar[tuple[str, ...]] = (
         "the paper's numbers need a trained scorer (importance='selector'); the default importance, feature norm, is training-free",
         "the paper feeds the scorer through differentiable top-k (soft=True), its code the raw scores (soft=False)",
+        "cosines are exact; the released code computes them in the model's dtype: similarity='model' (docs/methods.md)",
         "the budget rounds halves up; the released code rounds them to even",
     )
 
@@ -56,6 +58,8 @@ class IDPruner(AttentionPruner):
     )
     weights: str | os.PathLike[str] | None = param(None, "safetensors file of a VisionSelector scorer, for importance='selector'")
     soft: bool = param(True, "pass selector scores through differentiable top-k (paper) instead of raw (code)")
+
+    similarity: Similarity = SIMILARITY
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense; read the selector's weights."""
@@ -90,10 +94,13 @@ class IDPruner(AttentionPruner):
 
     def choose(self, signals: Signals, budget: int) -> Keep:
         """Score every token, then pick by marginal relevance."""
-        return Keep(mmr_select(self.score(signals), signals[EMBEDS], budget, lam=self.lam))
+        select = mmr_select if self.similarity == "exact" else mmr_in_dtype
+        return Keep(select(self.score(signals), signals[EMBEDS], budget, lam=self.lam))
 
     def choose_many(self, signals: Sequence[Signals], budget: int) -> list[Keep]:
         """Do it for a batch at once."""
+        if self.similarity == "model":
+            return super().choose_many(signals, budget)
         features = [sample[EMBEDS] for sample in signals]
         with deferred():
             scores = [self.score(sample).to(rows.device) for sample, rows in zip(signals, features, strict=True)]

@@ -188,6 +188,7 @@ def check_method(label: str, pruner: Pruner, prior: Prior | None, config: Any) -
     deep = max(stage.layer for stage in pruner.stages())
     if deep >= depth:
         raise BiaskitError(f"{label} acts before layer {deep}, but the model has layers 0 … {depth - 1}", "choose a smaller --k")
+    pruner.check_model(config.model_type, depth)
     pruner.check_prior(prior)
     if prior is not None:
         prior.check_model(config.model_type)

@@ -26,6 +26,14 @@ from biaskit.select.d2 import d2_select
 from biaskit.select.debiasing import debias, positive_share
 from biaskit.select.deduplicated import vispruner_select
 from biaskit.select.dpp import dpp_select, text_relevance
+from biaskit.select.fitprune import (
+    fitprune_deletions,
+    fitprune_deletions_many,
+    fitprune_schedule,
+    fitprune_select,
+    gated_cost,
+    smallest_alpha,
+)
 from biaskit.select.graph import Graph, d2_graph, graph_select
 from biaskit.select.greedy import dart_select, max_min_select, mmr_select
 from biaskit.select.hierarchical import hiprune_select
@@ -42,15 +50,7 @@ from biaskit.select.recycling import (
     sparsevlm_merge,
     text_raters,
 )
-from biaskit.select.schedules import (
-    fitprune_deletions,
-    fitprune_schedule,
-    fitprune_select,
-    gated_cost,
-    layer_counts,
-    pyramid_counts,
-    stage_layers,
-)
+from biaskit.select.schedules import layer_counts, pyramid_counts, stage_layers
 from biaskit.select.scores import feature_norm, min_max, relative_attention, relative_attention_many, selector_score, soft_top_k
 from biaskit.select.simple import largest_remainder, random_select, top_k, uniform_select
 from biaskit.select.tiles import canvas_scores, capped_shares, globalcom2_ratios, globalcom2_scores, hired_budgets, tile_regions
@@ -74,6 +74,7 @@ __all__ = [
     "dpp_select",
     "feature_norm",
     "fitprune_deletions",
+    "fitprune_deletions_many",
     "fitprune_schedule",
     "fitprune_select",
     "full_width_attention",
@@ -106,6 +107,7 @@ __all__ = [
     "relative_attention_many",
     "scope_select",
     "selector_score",
+    "smallest_alpha",
     "soft_top_k",
     "sparsevlm_merge",
     "stage_layers",

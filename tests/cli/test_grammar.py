@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from biaskit.cli.app import app
+from biaskit.cli.examples import EXAMPLES
 from biaskit.errors import BiaskitError
 from biaskit.pruners.notation import build, parse_method, preset_depth
 
@@ -28,21 +31,25 @@ MEANING = {
     "--images-per-prompt": (NUMBER, "pictures a prompt"), "--importance": (TEXT, "which importance"), "--interval": (TEXT, "its kind"),
     "--json": (FLAG, "print JSON"), "--k": (NUMBER, "K: tokens are dropped before this decoder layer"),
     "--keep-indices": (FLAG, "list the kept tokens"), "--key": (TEXT, "which array of a file"), "--labels": (TEXT, "names in a figure"),
-    "--layers": (TEXT, "decoder layers whose attention is meant, from 0"), "--max-new-tokens": (NUMBER, "length of answers"),
+    "--layers": (TEXT, "decoder layers whose attention is meant, from 0"), "--match": (TEXT, "what a retention is of"),
+    "--max-new-tokens": (NUMBER, "length of answers"),
     "--max-pixels": (NUMBER, "most pixels"), "--max-skips": (NUMBER, "unusable images before giving up"),
     "--max-tiles": (NUMBER, "most tiles"), "--min-pixels": (NUMBER, "least pixels"), "--minutes": (NUMBER, "time limit"),
     "--model": (TEXT, "the checkpoint"), "--model-type": (TEXT, "the architecture"), "--new-tokens": (NUMBER, "tokens generated"),
     "--note": (TEXT, "where a file comes from"), "--out": (PATH, "where results go"), "--overlap": (TEXT, "measure of overlap"),
     "--overlay": (PATH, "figure of the kept tokens"), "--placement": (TEXT, "where drawn things lie"), "--plan": (TEXT, "which benchmarks"),
     "--plane": (TEXT, "planes of the layout"), "--planes": (TEXT, "planes of the layout"), "--preset": (TEXT, "a method's preset"),
-    "--prior": (TEXT, "a prior for +prior"), "--prompt": (TEXT, "what is asked"), "--prompt-tokens": (NUMBER, "text tokens"),
+    "--prior": (TEXT, "a prior for +prior"), "--private": (FLAG, "a repository nobody else sees"),
+    "--prompt": (TEXT, "what is asked"), "--prompt-tokens": (NUMBER, "text tokens"),
     "--pruner": (TEXT, "methods"), "--published-as": (TEXT, "checkpoint of the papers' tables"),
-    "--questions": (NUMBER, "questions of each task"), "--random-weights": (FLAG, "no weights"),
+    "--questions": (NUMBER, "questions of each task"), "--quiet": (FLAG, "say nothing of progress"),
+    "--random-weights": (FLAG, "no weights"),
     "--repeats": (NUMBER, "rounds"), "--resamples": (NUMBER, "of the bootstrap"), "--restart": (FLAG, "throw an unfinished run away"),
     "--retention": (TEXT, "shares of visual tokens kept"), "--revision": (TEXT, "commit of a checkpoint"),
     "--rows": (TEXT, "whose attention"), "--samples": (NUMBER, "images"),
     "--scale": (TEXT, "colours of a figure"),
-    "--save-every": (NUMBER, "seconds between states"), "--seed": (NUMBER, "of what is random"), "--set": (TEXT, "a method's parameter"),
+    "--save-every": (NUMBER, "seconds between states"), "--schedule": (FLAG, "FitPrune's schedule, no prior"),
+    "--seed": (NUMBER, "of what is random"), "--set": (TEXT, "a method's parameter"),
     "--shrink": (TEXT, "a smaller model, CHANNELSxLAYERS"), "--split": (TEXT, "part of COCO"), "--splits": (NUMBER, "random splits"),
     "--sweep": (TEXT, "a parameter's values"), "--task": (TEXT, "tasks"), "--threads": (NUMBER, "of the CPU"), "--title": (TEXT, "heading"),
     "--tokens": (NUMBER, "numbers of visual tokens"), "--version": (FLAG, "print the version"), "--warmup": (NUMBER, "rounds before"),
@@ -50,7 +57,8 @@ MEANING = {
 }  # fmt: skip
 """Option → what its value is, and its one meaning."""
 SHORT = {
-    "-d": "--data", "-i": "--image", "-m": "--model", "-n": "--samples", "-o": "--out", "-p": "--pruner", "-r": "--retention",
+    "-d": "--data", "-i": "--image", "-m": "--model", "-n": "--samples", "-o": "--out", "-p": "--pruner", "-q": "--quiet",
+    "-r": "--retention",
     "-t": "--task",
 }  # fmt: skip
 ALIASES = {"--layer": "--layers", "--plane": "--planes"}
@@ -171,3 +179,24 @@ def test_the_preset_s_k_is_that_of_all():
     with pytest.raises(BiaskitError, match="no method here has the preset 'localisation'") as caught:
         preset_depth(methods, "localisation")
     assert "localization" in caught.value.hint
+
+
+RUNNABLE = {words: command for words, command in commands() if not hasattr(command, "commands") or words in ("validate", "bench")}
+
+
+@pytest.mark.parametrize("words", RUNNABLE)
+def test_every_command_has_examples_that_parse(words):
+    command = RUNNABLE[words]
+    found = [line.removeprefix("$ biaskit ") for line in (command.epilog or "").splitlines() if line.startswith("$ ")]
+    assert found, words
+    for example in found:
+        typed = shlex.split(example)
+        inside = words.split()
+        assert typed[: len(inside)] == inside
+        command.make_context(words, typed[len(inside) :])
+    shown = CliRunner().invoke(app, [*words.split(), "--help"])
+    assert shown.exit_code == 0 and "Examples:" in shown.stdout and "```" not in shown.stdout
+
+
+def test_no_example_is_of_a_command_that_is_gone():
+    assert {*EXAMPLES} == {*RUNNABLE}

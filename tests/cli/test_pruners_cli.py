@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -68,3 +69,12 @@ def test_help_is_light() -> None:
     code = "import sys, biaskit.cli.pruners; print([m for m in ('torch', 'transformers', 'rich.table') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_the_table_of_the_docs_is_current() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
+    table = run("list", "--format", "markdown").strip()
+    held = text.partition("<!-- made by `biaskit pruners list --format markdown` -->\n")[2].partition("\n<!-- end -->")[0]
+    assert held == table, "biaskit pruners list --format markdown, between the comments of docs/methods.md"
+    assert table.count("\n") == len(pruners.names()) + 1
+    assert all(cls.families in table and f"`{name}`" in table for name, cls in pruners)

@@ -134,7 +134,8 @@ def tower_blocks(model):
     base = model.base_model
     if hasattr(base, "visual"):
         return list(base.visual.blocks)
-    encoder = (base.vision_tower if hasattr(base, "vision_tower") else base.vision_model).encoder
+    tower = base.vision_tower if hasattr(base, "vision_tower") else base.vision_model
+    encoder = tower.transformer if hasattr(tower, "transformer") else tower.encoder
     return list(getattr(encoder, "layers", None) or encoder.layer)
 
 
@@ -417,7 +418,7 @@ def test_a_canvas_that_was_shrunk_has_the_patches_it_was_interpolated_from():
 LIT = {"llava-1.5": (336, 336, 14), "llava-next": (336, 336, 14), "llava-onevision": (126, 126, 14), "qwen2-vl": (168, 224, 14)}
 LIT |= {"qwen2.5-vl": (168, 224, 14), "qwen3-vl": (128, 192, 16), "internvl-qwen2": (224, 224, 14), "internvl-llama": (224, 224, 14)}
 LIT |= {"internvl-qwen3": LIT["internvl-qwen2"], "qwen3-vl-moe": LIT["qwen3-vl"], "llava-next-video": LIT["llava-next"]}
-LIT |= {"glm4v": LIT["qwen2-vl"], "glm46v": LIT["qwen2-vl"], "aya-vision": (112, 112, 14)}
+LIT |= {"glm4v": LIT["qwen2-vl"], "glm46v": LIT["qwen2-vl"], "aya-vision": (112, 112, 14), "mistral3": LIT["qwen2-vl"]}
 LIT |= {"idefics3": (112, 112, 14), "smolvlm": (112, 112, 14)}
 TILED = {"idefics3": 2, "smolvlm": 2}  # tiles along the sides of the image: the first one is lit
 

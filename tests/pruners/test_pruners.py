@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from samples import signals
+from samples import schedule_of, signals
 
 from biaskit.engine.made_up import sample_signals
 from biaskit.errors import BiaskitError
@@ -28,8 +28,8 @@ TRAINED: dict[str, Any] = {}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def scorer(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Weights for a trained scorer of made-up features."""
+def files(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Weights for a trained scorer of made-up features, and a schedule."""
     file = tmp_path_factory.mktemp("weights") / "selector.safetensors"
     parts = {
         f"{part}_proj.{kind}": torch.ones(3, 12) if kind == "weight" else torch.ones(3) for part in "qk" for kind in ("weight", "bias")
@@ -37,6 +37,7 @@ def scorer(tmp_path_factory: pytest.TempPathFactory) -> None:
     parts["q_proj.weight"] = torch.arange(36.0).view(3, 12)
     save_file(parts, file)
     TRAINED["visionselector"] = {"weights": str(file)}
+    TRAINED["fitprune"] = {"schedule": schedule_of("llava", 12)}
 
 
 def build(name: str, **parameters: Any) -> Pruner:

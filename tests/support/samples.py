@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from biaskit.calibration.deletions import Deletions
 from biaskit.grid import Layout, Plane, Tokens, join, raster
 from biaskit.pruners.readings import ATTENTION, EMBEDS, HIDDEN, KEYS, NAMES, TEXT_HIDDEN, TEXT_KEYS
+from biaskit.pruners.schedule import Schedule
 from biaskit.pruners.signals import Signals
 
 
@@ -63,3 +65,14 @@ def with_newlines() -> Layout:
     row, col = np.divmod(np.arange(12), 4)
     canvas = Tokens((Plane("canvas", 3, 3), Plane("newline", 3, 1, None)), (col == 3).astype(np.int64), row, np.where(col == 3, 0, col))
     return layout(raster(Plane("base", 2, 2)), canvas)
+
+
+def schedule_of(model_type: str, depth: int, *, n_tokens: int = 576, seed: int = 0) -> Schedule:
+    """A schedule of FitPrune of random maps, as a calibration of a model would give it."""
+    deletions, random = Deletions(depth), np.random.default_rng(seed)
+    place = layout(raster(Plane("image", 1, n_tokens)))
+    peaked = 1 + 3 * np.arange(depth)[:, None, None]  # so that every layer finds something to delete
+    for slot in range(3):
+        deletions.add(slot, place, random.random((depth, 2, n_tokens)) ** peaked)
+    parts = [deletions.mean(part) for part in ("share", "entering", "squares")]
+    return Schedule(*parts, {"model_type": model_type, "hidden_size": "64", "intermediate_size": "128", "n_images": "3"})

@@ -1,6 +1,7 @@
 """What checkpoints' processors make of pictures, as JSON: a program of its own, for a process that has torchvision.
 
     python with_torchvision.py DIRECTORY …
+    python with_torchvision.py --tiny NAME      a tiny checkpoint passes the contract of families, and what `biaskit models check` probes
 
 A wheel of torchvision that was built for another torch has a compiled part that does not load. The processors do not need it: its operators
 are then declared without a body, so that the Python part can be imported.
@@ -60,4 +61,13 @@ def made(directory):
 
 if __name__ == "__main__":
     held = importable()
+    if sys.argv[1] == "--tiny":
+        from biaskit.engine.check import check_checkpoint
+        from biaskit.families.checkpoints.load import Loaded
+        from biaskit.testing import check_family, tiny_model
+
+        tiny = tiny_model(sys.argv[2])
+        check_family(*tiny)
+        print(json.dumps({one.probe: one.passed for one in check_checkpoint(Loaded(*tiny, sys.argv[2], "tiny"))}))
+        sys.exit()
     print(json.dumps({directory: made(directory) for directory in sys.argv[1:]}))

@@ -93,6 +93,8 @@ def load_processor(family: ModelFamily, target: str, revision: str | None = None
         image_processor = _image_processor(family, target, where)
         tokenizer = transformers.AutoTokenizer.from_pretrained(target, **where)
     except (OSError, ValueError, ImportError, AttributeError) as error:
+        if isinstance(error, ImportError) and "orchvision" in str(error):
+            raise ModelError(f"{family.processor} does not run without torchvision", "pip install 'biaskit[torchvision]'") from error
         raise _broken(target, error) from error
     if len(tokenizer) < 2:  # the stock loader makes an empty one where the files are missing
         raise ModelError(f"{target} has no tokenizer", "add its tokenizer.json and tokenizer_config.json")

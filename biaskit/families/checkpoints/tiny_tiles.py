@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import transformers as hf
 
@@ -42,9 +43,24 @@ def _aya_vision(layers: int) -> Parts:
     return config, pixels, byte_tokenizer(_TILES), settings
 
 
+_BREAKS = ["[IMG]", "[IMG_BREAK]", "[IMG_END]"]
+
+
+def _mistral3(layers: int) -> Parts:
+    vision = hf.PixtralVisionConfig(**VIT, num_hidden_layers=2, image_size=560, patch_size=14, head_dim=16)
+    text = hf.MistralConfig(**text_sizes(layers), head_dim=16, sliding_window=None)
+    image = special_id("[IMG]", _BREAKS)
+    config = hf.Mistral3Config(vision_config=vision, text_config=text, image_token_index=image, tie_word_embeddings=False)
+    pixels = hf.PixtralImageProcessorPil(size={"longest_edge": 560}, patch_size={"height": 14, "width": 14})
+    settings = {"patch_size": 14, "spatial_merge_size": 2, "chat_template": CHATML.replace("IMAGE", "[IMG]")}
+    return config, pixels, byte_tokenizer(_BREAKS), settings
+
+
 TILES: dict[str, Callable[[int], Parts]] = {"aya-vision": _aya_vision}
 """Name → parts. Where the stock library's image processor does not run, a family has no tiny checkpoint."""
 
+if find_spec("torchvision") is not None:  # Pixtral's processor does not exist without it
+    TILES["mistral3"] = _mistral3
 if available("Idefics3ImageProcessor"):
     TILES |= {
         "idefics3": _idefics3(hf.Idefics3Config, "Idefics3ImageProcessor"),

@@ -6,15 +6,18 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import Any
+from typing import Any, Literal
 
 from biaskit.errors import BiaskitError
 from biaskit.prior.value import Prior
 from biaskit.pruners import Pruner, get_pruner, pruners
+from biaskit.pruners.matching import matched
 from biaskit.pruners.notation import NONE, Method, build, check_method, has, parse_method, preset_depth, prior_of, read_key
 from biaskit.registry import did_you_mean
 from biaskit.validation.results.labels import cell_label
 
+Match = Literal["last", "layer-mean"]
+"""What a retention is a share of: tokens of the last layer, or of the mean over layers."""
 ABLATION = ("none", "fastv", "fastv+prior", "d2pruner@strength=0", "d2pruner+prior")
 """D2Pruner, Figure 4 left: FastV, debiased importance (DI) alone, structural diversity (SD) alone, DI + SD; and the unpruned model."""
 
@@ -74,6 +77,7 @@ class Grid:
     Attributes:
         methods: labels. retentions: shares kept. layer: K of all methods that act inside the language model and were not told theirs; by
             default the presets', where they choose one.
+        match: what a retention is of: last, what the last layer keeps, or layer-mean, the mean over the layers, so that methods cost alike.
         preset: of all methods that have it. sweeps: parameter → values, each of which every method that has the parameter gets in turn, all
             else as it is. ablation: add `ABLATION`. priors: name → prior.
     """
@@ -85,6 +89,7 @@ class Grid:
     sweeps: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     ablation: bool = False
     priors: Mapping[str, Prior] = field(default_factory=dict)
+    match: Match = "last"
 
     def cells(self, config: Any) -> list[Configuration]:
         """Return the cells, in the order of the methods, for a checkpoint's config; the same settings are asked only once.
@@ -126,7 +131,14 @@ class Grid:
     def _cell(self, method: Method, retention: float, config: Any, depth: int | None) -> Configuration:
         if method.name == NONE:
             return Configuration(NONE, NONE, NONE, "no pruning", 1.0, get_pruner("random", retention=1.0, layer=0))
-        pruner = build(method, k=depth, preset=self.preset, model_type=config.model_type, retention=retention)
+
+        def make(share: float) -> Pruner:
+            return build(method, k=depth, preset=self.preset, model_type=config.model_type, retention=share)
+
+        layers = config.get_text_config().num_hidden_layers
+        pruner = make(retention)
+        if self.match == "layer-mean" and max(stage.layer for stage in pruner.stages()) < layers:
+            pruner = matched(make, retention, layers, method.label)
         name = prior_of(method, pruner, self.priors)
         prior = None if name is None or not pruner.debiases else self.priors[name]
         check_method(method.label, pruner, prior, config)

@@ -145,7 +145,10 @@ class Report:
             panels.append(average_curves(self.average, self.results))
         if not any(panel.lines for panel in panels):
             return []
-        caption = "Score against visual tokens kept; dotted: unpruned. With the prior: thick and solid; the same method without: dashed."
+        caption = (
+            "Score against visual tokens kept; dotted black: unpruned. With a prior: thick, filled, a dash pattern for each prior; the "
+            "same method without: thin, open and dotted."
+        )
         return [Drawing("score-by-retention", draw_curves(panels, self.results), caption)]
 
     def _task(self, result: TaskResults) -> Chapter:

@@ -36,6 +36,11 @@ class Conclusion:
     verdicts: dict[str, str]
     text: str
 
+    @property
+    def sentence(self) -> str:
+        """The answer in one sentence: how the paragraph begins."""
+        return _opening(self.verdicts) if self.verdicts else self.text
+
 
 def conclude(results: Sequence[TaskResults]) -> Conclusion:
     """Compare, correct over everything compared, and put it into words."""

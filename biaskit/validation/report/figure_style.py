@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
 
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
+from biaskit.figures.methods import Look as Look
+from biaskit.figures.methods import looks as looks_of
 from biaskit.validation.results.cells import Cell
 from biaskit.validation.results.labels import UNPRUNED
-
-_FIXED = {"d2pruner": 0, "fastv": 3, "random": 7, "uniform": 5, "divprune": 2, "dart": 1, "idpruner": 4}  # of the palette
-_MARKERS = "osD^vPX*hp"
-
-
-@dataclass(frozen=True)
-class Look:
-    """How a method is drawn: with the prior solid and filled, without it (or strength 0) dashed and open where both are there."""
-
-    colour: Any
-    marker: str
-    line: Literal["-", "--"]
-    filled: bool
-    wide: bool
 
 
 def set_gaps(figure: Figure) -> None:
@@ -44,21 +29,9 @@ def settled(figure: Figure) -> Figure:
 
 
 def looks(cells: Sequence[Cell]) -> dict[str, Look]:
-    """One look a method, in order of appearance."""
-    palette = sns.color_palette("colorblind", 10)
-    debiased = {cell.pruner for cell in cells if cell.debiased}
-    free = [index for index in range(10) if index not in _FIXED.values()]
-    taken: dict[str, int] = {}
-    found: dict[str, Look] = {}
-    for cell in cells:
-        if cell.method in found or cell.method == UNPRUNED:
-            continue
-        if cell.pruner not in taken:
-            taken[cell.pruner] = _FIXED[cell.pruner] if cell.pruner in _FIXED else (free.pop(0) if free else len(taken) % 10)
-        number = taken[cell.pruner]
-        raw = cell.pruner in debiased and not cell.debiased
-        found[cell.method] = Look(palette[number], _MARKERS[number], "--" if raw else "-", not raw, cell.debiased)
-    return found
+    """One look a method; what counts as debiased is what the cells say, not their labels: at strength 0 a prior does nothing."""
+    shown = [cell for cell in cells if cell.method != UNPRUNED]
+    return looks_of(list(dict.fromkeys(cell.method for cell in shown)), {cell.method for cell in shown if cell.debiased})
 
 
 def retention_axis(axes: Axes, shares: Sequence[float]) -> None:

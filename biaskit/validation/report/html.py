@@ -1,59 +1,21 @@
-"""One self-contained page: styles, a few lines of script, figures inline. It asks the network for nothing, and reads in light and dark."""
+"""One self-contained page: styles, a few lines of script, figures inline. It asks the network for nothing, and reads in light and dark.
+
+First comes a screen with the answer and one picture, then sections of tables and figures; `report.css` and `report.js` lie beside this.
+"""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.resources import files
 
 from biaskit.text import for_html
+from biaskit.validation.report.gallery import Example, Gallery
 from biaskit.validation.report.tables import Entry, Table
+from biaskit.validation.results.labels import UNPRUNED
 
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1b1e23; --faint: #626a75; --page: #ffffff; --card: #f5f6f8; --line: #d8dce2; --warn: #fff3d6;
-  --warn-line: #d99a00; --strong: #e3eefb; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e7e9ec; --faint: #9aa3ae; --page: #15181c; --card: #1e2228; --line: #3a414b;
-  --warn: #3b2f0d; --warn-line: #e0a92e; --strong: #1d3450; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.5rem 1.25rem 4rem; max-width: 76rem; background: var(--page); color: var(--ink);
-  font: 15px/1.55 system-ui, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
-h1 { font-size: 1.6rem; margin: 0 0 .2rem; }
-h2 { font-size: 1.25rem; margin: 2.4rem 0 .6rem; padding-top: .6rem; border-top: 1px solid var(--line); }
-h3 { font-size: 1rem; margin: 1.6rem 0 .4rem; }
-p { max-width: 62rem; } .faint, .note { color: var(--faint); } .note { font-size: .82rem; margin: .35rem 0; max-width: 62rem; }
-nav a { margin-right: 1rem; } a { color: inherit; }
-.warning { background: var(--warn); border: 2px solid var(--warn-line); border-radius: 8px; padding: .7rem 1rem; margin: 1rem 0; }
-.warning p { margin: .3rem 0; }
-.answer { background: var(--card); border-left: 4px solid #3f6ea3; border-radius: 4px; padding: .7rem 1rem; margin: 1rem 0; }
-.wide { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; }
-table { border-collapse: collapse; font-size: .84rem; font-variant-numeric: tabular-nums; width: 100%; }
-th, td { padding: .32rem .65rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); vertical-align: top; }
-th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: var(--page); }
-td.words { text-align: left; white-space: normal; min-width: 11rem; }
-thead th { background: var(--card); cursor: pointer; font-weight: 600; } thead th:first-child { background: var(--card); }
-thead th[data-order="1"]::after { content: " \\25B2"; } thead th[data-order="-1"]::after { content: " \\25BC"; }
-tbody tr:last-child td { border-bottom: 0; } td small { display: block; color: var(--faint); font-size: .74rem; }
-td.strong { background: var(--strong); font-weight: 650; } td.strong small { font-weight: 400; }
-figure { margin: 1rem 0; } figure img { max-width: 100%; height: auto; background: #fff;
-   border: 1px solid var(--line); border-radius: 6px; padding: 6px; }
-figcaption { color: var(--faint); font-size: .82rem; }
-summary { cursor: pointer; font-weight: 600; margin: .8rem 0; }
-pre { background: var(--card); padding: .8rem; overflow-x: auto; border-radius: 6px; }
-@media print { .wide { overflow: visible; } thead th::after { content: "" !important; } }
-"""
-
-_SCRIPT = """
-document.querySelectorAll("thead th").forEach((head) => head.addEventListener("click", () => {
-  const body = head.closest("table").tBodies[0], at = head.cellIndex, order = head.dataset.order === "-1" ? 1 : -1;
-  head.parentNode.querySelectorAll("th").forEach((other) => delete other.dataset.order);
-  head.dataset.order = String(order);
-  const key = (row) => { const cell = row.cells[at], value = cell.dataset.value;
-    return value === undefined ? cell.textContent : Number(value); };
-  const kind = (a) => typeof a === "number" ? 0 : 1;
-  [...body.rows].sort((a, b) => { const x = key(a), y = key(b);
-    return kind(x) - kind(y) || (kind(x) ? -order * x.localeCompare(y) : order * (x - y)); }).forEach((row) => body.append(row));
-}));
-"""
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
 @dataclass(frozen=True)
@@ -71,7 +33,7 @@ class Code:
     text: str
 
 
-Part = str | Table | Picture | Code
+Part = str | Table | Picture | Code | Gallery
 
 
 @dataclass(frozen=True)
@@ -85,37 +47,53 @@ class Section:
     folded_title: str = ""
 
 
-def page(title: str, subtitle: str, warnings: Sequence[str], answer: str, sections: Sequence[Section]) -> str:
+@dataclass(frozen=True)
+class Opening:
+    """The first screen: the answer in one sentence, the picture that shows it, and the rest of the answer, which opens on a click."""
+
+    answer: str
+    rest: str = ""
+    picture: Picture | None = None
+
+
+def page(title: str, subtitle: str, warnings: Sequence[str], opening: Opening, sections: Sequence[Section]) -> str:
     """Return the whole page; all texts are plain and are escaped here."""
     links = "".join(f'<a href="#{for_html(section.anchor)}">{for_html(section.title)}</a>' for section in sections)
-    body = [f"<h1>{for_html(title)}</h1>", f'<p class="faint">{for_html(subtitle)}</p>']
+    body = [f'<header><h1>{for_html(title)}</h1><p class="faint">{for_html(subtitle)}</p></header><main>']
     if warnings:
         body.append(
             '<div class="warning" role="alert">' + "".join(f"<p><strong>Warning.</strong> {for_html(w)}</p>" for w in warnings) + "</div>"
         )
-    body += [f'<div class="answer"><p>{for_html(answer)}</p></div>', f"<nav>{links}</nav>"]
+    rest = f"<details><summary>The numbers behind it</summary><p>{for_html(opening.rest)}</p></details>" if opening.rest else ""
+    body.append(f'<section class="answer" aria-label="The answer"><p class="sentence">{for_html(opening.answer)}</p>{rest}</section>')
+    body += [_part(opening.picture)] if opening.picture is not None else []
+    body.append(f'<nav aria-label="Sections">{links}</nav>')
     for section in sections:
         body.append(f'<h2 id="{for_html(section.anchor)}">{for_html(section.title)}</h2>')
         body += [_part(part) for part in section.parts]
         if section.folded:
             inside = "".join(_part(part) for part in section.folded)
             body.append(f"<details><summary>{for_html(section.folded_title)}</summary>{inside}</details>")
+    style, script = ((files(__package__) / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{for_html(title)}</title><style>{_STYLE}</style>"
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}"><title>{for_html(title)}</title><style>{style}</style>'
     )
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head>\n<body>\n'
         + "\n".join(body)
-        + f"\n<script>{_SCRIPT}</script>\n</body></html>\n"
+        + f"\n</main><script>{script}</script>\n</body></html>\n"
     )
 
 
 def _part(part: Part) -> str:
     if isinstance(part, Code):
-        return f"<pre>{for_html(part.text)}</pre>"
+        return f'<pre tabindex="0" role="region" aria-label="text as it is">{for_html(part.text)}</pre>'
     if isinstance(part, Table):
         return table(part)
+    if isinstance(part, Gallery):
+        cards = "".join(map(_card, part.examples))
+        return f'<h3>{for_html(part.task)}</h3><p class="note">{for_html(part.rule)}</p><div class="cards">{cards}</div>'
     if isinstance(part, Picture):
         data = base64.b64encode(part.svg).decode("ascii")
         alt = for_html(part.caption)
@@ -124,13 +102,38 @@ def _part(part: Part) -> str:
     return f"<p>{for_html(part)}</p>"
 
 
+def _called(method: str) -> str:
+    return "unpruned" if method == UNPRUNED else method
+
+
+def _card(example: Example) -> str:
+    """A question, the right answer, and what each method said; right and wrong are words and signs, not colours alone."""
+    rows = "".join(
+        f'<tr class="{"right" if one.right else "wrong"}"><th scope="row">{for_html(_called(one.method))}</th>'
+        f'<td class="words">{for_html(one.text)}</td><td>{"✓ right" if one.right else "✗ wrong"}</td></tr>'
+        for one in example.answers
+    )
+    head = '<tr><th scope="col">method</th><th scope="col">answer</th><th scope="col">verdict</th></tr>'
+    return (
+        f'<article class="card"><p><strong>{for_html(example.prompt)}</strong></p><p class="note">right answer: {for_html(example.truth)}'
+        f" · {for_html(example.image)}</p><table><thead>{head}</thead><tbody>{rows}</tbody></table></article>"
+    )
+
+
 def table(shown: Table) -> str:
     """Return a sortable table with its title and notes."""
-    heads = "".join(f'<th scope="col" title="sort">{for_html(word)}</th>' for word in shown.head)
+    heads = "".join(map(_head, shown.head))
     rows = "".join("<tr>" + "".join(_cell(entry) for entry in row) + "</tr>\n" for row in shown.rows)
     notes = "".join(f'<p class="note">{for_html(note)}</p>' for note in shown.notes)
     body = f"<table><thead><tr>{heads}</tr></thead><tbody>\n{rows}</tbody></table>"
-    return f'<h3>{for_html(shown.title)}</h3><div class="wide">{body}</div>{notes}'
+    name = for_html(shown.title)
+    return f'<h3>{name}</h3><div class="wide" tabindex="0" role="region" aria-label="{name}">{body}</div>{notes}'
+
+
+def _head(word: str) -> str:
+    """Return the heading of a column, a button that sorts; one without words still has a name for those who hear it."""
+    name = "" if word else ' aria-label="name"'
+    return f'<th scope="col"><button type="button"{name}>{for_html(word)}</button></th>'
 
 
 def _cell(entry: Entry) -> str:

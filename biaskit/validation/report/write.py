@@ -11,7 +11,8 @@ from biaskit.errors import BiaskitError
 from biaskit.files import write_file
 from biaskit.text import for_json, for_markdown
 from biaskit.validation.report.contents import Report
-from biaskit.validation.report.html import Code, Picture, Section, page
+from biaskit.validation.report.gallery import galleries
+from biaskit.validation.report.html import Code, Opening, Picture, Section, page
 from biaskit.validation.report.text_formats import comma_separated, latex, markdown
 from biaskit.validation.results.directory import MANIFEST
 from biaskit.validation.statistics.resampling import Kind
@@ -95,16 +96,23 @@ def as_markdown(report: Report, linked: bool = True) -> str:
 
 
 def as_html(report: Report) -> str:
-    """Return the whole report as one page."""
-    sections = []
+    """Return the whole report as one page: the answer with a picture, then all tables and figures, then questions where methods differ."""
+    sections, first = [], None
     for chapter in report.chapters:
         pictures = [Picture(drawing.svg, drawing.caption) for drawing in chapter.drawings]
+        if first is None and pictures:
+            first = pictures.pop(0)
         sections.append(Section(chapter.key, chapter.title, [*pictures, *chapter.tables], chapter.more, "Break-downs and other scores"))
+    examples = galleries(report.run, report.results)
+    if examples:
+        sections.append(Section("gallery", "Questions where methods differ", examples))
     if report.run.manifest:
         sections.append(
             Section("run", "How it was measured", [_how(report)], [Code(report.manifest_text())], f"The run's manifest ({MANIFEST})")
         )
-    return page(report.title, report.subtitle, report.warnings, report.conclusion.text, sections)
+    said = report.conclusion
+    opening = Opening(said.sentence, said.text.removeprefix(said.sentence).strip(), first)
+    return page(report.title, report.subtitle, report.warnings, opening, sections)
 
 
 def _how(report: Report) -> str:

@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from biaskit.errors import BiaskitError
-from biaskit.figures.style import FAINT, INK, check_out, house_style, write_figure
+from biaskit.figures.methods import Look, looks
+from biaskit.figures.style import FAINT, INK, ShownFigure, check_out, house_style, write_figure
 from biaskit.text import shortened
 from biaskit.validation.selections.read import Point, Selections, read_selections
 
@@ -50,19 +51,19 @@ def pareto(
     with house_style():
         columns = min(3, len(panels))
         rows = -(-len(panels) // columns)
-        figure = Figure(figsize=(3.3 * columns + 1.9, 3.1 * rows + 0.55))
+        figure = ShownFigure(figsize=(3.3 * columns + 1.9, 3.1 * rows + 0.55))
         grid = figure.add_gridspec(
             rows, columns, left=0.6 / (3.3 * columns + 1.9), right=1 - 1.95 / (3.3 * columns + 1.9),
             top=1 - 0.55 / (3.1 * rows + 0.55), bottom=0.5 / (3.1 * rows + 0.55), wspace=0.25, hspace=0.35,
         )  # fmt: skip
         methods = list(dict.fromkeys(point.method for points in panels.values() for point in points))
         retentions = sorted({point.retention for points in panels.values() for point in points}, reverse=True)
-        colours = dict(zip(methods, sns.color_palette("colorblind", len(methods)), strict=True))
+        look = looks(methods)
         for index, (name, points) in enumerate(panels.items()):
             axes = figure.add_subplot(grid[index // columns, index % columns])
-            _pareto(axes, points, colours, retentions, importance)
+            _pareto(axes, points, look, retentions, importance)
             axes.set_title(f"{name} (n = {max(point.n for point in points):,})", fontsize=8, loc="left", parse_math=False)
-        _legend(figure, colours, retentions)
+        _legend(figure, look, retentions)
         what = "raw attention" if importance == "importance" else "debiased attention"
         note = f"importance: {what} at layer K − 1 · Hopkins reference: {found.reference} · intervals: 95 % over questions"
         figure.text(0.012, 0.985, "Importance kept against clustering: the ideal is top left", fontsize=9, weight="bold", va="top")
@@ -93,21 +94,22 @@ def frontier(points: Sequence[tuple[float, float]]) -> list[int]:
     return found
 
 
-def _pareto(axes: Axes, points: Sequence[Point], colours: dict[str, Any], retentions: Sequence[float], importance: str) -> None:
+def _pareto(axes: Axes, points: Sequence[Point], look: dict[str, Look], retentions: Sequence[float], importance: str) -> None:
     for retention in retentions:
         some = [point for point in points if point.retention == retention]
         places = [(point.means["hopkins"], point.means[importance]) for point in some]
         best = frontier(places)
         axes.plot([places[i][0] for i in best], [places[i][1] for i in best], "--", color="0.75", linewidth=0.8, zorder=1)
-    for method, colour in colours.items():
+    for method, style in look.items():
         mine = sorted((point for point in points if point.method == method), key=lambda point: -point.retention)
         x, y = ([point.means[name] for point in mine] for name in ("hopkins", importance))
-        axes.plot(x, y, "-", color=colour, linewidth=0.6, alpha=0.5, zorder=2)
+        axes.plot(x, y, linestyle=style.line, color=style.colour, linewidth=0.8, alpha=0.6, zorder=2)
         for point, a, b in zip(mine, x, y, strict=True):
             size = _size(retentions.index(point.retention), len(retentions))
             axes.errorbar(
                 a, b, xerr=point.half_widths["hopkins"], yerr=point.half_widths[importance],
-                fmt="o", markersize=size, color=colour, elinewidth=0.6, markeredgecolor="white", markeredgewidth=0.4, zorder=3,
+                fmt=style.marker, markersize=size, color=style.colour, elinewidth=0.6, zorder=3,
+                markerfacecolor=style.colour if style.filled else "white", markeredgewidth=0.7,
             )  # fmt: skip
     axes.set(xlabel="Hopkins statistic (low: diverse)", ylabel="importance retention ratio")
     low, high = axes.get_ylim()
@@ -119,10 +121,14 @@ def _size(index: int, count: int) -> float:
     return 7.5 - 4.0 * index / max(count - 1, 1)
 
 
-def _legend(figure: Figure, colours: dict[str, Any], retentions: Sequence[float]) -> None:
+def _legend(figure: Figure, look: dict[str, Look], retentions: Sequence[float]) -> None:
     marks = [
-        Line2D([], [], marker="o", linestyle="", color=colour, label=shortened(method, _LONGEST)) for method, colour in colours.items()
-    ]
+        Line2D(
+            [], [], marker=style.marker, linestyle=style.line, color=style.colour, linewidth=0.8, label=shortened(method, _LONGEST),
+            markerfacecolor=style.colour if style.filled else "white",
+        )
+        for method, style in look.items()
+    ]  # fmt: skip
     sizes = [_size(index, len(retentions)) for index in range(len(retentions))]
     marks += [
         Line2D([], [], marker="o", linestyle="", color="0.5", markersize=size, label=f"{retention:.3g} kept")
@@ -158,7 +164,7 @@ def overlap_matrix(
     side, label = 0.36 * most, 0.4 + 0.055 * longest
     with house_style():
         width, height = label + len(matrices) * (side + 0.35) + 0.75, side + label + 0.75
-        figure = Figure(figsize=(max(width, 4.2), height))
+        figure = ShownFigure(figsize=(max(width, 4.2), height))
         width = figure.get_figwidth()
         image: Any = None
         for index, (retention, (names, values, chance)) in enumerate(matrices.items()):

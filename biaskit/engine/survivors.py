@@ -1,0 +1,134 @@
+"""Which visual tokens methods keep of one prompt, at many settings: the model runs once for each K, the methods decide on what it saw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from biaskit.device import upload
+from biaskit.engine.prune import prune
+from biaskit.families.checkpoints.device import input_device
+from biaskit.pruners import get_pruner
+from biaskit.pruners.readings import ATTENTION, Reading
+from biaskit.pruners.signals import Signals
+from biaskit.select.keep import Keep
+
+if TYPE_CHECKING:
+    from biaskit.families.checkpoints.load import Loaded
+    from biaskit.prior.value import Prior
+    from biaskit.pruners.base import Pruner
+
+Indices = NDArray[np.int64]
+Setting = tuple[float, float | None]
+"""(retention, strength τ); None for a method that has no prior to be strong with."""
+
+
+@dataclass(frozen=True, eq=False)
+class Contender:
+    """A method whose choices are wanted.
+
+    Attributes:
+        label: what it is called. pruner: with its K; its retention does not matter. prior: what it is debiased by; None for nothing.
+    """
+
+    label: str
+    pruner: Pruner
+    prior: Prior | None = None
+
+
+@dataclass(eq=False)
+class _Witness:
+    """Remembers what a pruner saw of one sample. `needs`: what is to be recorded besides."""
+
+    needs: frozenset[Reading]
+    seen: list[Signals] = field(default_factory=list)
+
+    def __call__(self, signals: Signals, keep: Keep) -> Mapping[str, float]:
+        self.seen.append(signals)
+        return {}
+
+
+def survivors(
+    loaded: Loaded,
+    inputs: Mapping[str, Tensor],
+    contenders: Sequence[Contender],
+    retentions: Sequence[float],
+    strengths: Sequence[float],
+    *,
+    seed: int = 0,
+    report: Callable[[int, int], None] | None = None,
+) -> tuple[list[dict[Setting, Indices]], dict[int, NDArray[np.float32]]]:
+    """Ask each method what it keeps of one prompt, at every retention and strength of debiasing.
+
+    What is kept is what `prune` keeps with these settings; only methods that act several times, or merge tokens in the vision tower, need a
+    run of the model for each setting.
+
+    Args:
+        loaded: the checkpoint. inputs: of `family.prepare`, one sample. contenders: the methods.
+        retentions: shares of the visual tokens, each above 0 and at most 1. strengths: τ, each in 0 … 1.
+        seed: as of `prune`. report: called with (methods done, methods in all).
+
+    Returns:
+        For each contender setting → [n] ascending indices into the N visual tokens; and K → [N], the attention of the last prompt token at
+        layer K − 1, for every K from 1 at which a contender acts.
+
+    Raises:
+        BiaskitError: as `prune`.
+    """
+    device = input_device(loaded.model)
+    cast = {name: value.to(device, loaded.model.dtype if value.is_floating_point() else value.dtype) for name, value in inputs.items()}
+    depths = sorted({one.pruner.stages()[0].layer for one in contenders})
+    needs = {k: frozenset().union(*(one.pruner.needs for one in contenders if one.pruner.stages()[0].layer == k)) for k in depths}
+    seen = {k: _look(loaded, cast, k, needs[k], seed) for k in depths}
+    found = []
+    for number, one in enumerate(contenders):
+        settings = [(share, tau) for share in retentions for tau in (strengths if _has_strength(one) else (None,))]
+        found.append({setting: _kept(loaded, cast, one, setting, seen[one.pruner.stages()[0].layer], seed) for setting in settings})
+        if report is not None:
+            report(number + 1, len(contenders))
+    attention = {k: signals[ATTENTION].float().cpu().numpy() for k, signals in seen.items() if ATTENTION in signals}
+    return found, attention
+
+
+def _has_strength(one: Contender) -> bool:
+    return one.prior is not None and one.pruner.debiases and hasattr(one.pruner, "strength")
+
+
+def _look(loaded: Loaded, inputs: Mapping[str, Tensor], k: int, needs: frozenset[Reading], seed: int) -> Signals:
+    """Run the prefill once, and return what methods see of it before decoder layer k."""
+    witness = _Witness(needs | ({ATTENTION} if k else set()))
+    _run(loaded, inputs, get_pruner("uniform", budget=1, layer=k), None, seed, witness)
+    return witness.seen[0]
+
+
+def _run(loaded: Loaded, inputs: Mapping[str, Tensor], pruner: Pruner, prior: Prior | None, seed: int, observe: Any = None) -> Indices:
+    with torch.inference_mode(), prune(loaded, pruner, prior=prior, seed=seed, observe=observe) as pruning:
+        loaded.model.generate(**inputs, max_new_tokens=1, do_sample=False)
+    kept: Indices = pruning.samples[0].indices.cpu().numpy()
+    return kept
+
+
+def _kept(loaded: Loaded, inputs: Mapping[str, Tensor], one: Contender, setting: Setting, signals: Signals, seed: int) -> Indices:
+    share, strength = setting
+    settings: dict[str, Any] = {} if strength is None else {"strength": strength}
+    pruner = replace(one.pruner, retention=share, budget=None, **settings)
+    prior = one.prior if pruner.debiases else None
+    stages = pruner.stages()
+    if len(stages) > 1 or getattr(pruner, "merges", None) is not None:
+        return _run(loaded, inputs, pruner, prior, seed)
+    read = stages[0].layer + getattr(pruner, "attention_layer", -1)
+    bias = None
+    if prior is not None and read >= 0:
+        bias = upload(
+            pruner.fit_prior(prior, signals.layout, read).astype(np.float32), signals.readings[next(iter(signals.readings))].device
+        )
+    drawn = None if signals.generator is None else torch.Generator().manual_seed(signals.generator.initial_seed())
+    keep = pruner.select(replace(signals, a_bias=bias, generator=drawn), stages[0].tokens(len(signals)))
+    kept: Indices = keep.indices.cpu().numpy()
+    return kept

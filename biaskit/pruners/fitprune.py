@@ -1,0 +1,143 @@
+"""FitPrune: drop tokens before many layers, as many as a calibrated schedule says, by two attention maps at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from biaskit.errors import BiaskitError
+from biaskit.pruners import pruners
+from biaskit.pruners.attention import AttentionPruner, Rows
+from biaskit.pruners.base import Stage, param
+from biaskit.pruners.readings import Reading
+from biaskit.pruners.schedule import Schedule
+from biaskit.pruners.signals import Signals
+from biaskit.select import top_k
+from biaskit.select.keep import Keep
+
+OWN = Reading("attention", queries="visual", heads="max")
+"""[N] visual → visual: largest over heads, then mean over the visual rows."""
+
+
+def cross(rows: Rows) -> Reading:
+    """[N] text → visual: largest over heads, then mean over the rows."""
+    return Reading("attention", queries=rows, heads="max")
+
+
+@dataclass(frozen=True)
+class _Cut(Stage):
+    """One cut of a schedule. The last one leaves what was asked for; the others no less."""
+
+    schedule: Schedule | None = None
+    at: int = 0
+    final: bool = False
+    whole: bool = False  # the schedule alone counts
+
+    def tokens(self, n_tokens: int) -> int:
+        assert self.schedule is not None
+        planned = self.schedule.counts(self.at, n_tokens)[self.layer - 1] if 0 < self.layer <= self.schedule.layers else n_tokens
+        if self.whole:
+            return planned
+        last = super().tokens(n_tokens)
+        return last if self.final else max(planned, last)
+
+
+@pruners.register("fitprune")
+@dataclass(frozen=True)
+class FitPrune(AttentionPruner):
+    """Before each layer go as many tokens as a calibrated schedule says, those with the smallest product of two attention maps."""
+
+    name: ClassVar[str] = "fitprune"
+    title: ClassVar[str] = "FitPrune"
+    paper: ClassVar[str] = "Fit and Prune: Fast and Training-free Visual Token Pruning for Multi-modal Large Language Models"
+    year: ClassVar[int | None] = 2025
+    arxiv: ClassVar[str] = "2409.10197"
+    acts: ClassVar[str] = "inside the language model, before every layer of its schedule"
+    needs: ClassVar[frozenset[Reading]] = frozenset({cross("question"), OWN})
+    deviations: ClassVar[tuple[str, ...]] = (
+        "tokens that a layer deletes go before the next one; the released code deletes them after the layer's attention, before its MLP",
+        "retention and budget are what the last layer sees, by the smallest α that leaves no more; saving=ρ is the paper's own parameter",
+        "schedules are calibrated, not tables; one file holds every α of the bisection, and so every budget",
+        "text rows are those after the image; those before it attend to no visual token, and change no order",
+        "where images differ in N, the schedule holds shares of N",
+        "a prior, if given, debiases the text's map; it was calibrated as a mean over heads, and this map is the largest head",
+    )
+
+    layer: int = param(1, "K: the first tokens are dropped before this decoder layer; what earlier layers would delete goes there")
+    schedule: Schedule | str | os.PathLike[str] | None = param(None, "file of `biaskit calibrate --schedule`; needed")
+    saving: float | None = param(None, "ρ: share of the visual tokens' FLOPs that is saved, in place of retention")
+    rows: Rows = param("question", "rows of the text's map: question (mean of the text after the image), last, or null")
+
+    def __post_init__(self) -> None:
+        """Read the schedule, and refuse what makes no sense."""
+        self._check_choices()
+        null = {self.row_of("null")} if self.debias == "null" and self.strength > 0 and self.mode != "uniform" else set()
+        object.__setattr__(self, "needs", frozenset({cross(self.rows), OWN}) | null)
+        plan = self.schedule
+        if plan is not None and not isinstance(plan, Schedule):
+            plan = Schedule.load(plan)
+        if self.saving is not None and plan is not None:
+            share = plan.left(plan.for_saving(self.saving))
+            if self.budget is not None or self.retention not in (None, share):
+                raise BiaskitError(f"saving is {self.saving} beside a retention or budget", "give one of them")
+            object.__setattr__(self, "retention", share)
+        super().__post_init__()
+        if self.layer < 1:
+            raise BiaskitError("fitprune reads maps of layer K − 1, but layer is 0", "give K = 1 or more: --k 1, or layer=1 in Python")
+        if plan is None:
+            raise BiaskitError(
+                "fitprune needs a calibrated schedule", "make one with `biaskit calibrate --schedule`, and give it: schedule='FILE'"
+            )
+        object.__setattr__(self, "_plan", plan)
+
+    @property
+    def plan(self) -> Schedule:
+        """The schedule that was read."""
+        found: Schedule = self.__dict__["_plan"]
+        return found
+
+    @property
+    def debiases(self) -> bool:
+        """Whether a prior changes the score."""
+        return self.debias == "prior" and self.strength > 0 and self.mode != "uniform"
+
+    def check_model(
+        self,
+        model_type: str,
+        depth: int,
+        revision: str | None = None,
+        model: str | None = None,
+        processor: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Refuse a model that the schedule is not of.
+
+        Raises:
+            PriorError: another architecture, or another number of layers.
+        """
+        self.plan.check_model(model_type, depth, revision, model, processor)
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Return a cut before every layer that sees fewer tokens than the one before."""
+        plan, typical = self.plan, max(1, round(self.plan.n_tokens))
+        if self.saving is not None:
+            at = plan.for_saving(self.saving)
+        else:
+            at = plan.for_share(min(1.0, self.budget / typical) if self.budget is not None else float(self.retention or 1))
+        counts = plan.counts(at, typical)
+        later = [layer for layer in range(self.layer + 1, plan.layers) if counts[layer - 1] < counts[layer - 2]]
+        layers = [self.layer, *later]
+        return tuple(_Cut(layer, self.retention, self.budget, plan, at, layer == layers[-1], self.saving is not None) for layer in layers)
+
+    def attention(self, signals: Signals) -> Tensor:
+        """Return the text's map, [N]."""
+        return signals[cross(self.rows)].to(torch.float32)
+
+    def choose(self, signals: Signals, budget: int) -> Keep:
+        """Take the n highest products of both maps."""
+        scores = self.score(signals).double() * signals[OWN].double()
+        return Keep(top_k(scores, budget), self.positive(scores, budget))

@@ -1,0 +1,143 @@
+"""Questions that methods answer differently, drawn by lot, with every answer, right and wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from biaskit.validation.report.analyse import TaskResults
+from biaskit.validation.results.lines import answer_lines
+from biaskit.validation.results.read import Run
+
+SHOWN = 6
+"""Questions of a task."""
+_RIGHT = 0.5  # a score from here on counts as right
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one method said. score: the primary score, in [0, 1]."""
+
+    method: str
+    text: str
+    score: float
+
+    @property
+    def right(self) -> bool:
+        """Whether it counts as right: a score of at least a half."""
+        return self.score >= _RIGHT
+
+
+@dataclass(frozen=True)
+class Example:
+    """One question. answers: in the order of the tables; the unpruned model's first, where there is one."""
+
+    id: str
+    image: str
+    prompt: str
+    truth: str
+    answers: Sequence[Answer]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Questions of one task at one budget.
+
+    Attributes:
+        task, budget: which. n: questions in all. differ: those on which two pruned methods differ. examples: drawn from these.
+    """
+
+    task: str
+    budget: str
+    n: int
+    differ: int
+    examples: Sequence[Example]
+
+    @property
+    def rule(self) -> str:
+        """How the examples were chosen."""
+        return (
+            f"At {self.budget} kept, one method is right and another wrong on {self.differ} of {self.n} questions of {self.task}. "
+            f"{len(self.examples)} of them are shown, drawn by lot, not by hand: their share of wrong answers is no score."
+        )
+
+
+@dataclass
+class _Wanted:
+    """Which answers to look for in the file."""
+
+    task: str
+    labels: Mapping[str, str]  # cell → method
+    questions: Mapping[str, int]  # id → place
+    found: dict[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
+
+
+def galleries(run: Run, results: Sequence[TaskResults], shown: int = SHOWN) -> list[Gallery]:
+    """Draw the examples of every task, at the budget where methods differ most; reads the answers of those questions alone.
+
+    Args:
+        run: the folder. results: its tasks, analysed. shown: at most so many questions a task.
+
+    Raises:
+        BiaskitError: a line of the results is broken.
+    """
+    chosen = [(result, *_choose(result, shown)) for result in results]
+    wanted = [_wanted(result, budget, places) for result, budget, _, places in chosen]
+    by_task = {one.task: one for one in wanted}
+    for _, _, record in answer_lines(run.folder / "results.jsonl"):
+        one = by_task.get(record["task"])
+        if one is not None and record["cell"] in one.labels and str(record["id"]) in one.questions:
+            one.found[record["cell"], str(record["id"])] = record
+    made = [
+        Gallery(result.run.task, budget, result.n, differ, [_example(result, one, question) for question in one.questions])
+        for (result, budget, differ, _), one in zip(chosen, wanted, strict=True)
+    ]
+    return [one for one in made if one.examples]
+
+
+def _columns(result: TaskResults, budget: str) -> list[int]:
+    """The cells of the tables' methods at a budget, the unpruned model's first."""
+    found = [index for method in result.methods if (index := result.at(method, budget)) is not None]
+    return sorted(dict.fromkeys(found), key=lambda index: not result.run.cells[index].unpruned)
+
+
+def _choose(result: TaskResults, shown: int) -> tuple[str, int, list[int]]:
+    """Return the budget at which most questions divide the pruned methods, how many do, and those that are drawn."""
+    best: tuple[str, list[int]] = ("", [])
+    for budget in result.budgets:
+        columns = [index for index in _columns(result, budget) if not result.run.cells[index].unpruned]
+        right = result.run.primary[:, columns] >= _RIGHT
+        differ = np.flatnonzero(right.any(axis=1) & ~right.all(axis=1)) if columns else np.zeros(0, dtype=np.int64)
+        if len(differ) > len(best[1]):
+            best = budget, [int(place) for place in differ]
+    drawn = np.random.default_rng(result.settings.seed).permutation(len(best[1]))[:shown]
+    return best[0], len(best[1]), sorted(best[1][int(number)] for number in drawn)
+
+
+def _wanted(result: TaskResults, budget: str, places: Sequence[int]) -> _Wanted:
+    labels = {result.run.cells[index].label: result.run.cells[index].method for index in (_columns(result, budget) if places else ())}
+    return _Wanted(result.run.task, labels, {str(result.run.ids[place]): place for place in places})
+
+
+def _example(result: TaskResults, wanted: _Wanted, question: str) -> Example:
+    place = wanted.questions[question]
+    records = [wanted.found.get((label, question), {}) for label in wanted.labels]
+    column = {cell.label: number for number, cell in enumerate(result.run.cells)}
+    answers = [
+        Answer(method, _text(record.get("answer")), float(result.run.primary[place, column[label]]))
+        for (label, method), record in zip(wanted.labels.items(), records, strict=True)
+    ]
+    first = next(filter(None, records), {})
+    return Example(question, result.run.images[place], _text(first.get("prompt")), _text(first.get("truth")), answers)
+
+
+def _text(value: Any) -> str:
+    """A prompt, answer or right answer, whatever a file has there; numbers without digits that nobody needs."""
+    if isinstance(value, list):
+        return ", ".join(_text(inner) for inner in value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "" if value is None else str(value)
