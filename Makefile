@@ -75,6 +75,7 @@ format: setup
 
 docs: setup
 	$(DOCS) --output docs/commands.md
+	$(BIN)/python tests/support/pages.py
 
 # docs/checkpoints.md, measured on dwarfs of the real checkpoints, whose small files are in BIASKIT_REAL_CHECKPOINTS; some ten minutes.
 checkpoints: setup

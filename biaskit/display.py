@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -34,8 +36,27 @@ def in_notebook() -> bool:
     return getattr(shell, "kernel", None) is not None
 
 
+LINE_SECONDS = 30.0
+"""Where no bar can be drawn (a file, a batch job's log), a line says so often how far things are."""
+
+
+_wishes = {"quiet": False}
+
+
+def is_quiet() -> bool:
+    """Tell whether nobody wants to be told of progress: `biaskit -q`."""
+    return _wishes["quiet"]
+
+
+def be_quiet(wanted: bool = True) -> None:
+    """Show no progress from now on, or show it again."""
+    _wishes["quiet"] = wanted
+
+
 class Bars:
     """Progress bars on stderr, one for each thing that is done: how many of how many, the rate, the time passed and left.
+
+    Where stderr is no terminal, a line every `LINE_SECONDS` takes their place.
 
     Args:
         unit: of the rate, such as `images`; none is shown without one.
@@ -47,6 +68,7 @@ class Bars:
         self._progress: Progress | None = None
         self._console: Console | None = None
         self._tasks: dict[str, tuple[TaskID, int]] = {}
+        self._lines: dict[str, tuple[float, int, float]] = {}
 
     def __enter__(self) -> Bars:
         return self
@@ -60,7 +82,11 @@ class Bars:
         Args:
             what: stands before the bar. key: which bar, where `what` changes. detail: stands behind the bar.
         """
-        if not self.shown:
+        if not self.shown or is_quiet():
+            return
+        screen = self._screen()
+        if not (screen.is_terminal or screen.is_jupyter):
+            self._line(key or what, what, done, total, detail)
             return
         what, detail = visible(what), visible(detail)
         progress = self._begun()
@@ -71,6 +97,18 @@ class Bars:
         rate = f"{(done - first) / elapsed:.1f}" if elapsed and done > first else "–"
         shown_rate = f"{rate} {self.unit}/s" if self.unit else ""
         progress.update(task, description=what, completed=done, total=total, rate=shown_rate, detail=detail)
+
+    def _line(self, key: str, what: str, done: int, total: int, detail: str) -> None:
+        """Say how far one thing is, if the last word on it is old."""
+        now = time.monotonic()
+        began, first, last = self._lines.setdefault(key, (now, done, now))
+        if now - last < LINE_SECONDS:
+            return
+        self._lines[key] = began, first, now
+        rate = (done - first) / (now - began)
+        left = f", {timedelta(seconds=round((total - done) / rate))} left" if rate and done < total else ""
+        pace = f", {rate:.1f} {self.unit}/s" if rate and self.unit else ""
+        self.say(f"{what}: {done} of {total}{pace}{left}{f' · {detail}' if detail else ''}")
 
     def say(self, line: str) -> None:
         """Print a line above the bars."""

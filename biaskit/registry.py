@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
+import importlib.util
 import inspect
 import numbers
 import pkgutil
@@ -14,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from biaskit.errors import BiaskitError
@@ -134,6 +136,21 @@ class Registry(Generic[T]):
         if name in self._items:
             return self._items[name]
         raise BiaskitError(f"unknown {self.kind} {name!r}", did_you_mean(name, known))
+
+
+def written_names(package: str) -> list[str]:
+    """Return the names of a registry's plug-ins as their source registers them, and those of entry points, importing none of them.
+
+    >>> "d2pruner" in written_names("biaskit.pruners")
+    True
+    """
+    spec = importlib.util.find_spec(package)
+    names = [point.name for point in entry_points(group=package)]
+    for folder in spec.submodule_search_locations or () if spec is not None else ():
+        for file in sorted(Path(folder).rglob("*.py")):
+            for call in re.findall(r"^@\w+\.register\(([^)]*)\)", file.read_text(encoding="utf-8"), flags=re.MULTILINE):
+                names += re.findall(r"\"([^\"]+)\"", call)
+    return sorted({*names})
 
 
 PATIENCE = 60.0

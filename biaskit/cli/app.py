@@ -11,6 +11,8 @@ from biaskit.cli.calibrate import calibrate
 from biaskit.cli.command import App
 from biaskit.cli.console import echo, run
 from biaskit.cli.demo import demo
+from biaskit.cli.doctor import doctor
+from biaskit.cli.examples import EXAMPLES
 from biaskit.cli.heatmap import heatmap
 from biaskit.cli.prune import prune
 from biaskit.cli.scenes import scenes
@@ -29,6 +31,7 @@ app.command()(prune)
 app.command()(view)
 app.command()(scenes)
 app.command()(demo)
+app.command()(doctor)
 app.add_typer(validate.app, name="validate")
 app.add_typer(priors.app, name="priors")
 app.add_typer(models.app, name="models")
@@ -36,6 +39,7 @@ app.add_typer(pruners.app, name="pruners")
 app.add_typer(study.app, name="study")
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(bench.app, name="bench")
+app.with_examples(EXAMPLES)
 
 
 def _version(wanted: bool) -> None:

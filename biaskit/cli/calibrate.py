@@ -188,7 +188,7 @@ def _target(model: str, place: Any, schedule: bool) -> Path:
 def say(line: str) -> None:
     """Tell the user what is happening, on stderr; of several processes (torchrun) the first one does."""
     if os.environ.get("RANK", "0") == "0":
-        tell(line)
+        tell(line, always=False)
 
 
 def _summary(prior: Prior, target: Path, loaded: Loaded, as_json: bool) -> None:

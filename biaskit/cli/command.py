@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+from biaskit.display import be_quiet
 
 RENAMED = {
     "--layer": ("--k", "--layers"),
@@ -37,6 +41,11 @@ class _Help:
     """What commands and groups share, in front of typer's own class."""
 
     epilog: str | None
+    params: list[Any]
+
+    def __init__(self, *words: Any, **more: Any) -> None:
+        super().__init__(*words, **more)
+        self.params.append(_quiet())
 
     def get_params(self, ctx: Any) -> Any:
         """Return the parameters; flags show no type."""
@@ -76,9 +85,20 @@ class App(typer.Typer):
         """Make a group without commands."""
         super().__init__(cls=Group, context_settings={"help_option_names": ["-h", "--help"]}, **more)
 
-    def command(self, name: str | None = None, *, examples: Iterable[str] = (), **more: Any) -> Callable[[Any], Any]:
-        """Add a command; `examples` are words as they are typed behind `biaskit`."""
-        return super().command(name, cls=Command, epilog=shown(examples), **more)
+    def command(self, name: str | None = None, **more: Any) -> Callable[[Any], Any]:
+        """Add a command."""
+        return super().command(name, cls=Command, **more)
+
+    def with_examples(self, table: Mapping[str, Iterable[str]], words: str = "") -> None:
+        """Put the examples of a table, words of a command → examples, below the help of all commands and groups."""
+        for found in self.registered_commands:
+            own = found.name or (found.callback.__name__ if found.callback is not None else "")
+            found.epilog = shown(table.get(f"{words} {own}".strip(), ()))
+        for group in self.registered_groups:
+            own = f"{words} {group.name}".strip()
+            group.epilog = shown(table.get(own, ()))
+            if isinstance(group.typer_instance, App):
+                group.typer_instance.with_examples(table, own)
 
 
 def shown(examples: Iterable[str]) -> str | None:
@@ -89,6 +109,33 @@ def shown(examples: Iterable[str]) -> str | None:
     """
     lines = "\n".join(f"$ biaskit {example}" for example in examples)
     return f"Examples:\n\n```console\n{lines}\n```" if lines else None
+
+
+def _hush(ctx: typer.Context, wanted: bool) -> None:
+    if wanted or ctx.parent is None:
+        be_quiet(wanted)
+
+
+@cache
+def _quiet() -> Any:
+    """The option of all commands, made as typer makes those that are written down."""
+    only = typer.Typer()
+    only.command()(_with_quiet)
+    return next(parameter for parameter in get_command(only).params if parameter.name == "quiet")
+
+
+def _with_quiet(
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "--quiet",
+            "-q",
+            expose_value=False,
+            callback=_hush,
+            help="Say nothing of progress; results, warnings and errors are printed.",
+        ),
+    ] = False,
+) -> None: ...
 
 
 def _refuse_renamed(command: Any, ctx: Any, args: list[str]) -> None:

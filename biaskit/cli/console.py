@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, TextIO
 
+from biaskit.display import is_quiet
 from biaskit.errors import BiaskitError
 from biaskit.files import of_system
 from biaskit.text import for_json, lines, visible
@@ -43,9 +44,13 @@ def echo(*texts: object) -> None:
         print(lines(str(text)), flush=True)
 
 
-def tell(*texts: object) -> None:
-    """Print texts to standard error, which tells of what happens besides the result."""
-    for text in texts:
+def tell(*texts: object, always: bool = True) -> None:
+    """Print texts to standard error, which tells of what happens besides the result.
+
+    Args:
+        always: also under --quiet, as errors and warnings are.
+    """
+    for text in texts if always or not is_quiet() else ():
         print(lines(str(text)), file=sys.stderr, flush=True)
 
 

@@ -7,12 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
+from biaskit.cli import complete
 from biaskit.cli.console import echo, echo_json
 from biaskit.cli.options import AsJson, Force, Layers, Scale, read_layers_option
 
 
 def heatmap(
-    priors: Annotated[list[str], typer.Argument(metavar="PRIOR", help="Files, or names of priors.", show_default=False)],
+    priors: Annotated[
+        list[str], typer.Argument(metavar="PRIOR", autocompletion=complete.priors, help="Files, or names of priors.", show_default=False)
+    ],
     layers: Layers = "all",
     planes: Annotated[str, typer.Option("--planes", "--plane", metavar="canvas,base|all", help="Planes to show.")] = "all",
     labels: Annotated[str | None, typer.Option("--labels", metavar="A,B", help="Names instead of the models', one per prior.")] = None,

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from biaskit.cli import complete
 from biaskit.cli.command import App
 from biaskit.cli.console import echo, echo_json, echo_table
 from biaskit.cli.models_check import check
@@ -40,7 +41,7 @@ def show_list(as_json: AsJson = False) -> None:
 
 @app.command()
 def inspect(
-    model: Annotated[str, typer.Argument(help="Short name, hub id, or checkpoint directory.")],
+    model: Annotated[str, typer.Argument(autocompletion=complete.models, help="Short name, hub id, or checkpoint directory.")],
     image_size: Annotated[str, typer.Option("--image-size", metavar=WIDTH_HEIGHT, help="Size of the picture in pixels.")] = "640x480",
     revision: Revision = None,
     min_pixels: MinPixels = None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from biaskit.cli import complete
 from biaskit.cli.console import echo, echo_json, tell
 from biaskit.cli.options import AsJson, Attention, Device, Dtype, Revision
 from biaskit.cli.processing import Conversation, DeviceMap, ImageMode, MaxPixels, MaxTiles, MinPixels, choices
@@ -22,7 +23,7 @@ _MARKS = {True: "ok  ", False: "FAIL", None: "–   "}
 
 
 def check(
-    model: Annotated[str, typer.Argument(help="Short name, hub id, or checkpoint directory.")],
+    model: Annotated[str, typer.Argument(autocompletion=complete.models, help="Short name, hub id, or checkpoint directory.")],
     image: Annotated[
         Path | None, typer.Option("--image", "-i", help="The picture for attention and pruning; by default a drawn one.")
     ] = None,
@@ -65,7 +66,7 @@ def check(
 
 
 def _say(line: str) -> None:
-    tell(line)
+    tell(line, always=False)
 
 
 def _told(one: Finding) -> None:

@@ -7,11 +7,20 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from biaskit.cli import complete
+
 MODEL, DATA, PRUNING, RUNNING, RESULT = "Model", "Data", "Pruning", "Running", "Result"
 """The panels of a command's help."""
 
 Model = Annotated[
-    str, typer.Option("--model", "-m", rich_help_panel=MODEL, help="Short name (biaskit models list), hub id, or checkpoint directory.")
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        rich_help_panel=MODEL,
+        autocompletion=complete.models,
+        help="Short name (biaskit models list), hub id, or checkpoint directory.",
+    ),
 ]
 Device = Annotated[str, typer.Option("--device", rich_help_panel=MODEL, help="auto, cpu, cuda, cuda:1, mps.")]
 Dtype = Annotated[str, typer.Option("--dtype", rich_help_panel=MODEL, help="auto, bfloat16, float16, float32, float64.")]
@@ -23,7 +32,7 @@ Revision = Annotated[
 SOURCES = (
     "coco (local or streamed), a directory of images, an instances*.json; offline: scenes, generated, grey, noise, colours, mean:SOURCE."
 )
-Data = Annotated[str, typer.Option("--data", "-d", rich_help_panel=DATA, help=f"Images: {SOURCES}")]
+Data = Annotated[str, typer.Option("--data", "-d", rich_help_panel=DATA, autocompletion=complete.sources, help=f"Images: {SOURCES}")]
 Seed = Annotated[int, typer.Option("--seed", min=0, rich_help_panel=DATA, help="Of everything that is drawn at random.")]
 
 Layers = Annotated[
@@ -46,7 +55,14 @@ K = Annotated[
 ]  # fmt: skip
 METHODS = "none, fastv, fastv+prior, d2pruner@alpha=0.5@k=3+prior, d2pruner@preset=localization"
 Methods = Annotated[
-    str, typer.Option("--pruner", "-p", rich_help_panel=PRUNING, help=f"Methods, comma-separated (biaskit pruners list): {METHODS}.")
+    str,
+    typer.Option(
+        "--pruner",
+        "-p",
+        rich_help_panel=PRUNING,
+        autocompletion=complete.pruners,
+        help=f"Methods, comma-separated (biaskit pruners list): {METHODS}.",
+    ),
 ]
 Retention = Annotated[
     float, typer.Option("--retention", "-r", metavar="SHARE", rich_help_panel=PRUNING, help="Share of visual tokens kept.")

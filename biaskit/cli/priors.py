@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from biaskit.cli import complete
 from biaskit.cli.command import App
 from biaskit.cli.console import echo, echo_json, tell
-from biaskit.cli.options import ROWS_COLS, AsJson, Force, Layers, read_layers_option, read_pair
+from biaskit.cli.options import ROWS_COLS, AsJson, Force, Layers, Revision, read_layers_option, read_pair
 
 if TYPE_CHECKING:
     from biaskit.prior.value import Prior
@@ -19,7 +20,9 @@ app = App(help="List, inspect, compare and exchange priors.", no_args_is_help=Tr
 
 Hub = Annotated[bool, typer.Option("--hub", help="Look on the Hugging Face hub too: org/repo or org/repo/file.safetensors.")]
 PlaneOption = Annotated[str | None, typer.Option("--plane", help="Only this plane.")]
-PriorArgument = Annotated[str, typer.Argument(metavar="PRIOR", help="A file, or the name of a prior.", show_default=False)]
+PriorArgument = Annotated[
+    str, typer.Argument(metavar="PRIOR", autocompletion=complete.priors, help="A file, or the name of a prior.", show_default=False)
+]
 
 
 def _summary(prior: Prior) -> dict[str, Any]:
@@ -40,7 +43,7 @@ def _summary(prior: Prior) -> dict[str, Any]:
 
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
-    """List the priors in ./priors and those that come with biaskit."""
+    """List the priors in ./priors, those that come with biaskit, and those fetched from the hub before."""
     from biaskit.cli.priors_text import print_list
     from biaskit.prior.store import folders, list_priors
 
@@ -49,7 +52,7 @@ def list_(as_json: AsJson = False) -> None:
         rows = []
         for item in found:
             what = {"error": str(item.error)} if item.prior is None else _summary(item.prior)
-            rows.append({"name": item.name, "path": str(item.path), **what})
+            rows.append({"name": item.name, "place": item.place, "path": str(item.path), **what})
         echo_json(rows)
     elif found:
         print_list(found)
@@ -80,7 +83,9 @@ def show(prior: PriorArgument, layers: Layers = None, plane: PlaneOption = None,
 
 @app.command()
 def verify(
-    priors: Annotated[list[str], typer.Argument(metavar="PRIOR...", help="Files, or names of priors.", show_default=False)],
+    priors: Annotated[
+        list[str], typer.Argument(metavar="PRIOR...", autocompletion=complete.priors, help="Files, or names of priors.", show_default=False)
+    ],
     model_type: Annotated[
         str | None, typer.Option("--model-type", metavar="TYPE", help="Also demand this model type, such as llava.")
     ] = None,
@@ -111,8 +116,10 @@ def verify(
 
 @app.command()
 def diff(
-    a: Annotated[str, typer.Argument(metavar="A", help="A file, or the name of a prior.", show_default=False)],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another.", show_default=False)],
+    a: Annotated[
+        str, typer.Argument(metavar="A", autocompletion=complete.priors, help="A file, or the name of a prior.", show_default=False)
+    ],
+    b: Annotated[str, typer.Argument(metavar="B", autocompletion=complete.priors, help="Another.", show_default=False)],
     hub: Hub = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Also draw both, and their ratio: .png, .pdf or .svg.")] = None,
     force: Force = False,
@@ -232,3 +239,51 @@ def export(
     if out.suffix.lower() == ".npy" and plane is None and len(value.planes) > 1:
         tell(f"wrote plane {value.primary} only, of {', '.join(value.planes)}: choose with --plane")
     echo(out)
+
+
+@app.command()
+def push(
+    prior: PriorArgument,
+    repo: Annotated[
+        str, typer.Argument(metavar="ORG/REPO", help="The repository on the hub; made if it is not there.", show_default=False)
+    ],
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Publish a prior on the Hugging Face hub: the file, a card made of its metadata, and its checksum. Log in first: hf auth login."""
+    from biaskit.prior.publish import push_prior
+    from biaskit.prior.store import load_prior
+
+    done = push_prior(load_prior(prior), repo, private=private)
+    if as_json:
+        echo_json({"repo": done.repo, "file": done.file, "revision": done.revision, "sha256": done.sha256})
+        return
+    echo(
+        f"{done.repo}: {done.file} at {done.revision}, sha256 {done.sha256}", f"next: biaskit priors pull {repo} --revision {done.revision}"
+    )
+
+
+@app.command()
+def pull(
+    name: Annotated[
+        str, typer.Argument(metavar="ORG/REPO[/FILE]", help="On the hub; prior.safetensors without a FILE.", show_default=False)
+    ],
+    revision: Revision = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The file to write. Default: priors/REPO.safetensors.", show_default=False)
+    ] = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch a prior from the hub into ./priors, at one commit, its checksum verified."""
+    from biaskit.prior.hub import pull_prior
+    from biaskit.prior.store import folders
+
+    done = pull_prior(name, out if out is not None else folders()[0], revision=revision, force=force)
+    if as_json:
+        facts = {"repo": done.repo, "file": done.file, "revision": done.revision, "sha256": done.sha256, "checked": done.checked}
+        echo_json({"path": str(done.path), **facts})
+        return
+    echo(str(done.path))
+    said = "is the published one" if done.checked else "cannot be compared: none is published there"
+    tell(f"{done.repo} at {done.revision}; the checksum {said}")

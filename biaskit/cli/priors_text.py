@@ -38,13 +38,22 @@ def print_list(found: Sequence[PriorFile]) -> None:
     rows: list[tuple[object, ...]] = []
     for item in found:
         if item.prior is None:
-            rows.append((item.name, f"unreadable: {item.error}", "", "", "", "", item.path))
+            rows.append((item.name, item.place, f"unreadable: {item.error}", "", "", "", "", item.path))
         else:
             p = item.prior
             rows.append(
-                (item.name, p.model or "unknown", p.model_type, _layers(p.layers), plane_sizes(p), p.n_images or "unknown", item.path)
+                (
+                    item.name,
+                    item.place,
+                    p.model or "unknown",
+                    p.model_type,
+                    _layers(p.layers),
+                    plane_sizes(p),
+                    p.n_images or "unknown",
+                    item.path,
+                )
             )
-    echo_table(("name", "model", "type", "layers", "planes", "images", "file"), rows)
+    echo_table(("name", "place", "model", "type", "layers", "planes", "images", "file"), rows)
 
 
 def _provenance(prior: Prior) -> list[tuple[str, str]]:

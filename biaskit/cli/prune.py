@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from biaskit.cli import complete
 from biaskit.cli.console import echo, echo_json, echo_table
 from biaskit.cli.options import (
     DATA,
@@ -49,7 +50,10 @@ def prune(
     image: Annotated[Path, typer.Option("--image", "-i", rich_help_panel=DATA, help="The picture.")],
     prompt: Annotated[str, typer.Option("--prompt", rich_help_panel=DATA, help="What to ask.")] = "Please describe the provided image.",
     pruner: Annotated[
-        str, typer.Option("--pruner", "-p", rich_help_panel=PRUNING, help=f"Method (biaskit pruners list): {METHODS}.")
+        str,
+        typer.Option(
+            "--pruner", "-p", rich_help_panel=PRUNING, autocompletion=complete.pruners, help=f"Method (biaskit pruners list): {METHODS}."
+        ),
     ] = "d2pruner",
     retention: Annotated[
         float | None,
@@ -68,7 +72,11 @@ def prune(
     ] = None,
     prior: Annotated[
         list[str] | None,
-        typer.Option(rich_help_panel=PRUNING, help="File or name of a prior, for +prior; NAME=FILE for +NAME; may be repeated."),
+        typer.Option(
+            rich_help_panel=PRUNING,
+            autocompletion=complete.priors,
+            help="File or name of a prior, for +prior; NAME=FILE for +NAME; may be repeated.",
+        ),
     ] = None,
     compare: Annotated[
         str | None, typer.Option(rich_help_panel=PRUNING, help="Further methods, such as fastv,fastv+prior,divprune.")

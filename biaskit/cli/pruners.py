@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from biaskit.cli import complete
 from biaskit.cli.command import App
 from biaskit.cli.console import echo, echo_json, echo_table
 from biaskit.cli.options import AsJson
@@ -78,7 +79,10 @@ def methods_table(found: Sequence[dict[str, Any]]) -> str:
 
 
 @app.command()
-def show(name: Annotated[str, typer.Argument(help="A pruner's name.", show_default=False)], as_json: AsJson = False) -> None:
+def show(
+    name: Annotated[str, typer.Argument(autocompletion=complete.pruner, help="A pruner's name.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
     """Show a pruner: its paper, where it acts, what it reads, its parameters with defaults, and where it deviates from the paper."""
     from biaskit.pruners import pruners
 

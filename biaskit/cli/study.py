@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from biaskit.cli import complete
 from biaskit.cli.command import App
 from biaskit.cli.console import echo, echo_table
 from biaskit.cli.options import (
@@ -43,7 +44,13 @@ Out = Annotated[
 ]
 Tasks = Annotated[
     list[str] | None,
-    typer.Option("--task", "-t", rich_help_panel=DATA, help="Also try the priors out on this task (biaskit tasks list); may be repeated."),
+    typer.Option(
+        "--task",
+        "-t",
+        rich_help_panel=DATA,
+        autocompletion=complete.tasks,
+        help="Also try the priors out on this task (biaskit tasks list); may be repeated.",
+    ),
 ]
 Questions = Annotated[int, typer.Option("--questions", min=2, rich_help_panel=DATA, help="Questions of each task.")]
 PrunerName = Annotated[str, typer.Option("--pruner", "-p", rich_help_panel=PRUNING, help="The method that the priors debias.")]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from biaskit.cli import validate_analyse
+from biaskit.cli import complete, validate_analyse
 from biaskit.cli.command import App
 from biaskit.cli.console import echo, echo_json, echo_table
 from biaskit.cli.options import (
@@ -62,15 +62,33 @@ def validate(
     context: typer.Context,
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", rich_help_panel=MODEL, help="Short name (biaskit models list), hub id, or checkpoint directory."),
+        typer.Option(
+            "--model",
+            "-m",
+            rich_help_panel=MODEL,
+            autocompletion=complete.models,
+            help="Short name (biaskit models list), hub id, or checkpoint directory.",
+        ),
     ] = None,
     task: Annotated[
         list[str] | None,
-        typer.Option("--task", "-t", rich_help_panel=DATA, help="Tasks, comma-separated or repeated: pope:adversarial, …"),
+        typer.Option(
+            "--task",
+            "-t",
+            rich_help_panel=DATA,
+            autocompletion=complete.tasks,
+            help="Tasks, comma-separated or repeated: pope:adversarial, …",
+        ),
     ] = None,
     pruner: Annotated[
         list[str] | None,
-        typer.Option("--pruner", "-p", rich_help_panel=PRUNING, help=f"Methods, comma-separated or repeated: {METHODS}."),
+        typer.Option(
+            "--pruner",
+            "-p",
+            rich_help_panel=PRUNING,
+            autocompletion=complete.pruners,
+            help=f"Methods, comma-separated or repeated: {METHODS}.",
+        ),
     ] = None,
     retention: Retentions = "0.5,0.25,0.1",
     match: Annotated[
@@ -91,7 +109,11 @@ def validate(
     ] = None,
     prior: Annotated[
         list[str] | None,
-        typer.Option(rich_help_panel=PRUNING, help="File or name of a prior, for +prior; NAME=FILE for +NAME; may be repeated."),
+        typer.Option(
+            rich_help_panel=PRUNING,
+            autocompletion=complete.priors,
+            help="File or name of a prior, for +prior; NAME=FILE for +NAME; may be repeated.",
+        ),
     ] = None,
     sweep: Annotated[
         list[str] | None,

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from biaskit.figures.style import house_style, write_figure
+from biaskit.figures.style import ShownFigure, house_style, write_figure
 from biaskit.grid import overlap
 from biaskit.images.scenes.draw import PATCHES, Scene
 from biaskit.images.scenes.questions import Question
@@ -21,7 +20,7 @@ from biaskit.images.scenes.vocabulary import read_box
 def draw_curves(record: Mapping[str, Any], path: Path) -> None:
     """Draw the learning curves of both stages."""
     vision, language = record["curves"]["vision"], record["curves"]["language"]
-    figure = Figure(figsize=(14, 4), layout="constrained")
+    figure = ShownFigure(figsize=(14, 4), layout="constrained")
     (left, middle, right) = figure.subplots(1, 3)
     for name in ("covered", "size", "colour", "shape"):
         left.plot([point["images"] for point in vision], [point[name] for point in vision], label=name)
@@ -48,7 +47,7 @@ def draw_answers(scenes: Sequence[Scene], questions: Sequence[Question], answers
     """Draw scenes with the true box (white, dashed) and the predicted one (green where IoU ≥ 0.5, else red)."""
     cols = 6
     rows = -(-len(scenes) // cols)
-    figure = Figure(figsize=(2.2 * cols, 2.5 * rows), layout="constrained")
+    figure = ShownFigure(figsize=(2.2 * cols, 2.5 * rows), layout="constrained")
     grid = figure.subplots(rows, cols, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
@@ -68,7 +67,7 @@ def draw_answers(scenes: Sequence[Scene], questions: Sequence[Question], answers
 def draw_maps(maps: Mapping[str, NDArray[np.float32]], path: Path) -> None:
     """Draw mean attention maps, one row per name, one column per layer: multiples of uniform attention over visual tokens."""
     depth = max(len(one) for one in maps.values())
-    figure = Figure(figsize=(1.3 * depth + 1.5, 1.45 * len(maps)), layout="constrained")
+    figure = ShownFigure(figsize=(1.3 * depth + 1.5, 1.45 * len(maps)), layout="constrained")
     grid = figure.subplots(len(maps), depth, squeeze=False)
     image: Any = None
     for row, (name, layers) in zip(grid, maps.items(), strict=True):
@@ -87,7 +86,7 @@ def draw_maps(maps: Mapping[str, NDArray[np.float32]], path: Path) -> None:
 @house_style()
 def draw_recall(report: Mapping[str, Any], path: Path) -> None:
     """Draw recall of the target's tokens by layer for both placements, and accuracy without visual tokens from layer K on."""
-    figure = Figure(figsize=(15, 5), layout="constrained")
+    figure = ShownFigure(figsize=(15, 5), layout="constrained")
     axes = figure.subplots(1, 3)
     styles = {
         "raw": ("raw attention", "o-"), "debiased_task": ("debiased, prior of where prompts", "s-"),

@@ -24,7 +24,7 @@ from biaskit.errors import BiaskitError
 from biaskit.figures.colours import Scale, beyond, check_scale, colour_limit, colour_ticks, colours, multiple
 from biaskit.figures.layout import COMPACT, FULL, FULL_PANELS, LEFT, Page, Rect, Sizes, Slot, page, slot
 from biaskit.figures.panels import Panel, caption, cut_runs, panels, profile_reach, profile_ticks
-from biaskit.figures.style import FAINT, INK, check_out, house_style, write_figure
+from biaskit.figures.style import FAINT, INK, ShownFigure, check_out, house_style, write_figure
 from biaskit.prior.bias.report import BiasReport
 from biaskit.prior.layers import Layers, read_layers
 from biaskit.prior.store import load_prior
@@ -78,8 +78,8 @@ def heatmap(
     >>> from biaskit.prior.value import PlaneStats
     >>> values = np.linspace(0.5, 1.5, 16, dtype=np.float32).reshape(1, 4, 4)
     >>> figure = heatmap(Prior({"image": PlaneStats(values)}, (1,), np.ones(1, dtype=np.float32), {}))
-    >>> type(figure).__name__
-    'Figure'
+    >>> figure._repr_png_()[1:4]  # what a notebook shows
+    b'PNG'
     """
     group = [load_prior(one) for one in (priors if isinstance(priors, Sequence) and not isinstance(priors, str) else [priors])]
     if out is not None:
@@ -154,7 +154,7 @@ def _draw(found: Sequence[Panel], columns: int, title: str | None, scale: Scale,
     notes = [] if sizes.profile else list(dict.fromkeys(f"{panel.name} · {caption(panel.prior)}" for panel in found))
     notes += [f"colours: {UNIT}, each map on its own scale"] * (not sizes.profile and scale == "panel")
     place = page(slots, columns, sizes, 0.34 if title else 0.0, 0.18 * len(notes) + 0.08 * bool(notes))
-    figure = Figure(figsize=(place.width, place.height))
+    figure = ShownFigure(figsize=(place.width, place.height))
     sheet = _Sheet(figure, FigureCanvasAgg(figure), place)
     for panel, where, corner in zip(found, slots, place.corners, strict=True):
         group = [panel] if scale == "panel" else found

@@ -18,7 +18,7 @@ from PIL.Image import Image
 from biaskit.errors import BiaskitError
 from biaskit.figures.glyphs import show_all_text
 from biaskit.figures.patches import BOX, TRUTH, Frame, draw_box, draw_picture, draw_view, frame_of, handles, tick_newlines
-from biaskit.figures.style import FAINT, INK, STYLE, check_out, write_figure
+from biaskit.figures.style import FAINT, INK, STYLE, ShownFigure, check_out, write_figure
 from biaskit.grid import Box, Layout
 
 _WIDTH, _STRIP, _HEAD, _GAP = 3.3, 0.95, 0.70, 0.22  # inches: panel, row of further views, three lines of title, space between panels
@@ -112,7 +112,7 @@ class _Overlay:
         block = _HEAD + tall + (_STRIP + 0.25 if self.further else 0) + _GAP
         top = 0.1 + 0.3 * bool(title) + 0.2 * bool(model)
         size = (cols * (_WIDTH + _GAP) + _GAP, -(-panels // cols) * block + top + _LEGEND)
-        figure = Figure(figsize=size, facecolor="white")
+        figure = ShownFigure(figsize=size, facecolor="white")
         if title:
             figure.text(_GAP / size[0], 1 - 0.25 / size[1], _shortened(title, cols * 45), fontsize=11, fontweight="bold", va="center")
         if model:

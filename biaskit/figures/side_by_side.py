@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from biaskit.errors import PriorError
 from biaskit.figures.colours import RATIO, RELATIVE, beyond, colour_limit, colour_ticks, colours, multiple
-from biaskit.figures.style import FAINT, check_out, house_style, write_figure
+from biaskit.figures.style import FAINT, ShownFigure, check_out, house_style, write_figure
 from biaskit.prior.bias.report import compare
 from biaskit.prior.resample import resample
 from biaskit.prior.value import Prior
@@ -89,7 +89,7 @@ def _draw(found: Sequence[tuple[Maps, Maps, Maps]], rows: Sequence[dict[str, Any
     step = max(wide, 1.25) + _GAP  # the words above a map need that room
     block = _HEAD + 3 * (high + _GAP) + 0.1
     width, height = _LEFT + columns * step + _BAR, max(blocks * block, 3.2) + 0.35
-    figure = Figure(figsize=(width, height))
+    figure = ShownFigure(figsize=(width, height))
     groups = ([m for maps in found for m in maps[:2]], [maps[2] for maps in found])
     scales = [_scale(maps, name) for maps, name in zip(groups, (RELATIVE, RATIO), strict=True)]
     for index, (maps, row) in enumerate(zip(found, rows, strict=True)):

@@ -63,6 +63,17 @@ def check_out(path: Path, force: bool) -> None:
     check_target(path, force)
 
 
+class ShownFigure(Figure):
+    """A figure that a notebook shows where it is the value of a cell: matplotlib's own are shown by pyplot alone, which we leave alone."""
+
+    def _repr_png_(self) -> bytes:
+        show_all_text(self)
+        buffer = io.BytesIO()
+        with house_style():
+            self.savefig(buffer, dpi=110, metadata=METADATA[".png"], format="png")
+        return buffer.getvalue()
+
+
 def write_figure(figure: Figure, path: Path, dpi: int = 200) -> None:
     """Save in one step: readers see no file, the old one or the whole new one.
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 LOCAL_COPY = (
     "check the network, or use a local copy: --coco-root DIR or $BIASKIT_COCO, where DIR holds annotations/instances_val2017.json"
-    " and val2017/ or val2017.zip"
+    " and val2017/ or val2017.zip; without either, scenes, generated, grey, noise and colours need no network: --data scenes"
 )
 MAX_BODY = 64 << 20
 """Bytes of an answer that is kept in memory, unpacked, where nothing else says how long it may be."""

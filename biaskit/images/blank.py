@@ -15,7 +15,7 @@ from biaskit.images.drawn import SIZES, DrawnSource
 KINDS = ("grey", "noise", "colours")
 
 
-@sources.register(*KINDS)
+@sources.register("grey", "noise", "colours")
 class BlankSource(DrawnSource):
     """`n` pictures without content. The same seed gives the same bytes, and picture i does not depend on the others.
 

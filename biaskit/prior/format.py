@@ -23,6 +23,7 @@ REBUILD = "calibrate it again with `biaskit calibrate`, or fetch the file again"
 _PREFIX = "biaskit."
 _DTYPES = {"F32": np.dtype("<f4"), "I32": np.dtype("<i4")}
 _DOUBLE = {"F64": np.dtype("<f8")}
+_SHORT_HEADER = 4 << 20
 _HEADER_LIMIT = 100_000_000  # the safetensors format's own limit
 
 
@@ -68,6 +69,20 @@ def unpack(data: bytes, name: str, *, double: bool = False) -> tuple[dict[str, N
             raise PriorError(f"{name}: tensor {key!r} is {entry['dtype']}, not {' or '.join(known)}", REBUILD)
         tensors[key] = np.frombuffer(bytes(entry["data"]), dtype=known[entry["dtype"]]).reshape(entry["shape"])
     return tensors, meta
+
+
+def is_prior(path: Path) -> bool:
+    """Tell from a file's header whether it says that it is a prior; whether it makes sense is another question."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+            size = int.from_bytes(start, "little")
+            if size > _SHORT_HEADER:
+                return False
+            read_metadata(start + file.read(size), str(path))
+    except (OSError, PriorError):
+        return False
+    return True
 
 
 def read_metadata(data: bytes, name: str) -> dict[str, str]:

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import difflib
 import os
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from biaskit.errors import PriorError
 from biaskit.files import existing
+from biaskit.prior.format import is_prior
+from biaskit.prior.hub import HUB_FILE, SUFFIX, fetch_prior
 from biaskit.prior.value import Prior
 from biaskit.registry import named_arguments
-
-SUFFIX = ".safetensors"
-HUB_SECONDS = 300.0
-"""Seconds that fetching a prior may take; they have some 100 kB."""
-HUB_FILE = "prior.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,14 +20,16 @@ class PriorFile:
     """One prior file in a folder that biaskit searches: either readable (`prior`) or not (`error`).
 
     Attributes:
-        name: what `load_prior` knows it by.
+        name: what `load_prior` knows it by; of a cached one with `hub`.
         path: where it lies.
+        place: `local` (./priors), `packaged` (comes with biaskit) or `cached` (fetched from the hub).
     """
 
     name: str
     path: Path
     prior: Prior | None
     error: PriorError | None
+    place: str = "local"
 
     def __repr__(self) -> str:
         """One line: the name, and the prior or what is wrong with the file."""
@@ -102,7 +98,7 @@ def load_prior(name: Prior | str | os.PathLike[str], *, hub: bool = False) -> Pr
             if here and here.is_file():
                 return Prior.load(here)
     if hub and on_hub:
-        return _from_hub(text)
+        return fetch_prior(text)
     looked = [f"the path {text}", *(f"{folder}/" for folder in folders())]
     raise PriorError(f"no prior {text!r}: looked at {', '.join(looked)}", _hint(text, hub, on_hub))
 
@@ -113,7 +109,7 @@ def _hint(text: str, hub: bool, on_hub: bool) -> str:
         return f"{text} is a folder: name a file in it"
     if (path := existing(f"{text}{SUFFIX}")) and path.is_file():
         return f"names are looked up in those folders alone; for the file here, write {path}"
-    names = sorted({path.stem for path in _files()})
+    names = prior_names()
     near = difflib.get_close_matches(Path(text).name.removesuffix(SUFFIX).lower(), [n.lower() for n in names], n=3, cutoff=0.5)
     if near:
         return f"did you mean {' or '.join(n for n in names if n.lower() in near)}?"
@@ -129,74 +125,42 @@ def _files() -> list[Path]:
     return [path for folder in folders() for path in sorted(folder.glob(f"*{SUFFIX}")) if path.is_file()]
 
 
+def prior_names() -> list[str]:
+    """Return the names of all prior files in the searched folders; none is opened."""
+    return sorted({path.stem for path in _files()})
+
+
 def list_priors() -> list[PriorFile]:
-    """List the prior files in `./priors` and among those that come with biaskit; an unreadable file is listed with its error."""
+    """List the prior files in `./priors`, among those that come with biaskit, and in the hub's cache.
+
+    An unreadable file is listed with its error; of the cache, only files that say they are priors.
+    """
+    here = packaged()
+    found = [(path.stem, path, "packaged" if path.parent == here else "local") for path in _files()]
+    found += [(name, path, "cached") for name, path in _cached()]
     result = []
-    for path in _files():
+    for name, path, place in found:
         try:
-            result.append(PriorFile(path.stem, path, Prior.load(path), None))
+            result.append(PriorFile(name, path, Prior.load(path), None, place))
         except PriorError as error:
-            result.append(PriorFile(path.stem, path, None, error))
+            result.append(PriorFile(name, path, None, error, place))
     return result
 
 
-def _from_hub(name: str) -> Prior:
-    """Fetch (or take from the hub's cache) and load `org/repo[/file.safetensors]`."""
+def _cached() -> list[tuple[str, Path]]:
+    """Priors of the hub that were fetched before, the newest of each: (org/repo/file, path). Nothing is asked of the hub."""
+    from huggingface_hub import constants
+
+    newest: dict[str, Path] = {}
+    for path in sorted(Path(constants.HF_HUB_CACHE).glob(f"models--*/snapshots/*/*{SUFFIX}"), key=_age):
+        repo = path.parents[2].name.removeprefix("models--").replace("--", "/")
+        if path.is_file() and is_prior(path):
+            newest[repo if path.name == HUB_FILE else f"{repo}/{path.name}"] = path
+    return sorted(newest.items())
+
+
+def _age(path: Path) -> float:
     try:
-        from huggingface_hub import errors, hf_hub_download
-    except ImportError:
-        raise PriorError(f"{name!r} cannot be fetched: huggingface_hub is not installed", "pip install huggingface_hub") from None
-    org, repo, *rest = name.split("/")
-    file = "/".join(rest) or HUB_FILE
-    if not file.endswith(SUFFIX):
-        raise PriorError(f"{name!r} does not name a prior on the hub", "write org/repo or org/repo/file.safetensors")
-    where = f"{org}/{repo}"
-    try:
-        path = _within(HUB_SECONDS, partial(hf_hub_download, where, file))
-    except errors.GatedRepoError:
-        raise PriorError(
-            f"{where} is gated on the hub", f"accept its terms on https://huggingface.co/{where} and log in: hf auth login"
-        ) from None
-    except errors.RepositoryNotFoundError:
-        raise PriorError(f"there is no {where} on the hub, or it is private", "check the spelling, or log in: hf auth login") from None
-    except errors.LocalEntryNotFoundError:
-        raise PriorError(
-            f"{where}/{file} is not in the hub's cache, and the hub cannot be reached",
-            "check the connection and HF_HUB_OFFLINE, or download the file elsewhere and give its path",
-        ) from None
-    except errors.EntryNotFoundError:
-        raise PriorError(f"{where} has no file {file}", f"name the file: {where}/FILE.safetensors") from None
-    except errors.HFValidationError as error:
-        raise PriorError(f"{where!r} cannot be a hub repository: {error}", "write org/repo or org/repo/file.safetensors") from None
-    except Exception as error:  # of httpx, urllib3, the file system, and of what a broken answer makes of the hub's own code
-        why = str(error).split("\n", 1)[0][:300] or type(error).__name__
-        raise PriorError(f"{where}/{file} could not be fetched: {why}", "try again, or download the file and give its path") from None
-    try:
-        return Prior.load(path)
-    except PriorError as first:
-        try:  # the hub's cache keeps what a broken connection or a proxy once left there
-            path = _within(HUB_SECONDS, partial(hf_hub_download, where, file, force_download=True))
-        except Exception:
-            raise first from None
-        return Prior.load(path)
-
-
-def _within(seconds: float, call: Callable[[], str]) -> str:
-    """Return what a call returns; its requests have timeouts of their own, but none for all of an answer that comes drop by drop."""
-    done: list[str] = []
-    failed: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            done.append(call())
-        except BaseException as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=run, daemon=True, name="biaskit-hub")
-    thread.start()
-    thread.join(seconds)
-    if thread.is_alive():
-        raise TimeoutError(f"not done within {seconds:g} s")
-    if failed:
-        raise failed[0]
-    return done[0]
+        return path.stat().st_mtime
+    except OSError:  # a link into the cache whose blob is gone
+        return 0.0

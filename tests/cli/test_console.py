@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 from command import biaskit, environment
+from typer.testing import CliRunner
+
+from biaskit.cli.app import app
 
 COMMANDS = [
     ("--help",),
@@ -87,3 +90,10 @@ def test_links_in_a_circle(tmp_path, words):
     assert "Traceback" not in done.stderr, done.stderr
     told = done.stderr + (done.stdout if words[1] == "verify" else "")  # what is wrong with a prior is what `verify` reports
     assert "hint: " in told or "Usage" in told
+
+
+@pytest.mark.parametrize("words", [("-q", "models", "check", "demo"), ("models", "check", "demo", "-q"), ("models", "check", "demo")])
+def test_quiet_says_nothing_of_progress(words):
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0 and "everything that was probed holds" in done.stdout
+    assert (done.stderr == "") is ("-q" in words)

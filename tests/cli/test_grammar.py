@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from biaskit.cli.app import app
+from biaskit.cli.examples import EXAMPLES
 from biaskit.errors import BiaskitError
 from biaskit.pruners.notation import build, parse_method, preset_depth
 
@@ -36,9 +39,11 @@ MEANING = {
     "--note": (TEXT, "where a file comes from"), "--out": (PATH, "where results go"), "--overlap": (TEXT, "measure of overlap"),
     "--overlay": (PATH, "figure of the kept tokens"), "--placement": (TEXT, "where drawn things lie"), "--plan": (TEXT, "which benchmarks"),
     "--plane": (TEXT, "planes of the layout"), "--planes": (TEXT, "planes of the layout"), "--preset": (TEXT, "a method's preset"),
-    "--prior": (TEXT, "a prior for +prior"), "--prompt": (TEXT, "what is asked"), "--prompt-tokens": (NUMBER, "text tokens"),
+    "--prior": (TEXT, "a prior for +prior"), "--private": (FLAG, "a repository nobody else sees"),
+    "--prompt": (TEXT, "what is asked"), "--prompt-tokens": (NUMBER, "text tokens"),
     "--pruner": (TEXT, "methods"), "--published-as": (TEXT, "checkpoint of the papers' tables"),
-    "--questions": (NUMBER, "questions of each task"), "--random-weights": (FLAG, "no weights"),
+    "--questions": (NUMBER, "questions of each task"), "--quiet": (FLAG, "say nothing of progress"),
+    "--random-weights": (FLAG, "no weights"),
     "--repeats": (NUMBER, "rounds"), "--resamples": (NUMBER, "of the bootstrap"), "--restart": (FLAG, "throw an unfinished run away"),
     "--retention": (TEXT, "shares of visual tokens kept"), "--revision": (TEXT, "commit of a checkpoint"),
     "--rows": (TEXT, "whose attention"), "--samples": (NUMBER, "images"),
@@ -52,7 +57,8 @@ MEANING = {
 }  # fmt: skip
 """Option → what its value is, and its one meaning."""
 SHORT = {
-    "-d": "--data", "-i": "--image", "-m": "--model", "-n": "--samples", "-o": "--out", "-p": "--pruner", "-r": "--retention",
+    "-d": "--data", "-i": "--image", "-m": "--model", "-n": "--samples", "-o": "--out", "-p": "--pruner", "-q": "--quiet",
+    "-r": "--retention",
     "-t": "--task",
 }  # fmt: skip
 ALIASES = {"--layer": "--layers", "--plane": "--planes"}
@@ -173,3 +179,24 @@ def test_the_preset_s_k_is_that_of_all():
     with pytest.raises(BiaskitError, match="no method here has the preset 'localisation'") as caught:
         preset_depth(methods, "localisation")
     assert "localization" in caught.value.hint
+
+
+RUNNABLE = {words: command for words, command in commands() if not hasattr(command, "commands") or words in ("validate", "bench")}
+
+
+@pytest.mark.parametrize("words", RUNNABLE)
+def test_every_command_has_examples_that_parse(words):
+    command = RUNNABLE[words]
+    found = [line.removeprefix("$ biaskit ") for line in (command.epilog or "").splitlines() if line.startswith("$ ")]
+    assert found, words
+    for example in found:
+        typed = shlex.split(example)
+        inside = words.split()
+        assert typed[: len(inside)] == inside
+        command.make_context(words, typed[len(inside) :])
+    shown = CliRunner().invoke(app, [*words.split(), "--help"])
+    assert shown.exit_code == 0 and "Examples:" in shown.stdout and "```" not in shown.stdout
+
+
+def test_no_example_is_of_a_command_that_is_gone():
+    assert {*EXAMPLES} == {*RUNNABLE}

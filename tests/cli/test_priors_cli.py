@@ -70,12 +70,12 @@ def test_list_goes_on_after_an_unreadable_file() -> None:
     Path("priors/bad.safetensors").write_bytes(b"")
     result = run("list")
     rows = table(result.stdout)
-    assert rows[0] == ["name", "model", "type", "layers", "planes", "images", "file"]
-    assert rows[1][:2] == ["bad", "unreadable:"]
-    assert rows[2] == ["good", "org/model-0", "llava", "0-2,5", "image", "6x6", "20", "priors/good.safetensors"]
+    assert rows[0] == ["name", "place", "model", "type", "layers", "planes", "images", "file"]
+    assert rows[1][:3] == ["bad", "local", "unreadable:"]
+    assert rows[2] == ["good", "local", "org/model-0", "llava", "0-2,5", "image", "6x6", "20", "priors/good.safetensors"]
     assert "unreadable: priors/bad.safetensors is empty" in result.stderr
     data = json.loads(run("list", "--json").stdout)
-    assert data[0] == {"name": "bad", "path": "priors/bad.safetensors", "error": "priors/bad.safetensors is empty"}
+    assert data[0] == {"name": "bad", "place": "local", "path": "priors/bad.safetensors", "error": "priors/bad.safetensors is empty"}
     assert data[1]["name"] == "good"
     assert data[1]["layers"] == [0, 1, 2, 5]
     assert data[1]["visual_mass"] == [0.6] * 4

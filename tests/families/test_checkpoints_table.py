@@ -1,4 +1,4 @@
-"""docs/checkpoints.md is what its program writes from the measurements, the catalogue and the families; `make checkpoints` measures it."""
+"""docs/checkpoints.md is what its program writes from the measurements, catalogue and families; `make checkpoints` measures anew."""
 
 from __future__ import annotations
 

@@ -214,8 +214,8 @@ def test_a_sound_answer_is_read(encoding, serve, tmp_path):
 HUB = """
 import sys
 from biaskit.errors import BiaskitError
-from biaskit.prior import store
-store.HUB_SECONDS = 5.0
+from biaskit.prior import hub, store
+hub.HUB_SECONDS = 5.0
 try:
     store.load_prior("org/repo", hub=True)
 except BiaskitError as error:

@@ -106,7 +106,12 @@ def test_progress_is_shown_where_somebody_looks_on(monkeypatch):
     assert not in_notebook()
 
 
-def test_bars_show_the_rate_and_what_is_left(capsys):
+@pytest.fixture
+def terminal(monkeypatch):
+    monkeypatch.setattr("rich.console.Console.is_terminal", True)
+
+
+def test_bars_show_the_rate_and_what_is_left(capsys, terminal):
     with Bars("images") as bars:
         bars.show("[one]", 5, 10)
         bars.show("[one]", 10, 10)
@@ -118,7 +123,28 @@ def test_bars_show_the_rate_and_what_is_left(capsys):
     text = " ".join(shown.err.split())
     assert r"a \x1b[31mline" in text and "\x1b[31m" not in shown.err
     assert "[one]" in text and "10/10" in text and "images/s" in text and "left" in text
-    assert "asking b" in text and "asking a" not in text and "90 % [of] 3" in text
+    assert text.rindex("asking b") > text.rindex("asking a") and "90 % [of] 3" in text
+
+
+def test_where_there_is_no_terminal_a_line_every_half_minute_tells_how_far_it_is(capsys, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("biaskit.display.time.monotonic", lambda: now[0])
+    with Bars("images") as bars:
+        for done in range(0, 100, 10):
+            bars.show("calibrating", done, 100, detail="of [many]")
+            now[0] += 10
+    told = capsys.readouterr().err.splitlines()
+    assert told == [
+        "calibrating: 30 of 100, 1.0 images/s, 0:01:10 left · of [many]",
+        "calibrating: 60 of 100, 1.0 images/s, 0:00:40 left · of [many]",
+        "calibrating: 90 of 100, 1.0 images/s, 0:00:10 left · of [many]",
+    ]
+    monkeypatch.setattr("biaskit.display.is_quiet", lambda: True)
+    with Bars("images") as bars:
+        for done in range(0, 100, 10):
+            bars.show("calibrating", done, 100)
+            now[0] += 10
+    assert capsys.readouterr().err == ""
 
 
 def test_hidden_bars_only_say(capsys):
@@ -129,7 +155,7 @@ def test_hidden_bars_only_say(capsys):
 
 
 @pytest.mark.parametrize(("progress", "expected"), [(True, True), (None, False), (False, False)])
-def test_calibrate_shows_a_bar_and_what_it_skips(capsys, progress, expected):
+def test_calibrate_shows_a_bar_and_what_it_skips(capsys, terminal, progress, expected):
     from poisoned import Poisonous, poisoned
 
     from biaskit.images.base import order

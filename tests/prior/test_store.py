@@ -165,7 +165,7 @@ def test_local_wins_over_the_hub(places: Path, monkeypatch: pytest.MonkeyPatch) 
         ("LocalEntryNotFoundError", "cannot be reached", "HF_HUB_OFFLINE"),
         ("EntryNotFoundError", "org/repo has no file prior.safetensors", "org/repo/FILE.safetensors"),
         ("HFValidationError", "cannot be a hub repository", "org/repo"),
-        ("OfflineModeIsEnabled", "could not be fetched", "try again"),
+        ("OfflineModeIsEnabled", "HF_HUB_OFFLINE is set", "unset it"),
     ],
 )
 def test_hub_errors(places: Path, monkeypatch: pytest.MonkeyPatch, kind: str, message: str, hint: str) -> None:
@@ -216,7 +216,7 @@ def test_an_answer_that_never_ends(places: Path, monkeypatch: pytest.MonkeyPatch
 
     over = threading.Event()
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda where, file: over.wait(60))
-    monkeypatch.setattr(store, "HUB_SECONDS", 0.2)
+    monkeypatch.setattr("biaskit.prior.hub.HUB_SECONDS", 0.2)
     with pytest.raises(PriorError, match=r"could not be fetched: not done within 0\.2 s"):
         store.load_prior("org/repo", hub=True)
     over.set()

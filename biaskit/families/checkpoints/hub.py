@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from biaskit.display import wants_progress
 from biaskit.errors import ModelError
 from biaskit.families.checkpoints.catalog import Place
+from biaskit.prior.hub import one_word
 
 _OFFLINE_HINT = "download it once where there is a network and pass the directory, or check the connection and HF_HUB_OFFLINE"
 
@@ -27,7 +29,8 @@ def hub_errors(place: Place) -> Iterator[None]:
     client_error: type[Exception] = hub.HfHubHTTPError.__mro__[1]  # whichever HTTP client the hub library uses
     page = f"the hub page of {place.target}"
     try:
-        yield
+        with one_word():
+            yield
     except hub.GatedRepoError as error:
         raise ModelError(f"{place.target} is gated", f"ask for access on {page}, then run `hf auth login` or set HF_TOKEN") from error
     except hub.RepositoryNotFoundError as error:
@@ -45,6 +48,21 @@ def hub_errors(place: Place) -> Iterator[None]:
         ) from error
     except (client_error, ConnectionError, TimeoutError) as error:
         raise ModelError(f"the hub does not answer for {place.target}: {str(error).splitlines()[0]}", _OFFLINE_HINT) from error
+
+
+@contextmanager
+def bars_where_somebody_looks() -> Iterator[None]:
+    """Have transformers draw its bar of loaded weights where a person sees it only: in a log, each of its steps would be a line."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    if not wants_progress(None):
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def small_file(place: Place, name: str, revision: str | None) -> Path:

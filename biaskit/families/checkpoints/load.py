@@ -15,7 +15,7 @@ from biaskit.families.checkpoints.catalog import Place, needs_code, resolve, sho
 from biaskit.families.checkpoints.device import find_device, input_device
 from biaskit.families.checkpoints.dispatch import alone, check_device_map, check_names, offload_folder
 from biaskit.families.checkpoints.fingerprint import fingerprint
-from biaskit.families.checkpoints.hub import hub_errors, of_revision, small_file, weights
+from biaskit.families.checkpoints.hub import bars_where_somebody_looks, hub_errors, of_revision, small_file, weights
 from biaskit.families.checkpoints.options import Choice, configure
 from biaskit.families.checkpoints.probe import probe
 from biaskit.families.checkpoints.processor_settings import processor_settings
@@ -288,7 +288,7 @@ def _load(place: Place, revision: str | None, dtype: str, attention: str, device
     elif device != "cpu":
         where["device_map"] = {"": device}
     try:
-        with hub_errors(place):
+        with hub_errors(place), bars_where_somebody_looks():
             model: PreTrainedModel = transformers.AutoModelForImageTextToText.from_pretrained(
                 place.target, dtype=getattr(torch, dtype), attn_implementation=attention, **where
             )

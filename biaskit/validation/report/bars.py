@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from biaskit.figures.style import INK, house_style
+from biaskit.figures.style import INK, ShownFigure, house_style
 from biaskit.validation.report.analyse import TaskResults
 from biaskit.validation.report.figure_style import set_gaps, settled
 from biaskit.validation.results.cells import find, role, twins
@@ -58,7 +58,7 @@ def draw_ablation(results: Sequence[TaskResults]) -> Figure | None:
     with house_style():
         columns = min(len(panels), 3)
         rows = math.ceil(len(panels) / columns)
-        figure = Figure(figsize=(2.9 * columns + 0.3, 2.4 * rows + 0.45), layout="constrained")
+        figure = ShownFigure(figsize=(2.9 * columns + 0.3, 2.4 * rows + 0.45), layout="constrained")
         set_gaps(figure)
         palette = sns.color_palette("colorblind", 10)
         titles = step_titles(results)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from biaskit.figures.style import FAINT, INK, house_style
+from biaskit.figures.style import FAINT, INK, ShownFigure, house_style
 from biaskit.validation.report.analyse import TaskResults
 from biaskit.validation.report.average import Average
 from biaskit.validation.report.figure_style import Look, looks, retention_axis, set_gaps, settled
@@ -71,7 +71,7 @@ def draw_curves(panels: Sequence[Curves], results: Sequence[TaskResults]) -> Fig
         columns = min(len(panels), 2 if len(panels) == 4 else 3)
         rows = math.ceil(len(panels) / columns)
         width = 3.6 * columns if all(map(_single, panels)) else 2.75 * columns + 1.7
-        figure = Figure(figsize=(width, 2.5 * rows + 0.25), layout="constrained")
+        figure = ShownFigure(figsize=(width, 2.5 * rows + 0.25), layout="constrained")
         set_gaps(figure)
         look = looks([cell for result in results for cell in result.run.cells])
         grid = figure.subplots(rows, columns, squeeze=False)

@@ -12,7 +12,7 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from biaskit.figures.style import INK, house_style
+from biaskit.figures.style import INK, ShownFigure, house_style
 from biaskit.validation.report.analyse import Part, TaskResults
 from biaskit.validation.report.figure_style import settled
 from biaskit.validation.results.labels import UNPRUNED
@@ -34,7 +34,7 @@ def draw_parts(result: TaskResults, kind: str) -> Figure | None:
         columns = min(len(result.budgets), 4)
         rows = math.ceil(len(result.budgets) / columns)
         width = 1.5 + columns * (0.62 * len(parts) + 0.3) + 0.9
-        figure = Figure(figsize=(max(width, 4.2), rows * (0.24 * (len(methods) + 1) + 0.75) + 0.25), layout="constrained")
+        figure = ShownFigure(figsize=(max(width, 4.2), rows * (0.24 * (len(methods) + 1) + 0.75) + 0.25), layout="constrained")
         # the colour bar has a column of its own: as high as the panels whatever their number
         spec = figure.add_gridspec(rows, columns + 1, width_ratios=[*([0.62 * len(parts)] * columns), 0.11])
         grid = np.array([[figure.add_subplot(spec[r, c]) for c in range(columns)] for r in range(rows)])

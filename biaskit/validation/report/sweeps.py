@@ -12,7 +12,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from biaskit.figures.style import FAINT, INK, house_style
+from biaskit.figures.style import FAINT, INK, ShownFigure, house_style
 from biaskit.validation.report.analyse import TaskResults
 from biaskit.validation.report.figure_style import set_gaps, settled
 from biaskit.validation.results.cells import Cell, plain_of
@@ -117,7 +117,7 @@ def draw_sweep(sweeps: Sequence[Sweep]) -> Figure:
     with house_style():
         columns = min(len(sweeps), 3)
         rows = math.ceil(len(sweeps) / columns)
-        figure = Figure(figsize=(2.75 * columns + 1.1, 2.4 * rows + 0.3), layout="constrained")
+        figure = ShownFigure(figsize=(2.75 * columns + 1.1, 2.4 * rows + 0.3), layout="constrained")
         set_gaps(figure)
         budgets = list(dict.fromkeys(budget for sweep in sweeps for budget in sweep.lines))
         shades = sns.color_palette("flare", len(budgets)) if len(budgets) > 1 else sns.color_palette("colorblind", 1)

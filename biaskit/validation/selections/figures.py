@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 
 from biaskit.errors import BiaskitError
 from biaskit.figures.methods import Look, looks
-from biaskit.figures.style import FAINT, INK, check_out, house_style, write_figure
+from biaskit.figures.style import FAINT, INK, ShownFigure, check_out, house_style, write_figure
 from biaskit.text import shortened
 from biaskit.validation.selections.read import Point, Selections, read_selections
 
@@ -51,7 +51,7 @@ def pareto(
     with house_style():
         columns = min(3, len(panels))
         rows = -(-len(panels) // columns)
-        figure = Figure(figsize=(3.3 * columns + 1.9, 3.1 * rows + 0.55))
+        figure = ShownFigure(figsize=(3.3 * columns + 1.9, 3.1 * rows + 0.55))
         grid = figure.add_gridspec(
             rows, columns, left=0.6 / (3.3 * columns + 1.9), right=1 - 1.95 / (3.3 * columns + 1.9),
             top=1 - 0.55 / (3.1 * rows + 0.55), bottom=0.5 / (3.1 * rows + 0.55), wspace=0.25, hspace=0.35,
@@ -164,7 +164,7 @@ def overlap_matrix(
     side, label = 0.36 * most, 0.4 + 0.055 * longest
     with house_style():
         width, height = label + len(matrices) * (side + 0.35) + 0.75, side + label + 0.75
-        figure = Figure(figsize=(max(width, 4.2), height))
+        figure = ShownFigure(figsize=(max(width, 4.2), height))
         width = figure.get_figwidth()
         image: Any = None
         for index, (retention, (names, values, chance)) in enumerate(matrices.items()):

@@ -11,7 +11,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from biaskit.figures.style import FAINT, check_out, house_style, write_figure
+from biaskit.figures.style import FAINT, ShownFigure, check_out, house_style, write_figure
 from biaskit.validation.studies.enough import Convergence
 
 _MOST = 12  # layers with a colour and a name of their own
@@ -29,7 +29,7 @@ def draw_enough(rows: Sequence[Convergence], out: str | os.PathLike[str] | None 
     if out is not None:
         check_out(Path(out), force)
     with house_style():
-        figure = Figure(figsize=(7.6, 3.5))
+        figure = ShownFigure(figsize=(7.6, 3.5))
         left, right = (figure.add_axes((x, 0.15, 0.35, 0.66)) for x in (0.075, 0.5))
         layers = list(dict.fromkeys(row.layer for row in rows))
         colours = sns.color_palette("viridis", len(layers))

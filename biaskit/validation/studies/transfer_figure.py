@@ -12,7 +12,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from biaskit.figures.style import FAINT, INK, check_out, house_style, write_figure
+from biaskit.figures.style import FAINT, INK, ShownFigure, check_out, house_style, write_figure
 from biaskit.validation.studies.transfer import Study
 
 _LEFT, _CELL, _ROW, _HEAD, _SCORES = 2.1, 0.36, 0.24, 0.85, 2.3  # inches
@@ -38,7 +38,7 @@ def draw_transfer(study: Study, out: str | os.PathLike[str] | None = None, *, ti
     low = 0.2 * names + 0.75 if panels else 0.0
     height = _HEAD + strip + 0.15 + low
     with house_style():
-        figure = Figure(figsize=(width, height))
+        figure = ShownFigure(figsize=(width, height))
         top = figure.add_axes((_LEFT / width, 1 - (_HEAD + strip) / height, len(layers) * _CELL / width, strip / height))
         _draw_strip(top, pairs, layers, values)
         for index, (task, home) in enumerate(panels):
