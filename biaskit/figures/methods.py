@@ -15,7 +15,7 @@ _KNOWN = {
     "d2pruner": (0, "o"), "fastv": (3, "^"), "divprune": (2, "s"), "random": (7, "X"), "uniform": (7, "P"), "dart": (1, "D"),
     "idpruner": (4, "v"), "cdpruner": (6, "p"), "scope": (9, "h"), "sparsevlm": (5, "*"), "pyramiddrop": (8, "v"), "visionzip": (0, "s"),
     "vispruner": (2, "^"), "fastervlm": (4, "o"), "hired": (1, "^"), "hiprune": (3, "s"), "prumerge": (5, "p"), "prumerge+": (5, "^"),
-    "tome": (8, "P"), "pool": (7, "h"), "globalcom2": (6, "P"), "visionselector": (9, "D"),
+    "tome": (8, "P"), "pool": (7, "h"), "globalcom2": (6, "P"), "visionselector": (9, "D"), "coordinates": (4, "X"), "fitprune": (0, "*"),
 }  # fmt: skip
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
 """Lines of a method with its first prior, the second, …; without a prior, beside debiased ones, `RAW`."""
@@ -50,6 +50,12 @@ def look_of(name: str) -> Look:
     return Look(PALETTE[colour], marker)
 
 
+def _divided_by(one: MethodLabel) -> str | None:
+    """What attention is divided by: a prior's name, or a source that needs none, as it is written."""
+    source = one.settings.get("debias", "prior")
+    return one.prior if source == "prior" else f"debias={source}+{one.prior or ''}"
+
+
 def looks(labels: Sequence[str], debiased: Collection[str] | None = None) -> dict[str, Look]:
     """Return label → look, for labels such as `fastv@k=3+tasks` that stand in one figure: priors are told apart by their dashes.
 
@@ -63,11 +69,13 @@ def looks(labels: Sequence[str], debiased: Collection[str] | None = None) -> dic
         >>> found = looks(["fastv", "fastv+tasks", "fastv+neutral", "divprune"])
         >>> found["fastv"].filled, found["fastv+tasks"].line == found["fastv+neutral"].line
         (False, False)
+        >>> looks(["fastv", "fastv@debias=null"])["fastv@debias=null"].filled
+        True
         >>> found["divprune"].line
         '-'
     """
     read = {label: MethodLabel.read(label) for label in labels}
-    prior = {label: one.prior if debiased is None or label in debiased else None for label, one in read.items()}
+    prior = {label: _divided_by(one) if debiased is None or label in debiased else None for label, one in read.items()}
     priors = list(dict.fromkeys(filter(None, prior.values())))
     paired = {one.name for label, one in read.items() if prior[label]}
     taken: set[tuple[str, str, str | None]] = set()
