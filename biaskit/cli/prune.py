@@ -79,7 +79,8 @@ def prune(
         ),
     ] = None,
     compare: Annotated[
-        str | None, typer.Option(rich_help_panel=PRUNING, help="Further methods, such as fastv,fastv+prior,divprune.")
+        str | None,
+        typer.Option(rich_help_panel=PRUNING, help="Further methods, such as fastv,fastv+prior,divprune; all: every one that works here."),
     ] = None,
     overlay: Annotated[
         Path | None, typer.Option(rich_help_panel=RESULT, help="Figure of the kept tokens, one panel a method: .png, .pdf or .svg.")
@@ -117,6 +118,7 @@ def prune(
         check_out(overlay, force)
 
     from biaskit.cli.calibrate import say
+    from biaskit.cli.prune_all import all_methods, fits
     from biaskit.engine.greedy import generation_in_force, greedy_settings, put_aside
     from biaskit.families.checkpoints.load import load_model, read_checkpoint
     from biaskit.images.decode import decode
@@ -126,8 +128,11 @@ def prune(
     picture = decode(read_picture(image), image.name)
     chosen = choices(min_pixels, max_pixels, max_tiles, image_mode, conversation)
     _, _, config, _ = read_checkpoint(model, revision, chosen)
-    runs = _runs(pruner, parameters or [], words(compare or ""), read_priors(prior or []), config, k, preset, share)
+    further, priors = words(compare or ""), read_priors(prior or [])
+    tried = all_methods([pruner, *further], priors, lambda label, held: _runs(label, [], [], held, config, k, preset, share))
+    runs = _runs(pruner, parameters or [], [*tried, *further], priors, config, k, preset, share)
     loaded = load_model(model, device=device, device_map=device_map, dtype=dtype, attention=attention, revision=revision, say=say, **chosen)
+    runs = [run for run in runs if run.label not in tried or fits(run.label, run.pruner, run.prior, loaded)]
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
         for bias in {id(run.prior): run.prior for run in runs if run.prior is not None}.values():
@@ -150,7 +155,7 @@ def prune(
         panels = []
         for run, row in zip(runs, rows[1:], strict=True):
             box = _answered_box(row["answer"], loaded, prepared, picture.size)
-            panels.append(Kept(row["name"], row["kept"], row["answer"], run.depths, _prior_name(run.label), box))
+            panels.append(Kept(row["name"], row["kept"], row["answer"], run.depths, _prior_name(run.label, prior or []), box))
         draw(picture, prepared.layouts[0], panels, out=overlay, title=prompt, model=loaded.name, force=force)
     asked = {"model": loaded.name, "revision": loaded.revision, "image": image.name, "prompt": prompt, "prior": prior or [], "seed": seed}
     _show(rows, {**asked, "generation": generation_in_force(loaded.model, settings)}, overlay, as_json)
@@ -176,7 +181,7 @@ def _runs(
     main = parse_method(first)
     given = {read_key(key): value for key, value in read_pairs(parameters, "--set").items()}
     main = Method(main.name, {**main.settings, **given}, main.prior)
-    methods = [method for method in (main, *map(parse_method, further)) if method.name != NONE]
+    methods = [method for method in (main, *(parse_method(word) for word in further if word != "all")) if method.name != NONE]
     chosen = preset_depth(methods, preset, config.model_type)
     runs = []
     for method in methods:
@@ -239,9 +244,11 @@ def _answer(loaded: Loaded, prepared: Prepared, pruner: Pruner, prior: Prior | N
     }
 
 
-def _prior_name(label: str) -> str:
-    """Return what stands behind the + of a method's label."""
-    return label.partition("+")[2]
+def _prior_name(label: str, given: list[str]) -> str:
+    """Return what a figure calls the prior of a method: its name, or the file's of one that was given without a name."""
+    name = label.partition("+")[2]
+    places = [Path(word).name.removesuffix(".safetensors") for word in given if "=" not in word]
+    return places[0] if name == "prior" and places else name
 
 
 def _answered_box(answer: str, loaded: Loaded, prepared: Prepared, size: tuple[int, int]) -> tuple[float, float, float, float] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -57,7 +56,7 @@ def show_list(
         echo_json(found)
         return
     if format_ == "markdown":
-        echo(methods_table(found))
+        echo(methods_table())
         return
     echo_table(("name", "method", "year", "arXiv", "K", "needs", "prior", "families"), [
         (p["name"], p["title"], p["year"] or "–", p["arxiv"] or "–", p["k"], ", ".join(p["needs"]) or "nothing", p["prior"], p["families"])
@@ -66,8 +65,11 @@ def show_list(
     echo("biaskit pruners show NAME prints parameters, presets, and where a method deviates from its paper.")
 
 
-def methods_table(found: Sequence[dict[str, Any]]) -> str:
-    """Return pruners as `_describe` has them as a Markdown table."""
+def methods_table() -> str:
+    """Return the pruners as a Markdown table."""
+    from biaskit.pruners import pruners
+
+    found = [_describe(name, cls) for name, cls in pruners]
     head = ("name", "method", "paper", "K", "where it acts", "what it reads", "prior", "families")
     rows = [head, ("---",) * len(head)]
     for p in found:

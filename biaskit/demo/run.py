@@ -16,6 +16,7 @@ from biaskit.calibration.progress import Progress
 from biaskit.calibration.prompts import PROMPT, read_prompts
 from biaskit.calibration.run import calibrate
 from biaskit.demo.evaluate import answers_of
+from biaskit.demo.page import Method, draw_example, write_page
 from biaskit.engine.prune import prune
 from biaskit.families.checkpoints.load import Loaded
 from biaskit.figures.heatmap import heatmap
@@ -27,11 +28,13 @@ from biaskit.prior.bias.report import compare
 from biaskit.prior.value import Prior
 from biaskit.pruners import Pruner, get_pruner
 
-LAYERS = (1, 5)
-"""K of the comparisons: long before, and right after, the layer in which the embedded model finds what it was asked for."""
+LAYERS = (2, 5)
+"""K of the comparisons: the papers' 2, and right after the layer in which the embedded model finds what it was asked for."""
 RETENTION = 0.25
 
-FILES = ("neutral.safetensors", "task.safetensors", "heatmap.png")
+FILES = ("neutral.safetensors", "task.safetensors", "heatmap.png", "kept.png", "index.html")
+SHOWN = ("FastV", "FastV, debiased (task)", "D2Pruner (task)", "DivPrune, positions kept")
+"""Methods of the one picture."""
 """What is written."""
 
 Step = Callable[[str, int, int], None]
@@ -96,16 +99,40 @@ def run(loaded: Loaded, out: Path, *, samples: int, questions: int, step: Step, 
 
         priors[name] = calibrate(loaded, source, prompts=prompts, layers="all", batch_size=25, workers=1, report=told)
         priors[name].save(out / f"{name}.safetensors", force=force)
-    figure = out / FILES[-1]
+    figure = out / "heatmap.png"
     labels = [f"embedded model, {name} prompt" for name in priors]
     heatmap(list(priors.values()), layers=[layer - 1 for layer in LAYERS], labels=labels, out=figure, force=force)
     neutral, task = priors.values()
     agreement = {row["layer"] + 1: float(row["pearson"]) for row in compare(neutral, task)}
     rows = _score(loaded, neutral, task, questions, step)
-    return Result(rows, agreement, tuple(out / name for name in FILES))
+    result = Result(rows, agreement, tuple(out / name for name in FILES))
+    _show(loaded, result, methods(neutral, task, LAYERS[0]), out, force)
+    return result
 
 
-def methods(neutral: Prior, task: Prior, layer: int) -> list[tuple[str, Pruner, Prior | None]]:
+def _show(loaded: Loaded, result: Result, made: Sequence[Method], out: Path, force: bool) -> None:
+    """Draw the first question that FastV gets wrong at the papers' K and another method right, and write the page."""
+    right = {row.method: row.right for row in result.rows if row.layer == LAYERS[0]}
+    count = len(right["FastV"])
+    number = next((i for i in range(count) if not right["FastV"][i] and any(right[name][i] for name in SHOWN)), 0)
+    scene = draw_scene(SEED + 1, number, "photo")
+    question = question_about(scene.things, "where", SEED + 1, number)
+    chosen = [method for method in made if method[0] in SHOWN]
+    draw_example(loaded, scene, question, chosen, LAYERS[0], out / "kept.png", force)
+    title = f"where is …? boxes at IoU ≥ 0.5, % of {count}, with {RETENTION:.0%} of the visual tokens"
+    figures = [
+        (
+            out / "kept.png",
+            f"The first question that FastV gets wrong at K = {LAYERS[0]} and one of the others right: chosen, not typical.",
+        ),
+        (out / "heatmap.png", "The two priors, by which attention is divided."),
+    ]
+    write_page(
+        out / "index.html", ["method", *(f"K = {layer}" for layer in LAYERS)], table(result.rows), title, verdict(result), figures, force
+    )
+
+
+def methods(neutral: Prior, task: Prior, layer: int) -> list[Method]:
     """The rows of the table that depend on K: (name, pruner, prior)."""
 
     def make(name: str, **more: Any) -> Pruner:
@@ -116,9 +143,9 @@ def methods(neutral: Prior, task: Prior, layer: int) -> list[tuple[str, Pruner, 
         ("FastV", make("fastv"), None),
         ("FastV, debiased (neutral)", make("fastv"), neutral),
         ("FastV, debiased (task)", make("fastv"), task),
-        ("D2Pruner (neutral)", make("d2pruner", alpha=0.5), neutral),
         ("D2Pruner (task)", make("d2pruner", alpha=0.5), task),
-        ("DivPrune", make("divprune"), None),
+        ("DivPrune, as published", make("divprune"), None),
+        ("DivPrune, positions kept", make("divprune", positions="original"), None),
     ]
 
 
@@ -150,7 +177,8 @@ def verdict(result: Result) -> str:
             _gap(result, layer, "FastV", "FastV, debiased (neutral)", "debiasing it with the prior of the neutral prompt"),
             _gap(result, layer, "FastV", "FastV, debiased (task)", "debiasing it with the prior of the task's own prompts"),
             _gap(result, layer, "FastV, debiased (task)", "D2Pruner (task)", "D2Pruner against debiased FastV, both with the task's prior"),
-            _gap(result, layer, "D2Pruner (task)", "DivPrune", "DivPrune, which uses no attention, against D2Pruner"),
+            _gap(result, layer, "D2Pruner (task)", "DivPrune, positions kept", "DivPrune, which reads no attention, against D2Pruner"),
+            _gap(result, layer, "DivPrune, positions kept", "DivPrune, as published", "renumbering its positions, as published"),
         ]
     lines.append("This shows how the chain works, not how large models behave: calibrate and validate on yours.")
     return "\n".join(lines)

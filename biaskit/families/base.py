@@ -59,6 +59,7 @@ class ModelFamily(ABC):
         image_processor: name of the stock image processor class, without backend suffix.
         wording: how its evaluations ask. box_convention: how its answers write boxes.
         options: what a user may choose of the processor; see `configure`.
+        fixed_tokens: the processor brings every image to one number of visual tokens, whatever its size.
     """
 
     title: ClassVar[str]
@@ -67,6 +68,7 @@ class ModelFamily(ABC):
     wording: ClassVar[Wording] = Wording()
     box_convention: ClassVar[BoxConvention] = BoxConvention()
     options: ClassVar[frozenset[str]] = frozenset()
+    fixed_tokens: ClassVar[bool] = False
 
     @abstractmethod
     def tokens(self, config: Any, inputs: Mapping[str, Tensor], sizes: Sequence[Size] | None) -> list[Tokens]:

@@ -33,6 +33,7 @@ class Llava(ModelFamily):
     # instead, so fractions of the square it saw are fractions of the crop
     box_convention = BoxConvention("part")
     options = frozenset({"image_mode", "conversation"})
+    fixed_tokens = True
 
     def check(self, config: Any) -> None:
         """Refuse towers with a grid that varies (Pixtral), and a selection of features that drops a patch."""

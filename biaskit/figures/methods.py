@@ -15,7 +15,7 @@ _KNOWN = {
     "d2pruner": (0, "o"), "fastv": (3, "^"), "divprune": (2, "s"), "random": (7, "X"), "uniform": (7, "P"), "dart": (1, "D"),
     "idpruner": (4, "v"), "cdpruner": (6, "p"), "scope": (9, "h"), "sparsevlm": (5, "*"), "pyramiddrop": (8, "v"), "visionzip": (0, "s"),
     "vispruner": (2, "^"), "fastervlm": (4, "o"), "hired": (1, "^"), "hiprune": (3, "s"), "prumerge": (5, "p"), "prumerge+": (5, "^"),
-    "tome": (8, "P"), "pool": (7, "h"), "globalcom2": (6, "P"), "visionselector": (9, "D"),
+    "tome": (8, "P"), "pool": (7, "h"), "globalcom2": (6, "P"), "visionselector": (9, "D"), "coordinates": (4, "X"), "fitprune": (0, "*"),
 }  # fmt: skip
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
 """Lines of a method with its first prior, the second, …; without a prior, beside debiased ones, `RAW`."""

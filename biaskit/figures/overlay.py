@@ -20,9 +20,11 @@ from biaskit.figures.glyphs import show_all_text
 from biaskit.figures.patches import BOX, TRUTH, Frame, draw_box, draw_picture, draw_view, frame_of, handles, tick_newlines
 from biaskit.figures.style import FAINT, INK, STYLE, ShownFigure, check_out, write_figure
 from biaskit.grid import Box, Layout
+from biaskit.text import shortened
 
 _WIDTH, _STRIP, _HEAD, _GAP = 3.3, 0.95, 0.70, 0.22  # inches: panel, row of further views, three lines of title, space between panels
 _LEGEND = 0.36
+_ACROSS = 3  # at most so many panels beside each other: their words shall be readable on a page
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +109,7 @@ class _Overlay:
         pixels = np.asarray(self.image.convert("RGB"))
         frame = frame_of(self.layout.planes[self.main], self.image.size)
         panels = 1 + len(self.kept)
-        cols = min(panels, 4)
+        cols = -(-panels // -(-panels // _ACROSS))
         tall = _WIDTH * frame.height / frame.width
         block = _HEAD + tall + (_STRIP + 0.25 if self.further else 0) + _GAP
         top = 0.1 + 0.3 * bool(title) + 0.2 * bool(model)
@@ -184,6 +186,6 @@ def _mask(n: int, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def _shortened(text: str, limit: int) -> str:
-    """One line of printable characters, no mathematics."""
+    """One line of printable characters."""
     flat = "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
-    return (flat if len(flat) <= limit else flat[: limit - 1] + "…").replace("$", r"\$")
+    return shortened(flat, limit)

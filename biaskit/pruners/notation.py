@@ -1,7 +1,8 @@
 """How a method is written, everywhere alike: `fastv`, `fastv@k=3+prior`, `d2pruner@preset=localization`.
 
 What follows an @ is a parameter of the method, or `preset`; the papers' letters stand for some of them (`LETTERS`), and K is always `k`.
-What follows the plus is the name of a prior: `prior` for the one that was given without a name. `none` is the unpruned model.
+What follows the plus is the name of a prior: `prior` for the one that was given without a name. `none` is the unpruned model;
+`downscale` is the unpruned model on a smaller image.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from biaskit.pruners.parameters import choices
 from biaskit.registry import MethodLabel, did_you_mean
 
 NONE = "none"
+DOWNSCALE = "downscale"
+"""The unpruned model on an image that is scaled down before the processor sees it: no pruner, for there is nothing to prune."""
 LETTERS = {"k": "layer", "tau": "strength", "τ": "strength", "α": "alpha", "θ": "theta", "lambda": "lam", "λ": "lam"}
 """The papers' letters for parameters."""
 
@@ -85,14 +88,14 @@ def parse_method(text: str) -> Method:
     name, colon, preset = label.name.partition(":")
     if colon:
         raise BiaskitError(f"{text!r}: a preset is written with an @", f"write {name}@preset={preset}")
-    if label.name != NONE:
+    if label.name not in (NONE, DOWNSCALE):
         pruners.get(label.name)
     if label.other:
         hint = "write NAME@KEY=VALUE@KEY=VALUE+prior, such as d2pruner@alpha=0.5+prior"
         raise BiaskitError(f"{text!r}: cannot read {label.other[0]!r}", hint)
     settings = {read_key(key): read_value(value) for key, value in label.settings.items()}
-    if label.name == NONE and (settings or label.prior):
-        raise BiaskitError(f"{text!r}: the unpruned model has no settings", "write none")
+    if label.name in (NONE, DOWNSCALE) and (settings or label.prior):
+        raise BiaskitError(f"{text!r}: the unpruned model has no settings", f"write {label.name}")
     return Method(label.name, settings, label.prior)
 
 
@@ -120,12 +123,12 @@ def preset_depth(methods: Sequence[Method], preset: str | None, model_type: str 
         >>> preset_depth([parse_method("fastv"), parse_method("d2pruner+prior")], "localization", "llava")
         5
     """
-    known = {name for method in methods if method.name != NONE for name in pruners.get(method.name).presets}
+    known = {name for method in methods if method.name not in (NONE, DOWNSCALE) for name in pruners.get(method.name).presets}
     if preset is not None and preset not in known:
         raise BiaskitError(f"no method here has the preset {preset!r}", did_you_mean(preset, known) if known else "leave --preset away")
     found = set()
     for method in methods:
-        chosen = None if method.name == NONE else preset_of(method, preset)
+        chosen = None if method.name in (NONE, DOWNSCALE) else preset_of(method, preset)
         if chosen is not None and has(method.name, "layer"):
             cls = pruners.get(method.name)
             found.add(cls.presets.get(cls.family_presets.get(model_type or "", {}).get(chosen, chosen), {}).get("layer"))
@@ -149,6 +152,8 @@ def build(method: Method, *, k: int | None = None, preset: str | None = None, mo
         >>> build(parse_method("fastv"), k=3, retention=0.1).layer, build(parse_method("fastv@k=4"), k=3, retention=0.1).layer
         (3, 4)
     """
+    if method.name == DOWNSCALE:
+        raise BiaskitError("downscale is no pruner: the image is scaled down before the processor sees it", "use it in `biaskit validate`")
     settings = as_choices(method.name, method.settings)
     if "retention" in settings or "budget" in settings:
         raise BiaskitError(f"{method.label}: how much is kept is not the method's affair", "use --retention")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 
 from command import biaskit
+from PIL import Image
 from typer.testing import CliRunner
 
 from biaskit.cli.app import app
+from biaskit.demo.run import FILES, SHOWN
 from biaskit.errors import FileError
 
 
@@ -16,11 +18,15 @@ def test_demo_runs_the_whole_chain(tmp_path):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     scores = {(row["method"], row["layer"]): row["accuracy"] for row in found["rows"]}
-    assert {layer for _, layer in scores} == {1, 5} and len(scores) == 16
-    assert scores["no pruning", 1] == scores["no pruning", 5] > 0.7, "the embedded model must find most things"
-    assert scores["FastV", 1] < scores["FastV", 5], "before layer 1 attention knows nothing of the question"
-    assert all((tmp_path / "out" / name).is_file() for name in ("neutral.safetensors", "task.safetensors", "heatmap.png"))
-    assert "K = 5" in found["verdict"] and -1 <= found["correlation"]["1"] <= 1
+    assert {layer for _, layer in scores} == {2, 5} and len(scores) == 16
+    assert scores["no pruning", 2] == scores["no pruning", 5] > 0.7, "the embedded model must find most things"
+    assert scores["FastV", 2] < scores["FastV", 5], "before layer 2 attention knows nothing of the question"
+    assert all((tmp_path / "out" / name).is_file() for name in FILES)
+    page = (tmp_path / "out/index.html").read_text(encoding="utf-8")
+    assert page.count('src="data:image/png;base64,') == 2 and "http" not in page
+    assert all(name in page for name in (*SHOWN, "DivPrune, as published", "K = 2", "K = 5"))
+    assert len(Image.open(tmp_path / "out/kept.png").convert("RGB").getcolors(1 << 24)) > 500
+    assert "K = 5" in found["verdict"] and -1 <= found["correlation"]["2"] <= 1
 
 
 def test_a_demo_overwrites_nothing_unasked(tmp_path):

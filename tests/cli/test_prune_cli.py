@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from biaskit.families.checkpoints.tiny import save_tiny
 from biaskit.figures.overlay import Kept, overlay
 from biaskit.grid import Layout, Plane, Tokens, raster
 from biaskit.images.generated import GeneratedSource
+from biaskit.pruners import pruners
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,17 @@ def test_answers_accounting_and_overlay(place):
     assert Image.open(place / "kept.png").width > 1000
     again = biaskit("prune", *words, "--overlay", "kept.png", cwd=place)
     assert again.returncode == 1 and "kept.png exists" in again.stderr
+
+
+def test_compare_all_runs_what_works_and_names_the_rest(place):
+    words = ["prune", "--model", "demo", "--image", "picture.png", "--pruner", "fastv", "--retention", "0.25", "--max-new-tokens", "1"]
+    done = biaskit(*words, "--compare", "all,pyramiddrop@k=2@every=2", "--json", cwd=place)
+    assert done.returncode == 0, done.stderr
+    ran = [row["name"].partition("@")[0] for row in json.loads(done.stdout)["runs"][1:]]
+    left = re.findall(r"left out: ([^:]+): ", done.stderr)
+    assert sorted([*ran, *left]) == pruners.names(), "each method once: run, or named with the reason"
+    assert left == ["d2pruner", "fitprune", "sparsevlm", "visionselector", "hiprune"]
+    assert "d2pruner needs a prior" in done.stderr and "the vision tower has blocks 0 … 3" in done.stderr
 
 
 def test_table_and_parameters(place):

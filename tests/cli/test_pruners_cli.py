@@ -71,10 +71,8 @@ def test_help_is_light() -> None:
     assert done.stdout == "[]\n"
 
 
-def test_the_table_of_the_docs_is_current() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
+def test_the_markdown_table_names_all() -> None:
     table = run("list", "--format", "markdown").strip()
-    held = text.partition("<!-- made by `biaskit pruners list --format markdown` -->\n")[2].partition("\n<!-- end -->")[0]
-    assert held == table, "biaskit pruners list --format markdown, between the comments of docs/methods.md"
+    assert table in (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8"), "make docs"
     assert table.count("\n") == len(pruners.names()) + 1
     assert all(cls.families in table and f"`{name}`" in table for name, cls in pruners)

@@ -75,7 +75,7 @@ def test_the_python_of_a_guide_runs(path, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_generated_tables_are_those_of_the_code(page):
-    assert filled(ROOT / page) == (ROOT / page).read_text(encoding="utf-8"), "run make docs"
+    assert filled(ROOT / page) == (ROOT / page).read_text(encoding="utf-8"), "run make pages"
 
 
 def test_short_names_in_the_table():

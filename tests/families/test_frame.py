@@ -68,11 +68,11 @@ def reach(frame_of, records):
     return found
 
 
-def test_the_crop_loses_the_boxes_that_the_readme_says(coco_sample):
+def test_the_crop_loses_the_boxes_that_the_faq_says(coco_sample):
     records = json.loads((coco_sample / "annotations" / "instances_val2017.json").read_text(encoding="utf-8"))
     found = {name: reach(lambda size, name=name: frame(PROCESSORS[name](), size), records) for name in ("clip", "llava, padded")}
     assert found["llava, padded"] == {"larger": [487, 487], "all": [945, 945]}
-    readme = " ".join((Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").split())
+    faq = " ".join((Path(__file__).parents[2] / "docs/faq.md").read_text(encoding="utf-8").split())
     (larger, of), (every, number) = found["clip"]["larger"], found["clip"]["all"]
-    assert f"{larger} of {of} ({larger / of:.0%})".replace("%", " %") in readme
-    assert f"{every} of {number} ({every / number:.0%})".replace("%", " %") in readme
+    assert f"{larger} of {of} ({larger / of:.0%})".replace("%", " %") in faq
+    assert f"{every} of {number} ({every / number:.0%})".replace("%", " %") in faq

@@ -9,7 +9,8 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from biaskit.figures.colours import RATIO, RELATIVE, colours
-from biaskit.figures.methods import PALETTE, look_of, looks
+from biaskit.figures.methods import _KNOWN as KNOWN
+from biaskit.figures.methods import MARKERS, PALETTE, look_of, looks
 from biaskit.figures.patches import BOX, EDGE, TRUTH
 from biaskit.pruners import pruners
 
@@ -44,7 +45,7 @@ def test_black_and_white_are_a_hundred_apart():
 
 @pytest.mark.parametrize("blindness", BLIND)
 def test_methods_are_told_apart(blindness):
-    shown = {name: look_of(name) for name in pruners.names()}
+    shown = {name: look_of(name) for name in KNOWN}
     for (a, one), (b, other) in combinations(shown.items(), 2):
         assert (one.colour, one.marker) != (other.colour, other.marker), (a, b)
         if one.marker == other.marker:
@@ -72,6 +73,12 @@ def test_lines_on_pictures_are_told_apart(blindness):
     for a, b in combinations((EDGE, BOX[0], TRUTH[0]), 2):
         assert apart(a, b, blindness) > 12
     assert BOX[1] != TRUTH[1]
+
+
+def test_every_method_has_a_look():
+    """Those without a line in the table get one by their letters; the table names no method that is gone."""
+    assert set(KNOWN) <= set(pruners.names())
+    assert all(look_of(name).colour in PALETTE and look_of(name).marker in MARKERS for name in [*pruners.names(), "somebody's"])
 
 
 def test_priors_and_their_absence_are_told_apart():

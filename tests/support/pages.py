@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PAGES = {"README.md": "methods"}
+PAGES = {"README.md": "methods", "docs/methods.md": "table"}
 
 
 def methods() -> str:
@@ -19,6 +19,13 @@ def methods() -> str:
         groups.setdefault(cls.acts, []).append(f"{shown} `{name}`")
     rows = [f"| {acts} | {', '.join(found)} |" for acts, found in sorted(groups.items(), key=lambda item: -len(item[1]))]
     return "\n".join(["| where it acts | methods (`biaskit pruners show NAME`) |", "|---|---|", *rows])
+
+
+def table() -> str:
+    """Every method with its paper, K, what it reads, prior and families, as `biaskit pruners list --format markdown` prints it."""
+    from biaskit.cli.pruners import methods_table
+
+    return methods_table()
 
 
 def filled(path: Path) -> str:

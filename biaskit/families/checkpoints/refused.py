@@ -17,13 +17,27 @@ _TWO_WAYS = (
     "its image tokens attend to one another in both directions, but narrowed layers get causal masks: results would not be exact",
     "use a family with causal attention over the image (biaskit models list)",
 )
+_WINDOWS = (
+    "its image tokens attend to one another in both directions, most of its layers see a window alone, but narrowed layers get plain masks",
+    _TWO_WAYS[1],
+)
+_OMNI = (
+    "its checkpoint holds parts that hear and speak beside the language model, and the stock library loads it as no model of images",
+    "use a Qwen2.5-VL or Qwen3-VL checkpoint, whose tower and language model are of the same kind",
+)
+_THINKER = ("its tower and language model are of Qwen2.5-VL's kind, but it hears as well, and no family covers it yet", _OMNI[1])
 
 UNFIT = {
     "qwen3_5": _LINEAR,
     "qwen3_5_moe": _LINEAR,
     "minicpmv4_6": _LINEAR,
     "minicpmv4_7": _LINEAR,
-    "gemma3": _TWO_WAYS,
+    "gemma3": _WINDOWS,
+    "gemma4": _WINDOWS,
+    "shieldgemma2": _WINDOWS,
+    "qwen2_5_omni": _OMNI,
+    "qwen2_5_omni_thinker": _THINKER,
+    "qwen3_omni_moe": _OMNI,
     "paligemma": _TWO_WAYS,
     "mllama": (
         "it sees images by cross attention: there are no visual tokens in the sequence",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +18,8 @@ from biaskit.families import Prepared
 from biaskit.families.checkpoints.device import input_device
 from biaskit.families.checkpoints.load import Loaded
 from biaskit.grid import Layout
+from biaskit.pruners.notation import DOWNSCALE
+from biaskit.select.keep import budget
 from biaskit.tasks.base import Task
 from biaskit.validation.ask.methods import Configuration
 from biaskit.validation.ask.observe import region_coverage
@@ -90,10 +92,17 @@ class BatchRunner:
             self.say(f"out of memory: going on with {self.chunk} questions a forward pass")
             self._cut()
 
+    def _scaled(self, cell: Configuration) -> Iterator[QuestionBatch]:
+        """The batch with images scaled down to a share of the visual tokens that each has as it is."""
+        for part in self.parts:
+            assert part.prepared is not None
+            most = [budget(len(layout), cell.retention) for layout in part.prepared.layouts]
+            yield self._moved(self.questions.prepare(part.items, most))
+
     def _try(self, cell: Configuration) -> list[dict[str, Any]] | None:
         made = []
         try:
-            for part in self.parts:
+            for part in self._scaled(cell) if cell.name == DOWNSCALE else self.parts:
                 answers, samples = answer(self.loaded, self.task, part, cell, self.options, self.say)
                 made += records(self.task, part, cell, answers, samples, self.options)
         except (RuntimeError, MemoryError) as error:
@@ -137,9 +146,11 @@ def records(
     for row, i in enumerate(batch.items):
         sample = samples[row]
         n_text = int(lengths[row]) - sample.n_visual
+        whole = sample.n_visual if batch.whole is None else batch.whole[row]
+        scaled = batch.whole is not None
         made.append({
             "answer": answers[row],
-            "budget": cell.pruner.stages()[-1].tokens(sample.n_visual),
+            "budget": budget(whole, cell.retention) if scaled else cell.pruner.stages()[-1].tokens(whole),
             "cache_bytes": own_cache_bytes(sample, n_text),
             "cell": cell.label,
             "id": task.identify(i),
@@ -149,7 +160,7 @@ def records(
             "method": cell.title,
             "n_kept": len(sample),
             "n_text": n_text,
-            "n_visual": sample.n_visual,
+            "n_visual": whole,
             "parameters": cell.parameters,
             "prior": options.priors[cell.prior_name] if cell.prior_name else None,
             "prompt": batch.prompts[row],
@@ -161,7 +172,7 @@ def records(
             "task": task.name,
             "truth": task.truth(i),
             **({"positive": sample.info["positive"]} if "positive" in sample.info else {}),
-            **({"kept": sample.indices.tolist()} if options.keep_indices else {}),
+            **({"kept": sample.indices.tolist()} if options.keep_indices and not scaled else {}),
             **({"selection": _measures(task, i, layouts[row], sample)} if options.observe is not None else {}),
         })  # fmt: skip
     return made

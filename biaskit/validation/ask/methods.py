@@ -9,10 +9,11 @@ from fractions import Fraction
 from typing import Any, Literal
 
 from biaskit.errors import BiaskitError
+from biaskit.families import families
 from biaskit.prior.value import Prior
 from biaskit.pruners import Pruner, get_pruner, pruners
 from biaskit.pruners.matching import matched
-from biaskit.pruners.notation import NONE, Method, build, check_method, has, parse_method, preset_depth, prior_of, read_key
+from biaskit.pruners.notation import DOWNSCALE, NONE, Method, build, check_method, has, parse_method, preset_depth, prior_of, read_key
 from biaskit.registry import did_you_mean
 from biaskit.validation.results.labels import cell_label
 
@@ -45,7 +46,7 @@ class Configuration:
     @property
     def parameters(self) -> dict[str, Any]:
         """The pruner's full settings, as JSON values; nothing for `none`."""
-        if self.name == NONE:
+        if self.name in (NONE, DOWNSCALE):
             return {}
         values = {parameter.name: getattr(self.pruner, parameter.name) for parameter in type(self.pruner).parameters()}
         found: dict[str, Any] = json.loads(json.dumps(values, default=str))
@@ -109,16 +110,19 @@ class Grid:
         for method in self._swept(methods):
             for retention in [1.0] if method.name == NONE else self.retentions:
                 cell = self._cell(method, retention, config, depth)
-                found.setdefault((cell.name, json.dumps(cell.parameters, sort_keys=True), cell.prior_name), cell)
+                share = retention if method.name == DOWNSCALE else None  # it has no parameters
+                found.setdefault((cell.name, share, json.dumps(cell.parameters, sort_keys=True), cell.prior_name), cell)
         return list(found.values())
 
     def _swept(self, methods: list[Method]) -> list[Method]:
         made = list(methods)
         for short, values in self.sweeps.items():
             key = read_key(short)
-            fitting = [method for method in methods if method.name != NONE and has(method.name, key)]
+            fitting = [method for method in methods if method.name not in (NONE, DOWNSCALE) and has(method.name, key)]
             if not fitting:
-                known = {p.name for method in methods if method.name != NONE for p in pruners.get(method.name).parameters()}
+                known = {
+                    p.name for method in methods if method.name not in (NONE, DOWNSCALE) for p in pruners.get(method.name).parameters()
+                }
                 hint = (
                     did_you_mean(short, {"k" if name == "layer" else name for name in known} - {"retention", "budget"})
                     if known
@@ -129,8 +133,16 @@ class Grid:
         return made
 
     def _cell(self, method: Method, retention: float, config: Any, depth: int | None) -> Configuration:
+        whole = get_pruner("random", retention=1.0, layer=0)
         if method.name == NONE:
-            return Configuration(NONE, NONE, NONE, "no pruning", 1.0, get_pruner("random", retention=1.0, layer=0))
+            return Configuration(NONE, NONE, NONE, "no pruning", 1.0, whole)
+        if method.name == DOWNSCALE:
+            if families.get(config.model_type).fixed_tokens:
+                raise BiaskitError(
+                    f"downscale: the processor of {config.model_type} brings every image to one number of visual tokens",
+                    "take pool, which averages the grid",
+                )
+            return Configuration(cell_label(DOWNSCALE, retention), DOWNSCALE, DOWNSCALE, "image scaled down", retention, whole)
 
         def make(share: float) -> Pruner:
             return build(method, k=depth, preset=self.preset, model_type=config.model_type, retention=share)

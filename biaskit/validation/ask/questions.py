@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from biaskit.errors import BiaskitError, ImageSkipped
 from biaskit.families import ModelFamily, Prepared
 from biaskit.families.checkpoints.catalog import box_convention_of
+from biaskit.families.downscale import Downscaler
 from biaskit.grid import Layout
 from biaskit.tasks.base import WHOLE, Part, Seen, Task
 from biaskit.tasks.conventions import Wording
@@ -23,6 +24,7 @@ class QuestionBatch:
 
     Attributes:
         items: their indices in the task. prompts: their wording. seen: how the model sees each image. prepared: the model's inputs.
+        whole: visual tokens of each image as it is, where they were scaled down; else None.
     """
 
     items: tuple[int, ...]
@@ -30,10 +32,11 @@ class QuestionBatch:
     seen: tuple[Seen, ...]
     prepared: Prepared | None
     error: BiaskitError | None = None
+    whole: tuple[int, ...] | None = None
 
     def pin_memory(self) -> QuestionBatch:
         """Pin the tensors (called by the loader's pinning thread)."""
-        return QuestionBatch(self.items, self.prompts, self.seen, None if self.prepared is None else self.prepared.pin_memory(), self.error)
+        return replace(self, prepared=None if self.prepared is None else self.prepared.pin_memory())
 
 
 class Questions(Dataset[QuestionBatch]):
@@ -57,6 +60,7 @@ class Questions(Dataset[QuestionBatch]):
         batches: Sequence[Sequence[int]],
     ) -> None:
         self.task, self.family, self.processor, self.config = task, family, processor, config
+        self.scaler = Downscaler(family, processor, config)
         self.base, self.wording, self.dtype, self.batches = base, wording, dtype, [tuple(items) for items in batches]
 
     def __len__(self) -> int:
@@ -70,13 +74,20 @@ class Questions(Dataset[QuestionBatch]):
         except BiaskitError as error:
             return QuestionBatch(self.batches[number], (), (), None, error)
 
-    def prepare(self, items: Sequence[int]) -> QuestionBatch:
+    def prepare(self, items: Sequence[int], most: Sequence[int] | None = None) -> QuestionBatch:
         """Prepare some questions together.
 
+        Args:
+            most: of each image: it is scaled down until it has so many visual tokens or fewer; None leaves images as they are.
+
         Raises:
-            BiaskitError: an image is broken, or the processor refuses it; a validation leaves nothing out.
+            BiaskitError: an image is broken, or the processor refuses it, or scales small ones up; a validation leaves nothing out.
         """
-        images = [self.task.image(i) for i in items]
+        originals = images = [self.task.image(i) for i in items]
+        whole = None
+        if most is not None:
+            whole = tuple(self.scaler.tokens(image.size) for image in images)
+            images = [self.scaler.scaled(image, n) for image, n in zip(images, most, strict=True)]
         prompts = [self.task.prompt(i, self.wording) for i in items]
         try:
             made = self.family.prepare(self.processor, self.config, [[image] for image in images], prompts)
@@ -86,9 +97,9 @@ class Questions(Dataset[QuestionBatch]):
         cast = {name: value.to(self.dtype) if value.is_floating_point() else value for name, value in made.inputs.items()}
         seen = [
             see(self.family, self.config, self.base, layout, (image.height, image.width))
-            for layout, image in zip(made.layouts, images, strict=True)
+            for layout, image in zip(made.layouts, originals, strict=True)
         ]
-        return QuestionBatch(tuple(items), tuple(prompts), tuple(seen), Prepared(cast, made.layouts))
+        return QuestionBatch(tuple(items), tuple(prompts), tuple(seen), Prepared(cast, made.layouts), whole=whole)
 
 
 def see(family: ModelFamily, config: Any, base: str, layout: Layout, size: tuple[int, int]) -> Seen:
