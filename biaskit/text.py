@@ -52,7 +52,7 @@ def for_json(value: Any, indent: int | None = None) -> str:
         >>> print(for_json({"é": "\u202e", "score": float("nan")}))
         {"é": "\u202e", "score": null}
     """
-    text = json.dumps(_finite(value), indent=indent, ensure_ascii=False, default=str)
+    text = json.dumps(finite(value), indent=indent, ensure_ascii=False, default=str)
     return text if text.isprintable() else "".join(letter if letter == "\n" or _shown(letter) else _in_json(letter) for letter in text)
 
 
@@ -60,11 +60,16 @@ def _in_json(letter: str) -> str:
     return json.dumps(letter)[1:-1] if ord(letter) != 0x7F else r"\u007f"
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Return plain values with None in place of NaN and infinities, which JSON does not have.
+
+    >>> finite({"score": float("nan"), "n": [1, 2]})
+    {'score': None, 'n': [1, 2]}
+    """
     if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
+        return {key: finite(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
+        return [finite(one) for one in value]
     return None if isinstance(value, float) and (value != value or value in (float("inf"), -float("inf"))) else value
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, TextIO
 
 from biaskit.display import is_quiet
@@ -93,5 +94,6 @@ def _forget_output() -> None:
 
 
 def _fail(message: str, hint: str) -> None:
-    tell(f"error: {visible(message)}", f"hint: {visible(hint)}")
+    with suppress(OSError):  # standard error may be full or closed as well: the exit code remains
+        tell(f"error: {visible(message)}", f"hint: {visible(hint)}")
     sys.exit(1)

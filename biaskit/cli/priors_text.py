@@ -81,8 +81,12 @@ def _provenance(prior: Prior) -> list[tuple[str, str]]:
     return [*rows, ("visual mass", f"{mass} (by layer)" if prior.meta.get("kind") != "imported" else "unknown, set to 1")]
 
 
-def _interval(value: float, low: float | None, high: float | None) -> str:
-    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+_LAW = {"slope": "k of exp(k·i), per token of 576", "law": "variance that exp(k·i) explains"}
+"""Measures of the recency law, for people."""
+
+
+def _interval(value: float, low: float | None, high: float | None, form: str = ".3f") -> str:
+    return f"{value:{form}}" if low is None or high is None else f"{value:{form}} [{low:{form}}, {high:{form}}]"
 
 
 def _correlation(point: dict[str, Any]) -> str:
@@ -100,8 +104,9 @@ def print_show(prior: Prior, report: BiasReport, convergence: Sequence[dict[str,
         some = maps[start : start + PER_TABLE]
         names = list(dict.fromkeys(name for m in some for name in m.metrics))
         held = [[m.metrics.get(name) for m in some] for name in names]
-        cells = [["" if e is None else _interval(e.value, e.low, e.high) for e in row] for row in held]
-        rows = [(name, *row) for name, row in zip(names, cells, strict=True)]
+        forms = [".2e" if name == "slope" else ".3f" for name in names]
+        cells = [["" if e is None else _interval(e.value, e.low, e.high, form) for e in row] for row, form in zip(held, forms, strict=True)]
+        rows = [(_LAW.get(name, name), *row) for name, row in zip(names, cells, strict=True)]
         echo("")
         echo_table(("metric", *(f"{m.plane} {m.layer}" for m in some)), rows)
     if convergence:

@@ -1,4 +1,4 @@
-"""What pruners and observers of other people may answer, and errors that name them where they answer something else."""
+"""What third-party pruners and observers may answer, and errors that name them where they answer something else."""
 
 from __future__ import annotations
 

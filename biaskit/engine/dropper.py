@@ -42,7 +42,7 @@ class TokenDropper:
     """Hooks that drop visual tokens inside one model.
 
     Args:
-        model: a stock model. layers: K of each stage. decider: who says what is kept. readings: what it wants to see. compact: kept
+        model: a stock model. layers: K of each stage. decider: says what is kept. readings: what it wants to see. compact: kept
             tokens are renumbered without gaps. merges: see `ImageEncoderWatch`.
     """
 

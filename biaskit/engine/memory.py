@@ -1,4 +1,4 @@
-"""What the hooks remember: a batch of prompts from its prefill on, and one forward pass over it; and whom they ask what to keep."""
+"""What the hooks remember: a batch of prompts from its prefill on, one forward pass over it, and the decider, asked what to keep."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Cut:
 
 
 class Decider(Protocol):
-    """Who decides. Called at prefill only."""
+    """Decides what is kept. Called at prefill only."""
 
     def idle(self) -> None:
         """A prefill without images begins; nothing else will be asked about it."""

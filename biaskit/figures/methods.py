@@ -50,6 +50,12 @@ def look_of(name: str) -> Look:
     return Look(PALETTE[colour], marker)
 
 
+def _divided_by(one: MethodLabel) -> str | None:
+    """What attention is divided by: a prior's name, or a source that needs none, as it is written."""
+    source = one.settings.get("debias", "prior")
+    return one.prior if source == "prior" else f"debias={source}+{one.prior or ''}"
+
+
 def looks(labels: Sequence[str], debiased: Collection[str] | None = None) -> dict[str, Look]:
     """Return label → look, for labels such as `fastv@k=3+tasks` that stand in one figure: priors are told apart by their dashes.
 
@@ -63,11 +69,13 @@ def looks(labels: Sequence[str], debiased: Collection[str] | None = None) -> dic
         >>> found = looks(["fastv", "fastv+tasks", "fastv+neutral", "divprune"])
         >>> found["fastv"].filled, found["fastv+tasks"].line == found["fastv+neutral"].line
         (False, False)
+        >>> looks(["fastv", "fastv@debias=null"])["fastv@debias=null"].filled
+        True
         >>> found["divprune"].line
         '-'
     """
     read = {label: MethodLabel.read(label) for label in labels}
-    prior = {label: one.prior if debiased is None or label in debiased else None for label, one in read.items()}
+    prior = {label: _divided_by(one) if debiased is None or label in debiased else None for label, one in read.items()}
     priors = list(dict.fromkeys(filter(None, prior.values())))
     paired = {one.name for label, one in read.items() if prior[label]}
     taken: set[tuple[str, str, str | None]] = set()

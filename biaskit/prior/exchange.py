@@ -58,10 +58,7 @@ def import_prior(
     Raises:
         PriorError: unreadable, pickled or truncated file; NaN, infinity or negative values; a weight of 0; a size that does not fit.
     """
-    if as_ not in ("bias", "weight"):
-        raise PriorError(f"values cannot be read as {as_!r}", "choose bias, or weight for factors that divide the bias away")
-    if not model_type:
-        raise PriorError("the model type is empty", "give the config.model_type of the model, such as llava or qwen2_5_vl")
+    _check_words(as_, model_type)
     wanted, path = read_layers(layer), Path(path)
     data = read_array_file(path)
     held = None if key is not None else exported_layers(path, data)

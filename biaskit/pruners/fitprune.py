@@ -75,9 +75,6 @@ class FitPrune(AttentionPruner):
 
     def __post_init__(self) -> None:
         """Read the schedule, and refuse what makes no sense."""
-        self._check_choices()
-        null = {self.row_of("null")} if self.debias == "null" and self.strength > 0 and self.mode != "uniform" else set()
-        object.__setattr__(self, "needs", frozenset({cross(self.rows), OWN}) | null)
         plan = self.schedule
         if plan is not None and not isinstance(plan, Schedule):
             plan = Schedule.load(plan)
@@ -94,6 +91,10 @@ class FitPrune(AttentionPruner):
                 "fitprune needs a calibrated schedule", "make one with `biaskit calibrate --schedule`, and give it: schedule='FILE'"
             )
         object.__setattr__(self, "_plan", plan)
+
+    def readings(self) -> frozenset[Reading]:
+        """Return what these settings read: both maps, and the null row if it is Q."""
+        return frozenset({cross(self.rows), OWN}) | (self.rows_read() - {self.row_of(self.rows)})
 
     @property
     def plan(self) -> Schedule:

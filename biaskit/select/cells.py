@@ -1,4 +1,4 @@
-"""Where tokens sit, as a tensor of (plane, row, col), and who is next to whom. Flattened indices would wrap and mix tiles."""
+"""Where tokens sit, as a tensor of (plane, row, col), and which tokens are neighbours. Flattened indices would wrap and mix tiles."""
 
 from __future__ import annotations
 

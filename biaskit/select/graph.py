@@ -74,7 +74,7 @@ class Graph:
         """Return which tokens have a neighbour among the `chosen` [N] bool: [N] bool."""
         return self._any(self.edges, chosen)
 
-    def first_independent(self, rank: Tensor, alive: Tensor, limit: int | Tensor) -> Tensor:
+    def first_independent(self, rank: Tensor, candidates: Tensor, limit: int | Tensor) -> Tensor:
         """Return the greedy independent set (the best-ranked candidate, no neighbour of it, the next), at most `limit` tokens: [N] bool.
 
         Found in rounds instead of one by one: every candidate that outranks all its candidate neighbours is taken at once. This gives the
@@ -82,16 +82,16 @@ class Graph:
         in eight rounds whether candidates are left; rounds without any change nothing.
 
         Args:
-            rank: [N] int64, a permutation; 0 is best. alive: [N] bool, the candidates. limit: from 0.
+            rank: [N] int64, a permutation; 0 is best. candidates: [N] bool, those to choose among. limit: from 0.
         """
         better = self._better(rank)
-        taken = torch.zeros_like(alive)
-        unasked = 8 if alive.is_cuda else 1
-        while bool(alive.any()):
+        taken = torch.zeros_like(candidates)
+        unasked = 8 if candidates.is_cuda else 1
+        while bool(candidates.any()):
             for _ in range(unasked):
-                best = alive & ~self._any(better, alive)
+                best = candidates & ~self._any(better, candidates)
                 taken |= best
-                alive = alive & ~best & ~self._any(self.edges, best)
+                candidates = candidates & ~best & ~self._any(self.edges, best)
         return best_of(taken, rank, limit)
 
     def _better(self, rank: Tensor) -> Tensor:
@@ -254,8 +254,8 @@ def graph_select(
 
     wanted = pivots_of(n, pivot_ratio)
     pivots = rank < wanted if pivot_mode == "topk" else graph.first_independent(rank, everyone, wanted)
-    alive = ~pivots & ~graph.touched(pivots) if exclude_pivot_neighbours else ~pivots
-    independent = pivots | graph.first_independent(rank, alive, n - pivots.sum())
+    candidates = ~pivots & ~graph.touched(pivots) if exclude_pivot_neighbours else ~pivots
+    independent = pivots | graph.first_independent(rank, candidates, n - pivots.sum())
     blocking = independent if exclude_pivot_neighbours else independent & ~pivots
     chosen = _filled(independent, blocking, graph, rank, n, fill)
     n_pivots, n_independent, kept = torch.stack([pivots.sum(), independent.sum(), chosen.sum()]).tolist()
@@ -279,12 +279,12 @@ def _filled(chosen: Tensor, blocking: Tensor, graph: Graph, rank: Tensor, n: int
     """Add to `chosen` until n, by the rule `fill`. `blocking` are those whose neighbours stay out while the threshold rises."""
     threshold = graph.threshold
     while fill in ("layers", "raise_theta") and int(chosen.sum()) < n:
-        alive = ~chosen
+        candidates = ~chosen
         if fill == "raise_theta":
             threshold = min(threshold + _THETA_STEP, 1.0)
             graph = graph.at(threshold)
-            alive &= ~graph.touched(blocking)
-        more = graph.first_independent(rank, alive, n - chosen.sum())
+            candidates &= ~graph.touched(blocking)
+        more = graph.first_independent(rank, candidates, n - chosen.sum())
         chosen, blocking = chosen | more, blocking | more
         if threshold >= 1:
             break

@@ -104,7 +104,7 @@ def test_the_others_notice_a_lost_process_and_keep_what_they_did(unit, whole, tm
 
     assert together(2, act, stop=False) == [3, -signal.SIGKILL]
     message, hint = words.read_text().splitlines()
-    assert message.startswith("process 0 of 2 has lost the others") and "the same command goes on" in hint
+    assert message.startswith("process 0 of 2 has lost the others") and "the same command resumes" in hint
     words.unlink()
     first = []
     assert run(unit, out, report=lambda progress: first.append(progress.done)).to_bytes() == whole

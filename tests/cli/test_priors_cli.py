@@ -99,6 +99,17 @@ def test_show() -> None:
     assert "correlation" in out
 
 
+def test_show_says_the_recency_law_to_three_digits() -> None:
+    """Slopes are thousandths: three places after the point would show one digit."""
+    law = np.exp(2.345e-3 * np.arange(36) * 575 / 35).reshape(6, 6)
+    groups = np.stack([law * (1 + 0.01 * number) for number in range(4)])[:, None].astype(np.float32)
+    stats = PlaneStats(groups.mean(0), group_mean=groups, group_count=np.full(4, 5, np.int32), count=20)
+    Prior({"image": stats}, (1,), np.ones(1, np.float32), {}).save("priors/law.safetensors")
+    text = run("show", "law").stdout
+    assert "k of exp(k·i), per token of 576  2.34e-03 [2.34e-03, 2.35e-03]" in text
+    assert "variance that exp(k·i) explains  1.000" in text and "recency" in text
+
+
 def test_show_json_agrees_with_the_report() -> None:
     from biaskit.prior.bias.report import convergence, report
 

@@ -9,10 +9,10 @@ import resource
 import select
 import signal
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,17 +73,26 @@ def forked(
         plain_user: permissions hold for it, also where this is root.
         stdout: its standard output instead of a file that is read afterwards.
     """
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        began = time.monotonic()
-        child = os.fork()
-        if child == 0:
-            _live(act, cwd, file_limit, plain_user, out.fileno() if stdout is None else stdout, err.fileno())
-        before = psutil.Process().memory_info().rss
+    pipes = [os.pipe() for _ in range(2)]  # not files: a limit on those must not reach what it prints
+    began = time.monotonic()
+    child = os.fork()
+    if child == 0:
+        for reading, _ in pipes:
+            os.close(reading)
+        _live(act, cwd, file_limit, plain_user, pipes[0][1] if stdout is None else stdout, pipes[1][1])
+    before = psutil.Process().memory_info().rss
+    for _, writing in pipes:
+        os.close(writing)
+    with ThreadPoolExecutor(2) as readers:
+        texts = [readers.submit(_all_of, reading) for reading, _ in pipes]
         ended, code, usage = _wait(child)
-        for stream in (out, err):
-            stream.seek(0)
-        texts = [stream.read().decode(errors="replace") for stream in (out, err)]
-        return Ended(code if ended else None, *texts, time.monotonic() - began, max(0, usage.ru_maxrss * 1024 - before) / 1e6)
+    told = [text.result() for text in texts]
+    return Ended(code if ended else None, *told, time.monotonic() - began, max(0, usage.ru_maxrss * 1024 - before) / 1e6)
+
+
+def _all_of(reading: int) -> str:
+    with os.fdopen(reading, "rb") as stream:
+        return stream.read().decode(errors="replace")
 
 
 def _wait(child: int) -> tuple[bool, int, Any]:

@@ -22,7 +22,9 @@ FURTHER = {
     "numbers": f"{READ}; from biaskit.validation.report.contents import Report; from biaskit.validation.report.analyse import Settings; "
     "report = Report.of(run, Settings(100, 100)); report.summary(); report.conclusion.text; import biaskit.validation.report.write",
 }
-PAGE = f"{FURTHER['numbers']}; biaskit.validation.report.write.write_report(report, Path(sys.argv[1]) / 'report', ('md',))"
+WRITE = "biaskit.validation.report.write.write_report(report, Path(sys.argv[1]) / 'report', {formats})"
+FURTHER["tables"] = f"{FURTHER['numbers']}; {WRITE.format(formats=('md', 'csv', 'tex', 'json'))}"
+PAGE = f"{FURTHER['numbers']}; {WRITE.format(formats=('html',))}"
 
 
 def loaded(names, code, folder):
@@ -40,7 +42,7 @@ def test_a_written_report_has_loaded_no_model(tmp_path):
     """Its figures load matplotlib; PIL and pandas come with it."""
     folder = make_run(tmp_path / "run", n=20, kept=TWO)
     assert loaded((*MODELS, "matplotlib"), PAGE, folder) == "['matplotlib']\n"
-    assert (folder / "report" / "report.md").is_file()
+    assert (folder / "report" / "index.html").is_file()
 
 
 def test_a_folder_may_be_a_text(tmp_path):

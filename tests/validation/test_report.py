@@ -17,6 +17,7 @@ from biaskit.validation.report.bars import ablation
 from biaskit.validation.report.contents import Report
 from biaskit.validation.report.contrasts import conclude
 from biaskit.validation.report.costs import costs
+from biaskit.validation.report.curves import draw_curves, task_curves
 from biaskit.validation.report.sweeps import find_sweeps
 from biaskit.validation.report.tables import cost_table
 from biaskit.validation.report.write import write_report
@@ -260,6 +261,16 @@ def test_every_format_has_the_rivals(tmp_path):
     words = "FastV with the null row against FastV with the prior prior"
     holding = {path.suffix for path in (tmp_path / "out").rglob("*") if path.is_file() and words in path.read_text(errors="ignore")}
     assert {".md", ".html", ".csv", ".json"} <= holding
+
+
+def test_long_names_leave_the_panels_their_room(tmp_path):
+    kept = {name: {0.25: (0.6,) * 3, 0.1: (0.5,) * 3} for name in ("fastv", "fastv@debias=null@mode=p_log@rows=question")}
+    run = read_run(make_run(tmp_path, n=30, kept=kept, retentions=(0.25, 0.1), tasks=("scenes-where",)))
+    result = analyse(run, run.tasks[0], QUICK)
+    figure = draw_curves([task_curves(result)], [result])
+    (axes,), (legend,) = figure.axes, figure.legends
+    assert axes.get_window_extent().width > 1.8 * figure.dpi
+    assert legend.get_window_extent().x0 >= axes.get_window_extent().x1
 
 
 def test_debiasings_in_words():

@@ -86,7 +86,7 @@ def test_the_others_notice_a_lost_process(demo, whole, tmp_path):
 
     assert together(2, act, stop=False) == [3, -signal.SIGKILL]
     message, hint = words.read_text().splitlines()
-    assert "process 0 of 2 has lost the others" in message and "the same command goes on" in hint
+    assert "process 0 of 2 has lost the others" in message and "the same command resumes" in hint
     assert run(demo, tmp_path).asked <= 3 * QUESTIONS
     assert files(tmp_path) == whole[0]
 

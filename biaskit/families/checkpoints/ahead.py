@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from functools import partial
+from multiprocessing.queues import Queue
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
@@ -37,6 +38,14 @@ def _unless_parent_left(kind: type[BaseException], error: BaseException, trace: 
         sys.__excepthook__(kind, error, trace)
 
 
+def _leave(error: BaseException, item: object) -> None:
+    """End a worker whose batch cannot be handed over, as where shared memory is full: the main process would wait for it for ever."""
+    try:
+        print(f"a batch cannot be handed over: {error}", file=sys.stderr, flush=True)  # noqa: T201
+    finally:  # also where standard error is on the same full disk
+        os._exit(1)
+
+
 def _depend(worker: int, *, parent: int, folder: Path) -> None:
     """Leave Ctrl-C to the main process, and die with it: a worker that waits to hand over a batch would outlive a killed one for ever.
 
@@ -45,6 +54,7 @@ def _depend(worker: int, *, parent: int, folder: Path) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.excepthook = _unless_parent_left
+    Queue._on_queue_feeder_error = staticmethod(_leave)  # type: ignore[attr-defined]
     if len(os.fsencode(folder)) <= _SOCKET_PATH:
         tempfile.tempdir = str(folder)
 

@@ -152,9 +152,9 @@ def _rows(limits: Exact | float, rows: Indices) -> Exact | float:
 
 def independent(edges: Bools) -> Bools:
     """Return what the greedy loop takes of m tokens, best first, whose `edges` [m, m] are above the diagonal: [m]."""
-    dead, taken = np.zeros(len(edges), bool), np.zeros(len(edges), bool)
+    excluded, taken = np.zeros(len(edges), bool), np.zeros(len(edges), bool)
     for token, row in enumerate(edges):
-        if not dead[token]:
+        if not excluded[token]:
             taken[token] = True
-            np.logical_or(dead, row, out=dead)
+            np.logical_or(excluded, row, out=excluded)
     return taken

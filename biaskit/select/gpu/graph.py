@@ -115,7 +115,7 @@ def _cell(code, order, sample, total, stride, rank, known, placed: tl.constexpr)
 
 @triton.jit(do_not_specialize=["pivots", "width"])
 def _touch(
-    products, inverse, order, code, facts, dead, total, pivots, width, stride,
+    products, inverse, order, code, facts, excluded, total, pivots, width, stride,
     placed: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr, facts_width: tl.constexpr,
 ):  # fmt: skip
     """Mark the pivots, which have the best ranks, and what is linked to one: [B, N] int8. `stride` is 0 if samples share their cells."""
@@ -136,8 +136,8 @@ def _touch(
         product = tl.load(products + ((sample * total + row) * total)[:, None] + column[None, :], mask=asked, other=0.0)
         linked = _linked(product, theirs[None, :], mine[:, None], their_code[None, :], my_code[:, None], apart, beside, width, placed)
         found = found | (asked & linked).to(tl.int32)
-    gone = (tl.max(found, 0) > 0) | (column < pivots)
-    tl.store(dead + sample * total + column, gone.to(tl.int8), mask=inside)
+    linked_to_pivot = (tl.max(found, 0) > 0) | (column < pivots)
+    tl.store(excluded + sample * total + column, linked_to_pivot.to(tl.int8), mask=inside)
 
 
 @triton.jit(do_not_specialize=["every", "width"])
@@ -170,11 +170,11 @@ def _count(
 # a pick waits for the one before it, so a sample is one program, and a batch runs side by side
 @triton.jit(do_not_specialize=["pivots", "n", "parts", "width"])
 def _walk(
-    products, inverse, order, code, counts, dead, facts, kept, total, pivots, n,
+    products, inverse, order, code, counts, excluded, facts, kept, total, pivots, n,
     parts, width, stride,
     placed: tl.constexpr, fill: tl.constexpr, block: tl.constexpr, part_block: tl.constexpr, facts_width: tl.constexpr,
 ):  # fmt: skip
-    """Take the best token that is not dead, kill what is linked to it, until n are kept; then fill up by rank."""
+    """Take the best token that is not excluded, exclude what is linked to it, until n are kept; then fill up by rank."""
     sample = tl.program_id(0).to(tl.int64)
     token = tl.arange(0, block)
     inside = token < total
@@ -184,7 +184,7 @@ def _walk(
     apart = tl.load(fact + 2)
     beside = tl.load(fact + 3)
     cell = _cell(code, order, sample, total, stride, token, inside, placed)
-    waiting = (tl.load(dead + sample * total + token, mask=inside, other=1).to(tl.int32) ^ 1) & inside.to(tl.int32)
+    waiting = (tl.load(excluded + sample * total + token, mask=inside, other=1).to(tl.int32) ^ 1) & inside.to(tl.int32)
     chosen = (token < pivots).to(tl.int32)
     count = tl.sum(chosen, 0)
     best = tl.min(tl.where(waiting > 0, token, block), 0)
@@ -238,19 +238,19 @@ def walk(
     place: dict[str, Any] = {"placed": code is not None and more > 0, "facts_width": FACTS}
     cell = order if code is None else code
     where = (width, 0 if len(cell) == 1 else total)
-    dead = torch.empty(batch, total, dtype=torch.int8, device=device)
+    excluded = torch.empty(batch, total, dtype=torch.int8, device=device)
     marks = (products, inverse, order, cell, facts)
     if exclude:
-        _touch[(triton.cdiv(total, 64), batch)](*marks, dead, total, pivots, *where, **place, rows=32, columns=64, **exact)
+        _touch[(triton.cdiv(total, 64), batch)](*marks, excluded, total, pivots, *where, **place, rows=32, columns=64, **exact)
     else:
-        dead[:, :pivots], dead[:, pivots:] = 1, 0
+        excluded[:, :pivots], excluded[:, pivots:] = 1, 0
     every = max(1, total // _SAMPLED)
     parts = triton.cdiv(triton.cdiv(total, every), 8)
     counts = torch.empty(batch, parts, dtype=torch.int32, device=device)
     _count[(parts, batch)](*marks, counts, total, every, *where, **place, rows=8, columns=256, **exact)
     kept = torch.empty(batch, total, dtype=torch.int8, device=device)
     _walk[(batch,)](
-        products, inverse, order, cell, counts, dead, facts, kept, total, pivots, n, parts, *where, **place,
+        products, inverse, order, cell, counts, excluded, facts, kept, total, pivots, n, parts, *where, **place,
         fill=fill, block=block, part_block=triton.next_power_of_2(parts), enable_fp_fusion=False, num_warps=min(32, max(4, block // 256)),
     )  # fmt: skip
     return kept, facts

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from biaskit.files import file_part
+from biaskit.text import finite
 from biaskit.validation.report import tables as build
 from biaskit.validation.report import tidy
 from biaskit.validation.report.analyse import Settings, TaskResults, analyse
@@ -24,17 +24,6 @@ from biaskit.validation.results.read import Run
 
 if TYPE_CHECKING:  # figures take seconds to load: imported where they are drawn
     from matplotlib.figure import Figure
-
-    from biaskit.validation.report.sweeps import Sweep
-
-
-def _finite(value: Any) -> Any:
-    """Plain values with null in place of numbers that JSON does not have."""
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @dataclass(frozen=True)
@@ -126,40 +115,49 @@ class Report:
     @cached_property
     def chapters(self) -> list[Chapter]:
         """All tables and figures, in order."""
-        from biaskit.validation.report.bars import draw_ablation
-        from biaskit.validation.report.sweeps import find_sweeps
+        first, *tasks, papers = self.tables
+        found = [replace(first, drawings=self._curves())]
+        found += [replace(chapter, drawings=self._maps(result)) for chapter, result in zip(tasks, self.results, strict=True)]
+        settings = self._settings()
+        return [*found, *([Chapter("settings", "Ablation and settings", settings, [])] if settings else []), papers]
 
-        found = [self._overview(), *(self._task(result) for result in self.results)]
-        ablation = draw_ablation(self.results)
-        sweeps = [sweep for result in self.results for sweep in find_sweeps(result)]
-        if ablation is not None or sweeps:
-            found.append(self._settings(ablation, sweeps))
+    @cached_property
+    def tables(self) -> list[Chapter]:
+        """The chapters that have tables, without their figures: nothing is drawn."""
         paper = build.paper_table(self.papers)
         notes = [*incomparable(self.recognised, self.results), self.gate]
         shown = Table("paper-against-measured", "Paper against measured", ["task"], [], notes)
         if paper is not None:
             shown = replace(paper, notes=[*paper.notes, *notes])
-        found.append(Chapter("papers", "Paper against measured", [], [shown]))
-        return found
+        papers = Chapter("papers", "Paper against measured", [], [shown])
+        return [self._overview(), *(self._task(result) for result in self.results), papers]
 
     def _overview(self) -> Chapter:
+        answer = build.contrast_table(self.conclusion, self.settings.alpha)
+        average = build.average_table(self.average)
+        return Chapter("overview", "Overview", [], [table for table in (average, answer) if table is not None])
+
+    def _curves(self) -> list[Drawing]:
         from biaskit.validation.report.curves import average_curves, draw_curves, task_curves
 
         panels = [task_curves(result) for result in self.results]
         if len(self.results) > 1 and self.average:
             panels.append(average_curves(self.average, self.results))
-        drawings = []
-        if any(panel.lines for panel in panels):
-            caption = (
-                "Score against visual tokens kept; dotted black: unpruned. With a prior: thick, filled, a dash pattern for each prior; the "
-                "same method without: thin, open and dotted."
-            )
-            drawings.append(Drawing("score-by-retention", draw_curves(panels, self.results), caption))
-        answer = build.contrast_table(self.conclusion, self.settings.alpha)
-        average = build.average_table(self.average)
-        return Chapter("overview", "Overview", drawings, [table for table in (average, answer) if table is not None])
+        if not any(panel.lines for panel in panels):
+            return []
+        caption = (
+            "Score against visual tokens kept; dotted black: unpruned. With a prior: thick, filled, a dash pattern for each prior; the "
+            "same method without: thin, open and dotted."
+        )
+        return [Drawing("score-by-retention", draw_curves(panels, self.results), caption)]
 
     def _task(self, result: TaskResults) -> Chapter:
+        first = [build.score_table(result), build.cost_table(result), *(build.matrix(result, budget) for budget in result.budgets)]
+        more = [build.sweep_table(result), build.secondary_table(result), *build.part_tables(result)]
+        shown, folded = ([table for table in group if table is not None] for group in (first, more))
+        return Chapter(file_part(result.run.task), result.run.task, [], shown, folded)
+
+    def _maps(self, result: TaskResults) -> list[Drawing]:
         from biaskit.validation.report.part_maps import draw_parts
 
         drawings = []
@@ -170,15 +168,15 @@ class Report:
                     f"{result.run.task}: scores by {kind} in points; colours: difference from the unpruned model on the same questions."
                 )
                 drawings.append(Drawing(f"{file_part(result.run.task)}-by-{file_part(kind)}", figure, caption))
-        first = [build.score_table(result), build.cost_table(result), *(build.matrix(result, budget) for budget in result.budgets)]
-        more = [build.sweep_table(result), build.secondary_table(result), *build.part_tables(result)]
-        shown, folded = ([table for table in group if table is not None] for group in (first, more))
-        return Chapter(file_part(result.run.task), result.run.task, drawings, shown, folded)
+        return drawings
 
-    def _settings(self, ablation: Figure | None, sweeps: Sequence[Sweep]) -> Chapter:
-        from biaskit.validation.report.sweeps import SYMBOLS, draw_sweep
+    def _settings(self) -> list[Drawing]:
+        from biaskit.validation.report.bars import draw_ablation
+        from biaskit.validation.report.sweeps import SYMBOLS, draw_sweep, find_sweeps
 
         drawings = []
+        ablation = draw_ablation(self.results)
+        sweeps = [sweep for result in self.results for sweep in find_sweeps(result)]
         if ablation is not None:
             caption = "Ablation: attention alone, debiased importance (DI), structural diversity (SD), both."
             drawings.append(Drawing("ablation", ablation, caption))
@@ -186,7 +184,7 @@ class Report:
             group = [sweep for sweep in sweeps if (sweep.method, sweep.parameter) == (method, parameter)]
             caption = f"{method}: score against {SYMBOLS.get(parameter, parameter)}, all other settings held."
             drawings.append(Drawing(f"sweep-{file_part(method)}-{file_part(parameter)}", draw_sweep(group), caption))
-        return Chapter("settings", "Ablation and settings", drawings, [])
+        return drawings
 
     def numbers(self) -> dict[str, list[dict[str, Any]]]:
         """Everything as rows: file name → rows."""
@@ -212,7 +210,7 @@ class Report:
             "settings": {**vars(self.settings)},
             **self.numbers(),
         }
-        return {key: _finite(value) for key, value in found.items()}
+        return {key: finite(value) for key, value in found.items()}
 
     def manifest_text(self) -> str:
         """The run's manifest, for the end of the page."""

@@ -70,7 +70,7 @@ def draw_curves(panels: Sequence[Curves], results: Sequence[TaskResults]) -> Fig
     with house_style():
         columns = min(len(panels), 2 if len(panels) == 4 else 3)
         rows = math.ceil(len(panels) / columns)
-        width = 3.6 * columns if all(map(_single, panels)) else 2.75 * columns + 1.7
+        width = 3.6 * columns if all(map(_single, panels)) else 2.75 * columns + _legend_width(panels)
         figure = ShownFigure(figsize=(width, 2.5 * rows + 0.25), layout="constrained")
         set_gaps(figure)
         look = looks([cell for result in results for cell in result.run.cells])
@@ -100,6 +100,11 @@ def draw_curves(panels: Sequence[Curves], results: Sequence[TaskResults]) -> Fig
 
 def _title(results: Sequence[TaskResults]) -> str:
     return f"bands: {100 * results[0].settings.level:g} % intervals"
+
+
+def _legend_width(panels: Sequence[Curves]) -> float:
+    """Inches that the legend takes beside the panels, by its longest method."""
+    return max(1.7, 0.7 + 0.065 * max((len(method) for panel in panels for method in panel.lines), default=0))
 
 
 def _lowest(panels: Sequence[Curves], method: str) -> float:

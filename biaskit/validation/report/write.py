@@ -36,7 +36,7 @@ def write_report(report: Report, out: Path, formats: Sequence[str] = FORMATS, *,
     if "csv" in formats:
         files |= {out / "csv" / f"{name}.csv": comma_separated(rows).encode() for name, rows in report.numbers().items() if rows}
     if "tex" in formats:
-        files |= {out / "tex" / f"{table.key}.tex": latex(table).encode() for c in report.chapters for table in (*c.tables, *c.more)}
+        files |= {out / "tex" / f"{table.key}.tex": latex(table).encode() for c in report.tables for table in (*c.tables, *c.more)}
     if "json" in formats:
         files[out / "report.json"] = (for_json(report.summary(), indent=1) + "\n").encode()
     if "md" in formats:
@@ -87,7 +87,7 @@ def as_markdown(report: Report, linked: bool = True) -> str:
     lines = [f"# {for_markdown(report.title)}", "", for_markdown(report.subtitle), ""]
     lines += [f"> **Warning.** {for_markdown(warning)}\n" for warning in report.warnings]
     lines += [for_markdown(report.conclusion.text), ""]
-    for chapter in report.chapters:
+    for chapter in report.chapters if linked else report.tables:
         lines += [f"## {for_markdown(chapter.title)}", ""]
         if linked:
             lines += [f"![{for_markdown(drawing.caption)}](figures/{quote(drawing.key)}.png)\n" for drawing in chapter.drawings]
