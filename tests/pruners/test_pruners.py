@@ -51,7 +51,7 @@ def share_of(name: str, n: int, total: int) -> dict[str, Any]:
 
 def left_of(pruner: Pruner, seen: Signals, budget: int) -> int:
     """How many tokens a decision leaves: the budget, or all that the vision tower made of its patches by merging."""
-    return budget if pruner.merges is None else len(seen[MERGED].unique())
+    return budget if pruner.merges is None else sum(len(part.unique()) for part in seen.patches(MERGED))
 
 
 def seen_by(pruner: Pruner, where: tuple[int, int] = (6, 6), more: frozenset[Reading] = frozenset()) -> Signals:
