@@ -9,6 +9,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "calibrate --model demo --data scenes --samples 200",
     ),
     "heatmap": ("heatmap qwen2.5-vl", "heatmap llava-1.5 qwen2.5-vl --layers 1,4 --out both.png"),
+    "view": (
+        "view demo",
+        "view neutral tasks --model demo --image scene.png --prompt 'where is the red cross ?' --out view.html",
+    ),
     "prune": (
         'prune --model demo --image scene.png --prompt "where is the red disc ?" --pruner fastv --retention 0.25',
         (
