@@ -138,11 +138,12 @@ class Grounding(Task):
         """Return `size`, `row`, `ring`, and what the data says of the object.
 
         Also `picture`, where the picture is a resized or turned copy of the one that was annotated, and `box`, where the data has it in
-        fractions of 1: a report counts both.
+        fractions of 1, or gives no size that would tell pixels from thousandths of a small picture: a report counts them.
         """
         one = self.expressions[i]
         frame = self._known_frame(i)
-        told = {"picture": frame.how, "box": "in fractions of 1 in the data" if one.fractions else ""}
+        unit = "in fractions of 1 in the data" if one.fractions else "" if min(one.size) > 0 else "taken as pixels: the data gives no size"
+        told = {"picture": frame.how, "box": unit}
         where = place_tags(frame.place(one.box), frame.picture)
         return {"size": size_tag(one.area), **where, **one.tags, **{kind: value for kind, value in told.items() if value}}
 

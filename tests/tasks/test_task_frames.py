@@ -155,6 +155,14 @@ def test_a_box_past_the_edge_is_refused_without_a_size_too(tmp_path, bbox):
         opened(tmp_path, [{**one, "width": W, "height": H}])
 
 
+def test_a_box_without_a_size_is_named(tmp_path):
+    """[200, 100, 600, 470] of 640 × 480 could be thousandths: nobody can tell, so a report counts those that were taken as pixels."""
+    (tmp_path / "a.png").write_bytes(marked())
+    one = {"image": "a.png", "sent": "x", "bbox": [200, 100, 600, 470]}
+    assert opened(tmp_path, [one]).tags(0)["box"] == "taken as pixels: the data gives no size"
+    assert "box" not in opened(tmp_path, [{**one, "width": W, "height": H}]).tags(0)
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [
