@@ -60,13 +60,21 @@ def test_from_images_to_prior_figure_and_metrics(tmp_path, checkpoint):
 
 
 @pytest.mark.parametrize(
-    ("model", "region", "second"),
+    ("model", "region", "yes_no"),
     [
-        ("qwen2.5-vl", "Locate {} in this image and output the bbox coordinates in JSON format.", "\n"),
-        ("internvl-qwen2", "Please provide the bounding box coordinate of the region this sentence describes: <ref>{}</ref>", " "),
+        (
+            "qwen2.5-vl",
+            "Locate {} in this image and output the bbox coordinates in JSON format.",
+            "{}\nAnswer the question using a single word or phrase.",
+        ),
+        (
+            "internvl-qwen2",
+            "Please provide the bounding box coordinate of the region this sentence describes: <ref>{}</ref>",
+            "{}\nAnswer the question using a single word or phrase. ",
+        ),
     ],
 )
-def test_the_prompts_of_a_task_are_worded_as_validation_words_them(tmp_path, model, region, second):
+def test_the_prompts_of_a_task_are_worded_as_validation_words_them(tmp_path, model, region, yes_no):
     from biaskit.families.checkpoints.tiny import save_tiny
 
     words = [
@@ -87,7 +95,7 @@ def test_the_prompts_of_a_task_are_worded_as_validation_words_them(tmp_path, mod
     assert done.returncode == 0, done.stderr
     prompts = json.loads(Prior.load(tmp_path / "prior.safetensors").meta["prompt"])
     assert region.format("the person on the left") in prompts
-    assert f"Is there a person in the image?{second}Answer the question using a single word or phrase." in prompts
+    assert yes_no.format("Is there a person in the image?") in prompts
 
 
 def test_killed_and_started_again(tmp_path, checkpoint):

@@ -50,6 +50,9 @@ class Top:
             for stage in self.stages():
                 prior.layer(stage.layer - 1)
 
+    def remarks(self, prior):
+        return ()
+
     def stages(self):
         return (At(self.layer, self.budget, self.share),)
 
