@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from biaskit.cli.console import echo
 from biaskit.cli.options import (
     DATA,
     MODEL,
@@ -94,7 +95,7 @@ def view(
     title = f"Positional bias of {sample.model}" if sample is not None else "Positional bias"
     contents = Contents(loaded, chosen, picture, "" if image is None else image.name, sample, title)
     write_file(out, html(contents).encode(), force)
-    typer.echo(str(out))
+    echo(str(out))
 
 
 def _named(text: str) -> tuple[str, str]:

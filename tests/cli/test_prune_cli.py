@@ -98,7 +98,7 @@ def test_table_and_parameters(place):
         (["--pruner", "d2pruner"], 1, "D2Pruner needs a prior|d2pruner needs a prior"),
         (["--pruner", "fastv", "--compare", "fastv+prior"], 1, "there is no prior 'prior'.*give it: --prior FILE"),
         (["--pruner", "fastv", "--image", "nowhere.png"], 1, "cannot read nowhere.png"),
-        (["--pruner", "fastv", "--image", "tiny.safetensors"], 1, "not an image"),
+        (["--pruner", "fastv", "--image", "priors/tiny.safetensors"], 1, "not an image"),
         (["--pruner", "fastv", "--overlay", "kept.gif"], 1, "cannot write a .gif figure"),
     ],
 )

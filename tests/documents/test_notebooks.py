@@ -37,6 +37,9 @@ def test_a_notebook_is_stored_with_its_pictures(path):
         for output in cell["outputs"] if "image/png" in output.get("data", {})
     ]  # fmt: skip
     assert pictures, f"{path.name} shows no picture"
+    colours = []
     for picture in pictures:
         image = Image.open(io.BytesIO(picture)).convert("RGB")
-        assert image.width > 100 and len(image.getcolors(1 << 24)) > 50, "an empty picture"
+        colours.append(len(image.getcolors(1 << 24)))
+        assert image.width > 100 and colours[-1] > 5, "an empty picture"
+    assert max(colours) > 500, "thumbnails of maps, but no figure"

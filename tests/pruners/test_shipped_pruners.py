@@ -48,6 +48,7 @@ METHODS = {  # name → (pruner, parameters, whether it gets the prior)
     "cdpruner": ("cdpruner", {}, False),
     "cdpruner, openvino": ("cdpruner", {"preset": "openvino"}, False),
     "pool": ("pool", {}, False),
+    "coordinates": ("coordinates", {}, False),
 }
 ELSEWHERE = {"visionselector", "pyramiddrop", "sparsevlm", "fitprune", "tome"}  # weights, stages, merging in the tower: their own tests
 K0 = ("divprune", "idpruner, norm", "fastervlm", "vispruner", "scope", "visionzip", "hiprune", "prumerge", "prumerge+")
