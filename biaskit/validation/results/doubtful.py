@@ -60,4 +60,8 @@ def _far_below(cell: Scored, chance: Scored) -> bool:
 
 def _positions(cells: Sequence[Scored]) -> str:
     names = dict.fromkeys(cell.pruner for cell in cells if cell.renumbered)
-    return f". Position ids were renumbered: run {', '.join(f'{name}@positions=original' for name in names)} too" if names else ""
+    return (
+        f". Position ids with one axis were renumbered: run {', '.join(f'{name}@positions=original' for name in names)} too"
+        if names
+        else ""
+    )
