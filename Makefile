@@ -89,4 +89,4 @@ docs: pages $(VENV)/.docs
 # docs/checkpoints.md, measured on dwarfs of the real checkpoints, whose small files are in BIASKIT_REAL_CHECKPOINTS; some ten minutes.
 checkpoints: setup
 	DWARFS=$(VENV)/dwarfs $(BIN)/python $(BIASKIT_REAL_CHECKPOINTS)/build.py
-	OMP_NUM_THREADS=1 $(RUN) PYTHONPATH=.:tests:tests/support $(BIN)/python tests/support/checkpoints_table.py $(VENV)/dwarfs
+	OMP_NUM_THREADS=1 $(RUN) PYTHONPATH=.:tests/support $(BIN)/python tests/support/checkpoints_table.py $(VENV)/dwarfs

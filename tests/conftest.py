@@ -18,6 +18,7 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 import pytest
 import torch
+from checkpoints import DWARFS, built
 
 if "triton" not in sys.modules and not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # the same programs on the CPU; it must be asked for before Triton is imported
@@ -39,21 +40,6 @@ def real_checkpoints() -> Path:
     if not root:
         pytest.skip("BIASKIT_REAL_CHECKPOINTS is not set: no files of real checkpoints here")
     return Path(root)
-
-
-DWARFS = {
-    "llava-1.5-7b-hf": "llava",
-    "llava-v1.6-vicuna-7b-hf": "next-vicuna",
-    "llava-v1.6-mistral-7b-hf": "next-mistral",
-    "llava-onevision-qwen2-7b-ov-hf": "ov",
-    "Qwen2-VL-7B-Instruct": "qwen2",
-    "Qwen2.5-VL-7B-Instruct": "qwen25-7b",
-    "Qwen2.5-VL-3B-Instruct": "qwen25-3b",
-    "Qwen3-VL-8B-Instruct": "qwen3",
-    "InternVL2_5-8B-MPO-hf": "ivl25-8b",
-    "InternVL2_5-2B-MPO-hf": "ivl25-2b",
-    "InternVL3-8B-hf": "ivl3",
-}
 
 
 @pytest.fixture(scope="session")
@@ -82,13 +68,6 @@ def dwarf(real_checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> C
         return root / name
 
     return make
-
-
-@cache
-def built(name: str, **options: Any) -> tuple[Any, Any, Any]:
-    from biaskit.families.checkpoints.tiny import tiny_model
-
-    return tiny_model(name, **options)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

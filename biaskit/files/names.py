@@ -27,7 +27,7 @@ def file_part(text: str, limit: int = 100) -> str:
         ('etc-passwd-3754d6cb', 'b-64a1d93c.jpg', 'nul-99e62427')
     """
     plain = _ODD.sub("-", unicodedata.normalize("NFC", text.replace(" %", "pct")))
-    short = plain.lstrip(".-") if plain.startswith(".") else plain
+    short = plain.lstrip(".-") if plain.lstrip("-").startswith(".") else plain
     lost = bool(_LOST.search(text)) or short != plain or not short or short.endswith(".") or _DEVICE.fullmatch(short) is not None
     if not lost and len(short.encode()) <= limit:
         return short

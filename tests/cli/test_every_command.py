@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from conftest import DWARFS
+from checkpoints import DWARFS
 from every_command import through
 
 from biaskit.families.checkpoints.tiny import TINY

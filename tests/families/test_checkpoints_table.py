@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
+from checkpoints import DWARFS
 from checkpoints_table import MEASURED, PAGE, page, seen_files
-from conftest import DWARFS
 
 from biaskit.families.checkpoints.catalog import CHECKPOINTS
 

@@ -8,7 +8,7 @@ import shutil
 import pytest
 import torch
 import transformers as hf
-from conftest import DWARFS
+from checkpoints import DWARFS
 from geometry import distances, features, gradient, transparent
 from PIL import Image
 

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from conftest import DWARFS
+from checkpoints import DWARFS
 from with_torchvision import made
 
 from biaskit.errors import ModelError

@@ -173,7 +173,7 @@ def page(measured, files):
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        from conftest import DWARFS
+        from checkpoints import DWARFS
 
         made_of = {name: measure(Path(sys.argv[1]) / name) for name in DWARFS}
         MEASURED.write_text(json.dumps(made_of, indent=1) + "\n", encoding="utf-8")
