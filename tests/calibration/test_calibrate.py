@@ -86,10 +86,12 @@ def test_prior_equals_the_naive_average(name):
         np.testing.assert_allclose(stats.var, var, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("name", "rows"),
-    [*product(["llava-1.5", "qwen2.5-vl", "internvl-llama", "idefics3"], ["question", "null"]), ("llava-onevision", "question")],
-)
+UNLIKE = [
+    name for name in ("llava-1.5", "qwen2.5-vl", "internvl-llama", "idefics3") if name in TINY
+]  # the last asks for torchvision in 5.17
+
+
+@pytest.mark.parametrize(("name", "rows"), [*product(UNLIKE, ["question", "null"]), ("llava-onevision", "question")])
 def test_other_rows_are_averaged(name, rows):
     """Prompts of unlike length in one batch: left padding moves the rows of each."""
     unit = loaded(name)
