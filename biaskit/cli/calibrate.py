@@ -111,7 +111,7 @@ def calibrate(
 
     With --schedule it calibrates FitPrune's schedule instead.
 
-    Can be stopped at any moment: the same command goes on where it was, with any number of processes, and once it is finished says so.
+    Can be stopped at any moment: the same command resumes it, with any number of processes, and once it is finished says so.
     Under torchrun the images are shared out over them, and the prior has the same bytes:
     torchrun --standalone --nproc_per_node 8 -m biaskit calibrate …
     """

@@ -101,7 +101,7 @@ def validate(
     ] = "last",
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", rich_help_panel=RESULT, help="Results directory; of the same run: it is gone on with, or added to."),
+        typer.Option("--out", "-o", rich_help_panel=RESULT, help="Results directory; one of the same run is resumed, or added to."),
     ] = None,
     k: K = None,
     preset: Annotated[
@@ -167,7 +167,7 @@ def validate(
 ) -> None:
     """Ask a model the questions of tasks with every method at every retention, and keep every answer.
 
-    Can be stopped at any moment: the same command goes on where it was, with any number of processes. More tasks, methods, retentions or
+    Can be stopped at any moment: the same command resumes it, with any number of processes. More tasks, methods, retentions or
     a larger limit are added. Under torchrun the questions are shared out over the processes; the results have the same bytes.
     """
     if context.invoked_subcommand is not None:
