@@ -58,7 +58,7 @@ def calibrate_schedule(
     """Count how many visual tokens each layer can spare while two attention maps keep 1 − α of their mass (FitPrune, arXiv 2409.10197).
 
     Each image's maps are looked at once, at every α that the paper's bisection can end at, so that one schedule serves every budget, and an
-    interrupted run goes on where it was.
+    interrupted run is resumed.
 
     Args:
         model, source, out, report, progress, prompts, seed, batch_size, workers, max_skips, save_every, force, restart: as of `calibrate`.

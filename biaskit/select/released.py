@@ -47,16 +47,11 @@ def max_min_in_dtype(features: Tensor, n: int, *, order: Order = "sequence") -> 
     """
     features = matrix("features", features)
     n = count(n, len(features))
-    if n < 2:
-        return torch.zeros(n, dtype=torch.int64, device=features.device) if not n or len(features) == 1 else _most_isolated(features)[None]
+    if not n:
+        return torch.zeros(0, dtype=torch.int64, device=features.device)
     distance = 1 - model_cosines(features, features)
-    return answer(_greedy(-distance, n, int(_most_isolated(features)), torch.zeros_like(distance[0]), 1.0), order)
-
-
-def _most_isolated(features: Tensor) -> Tensor:
-    distance = 1 - model_cosines(features, features)
-    distance.fill_diagonal_(torch.inf)
-    return distance.amin(1).argmax()
+    first = int(distance.clone().fill_diagonal_(torch.inf).amin(1).argmax())  # farthest from its nearest neighbour
+    return answer(_greedy(-distance, n, first, torch.zeros_like(distance[0]), 1.0), order)
 
 
 def mmr_in_dtype(importance: Tensor, features: Tensor, n: int, *, lam: float = 0.5, eps: float = 1e-6, order: Order = "sequence") -> Tensor:
