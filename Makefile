@@ -83,8 +83,8 @@ $(VENV)/.docs: pyproject.toml $(CONSTRAINTS) $(VENV)/.installed
 	$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) --editable ".[docs]"
 	touch $@
 
-docs: pages $(VENV)/.docs
-	$(RUN) NO_MKDOCS_2_WARNING=1 $(BIN)/python docs/site/build.py build/site
+docs: $(VENV)/.docs
+	$(RUN) $(BIN)/python docs/site/build.py build/site
 
 # docs/checkpoints.md, measured on dwarfs of the real checkpoints, whose small files are in BIASKIT_REAL_CHECKPOINTS; some ten minutes.
 checkpoints: setup
