@@ -24,6 +24,7 @@ from biaskit.tasks.base import Task
 from biaskit.validation.ask.methods import Configuration
 from biaskit.validation.ask.observe import region_coverage
 from biaskit.validation.ask.questions import QuestionBatch, Questions
+from biaskit.validation.ask.shown import shown
 
 
 @dataclass(frozen=True)
@@ -173,6 +174,7 @@ def records(
             "truth": task.truth(i),
             **({"positive": sample.info["positive"]} if "positive" in sample.info else {}),
             **({"kept": sample.indices.tolist()} if options.keep_indices and not scaled else {}),
+            **({"shown": shown(task, i, answers[row], batch.seen[row], layouts[row], sample)} if options.keep_indices else {}),
             **({"selection": _measures(task, i, layouts[row], sample)} if options.observe is not None else {}),
         })  # fmt: skip
     return made
