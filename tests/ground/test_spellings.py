@@ -177,7 +177,7 @@ def test_a_validation_takes_them(unit, prior, tmp_path):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda unit: biaskit.calibrate(3, "generated"), "int 3 is no model"),
+        (lambda unit: biaskit.calibrate(3, "generated"), "int 3 is not a model"),
         (lambda unit: biaskit.calibrate(unit, 3), "3 is no image source"),
         (lambda unit: biaskit.calibrate(unit, "generated", prompts=[3]), "a prompt is 3, not a text"),
         (lambda unit: biaskit.calibrate(unit, "generated", prompts=3), "prompts are 3, not texts"),
