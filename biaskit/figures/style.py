@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.ticker import FuncFormatter, NullLocator
 
 from biaskit.errors import BiaskitError
 from biaskit.figures.glyphs import show_all_text
@@ -78,7 +80,7 @@ def fit(label: Text, width: float, canvas: FigureCanvasAgg, smallest: float | No
     if room() >= 1:
         return
     if smallest is not None:
-        label.set_fontsize(max(smallest, label.get_fontsize() * room() * 0.99))
+        label.set_fontsize(max(smallest, float(label.get_fontsize()) * room() * 0.99))
         if room() >= 1:
             return
     fits, cut = 0, len(text)  # the longest prefix that fits lies in between
@@ -98,6 +100,17 @@ class ShownFigure(Figure):
         with house_style():
             self.savefig(buffer, dpi=110, metadata=METADATA[".png"], format="png")
         return buffer.getvalue()
+
+
+def plain_ticks(axes: Axes, values: Iterable[float]) -> None:
+    """Label logarithmic axes with plain numbers, x at the measured values alone; of neighbours that would touch, the larger is left out."""
+    shown: list[float] = []
+    for value in sorted(set(values)):
+        if not shown or value > 1.45 * shown[-1]:
+            shown.append(value)
+    axes.set_xticks(shown, [f"{value:g}" if value < 10_000 else f"{value / 1000:g}k" for value in shown])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))  # not 10³, which is mathematics to matplotlib
 
 
 def write_figure(figure: Figure, path: Path, dpi: int = 200) -> None:

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from PIL import Image
 
+from biaskit.errors import BiaskitError
 from biaskit.families.checkpoints.tiny import tiny_model
 from biaskit.figures.overlay import Kept, overlay
 from biaskit.grid import Layout, Plane, raster
@@ -314,3 +316,20 @@ def test_words_above_a_panel_do_not_reach_the_next_one():
 def cropped_layout():
     tokens = raster(Plane("image", 4, 4, SQUARE))
     return Layout(np.arange(16), tokens.planes, tokens.plane, tokens.row, tokens.col)
+
+
+def test_one_method_on_axes_of_the_caller():
+    size = (120, 120)
+    plane = Plane("image", 6, 6, (0.0, 0.0, 1.0, 1.0))
+    tokens = raster(plane)
+    layout = Layout(np.arange(36), tokens.planes, tokens.plane, tokens.row, tokens.col)
+    own = Figure()
+    axes = own.subplots(1, 2)
+    kept = Kept("fastv", np.array([0, 7]))
+    assert overlay(picture(size), layout, [kept], ax=axes[1]) is own
+    assert not axes[0].images and axes[1].get_title(loc="left") == "fastv"
+    pixels = drawn(own)
+    for index, bright in ((7, True), (8, False)):
+        assert (brightness(pixels, axes[1], *middle(plane, *divmod(index, 6), size)) > KEPT) is np.bool_(bright)
+    with pytest.raises(BiaskitError, match="2 methods on one ax"):
+        overlay(picture(size), layout, [kept, kept], ax=axes[0])
