@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from biaskit.cli import complete
+from biaskit.cli.checkpoint import Checkpoint, with_checkpoint
 from biaskit.cli.console import echo, echo_json
 from biaskit.cli.options import (
     DATA,
@@ -16,11 +17,8 @@ from biaskit.cli.options import (
     RESULT,
     AsJson,
     Cmap,
-    Device,
-    Dtype,
     Force,
     Layers,
-    Revision,
     Scale,
     read_layers_option,
 )
@@ -31,7 +29,9 @@ if TYPE_CHECKING:
 Show = Literal["maps", "heads", "profiles", "debiased"]
 
 
+@with_checkpoint
 def heatmap(
+    *,
     priors: Annotated[
         list[str], typer.Argument(metavar="PRIOR", autocompletion=complete.priors, help="Files, or names of priors.", show_default=False)
     ],
@@ -77,9 +77,7 @@ def heatmap(
     title: Annotated[str | None, typer.Option("--title", rich_help_panel=RESULT, help="A heading.", show_default=False)] = None,
     scale: Scale = None,
     cmap: Cmap = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    revision: Revision = None,
+    checkpoint: Checkpoint,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
@@ -95,7 +93,7 @@ def heatmap(
     path = out if out is not None else Path(f"{Path(priors[0]).name.removesuffix('.safetensors')}-{end}.png")
     how: dict[str, Any] = {"out": path, "title": title, "cmap": cmap, "force": force, **({} if scale is None else {"scale": scale})}
     if show != "maps":
-        about = _Picture(model, image, prompt, {"device": device, "dtype": dtype, "revision": revision})
+        about = _Picture(model, image, prompt, checkpoint)
         _check_view(show, priors, shown, names, about, scale)
         _draw_view(show, priors[0], chosen, None if shown is None else shown[0], about, how)
         if as_json:
@@ -113,7 +111,7 @@ class _Picture:
     model: str | None
     image: Path | None
     prompt: str
-    load: dict[str, Any]
+    checkpoint: Checkpoint
 
 
 def _check_view(
@@ -157,12 +155,10 @@ def _draw_view(show: str, name: str, layers: list[int] | None, plane: str | None
 
 def _draw_debiased(prior: Prior, layer: int, about: _Picture, how: dict[str, Any]) -> None:
     """Run the model on the picture up to the layer, and draw its attention, the prior, and their ratio."""
-    from biaskit.cli.calibrate import say
     from biaskit.cli.prune import read_picture
     from biaskit.engine.attention import attention_rows
     from biaskit.errors import PriorError
     from biaskit.families.checkpoints.device import input_device
-    from biaskit.families.checkpoints.load import load_model
     from biaskit.figures.more_maps import triple
     from biaskit.images.decode import decode
 
@@ -171,7 +167,7 @@ def _draw_debiased(prior: Prior, layer: int, about: _Picture, how: dict[str, Any
         raise PriorError(f"this prior is of the rows {prior.rows!r}", "debiased shows the last prompt token: take a prior of --rows last")
     prior.layer(layer)  # raises for what is not there, before the model is loaded
     picture = decode(read_picture(about.image), about.image.name)
-    loaded = load_model(about.model, say=say, **about.load)
+    loaded = about.checkpoint.load(about.model)
     prior.check_model(loaded.model.config.model_type, loaded.revision, loaded.name, loaded.processor_settings)
     prepared = loaded.family.prepare(loaded.processor, loaded.model.config, [[picture]], [about.prompt])
     to, kind = input_device(loaded.model), loaded.model.dtype

@@ -1,7 +1,7 @@
-"""Attention masks of a narrowed sequence: read the one that the model made, and make the one that each narrowed layer needs.
+"""Attention masks of a pruned sequence: read the one that the model made, and make the one that each pruned layer needs.
 
-Masks of narrowed layers are made anew from two facts, which rows are valid and that attention is causal, in the form that the attention
-implementation expects. The model's own mask is read once per prompt, to make sure that these two facts are all there is to it.
+Masks of pruned layers are made from two facts, which rows are valid and that attention is causal, in the form that the attention
+implementation expects. The model's own mask is read once per prompt, to check that it contains nothing beyond these two facts.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def read_mask(mask: Any, batch: int, length: int, known: NDArray[np.bool_] | Non
     Args:
         mask: what a decoder layer received at prefill: None, [B, S], or [B or 1, 1, S, ≥ S] bool or additive.
         batch: B. length: S.
-        known: the answer, if the processor's mask tells it. A mask on a device is then compared with it, and not waited for.
+        known: the expected answer, from the processor's mask. A mask on a device is compared with it there, without synchronisation.
 
     Raises:
         ModelError: the mask is of another type, or is not causal attention over all tokens; inside `deferred`, once results are read.
@@ -74,37 +74,37 @@ def _looked_at(mask: Tensor, batch: int, length: int) -> NDArray[np.bool_]:
 
 
 def _complain(mask: Tensor, known: NDArray[np.bool_], same: NDArray[Any]) -> None:
-    """Raise ModelError if a mask is not what was known."""
+    """Raise ModelError if a mask differs from the expected one."""
     if not same:
         _looked_at(mask, *known.shape)
         raise ModelError("the model's attention mask hides other tokens than the padding", "pass the processor's attention_mask unchanged")
 
 
 def _allowed(mask: Tensor, batch: int) -> Tensor:
-    """Which keys each query may see: [B, S, ≥ S] bool."""
+    """Which keys each query may attend to: [B, S, ≥ S] bool."""
     allowed = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
     return allowed[:, 0].expand(batch, -1, -1)
 
 
 def _plain(mask: Tensor, valid: Tensor, batch: int, length: int) -> Tensor:
-    """Which queries see all earlier tokens that are no padding, and nothing else: [B, S] bool."""
+    """Which queries attend to exactly the earlier tokens that are not padding: [B, S] bool."""
     allowed = _allowed(mask, batch)
     causal = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril() & valid[:, None, :]
     return (allowed[:, :, :length] == causal).all(-1) & ~allowed[:, :, length:].any(-1)
 
 
 def make_mask(form: Form, valid: Tensor, queries: int, *, whole: bool, width: int | None, dtype: torch.dtype) -> Tensor | None:
-    """Make the mask of a narrowed layer.
+    """Make the mask of a pruned layer.
 
     Args:
-        form: what the attention implementation takes.
+        form: mask format of the attention implementation.
         valid: [B, keys] bool, False for padding rows. queries: number of queries; they are the last rows of the keys.
-        whole: no key is a padding row.
-        width: length of a static cache, whose unused end is masked; None where keys are just those of `valid`.
+        whole: True if no key is a padding row.
+        width: length of a static cache, whose unused end is masked; None if the keys are just those of `valid`.
         dtype: of an additive mask.
 
     Returns:
-        The mask, or None where the implementation does the same without one, and faster.
+        The mask, or None if the implementation computes the same without one, and faster.
     """
     keys = valid.shape[1]
     if form == "padding":

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL.Image import Image
@@ -17,7 +18,7 @@ from PIL.Image import Image
 from biaskit.errors import BiaskitError
 from biaskit.figures.glyphs import show_all_text
 from biaskit.figures.patches import BOX, TRUTH, Frame, draw_box, draw_picture, draw_view, frame_of, handles, tick_newlines
-from biaskit.figures.style import FAINT, INK, ShownFigure, check_out, house_style, write_figure
+from biaskit.figures.style import FAINT, INK, ShownFigure, check_out, fit, house_style, write_figure
 from biaskit.grid import Box, Layout
 from biaskit.text import shortened
 
@@ -118,6 +119,7 @@ class _Overlay:
         top = 0.1 + 0.3 * bool(title) + 0.2 * bool(model)
         size = (cols * (_WIDTH + _GAP) + _GAP, -(-panels // cols) * block + top + _LEGEND)
         figure = ShownFigure(figsize=size, facecolor="white")
+        canvas = FigureCanvasAgg(figure)
         if title:
             figure.text(_GAP / size[0], 1 - 0.25 / size[1], _shortened(title, cols * 45), fontsize=11, fontweight="bold", va="center")
         if model:
@@ -135,7 +137,8 @@ class _Overlay:
             for line, (text, points, style) in enumerate(zip(lines, (9, 7.5, 7.5), ("bold", "normal", "normal"), strict=False)):
                 ink = FAINT if line else INK
                 y = 1 - (down + 0.12 + 0.2 * line) / size[1]
-                figure.text(left / size[0], y, text, fontsize=points, fontweight=style, va="center", color=ink)
+                words = figure.text(left / size[0], y, text, fontsize=points, fontweight=style, va="center", color=ink)
+                fit(words, _WIDTH, canvas, smallest=6)
             big = axes(left, down + _HEAD, _WIDTH, tall)
             if panel is None:
                 draw_picture(big, pixels, frame)

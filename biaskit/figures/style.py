@@ -10,7 +10,9 @@ from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from biaskit.errors import BiaskitError
@@ -63,6 +65,30 @@ def check_out(path: Path, force: bool) -> None:
     if not path.parent.is_dir():
         raise BiaskitError(f"there is no folder {path.parent}", "create it first")
     check_target(path, force)
+
+
+def fit(label: Text, width: float, canvas: FigureCanvasAgg, smallest: float | None = None) -> None:
+    """Make a text no wider than `width` inches: smaller letters, down to `smallest` points, then its longest prefix and an ellipsis.
+
+    Call it where the text's fonts are final: `biaskit.figures.glyphs.show_all_text` may give it others.
+    """
+    text, dpi, renderer = label.get_text(), canvas.figure.dpi, canvas.get_renderer()
+
+    def room() -> float:
+        return width / max(label.get_window_extent(renderer).width / dpi, 1e-9)
+
+    if room() >= 1:
+        return
+    if smallest is not None:
+        label.set_fontsize(max(smallest, float(label.get_fontsize()) * room() * 0.99))
+        if room() >= 1:
+            return
+    fits, cut = 0, len(text)  # the longest prefix that fits lies in between
+    while cut - fits > 1:
+        middle = (fits + cut) // 2
+        label.set_text(text[:middle].rstrip() + "…")
+        fits, cut = (middle, cut) if room() >= 1 else (fits, middle)
+    label.set_text(text[:fits].rstrip() + "…")
 
 
 class ShownFigure(Figure):

@@ -301,6 +301,18 @@ def test_the_picture_says_what_it_shows():
     assert np.abs(near - to_rgb("#e6007e")).max(-1).min() < 0.05
 
 
+def test_words_above_a_panel_do_not_reach_the_next_one():
+    long, answer = "sparsevlm@k=2@second_layer=4@third_layer=6", "m" * 60
+    panel = Kept(long, np.array([0]), answer, k="2, 4, 6", prior="W" * 50)
+    figure = overlay(picture((400, 240)), cropped_layout(), [panel] * 2)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    words = [text.get_window_extent(renderer) for text in figure.texts]
+    for axes in figure.axes:
+        box = axes.get_window_extent(renderer)
+        assert all(word.x1 <= box.x1 + 1 for word in words if abs(word.x0 - box.x0) < 2)
+    assert [text.get_text() for text in figure.texts].count(long) == 2, "smaller letters, not fewer"
+
+
 def cropped_layout():
     tokens = raster(Plane("image", 4, 4, SQUARE))
     return Layout(np.arange(16), tokens.planes, tokens.plane, tokens.row, tokens.col)
