@@ -122,13 +122,19 @@ def test_tables_sort_by_keyboard(browser, page):
         assert browser.run("document.activeElement.closest('th').getAttribute('aria-sort')") == way
 
 
-def test_the_gallery_shows_pictures_kept_tokens_and_boxes(tmp_path):
-    """What is drawn is what the run has: the picture of the question, its true box, the answer's box, and the dropped cells."""
-    folder = tmp_path / "run"
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    """A run of the embedded model, with all that can be drawn of it."""
+    folder = tmp_path_factory.mktemp("asked") / "run"
     validate("demo", "scenes-where", "none,random,fastv", 0.25, out=folder, limit=16, keep_indices=True, progress=False)
-    report = Report.of(read_run(folder), QUICK)
+    return folder
+
+
+def test_the_gallery_shows_pictures_kept_tokens_and_boxes(asked):
+    """What is drawn is what the run has: the picture of the question, its true box, the answer's box, and the dropped cells."""
+    report = Report.of(read_run(asked), QUICK)
     (found,) = with_photos(galleries(report.run, report.results))
-    records = {(r["id"], r["cell"]): r for r in map(json.loads, (folder / "results.jsonl").read_text().splitlines())}
+    records = {(r["id"], r["cell"]): r for r in map(json.loads, (asked / "results.jsonl").read_text().splitlines())}
     task = open_task("scenes-where")
     ids = {task.identify(i): i for i in range(len(task))}
     assert found.examples and not found.without
@@ -164,3 +170,15 @@ def test_only_cells_that_were_dropped_are_veiled():
     text = card(Example("1", "a.jpg", "what?", "x", [answer], photo), "photo-1")
     assert 'd="M0.0 0.0h20.0v20.0h-20.0zM40.0 0.0h20.0v20.0h-20.0zM0.0 20.0h40.0v20.0h-40.0z"' in text
     assert 'aria-label="2 of 6 cells kept"' in text and 'class="said"' not in text
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_pictures_fit_the_page(browser, asked, look, tmp_path):
+    page = tmp_path / "index.html"
+    page.write_text(as_html(Report.of(read_run(asked), QUICK)), encoding="utf-8")
+    browser.errors.clear()
+    browser.open(page, **LOOKS[look])
+    assert browser.errors == [] and browser.run("document.documentElement.scrollWidth <= innerWidth")
+    assert browser.run("[...document.querySelectorAll('.thumb use, .photo image')].every((one) => one.getBoundingClientRect().width > 40)")
+    if axe() is not None:
+        assert browser.violations(axe()) == []
