@@ -105,6 +105,10 @@ def make_mask(form: Form, valid: Tensor, queries: int, *, whole: bool, width: in
 
     Returns:
         The mask, or None if the implementation computes the same without one, and faster.
+
+    Example:
+        >>> make_mask("bool", torch.tensor([[False, True, True]]), 2, whole=False, width=None, dtype=torch.float32).int().tolist()
+        [[[[0, 1, 0], [0, 1, 1]]]]
     """
     keys = valid.shape[1]
     if form == "padding":

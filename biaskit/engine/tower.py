@@ -24,7 +24,13 @@ from biaskit.pruners.readings import Reading
 
 
 def tower_readings(needs: Iterable[Reading]) -> frozenset[Reading]:
-    """Return the readings of the vision tower among `needs`, without those of merging, which changes what the tower computes."""
+    """Return the readings of the vision tower among `needs`, without those of merging, which changes what the tower computes.
+
+    Example:
+        >>> found = tower_readings({Reading("attention"), Reading("hidden", "tower", layer=-2)})
+        >>> [str(reading) for reading in found]
+        ['hidden[tower, layer=-2]']
+    """
     return frozenset(reading for reading in needs if reading.at == "tower" and reading.what != "groups")
 
 

@@ -68,7 +68,11 @@ class CDPruner(Pruner):
         return frozenset({EMBEDS, own, *getattr(self.relevance, "needs", ())})
 
     def choose(self, signals: Signals, budget: int) -> Keep:
-        """Score relevance, then pick by conditional variance."""
+        """Score relevance, then pick by conditional variance.
+
+        Raises:
+            BiaskitError: the prompt has no text to be relevant to.
+        """
         source, features = self.relevance, signals[EMBEDS]
         if isinstance(source, str):
             text = signals[TEXT_EMBEDS]

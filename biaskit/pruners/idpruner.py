@@ -107,7 +107,11 @@ class IDPruner(AttentionPruner):
             return [Keep(kept) for kept in mmr_select_many(scores, features, budget, lam=self.lam)]
 
     def score(self, signals: Signals) -> Tensor:
-        """Return w, one score a token, [N]."""
+        """Return w, one score per token, [N].
+
+        Raises:
+            BiaskitError: importance='debiased' without a prior.
+        """
         source = self.importance
         if isinstance(source, Tensor):
             return source

@@ -22,7 +22,12 @@ Attend = Literal["cls", "mean"]
 
 
 def tower_row(attend: Attend, layer: int = -2, *, what: What = "attention", heads: Heads = "mean") -> Reading:
-    """Return the reading of a row of the tower: the class token's, or the mean over all rows of a tile."""
+    """Return the reading of a row of the tower: the class token's, or the mean over all rows of a tile.
+
+    Example:
+        >>> str(tower_row("cls"))
+        'attention[tower, layer=-2, queries=cls]'
+    """
     return Reading(what, "tower", layer=layer, queries=attend, heads=heads)
 
 

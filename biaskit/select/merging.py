@@ -52,7 +52,12 @@ class Merge:
 
 
 def identity_merge(n_tokens: int, kept: Tensor) -> Merge:
-    """Return the merge that keeps the tokens `kept` [n] of `n_tokens` unchanged."""
+    """Return the merge that keeps the tokens `kept` [n] of `n_tokens` unchanged.
+
+    Example:
+        >>> identity_merge(3, torch.tensor([0, 2])).weights.tolist()
+        [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
+    """
     weights = torch.zeros(len(kept), n_tokens, dtype=torch.float32, device=kept.device)
     weights[torch.arange(len(kept), device=kept.device), kept] = 1
     return Merge(kept, weights)

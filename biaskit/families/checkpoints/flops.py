@@ -43,6 +43,10 @@ def tokens_per_layer(dims: Dims, n_text: float, visual: Visual) -> list[float]:
 
     Raises:
         BiaskitError: `visual` does not begin at layer 0, is not ascending, goes past the last layer, or grows.
+
+    Example:
+        >>> tokens_per_layer(Dims(4, 8, 16, 2, 2, 4, 100), 10, [(0, 100), (2, 25)])
+        [110, 110, 35, 35]
     """
     starts = [first for first, _ in visual]
     ascending = all(one < two for one, two in pairwise(starts)) and all(one >= two for (_, one), (_, two) in pairwise(visual))
@@ -81,6 +85,10 @@ def layer_cost(dims: Dims, tokens: float, formula: str = "fastv", *, causal: boo
 
     Raises:
         BiaskitError: unknown formula.
+
+    Example:
+        >>> layer_cost(Dims(4, 8, 16, 2, 2, 4, 100), 10.0)
+        6720.0
     """
     pairs = tokens * (tokens + 1) / 2 if causal else tokens * tokens
     return tokens * _linear(dims, formula) + 2 * pairs * _width(dims, formula)
@@ -97,13 +105,22 @@ def prefill_cost(
 
     Raises:
         BiaskitError: unknown formula, or `visual` that does not fit the model.
+
+    Example:
+        >>> prefill_cost(Dims(4, 8, 16, 2, 2, 4, 100), 10, [(0, 0)])
+        26880
     """
     total = sum(layer_cost(dims, count, formula, causal=causal) for count in tokens_per_layer(dims, n_text, visual))
     return total + (dims.hidden * dims.vocab if lm_head else 0)
 
 
 def ceiling(dims: Dims, n_text: float, n_visual: float, visual: Visual, formula: str = "fastv", *, causal: bool = False) -> float:
-    """Return the speed-up of prefill if time were proportional to multiply-adds: `n_visual` tokens in every layer, divided by `visual`."""
+    """Return the speed-up of prefill if time were proportional to multiply-adds: `n_visual` tokens in every layer, divided by `visual`.
+
+    Example:
+        >>> round(ceiling(Dims(4, 8, 16, 2, 2, 4, 100), 10, 100, [(0, 100), (2, 25)]), 2)
+        1.74
+    """
     whole = prefill_cost(dims, n_text, [(0, n_visual)], formula, causal=causal)
     return whole / prefill_cost(dims, n_text, visual, formula, causal=causal)
 
@@ -117,10 +134,19 @@ def cache_bytes(dims: Dims, n_text: float, visual: Visual, *, itemsize: int = 2)
 
     Raises:
         BiaskitError: `visual` does not fit the model.
+
+    Example:
+        >>> cache_bytes(Dims(4, 8, 16, 2, 2, 4, 100), 0, [(0, 100), (2, 25)])
+        8000
     """
     return sum(tokens_per_layer(dims, n_text, visual)) * 2 * dims.kv_heads * dims.head_dim * itemsize
 
 
 def mean_tokens(dims: Dims, visual: Visual) -> float:
-    """Return T̄, visual tokens per layer averaged over all layers."""
+    """Return T̄, visual tokens per layer averaged over all layers.
+
+    Example:
+        >>> mean_tokens(Dims(4, 8, 16, 2, 2, 4, 100), [(0, 100), (2, 25)])
+        62.5
+    """
     return sum(tokens_per_layer(dims, 0, visual)) / dims.layers
