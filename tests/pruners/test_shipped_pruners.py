@@ -58,7 +58,10 @@ DEBIASED = [method for method, (_, _, biased) in METHODS.items() if biased]
 PICTURES = GeneratedSource(3, 5)
 LARGER = [(360, 270), (280, 420), (240, 240)]
 
-SIZES = {"internvl": [(224, 224), (200, 100), (90, 90)], **dict.fromkeys(("aya", "qwen", "glm"), LARGER)}  # few tiles; enough tokens
+SIZES = {
+    "internvl": [(224, 224), (200, 100), (90, 90)],
+    **dict.fromkeys(("aya", "qwen", "glm", "mistral"), LARGER),
+}  # few tiles; enough tokens
 OTHER_SIZES = [(160, 120), (120, 200), (90, 90)]
 
 
@@ -189,8 +192,6 @@ def test_methods_differ(family_name):
     alike = {("pool", "uniform on the grid")}  # the same places, with other contents
     if all(plane.name != "canvas" for plane in batch(family_name).layouts[1].planes):
         alike |= {("fastervlm", "hired"), ("globalcom2", "prumerge")}  # without tiles: late attention alone; logits alone, other contents
-    if family_name == "mistral3":  # more outliers than the budget: what PruMerge+ adds does not fit
-        alike |= {("prumerge", "prumerge+"), ("globalcom2", "prumerge+")}
     assert set(same) <= alike
 
 
