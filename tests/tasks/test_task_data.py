@@ -212,7 +212,7 @@ def test_json_lines_of_qwen_and_internvl(tmp_path):
     task = open_task("refcoco+:testA", tmp_path)
     assert task.truth(0) == [10.5, 20, 40, 60] and task[0] == "refcoco+/0" and task.image(1).size == (640, 480)
     assert task.tags(1) == {"size": "large", "row": "middle", "ring": "centre"}
-    with pytest.raises(TaskError, match=r"row 0 .* is no box within the image, read as xywh") as caught:
+    with pytest.raises(TaskError, match=r"row 0 .* is not a box within the image, read as xywh") as caught:
         open_task("refcoco:testA:box=xywh", lines(tmp_path / "a.jsonl", [{**rows[1], "bbox": [500, 200, 600, 300]}]))
     assert caught.value.hint == "if it is written otherwise, add box=xyxy"
 
