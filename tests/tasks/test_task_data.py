@@ -305,9 +305,9 @@ def test_coco_style_annotations(tmp_path):
         ({"image": "a.jpg", "sent": "x"}, "has no box of four numbers: None"),
         ({"image": "a.jpg", "sent": "x", "bbox": [0, 0, 1]}, "has no box of four numbers"),
         ({"sent": "x", "bbox": [0, 0, 1, 1]}, "has no file_name"),
-        ({"image": "a.jpg", "sent": "x", "bbox": [5, 5, 5, 9]}, "is no box"),
+        ({"image": "a.jpg", "sent": "x", "bbox": [5, 5, 5, 9]}, "is not a box"),
         ({"image": "a.jpg", "sent": "x", "bbox": ["a", 0, 1, 1]}, "no box of four"),
-        ({"image": "a.jpg", "sent": "x", "bbox": [0, 0, "nan", 1]}, "is no box"),
+        ({"image": "a.jpg", "sent": "x", "bbox": [0, 0, "nan", 1]}, "is not a box"),
         ({"image": "a.jpg", "sent": " ", "bbox": [0, 0, 1, 1]}, "no expression"),
     ],
 )  # fmt: skip
