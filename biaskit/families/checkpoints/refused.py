@@ -13,13 +13,18 @@ _LINEAR = (
     "its layers are for the most part linear attention: no attention row to read, and a dropped token stays in their state",
     "use a model whose layers all have softmax attention, such as Qwen3-VL",
 )
+_LIST = "use a family that is supported (biaskit models list)"
 _TWO_WAYS = (
-    "its image tokens attend to one another in both directions, but narrowed layers get causal masks: results would not be exact",
-    "use a family with causal attention over the image (biaskit models list)",
+    "its whole prompt attends in both directions, text too, but rows of text get causal masks here: results would not be exact",
+    _LIST,
 )
-_WINDOWS = (
-    "its image tokens attend to one another in both directions, most of its layers see a window alone, but narrowed layers get plain masks",
-    _TWO_WAYS[1],
+_SHARED = (
+    "its layers can take keys and values from earlier ones, which would have to be narrowed with them, and no family covers it",
+    _LIST,
+)
+_JUDGE = (
+    "its head says yes or no to a policy instead of writing an answer",
+    "use a Gemma 3 checkpoint, whose tower and language model are of the same kind",
 )
 _OMNI = (
     "its checkpoint holds parts that hear and speak beside the language model, and the stock library loads it as no model of images",
@@ -32,16 +37,15 @@ UNFIT = {
     "qwen3_5_moe": _LINEAR,
     "minicpmv4_6": _LINEAR,
     "minicpmv4_7": _LINEAR,
-    "gemma3": _WINDOWS,
-    "gemma4": _WINDOWS,
-    "shieldgemma2": _WINDOWS,
+    "gemma4": _SHARED,
+    "shieldgemma2": _JUDGE,
     "qwen2_5_omni": _OMNI,
     "qwen2_5_omni_thinker": _THINKER,
     "qwen3_omni_moe": _OMNI,
     "paligemma": _TWO_WAYS,
     "mllama": (
         "it sees images by cross attention: there are no visual tokens in the sequence",
-        "use a family that has (biaskit models list)",
+        _LIST,
     ),
 }
 """Model types that no family covers: (reason, what to do)."""
