@@ -419,7 +419,7 @@ LIT = {"llava-1.5": (336, 336, 14), "llava-next": (336, 336, 14), "llava-onevisi
 LIT |= {"qwen2.5-vl": (168, 224, 14), "qwen3-vl": (128, 192, 16), "internvl-qwen2": (224, 224, 14), "internvl-llama": (224, 224, 14)}
 LIT |= {"internvl-qwen3": LIT["internvl-qwen2"], "qwen3-vl-moe": LIT["qwen3-vl"], "llava-next-video": LIT["llava-next"]}
 LIT |= {"glm4v": LIT["qwen2-vl"], "glm46v": LIT["qwen2-vl"], "aya-vision": (112, 112, 14), "mistral3": LIT["qwen2-vl"]}
-LIT |= {"idefics3": (112, 112, 14), "smolvlm": (112, 112, 14)}
+LIT |= {"idefics3": (112, 112, 14), "smolvlm": (112, 112, 14), "gemma3": (224, 224, 14)}
 TILED = {"idefics3": 2, "smolvlm": 2}  # tiles along the sides of the image: the first one is lit
 
 
