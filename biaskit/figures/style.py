@@ -78,7 +78,7 @@ def fit(label: Text, width: float, canvas: FigureCanvasAgg, smallest: float | No
     if room() >= 1:
         return
     if smallest is not None:
-        label.set_fontsize(max(smallest, label.get_fontsize() * room() * 0.99))
+        label.set_fontsize(max(smallest, float(label.get_fontsize()) * room() * 0.99))
         if room() >= 1:
             return
     fits, cut = 0, len(text)  # the longest prefix that fits lies in between
