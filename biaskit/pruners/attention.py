@@ -35,7 +35,7 @@ DEBIASING = (
     "PriorTR: its question has every text row after the image, as ours; its Qwen code leaves the last one out",
     "PriorTR: its null row on InternVL is the one after </img>, ours that of </img>; on other models they are the same",
     "PriorTR: its LLaVA code also cuts the caches of layers before K; decimals of its budget are cut off, ours round halves up",
-    "debias='recency' is the law of arXiv 2508.17807 with one slope; its curve for FastV is a cubic, other methods have a slope a benchmark",
+    "debias='recency' is the law of arXiv 2508.17807 with one slope; its FastV curve is a cubic, other methods have a slope a benchmark",
     "arXiv 2508.17807 suppresses padding in its baselines too, where more than half of a patch is padding: padding='suppress'",
 )
 """What the debiased forms of a method deviate in from the papers that they are from."""
