@@ -17,7 +17,7 @@ Ints = NDArray[np.int64]
 Steps = tuple[tuple[tuple[int, float], ...], int]
 """(from which layer on how many visual tokens, text tokens) of an answer."""
 
-COSTS = ("mean_tokens", "cache_bytes", "n_kept", "n_visual", "n_text", "positive")
+COSTS = ("mean_tokens", "cache_bytes", "n_kept", "n_visual", "n_text", "tower_flops", "positive")
 
 
 class Columns:

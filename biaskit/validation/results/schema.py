@@ -155,6 +155,7 @@ LINE: Mapping[str, Check] = {
     "n_kept": optional(is_number),
     "n_visual": optional(is_number),
     "n_text": optional(is_number),
+    "tower_flops": optional(is_number),
     "positive": optional(is_number),
     "kept": optional(list_of(is_whole)),
     "selection": optional(map_of(is_number)),
