@@ -26,6 +26,7 @@ from biaskit.tasks.base import Task
 from biaskit.validation.ask.methods import Configuration
 from biaskit.validation.ask.observe import region_coverage
 from biaskit.validation.ask.questions import QuestionBatch, Questions
+from biaskit.validation.ask.shown import shown
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,7 @@ def records(
             **({"tower_flops": sum(tower_flops(tower, batch.tiles[row], needs))} if tower and batch.tiles else {}),
             **({"positive": sample.info["positive"]} if "positive" in sample.info else {}),
             **({"kept": sample.indices.tolist()} if options.keep_indices and not scaled else {}),
+            **({"shown": shown(task, i, answers[row], batch.seen[row], layouts[row], sample)} if options.keep_indices else {}),
             **({"selection": _measures(task, i, layouts[row], sample)} if options.observe is not None else {}),
         })  # fmt: skip
     return made

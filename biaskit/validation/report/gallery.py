@@ -19,11 +19,12 @@ _RIGHT = 0.5  # a score from here on counts as right
 
 @dataclass(frozen=True)
 class Answer:
-    """What one method said. score: the primary score, in [0, 1]."""
+    """What one method said. score: the primary score, in [0, 1]. shown: what can be drawn of it, as `validation.ask.shown` has it."""
 
     method: str
     text: str
     score: float
+    shown: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     @property
     def right(self) -> bool:
@@ -32,14 +33,32 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Photo:
+    """A small copy of a question's picture.
+
+    Attributes:
+        jpeg: its bytes. width, height: in pixels. region: what the question is about, (left, top, right, bottom) in fractions; None where
+            that is not one box.
+    """
+
+    jpeg: bytes
+    width: int
+    height: int
+    region: tuple[float, float, float, float] | None
+
+
+@dataclass(frozen=True)
 class Example:
-    """One question. answers: in the order of the tables; the unpruned model's first, where there is one."""
+    """One question. answers: in the order of the tables; the unpruned model's first, where there is one. photo: its picture, where it is
+    known.
+    """
 
     id: str
     image: str
     prompt: str
     truth: str
     answers: Sequence[Answer]
+    photo: Photo | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +67,7 @@ class Gallery:
 
     Attributes:
         task, budget: which. n: questions in all. differ: those on which two pruned methods differ. examples: drawn from these.
+        without: why there are no pictures; "" where there are.
     """
 
     task: str
@@ -55,6 +75,7 @@ class Gallery:
     n: int
     differ: int
     examples: Sequence[Example]
+    without: str = ""
 
     @property
     def rule(self) -> str:
@@ -127,7 +148,7 @@ def _example(result: TaskResults, wanted: _Wanted, question: str) -> Example:
     records = [wanted.found.get((label, question), {}) for label in wanted.labels]
     column = {cell.label: number for number, cell in enumerate(result.run.cells)}
     answers = [
-        Answer(method, _text(record.get("answer")), float(result.run.primary[place, column[label]]))
+        Answer(method, _text(record.get("answer")), float(result.run.primary[place, column[label]]), record.get("shown", {}))
         for (label, method), record in zip(wanted.labels.items(), records, strict=True)
     ]
     first = next(filter(None, records), {})

@@ -158,6 +158,7 @@ LINE: Mapping[str, Check] = {
     "tower_flops": optional(is_number),
     "positive": optional(is_number),
     "kept": optional(list_of(is_whole)),
+    "shown": optional(map_of(list_of(is_number))),
     "selection": optional(map_of(is_number)),
 }
 """Fields of a line of results that something reads. Answers, prompts and truths are kept and not read."""
