@@ -11,7 +11,7 @@ CONSTRAINTS ?= constraints.txt
 LMMS := lmms-eval==0.7.3
 LMMS_NEEDS := datasets evaluate loguru pytablewriter pytz sacrebleu tenacity
 
-.PHONY: setup demo demo-model test test-faults test-oldest test-lmms check format pages docs checkpoints bench bench-gpu
+.PHONY: setup demo demo-model test test-faults test-oldest test-lmms check format pages figures docs checkpoints bench bench-gpu
 
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
@@ -78,13 +78,17 @@ pages: setup
 	$(DOCS) --output docs/commands.md
 	$(BIN)/python tests/support/pages.py
 
+# Pictures of docs/ whose numbers lie beside them, after a change of how figures look.
+figures: setup
+	$(RUN) $(BIN)/python docs/site/figures.py
+
 # The documentation site, in build/site: strict, and without a network once it is installed.
 $(VENV)/.docs: pyproject.toml $(CONSTRAINTS) $(VENV)/.installed
 	$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) --editable ".[docs]"
 	touch $@
 
-docs: pages $(VENV)/.docs
-	$(RUN) NO_MKDOCS_2_WARNING=1 $(BIN)/python docs/site/build.py build/site
+docs: $(VENV)/.docs
+	$(RUN) $(BIN)/python docs/site/build.py build/site
 
 # docs/checkpoints.md, measured on dwarfs of the real checkpoints, whose small files are in BIASKIT_REAL_CHECKPOINTS; some ten minutes.
 checkpoints: setup

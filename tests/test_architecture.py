@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from functools import cache
@@ -117,6 +118,16 @@ def test_data_and_mathematics_do_without_transformers(path):
 def test_figures_leave_pyplot_alone(path):
     """Its backend and its open figures belong to the caller: ours are `matplotlib.figure.Figure`, drawn in `figures.style.house_style`."""
     assert "matplotlib.pyplot" not in imports(path)
+
+
+def test_a_notebook_shows_every_figure():
+    """Only a `ShownFigure` is shown where it is the value of a cell."""
+    plain = [
+        str(path.relative_to(PACKAGE))
+        for path in MODULES
+        if re.search(r"(?<!\w)Figure\((?!\))[^)]", path.read_text(encoding="utf-8").replace("class ShownFigure(Figure)", ""))
+    ]
+    assert plain == []
 
 
 @pytest.mark.parametrize("kind", PLUGINS)

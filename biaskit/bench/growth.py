@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
 from biaskit.bench.prefill import Plan, measure
 from biaskit.bench.report import Keep, nothing
 from biaskit.bench.table import markdown
 from biaskit.bench.workload import cells
 from biaskit.families.checkpoints.load import Loaded
-from biaskit.figures.style import house_style, write_figure
+from biaskit.figures.methods import look_of
+from biaskit.figures.style import INK, ShownFigure, house_style, plain_ticks, write_figure
 
 QUANTITIES = {
     "prefill_ms": "prefill (ms)",
@@ -131,17 +131,20 @@ def _number(value: float) -> str:
 @house_style()
 def draw(found: dict[str, Any], path: Path, machine: str) -> None:
     """Draw time against N and against batch size, log–log, with the fitted exponents in the legend."""
-    figure = Figure(figsize=(11, 4.4), layout="constrained")
+    figure = ShownFigure(figsize=(9, 4.4), layout="constrained")
     for axis, along in zip(figure.subplots(1, 2), ("N", "batch"), strict=True):
-        for key, style in (("prefill_ms", "o-"), ("decision_ms", "s--")):
-            for number, (method, fitted) in enumerate(found["exponents"][along].items()):
+        for key, line in (("prefill_ms", "-"), ("decision_ms", "--")):
+            for method, fitted in found["exponents"][along].items():
                 points = [p for p in found["points"] if p["along"] == along and p["method"] == method and p[key] > 0]
                 if points:
+                    colour, marker = (INK, "o") if method == "none" else (look_of(method).colour, look_of(method).marker)
                     label = f"{method}, {key.removesuffix('_ms')}: exponent {_number(fitted[key])}"
-                    axis.loglog([p[along] for p in points], [p[key] for p in points], style, color=f"C{number}", label=label)
+                    axis.loglog([p[along] for p in points], [p[key] for p in points], line, color=colour, marker=marker, markersize=5,
+                                markerfacecolor=colour if line == "-" else "white", label=label)  # fmt: skip
         axis.set_xlabel("visual tokens N" if along == "N" else "batch size")
         axis.set_ylabel("ms of CPU time" if found["cpu_time"] else "ms")
-        axis.grid(True, which="both", alpha=0.25)
-        axis.legend(fontsize=8)
+        plain_ticks(axis, [p[along] for p in found["points"] if p["along"] == along])
+        axis.grid(visible=True, which="major", linewidth=0.3, color="0.85")
+        axis.legend(frameon=False, fontsize=7, loc="upper left")
     figure.suptitle(machine, fontsize=8)
     write_figure(figure, path, dpi=130)

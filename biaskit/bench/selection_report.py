@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from biaskit.bench.report import command, describe
 from biaskit.bench.report import write as write_files
-from biaskit.figures.style import FAINT, house_style, write_figure
+from biaskit.figures.methods import look_of
+from biaskit.figures.style import FAINT, ShownFigure, house_style, plain_ticks, write_figure
 
 
 def markdown(report: Mapping[str, Any]) -> str:
@@ -56,18 +57,27 @@ def write(report: Mapping[str, Any], folder: Path) -> list[Path]:
 def draw(report: Mapping[str, Any]) -> Figure:
     """Draw time against N on logarithmic axes, one panel a selector: ours, its authors' algorithm, and the fitted power of N."""
     methods = list(dict.fromkeys(line["method"] for line in report["lines"]))
-    figure = Figure(figsize=(2.1 * len(methods) + 0.6, 2.5), layout="constrained")
-    panels = figure.subplots(1, len(methods), sharey=True, squeeze=False)[0]
-    for panel, method in zip(panels, methods, strict=True):
+    columns = min(4, len(methods))
+    rows = -(-len(methods) // columns)
+    figure = ShownFigure(figsize=(2.3 * columns + 0.5, 2.3 * rows + 0.2), layout="constrained")
+    grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    for place, panel in enumerate(grid.flat):
+        if place >= len(methods):
+            panel.set_visible(False)
+            continue
+        method = methods[place]
         mine = [line for line in report["lines"] if line["method"] == method]
-        powers = report["exponents"][method]
-        for name, colour, mark in (("authors", FAINT, "s"), ("ours", "C0", "o")):
+        powers, look = report["exponents"][method], look_of(method.split()[0])
+        for name, colour, mark in (("authors", FAINT, "."), ("ours", look.colour, look.marker)):
             points = [(line["tokens"], line[f"{name}_ms"][0]) for line in mine if line[f"{name}_ms"]]
             if points:
                 label = f"{name}, N^{powers[name]:.2f}" if name in powers else name
-                panel.plot(*zip(*points, strict=True), marker=mark, markersize=3, linewidth=1, color=colour, label=label)
+                line = "--" if name == "authors" else "-"
+                panel.plot(*zip(*points, strict=True), marker=mark, linestyle=line, markersize=4, linewidth=1, color=colour, label=label)
         panel.set(xscale="log", yscale="log", title=method, xlabel="visual tokens N")
+        plain_ticks(panel, [line["tokens"] for line in mine])
         panel.grid(visible=True, which="major", linewidth=0.3, color="0.85")
         panel.legend(frameon=False, fontsize=6)
-    panels[0].set_ylabel("ms")
+    for row in grid:
+        row[0].set_ylabel("ms of CPU time" if report["cpu_time"] else "ms")
     return figure

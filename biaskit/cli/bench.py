@@ -9,7 +9,7 @@ import typer
 
 from biaskit.cli.bench_select import select
 from biaskit.cli.command import App
-from biaskit.cli.console import echo
+from biaskit.cli.console import echo, say
 from biaskit.cli.options import (
     CHANNELS_LAYERS,
     DATA,
@@ -109,7 +109,6 @@ def bench(
     from biaskit.bench.report import check_free, keeper
     from biaskit.bench.table import NOTE, table
     from biaskit.bench.workload import cells
-    from biaskit.cli.calibrate import say
     from biaskit.validation.ask.arguments import read_shares
 
     size = None if image_size is None else read_pair(image_size, WIDTH_HEIGHT, "--image-size")[::-1]
@@ -145,7 +144,6 @@ def calibrate(
     """Compare calibration with a whole eager forward pass and output_attentions, one image at a time and in batches."""
     from biaskit.bench.calibration_speed import Comparison, compare, table
     from biaskit.bench.report import check_free
-    from biaskit.cli.calibrate import say
 
     wanted = read_layers_option(layers)
     check_free(out, "calibrate", force)
@@ -182,7 +180,6 @@ def grow(
     """Show how cost grows with visual tokens and batch size: tables, fitted exponents, and with --out a log–log figure."""
     from biaskit.bench.growth import draw, measure_growth, table
     from biaskit.bench.report import check_free, keeper
-    from biaskit.cli.calibrate import say
 
     check_free(out, "growth", force)
     loaded = _model(model, True, shrink, device, dtype, "sdpa")
@@ -216,7 +213,6 @@ def run_all(
 ) -> None:
     """Run a plan: every part in a process of its own, whose failure is recorded and stops nothing else."""
     from biaskit.bench.plan import run
-    from biaskit.cli.calibrate import say
 
     failed = run(plan, out, minutes=minutes, force=force, say=say)
     echo(out)
@@ -228,7 +224,6 @@ app.command("select")(select)
 
 
 def _model(name: str, random_weights: bool, shrink: str, device: str, dtype: str, attention: str) -> Loaded:
-    from biaskit.cli.calibrate import say
 
     if not random_weights:
         from biaskit.families.checkpoints.load import load_model

@@ -9,26 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from biaskit.cli.console import echo, echo_json, tell
+from biaskit.cli.checkpoint import Checkpoint, WordingFile, with_checkpoint
+from biaskit.cli.console import echo, echo_json, say
 from biaskit.cli.options import (
     DATA,
     RESULT,
     RUNNING,
     AsJson,
-    Attention,
     BatchSize,
     Data,
-    Device,
-    Dtype,
     Force,
     Layers,
     Model,
-    Revision,
     Seed,
     Workers,
     read_layers_option,
 )
-from biaskit.cli.processing import Conversation, DeviceMap, ImageMode, MaxPixels, MaxTiles, MinPixels, WordingFile, choices
 
 if TYPE_CHECKING:
     from biaskit.families.checkpoints.load import Loaded
@@ -36,7 +32,9 @@ if TYPE_CHECKING:
     from biaskit.pruners.schedule import Schedule
 
 
+@with_checkpoint
 def calibrate(
+    *,
     model: Model,
     data: Data = "coco",
     out: Annotated[
@@ -86,16 +84,7 @@ def calibrate(
         typer.Option(rich_help_panel=DATA, help="Local COCO: annotations/ and val2017/ or val2017.zip. (default: $BIASKIT_COCO)"),
     ] = None,
     split: Annotated[str, typer.Option(rich_help_panel=DATA, help="Which part of COCO.")] = "val2017",
-    device: Device = "auto",
-    device_map: DeviceMap = None,
-    dtype: Dtype = "auto",
-    attention: Attention = "sdpa",
-    revision: Revision = None,
-    min_pixels: MinPixels = None,
-    max_pixels: MaxPixels = None,
-    max_tiles: MaxTiles = None,
-    image_mode: ImageMode = None,
-    conversation: Conversation = None,
+    checkpoint: Checkpoint,
     wording: WordingFile = None,
     batch_size: BatchSize = None,
     workers: Workers = None,
@@ -142,13 +131,8 @@ def calibrate(
 
     from biaskit.calibration.run import calibrate as run
     from biaskit.calibration.schedule import calibrate_schedule
-    from biaskit.families.checkpoints.load import load_model
 
-    chosen = choices(min_pixels, max_pixels, max_tiles, image_mode, conversation)
-    loaded = load_model(
-        model, device=device, device_map=device_map, dtype=dtype, attention=attention, revision=revision, say=say, layers=wanted,
-        wording=wording, **chosen,
-    )  # fmt: skip
+    loaded = checkpoint.load(model, layers=wanted, wording=wording)
     if list(target.parent.glob(f"{escape(partial.name)}*")) and not restart and not finished:
         say(f"going on from {partial}")
     shared: dict[str, Any] = {
@@ -183,12 +167,6 @@ def _target(model: str, place: Any, schedule: bool) -> Path:
 
     short = model if not place.local and "/" not in model else place.name.split("/")[-1]
     return Path(f"{short}-schedule.safetensors") if schedule else place_of(short)
-
-
-def say(line: str) -> None:
-    """Tell the user what is happening, on stderr; of several processes (torchrun) the first one does."""
-    if os.environ.get("RANK", "0") == "0":
-        tell(line, always=False)
 
 
 def _summary(prior: Prior, target: Path, loaded: Loaded, as_json: bool) -> None:

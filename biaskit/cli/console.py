@@ -54,6 +54,12 @@ def tell(*texts: object, always: bool = True) -> None:
         print(lines(str(text)), file=sys.stderr, flush=True)
 
 
+def say(line: str) -> None:
+    """Tell the user what is happening, on stderr; of several processes (torchrun) the first one does."""
+    if os.environ.get("RANK", "0") == "0":
+        tell(line, always=False)
+
+
 def echo_json(value: Any, indent: int | None = 2) -> None:
     """Print the result as JSON."""
     print(for_json(value, indent), flush=True)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from biaskit.cli.console import echo, echo_json, echo_table
+from biaskit.cli.console import echo, echo_json, echo_table, say
 from biaskit.cli.options import AsJson, Force
 
 
@@ -26,7 +26,6 @@ def demo(
 
     if model not in EMBEDDED:
         raise BiaskitError(f"{model!r} is no embedded model", did_you_mean(model, EMBEDDED))
-    from biaskit.cli.calibrate import say
     from biaskit.demo.run import LAYERS, RETENTION, check_free, run, table, verdict
     from biaskit.display import Bars
     from biaskit.families.checkpoints.load import load_model

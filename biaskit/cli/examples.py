@@ -8,7 +8,13 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "calibrate --model llava-1.5 --coco-root ~/coco --prompt task:refcoco --out priors/llava-1.5-refcoco.safetensors",
         "calibrate --model demo --data scenes --samples 200",
     ),
-    "heatmap": ("heatmap qwen2.5-vl", "heatmap llava-1.5 qwen2.5-vl --layers 1,4 --out both.png"),
+    "heatmap": (
+        "heatmap qwen2.5-vl",
+        "heatmap llava-1.5 qwen2.5-vl --layers 1,4 --out both.png",
+        "heatmap qwen2.5-vl --show profiles",
+        "heatmap with-heads.safetensors --show heads --layers 1 --scale panel",
+        'heatmap demo-tasks --show debiased --layers 1 --model demo --image scene.png --prompt "where is the red cross ?"',
+    ),
     "view": (
         "view demo",
         "view neutral tasks --model demo --image scene.png --prompt 'where is the red cross ?' --out view.html",

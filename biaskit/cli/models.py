@@ -7,11 +7,11 @@ from typing import Annotated, Any
 import typer
 
 from biaskit.cli import complete
+from biaskit.cli.checkpoint import Files, with_checkpoint
 from biaskit.cli.command import App
 from biaskit.cli.console import echo, echo_json, echo_table
 from biaskit.cli.models_check import check
-from biaskit.cli.options import WIDTH_HEIGHT, AsJson, Revision, read_pair
-from biaskit.cli.processing import Conversation, ImageMode, MaxPixels, MaxTiles, MinPixels, choices
+from biaskit.cli.options import WIDTH_HEIGHT, AsJson, read_pair
 
 app = App(help="Model families and checkpoints.", no_args_is_help=True)
 
@@ -40,25 +40,19 @@ def show_list(as_json: AsJson = False) -> None:
 
 
 @app.command()
+@with_checkpoint
 def inspect(
+    *,
     model: Annotated[str, typer.Argument(autocompletion=complete.models, help="Short name, hub id, or checkpoint directory.")],
     image_size: Annotated[str, typer.Option("--image-size", metavar=WIDTH_HEIGHT, help="Size of the picture in pixels.")] = "640x480",
-    revision: Revision = None,
-    min_pixels: MinPixels = None,
-    max_pixels: MaxPixels = None,
-    max_tiles: MaxTiles = None,
-    image_mode: ImageMode = None,
-    conversation: Conversation = None,
+    checkpoint: Files,
     as_json: AsJson = False,
 ) -> None:
     """Show a checkpoint's decoder, preset layers, and where the visual tokens of an image sit. Loads no weights."""
     width, height = read_pair(image_size, WIDTH_HEIGHT, "--image-size")
     from PIL import Image
 
-    from biaskit.families.checkpoints.load import read_checkpoint
-
-    chosen = choices(min_pixels, max_pixels, max_tiles, image_mode, conversation)
-    place, family, config, processor = read_checkpoint(model, revision, chosen)
+    place, family, config, processor = checkpoint.read(model)
     prepared = family.prepare(processor, config, [[Image.new("RGB", (width, height))]], ["Describe the image."])
     layout, text = prepared.layouts[0], config.text_config
     planes: list[dict[str, Any]] = [

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from biaskit.cli import complete
-from biaskit.cli.console import echo, echo_json, tell
-from biaskit.cli.options import AsJson, Attention, Device, Dtype, Revision
-from biaskit.cli.processing import Conversation, DeviceMap, ImageMode, MaxPixels, MaxTiles, MinPixels, choices
+from biaskit.cli.checkpoint import Checkpoint, with_checkpoint
+from biaskit.cli.console import echo, echo_json
+from biaskit.cli.options import AsJson
 from biaskit.errors import SourceError
 
 if TYPE_CHECKING:
@@ -22,21 +22,14 @@ if TYPE_CHECKING:
 _MARKS = {True: "ok  ", False: "FAIL", None: "–   "}
 
 
+@with_checkpoint
 def check(
+    *,
     model: Annotated[str, typer.Argument(autocompletion=complete.models, help="Short name, hub id, or checkpoint directory.")],
     image: Annotated[
         Path | None, typer.Option("--image", "-i", help="The picture for attention and pruning; by default a drawn one.")
     ] = None,
-    device: Device = "auto",
-    device_map: DeviceMap = None,
-    dtype: Dtype = "auto",
-    attention: Attention = "sdpa",
-    revision: Revision = None,
-    min_pixels: MinPixels = None,
-    max_pixels: MaxPixels = None,
-    max_tiles: MaxTiles = None,
-    image_mode: ImageMode = None,
-    conversation: Conversation = None,
+    checkpoint: Checkpoint,
     as_json: AsJson = False,
 ) -> None:
     """Try a checkpoint out with its own weights: token layout, attention row, and exactness of pruning. Exits with 1 if a probe fails.
@@ -45,13 +38,9 @@ def check(
     must be eager attention's, keeping everything must change no bit, and a quarter kept must equal a slow reference without a cache.
     """
     from biaskit.engine.check import check_checkpoint
-    from biaskit.families.checkpoints.load import load_model
 
     picture = None if image is None else _opened(image)
-    chosen = choices(min_pixels, max_pixels, max_tiles, image_mode, conversation)
-    loaded = load_model(
-        model, device=device, device_map=device_map, dtype=dtype, attention=attention, revision=revision, say=_say, **chosen
-    )
+    loaded = checkpoint.load(model)
     found = check_checkpoint(loaded, image=picture, report=None if as_json else _told)
     passed = all(one.passed is not False for one in found)
     if as_json:
@@ -63,10 +52,6 @@ def check(
         echo(f"{loaded.name}: {'everything that was probed holds' if passed else 'do not use it before this is mended'} ({seconds:.1f} s)")
     if not passed:
         raise typer.Exit(1)
-
-
-def _say(line: str) -> None:
-    tell(line, always=False)
 
 
 def _told(one: Finding) -> None:

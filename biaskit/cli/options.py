@@ -124,4 +124,13 @@ Scale = Annotated[
         help="Colours of a figure: panel, each map's own; shared, the same for all. Default: panel up to six maps.",
     ),
 ]  # fmt: skip
+Cmap = Annotated[
+    str | None,
+    typer.Option(
+        "--cmap",
+        rich_help_panel=RESULT,
+        show_default=False,
+        help="Colour map of a figure, by matplotlib's name. Default: vlag, blue to red.",
+    ),
+]
 OutFile = Annotated[Path | None, typer.Option("--out", "-o", rich_help_panel=RESULT, help="File to write.", show_default=False)]

@@ -11,7 +11,7 @@ import typer
 from biaskit.cli import complete
 from biaskit.cli.command import App
 from biaskit.cli.console import echo, echo_json, tell
-from biaskit.cli.options import ROWS_COLS, AsJson, Force, Layers, Revision, read_layers_option, read_pair
+from biaskit.cli.options import ROWS_COLS, AsJson, Cmap, Force, Layers, Revision, Scale, read_layers_option, read_pair
 
 if TYPE_CHECKING:
     from biaskit.prior.value import Prior
@@ -122,6 +122,8 @@ def diff(
     b: Annotated[str, typer.Argument(metavar="B", autocompletion=complete.priors, help="Another.", show_default=False)],
     hub: Hub = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Also draw both, and their ratio: .png, .pdf or .svg.")] = None,
+    scale: Scale = None,
+    cmap: Cmap = None,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
@@ -135,7 +137,7 @@ def diff(
         from biaskit.figures.side_by_side import side_by_side
 
         names = Path(a).name.removesuffix(".safetensors"), Path(b).name.removesuffix(".safetensors")
-        side_by_side(first, second, names=names, out=out, force=force)
+        side_by_side(first, second, names=names, scale=scale or "shared", cmap=cmap, out=out, force=force)
         tell(out)
     for row in maps:
         row["level_a"], row["level_b"] = (float(p.map(row["plane"], row["layer"]).mean()) for p in (first, second))

@@ -10,32 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from biaskit.cli import complete
-from biaskit.cli.console import echo, echo_json, echo_table
+from biaskit.cli.checkpoint import Checkpoint, Generation, generation_of, with_checkpoint
+from biaskit.cli.console import echo, echo_json, echo_table, say
 from biaskit.cli.options import (
     DATA,
     METHODS,
     PRUNING,
     RESULT,
     AsJson,
-    Attention,
-    Device,
-    Dtype,
     K,
     Model,
-    Revision,
     Seed,
     read_pairs,
-)
-from biaskit.cli.processing import (
-    Conversation,
-    DeviceMap,
-    Generation,
-    ImageMode,
-    MaxPixels,
-    MaxTiles,
-    MinPixels,
-    choices,
-    generation_of,
 )
 
 if TYPE_CHECKING:
@@ -45,7 +31,9 @@ if TYPE_CHECKING:
     from biaskit.pruners import Pruner
 
 
+@with_checkpoint
 def prune(
+    *,
     model: Model,
     image: Annotated[Path, typer.Option("--image", "-i", rich_help_panel=DATA, help="The picture.")],
     prompt: Annotated[str, typer.Option("--prompt", rich_help_panel=DATA, help="What to ask.")] = "Please describe the provided image.",
@@ -87,16 +75,7 @@ def prune(
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, rich_help_panel=RESULT, help="Length of the answers.")] = 64,
     seed: Seed = 0,
-    device: Device = "auto",
-    device_map: DeviceMap = None,
-    dtype: Dtype = "auto",
-    attention: Attention = "sdpa",
-    revision: Revision = None,
-    min_pixels: MinPixels = None,
-    max_pixels: MaxPixels = None,
-    max_tiles: MaxTiles = None,
-    image_mode: ImageMode = None,
-    conversation: Conversation = None,
+    checkpoint: Checkpoint,
     generation: Generation = None,
     force: Annotated[bool, typer.Option("--force", rich_help_panel=RESULT, help="Overwrite the figure.")] = False,
     as_json: AsJson = False,
@@ -117,21 +96,18 @@ def prune(
 
         check_out(overlay, force)
 
-    from biaskit.cli.calibrate import say
     from biaskit.cli.prune_all import all_methods, fits
     from biaskit.engine.greedy import generation_in_force, greedy_settings, put_aside
-    from biaskit.families.checkpoints.load import load_model, read_checkpoint
     from biaskit.images.decode import decode
     from biaskit.pruners import get_pruner
     from biaskit.validation.ask.arguments import read_priors, words
 
     picture = decode(read_picture(image), image.name)
-    chosen = choices(min_pixels, max_pixels, max_tiles, image_mode, conversation)
-    _, _, config, _ = read_checkpoint(model, revision, chosen)
+    _, _, config, _ = checkpoint.read(model)
     further, priors = words(compare or ""), read_priors(prior or [])
     tried = all_methods([pruner, *further], priors, lambda label, held: _runs(label, [], [], held, config, k, preset, share))
     runs = _runs(pruner, parameters or [], [*tried, *further], priors, config, k, preset, share)
-    loaded = load_model(model, device=device, device_map=device_map, dtype=dtype, attention=attention, revision=revision, say=say, **chosen)
+    loaded = checkpoint.load(model)
     runs = [run for run in runs if run.label not in tried or fits(run.label, run.pruner, run.prior, loaded)]
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
@@ -216,7 +192,6 @@ def _answer(loaded: Loaded, prepared: Prepared, pruner: Pruner, prior: Prior | N
     """Generate with one method; return its answer and accounting."""
     import torch
 
-    from biaskit.cli.calibrate import say
     from biaskit.engine.prune import prune as pruned
     from biaskit.families.checkpoints.device import input_device
 

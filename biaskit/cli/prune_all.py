@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from biaskit.cli.calibrate import say
+from biaskit.cli.console import say
 from biaskit.engine.prune import check_prune
 from biaskit.errors import BiaskitError
 from biaskit.families.checkpoints.load import Loaded

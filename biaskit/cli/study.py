@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from biaskit.cli import complete
+from biaskit.cli.checkpoint import Checkpoint, WordingFile, with_checkpoint
 from biaskit.cli.command import App
 from biaskit.cli.console import echo, echo_table
 from biaskit.cli.options import (
@@ -30,6 +33,7 @@ from biaskit.cli.options import (
 from biaskit.text import for_json
 
 if TYPE_CHECKING:
+    from biaskit.families.checkpoints.load import Loaded
     from biaskit.validation.studies.conditions import Condition
     from biaskit.validation.studies.transfer import Asking, Study
 
@@ -62,7 +66,9 @@ Prompt = Annotated[str, typer.Option("--prompt", rich_help_panel=DATA, help="Tex
 
 
 @app.command()
+@with_checkpoint
 def transfer(
+    *,
     out: Out,
     model: Annotated[list[str], typer.Option("--model", "-m", rich_help_panel=MODEL, help="Short name, hub id or directory.")],
     data: Annotated[list[str], typer.Option("--data", "-d", rich_help_panel=DATA, help=f"Images: {SOURCES}")],
@@ -82,6 +88,8 @@ def transfer(
     retention: Retention = 0.25,
     k: Depth = 1,
     batch_size: BatchSize = None,
+    checkpoint: Checkpoint,
+    wording: WordingFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Calibrate under several prompts, image sets, sizes or models (repeat one of these options), compare the priors, and swap them."""
@@ -93,11 +101,16 @@ def transfer(
         model, data, prompt or [PROMPT], [read_pair(text, WIDTH_HEIGHT, "--image-size")[::-1] for text in image_size or []]
     )
     asking = Asking(tuple(task or ()), questions, pruner, retention, k)
-    _run(axis, group, out, asking, None, samples=samples, seed=seed, layers=layers, batch_size=batch_size, as_json=as_json)
+    _run(
+        axis, group, out, asking, None, samples=samples, seed=seed, layers=layers, batch_size=batch_size, as_json=as_json,
+        load=partial(checkpoint.load, wording=wording),
+    )  # fmt: skip
 
 
 @app.command("content-free")
+@with_checkpoint
 def content_free(
+    *,
     out: Out,
     model: Model,
     data: Data = "coco",
@@ -114,6 +127,8 @@ def content_free(
     retention: Retention = 0.25,
     k: Depth = 1,
     batch_size: BatchSize = None,
+    checkpoint: Checkpoint,
+    wording: WordingFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Calibrate on pictures without content, and see how far they stand in for a prior from images."""
@@ -123,11 +138,16 @@ def content_free(
     sources = [data, *(f"{MEAN}{data}" if word == "mean" else word for word in blank.split(","))]
     axis, group = conditions([model], sources, [prompt])
     asking = Asking(tuple(task or ()), questions, pruner, retention, k)
-    _run(axis, group, out, asking, group[0].label, samples=samples, seed=seed, layers=layers, batch_size=batch_size, as_json=as_json)
+    _run(
+        axis, group, out, asking, group[0].label, samples=samples, seed=seed, layers=layers, batch_size=batch_size, as_json=as_json,
+        load=partial(checkpoint.load, wording=wording),
+    )  # fmt: skip
 
 
 @app.command()
+@with_checkpoint
 def enough(
+    *,
     out: Out,
     model: Model,
     data: Data = "coco",
@@ -137,13 +157,13 @@ def enough(
     layers: AllLayers = "all",
     splits: Annotated[int, typer.Option(min=2, rich_help_panel=DATA, help="Random splits for each number of images.")] = 50,
     batch_size: BatchSize = None,
+    checkpoint: Checkpoint,
+    wording: WordingFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Find how many calibration images are enough, from one pass over them."""
-    from biaskit.cli.calibrate import say
     from biaskit.cli.folder import made
     from biaskit.display import Bars
-    from biaskit.families.checkpoints.load import load_model
     from biaskit.validation.studies.conditions import Condition, described, prior_of
     from biaskit.validation.studies.enough import needed, settle
     from biaskit.validation.studies.enough_figure import draw_enough
@@ -153,8 +173,8 @@ def enough(
     wanted = read_layers_option(layers) or "all"
     with Bars() as bars:
         prior = prior_of(
-            condition, load_model(model, say=say, layers=wanted), out, samples=samples, seed=seed, layers=wanted, batch_size=batch_size,
-            report=lambda progress: bars.show("calibrating", progress.done, progress.total),
+            condition, checkpoint.load(model, layers=wanted, wording=wording), out, samples=samples, seed=seed, layers=wanted,
+            batch_size=batch_size, report=lambda progress: bars.show("calibrating", progress.done, progress.total),
         )  # fmt: skip
     rows = settle(prior, splits=splits, seed=seed)
     takes = needed(rows)
@@ -186,7 +206,7 @@ def enough(
 
 def _run(
     axis: str, group: list[Condition], out: Path, asking: Asking, reference: str | None,
-    *, samples: int, seed: int, layers: str, batch_size: int | None, as_json: bool,
+    *, samples: int, seed: int, layers: str, batch_size: int | None, as_json: bool, load: Callable[..., Loaded],
 ) -> None:  # fmt: skip
     """Do a study of transfer, write it down and print it."""
     from biaskit.cli.folder import made
@@ -198,6 +218,7 @@ def _run(
     with Bars() as bars:
         study = run(
             axis, group, made(out), samples=samples, seed=seed, layers=wanted, batch_size=batch_size, asking=asking, reference=reference,
+            load=partial(load, layers=wanted),
             report=lambda what, done, total: bars.show(what, done, total, key="asking" if what.startswith("asking") else ""),
         )  # fmt: skip
     title = "Priors from pictures without content" if reference else ""

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from biaskit.cli import complete, validate_analyse
+from biaskit.cli.checkpoint import Checkpoint, Generation, WordingFile, generation_of, with_checkpoint
 from biaskit.cli.command import App
-from biaskit.cli.console import echo, echo_json, echo_table
+from biaskit.cli.console import echo, echo_json, echo_table, say
 from biaskit.cli.options import (
     DATA,
     METHODS,
@@ -20,27 +21,11 @@ from biaskit.cli.options import (
     PRUNING,
     RESULT,
     AsJson,
-    Attention,
     BatchSize,
-    Device,
-    Dtype,
     K,
     Retentions,
-    Revision,
     Seed,
     Workers,
-)
-from biaskit.cli.processing import (
-    Conversation,
-    DeviceMap,
-    Generation,
-    ImageMode,
-    MaxPixels,
-    MaxTiles,
-    MinPixels,
-    WordingFile,
-    choices,
-    generation_of,
 )
 from biaskit.cli.validate_report import PublishedAs, published, report
 
@@ -58,7 +43,9 @@ app.command("analyse")(validate_analyse.analyse)
 
 
 @app.callback()
+@with_checkpoint
 def validate(
+    *,
     context: typer.Context,
     model: Annotated[
         str | None,
@@ -149,16 +136,7 @@ def validate(
             help="Measure every selection: importance, diversity, coverage; lists the kept tokens, too.",
         ),
     ] = False,
-    device: Device = "auto",
-    device_map: DeviceMap = None,
-    dtype: Dtype = "auto",
-    attention: Attention = "sdpa",
-    revision: Revision = None,
-    min_pixels: MinPixels = None,
-    max_pixels: MaxPixels = None,
-    max_tiles: MaxTiles = None,
-    image_mode: ImageMode = None,
-    conversation: Conversation = None,
+    checkpoint: Checkpoint,
     wording: WordingFile = None,
     generation: Generation = None,
     published_as: PublishedAs = None,
@@ -178,25 +156,20 @@ def validate(
     if missing or model is None or out is None:
         raise typer.BadParameter("is needed", param_hint=", ".join(missing))
 
-    from biaskit.cli.calibrate import say
-    from biaskit.families.checkpoints.load import load_model, read_checkpoint
     from biaskit.validation.ask.arguments import words
     from biaskit.validation.report.recognise import check_published_as
 
     check_published_as(published_as)
     grid = _grid(words(",".join(pruner or [])), retention, k, preset, prior or [], sweep or [], ablation, match)
     decoding = generation_of(generation)
-    chosen = choices(min_pixels, max_pixels, max_tiles, image_mode, conversation)
-    _, _, config, _ = read_checkpoint(model, revision, chosen)
+    _, _, config, _ = checkpoint.read(model)
     grid.cells(config)  # refuses what cannot work before anything large is touched
     tasks = _tasks(words(",".join(task or [])), data or [], images or [], questions)
 
     from biaskit.validation.ask.observe import Analysis
     from biaskit.validation.ask.runner import validate as run
 
-    loaded = load_model(
-        model, device=device, device_map=device_map, dtype=dtype, attention=attention, revision=revision, say=say, wording=wording, **chosen
-    )
+    loaded = checkpoint.load(model, wording=wording)
     try:
         found = run(
             loaded, list(tasks.values()), grid, out=out, progress=True, limit=questions, seed=seed, batch_size=batch_size,

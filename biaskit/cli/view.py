@@ -8,28 +8,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from biaskit.cli.console import echo
+from biaskit.cli.checkpoint import Checkpoint, with_checkpoint
+from biaskit.cli.console import echo, say
 from biaskit.cli.options import (
     DATA,
     MODEL,
     RESULT,
-    Attention,
-    Device,
-    Dtype,
     Force,
     K,
     Layers,
     Methods,
     Retentions,
-    Revision,
     Seed,
     read_layers_option,
 )
-from biaskit.cli.processing import Conversation, DeviceMap, ImageMode, MaxPixels, MaxTiles, MinPixels, choices
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from biaskit.families.checkpoints.load import Loaded
     from biaskit.figures.viewer.contents import Sample
     from biaskit.prior.value import Prior
 
@@ -37,7 +34,9 @@ STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Stops of the slider of τ."""
 
 
+@with_checkpoint
 def view(
+    *,
     priors: Annotated[list[str], typer.Argument(metavar="PRIOR", help="Files, or names of priors; NAME=FILE calls one NAME.")],
     model: Annotated[
         str | None,
@@ -51,16 +50,7 @@ def view(
     k: K = None,
     out: Annotated[Path, typer.Option("--out", "-o", rich_help_panel=RESULT, help="The page.")] = Path("view.html"),
     seed: Seed = 0,
-    device: Device = "auto",
-    device_map: DeviceMap = None,
-    dtype: Dtype = "auto",
-    attention: Attention = "sdpa",
-    revision: Revision = None,
-    min_pixels: MinPixels = None,
-    max_pixels: MaxPixels = None,
-    max_tiles: MaxTiles = None,
-    image_mode: ImageMode = None,
-    conversation: Conversation = None,
+    checkpoint: Checkpoint,
     force: Force = False,
 ) -> None:
     """Write a page to look at priors with: one HTML file that needs neither a server nor the network.
@@ -89,9 +79,7 @@ def view(
     picture = None if image is None else decode(read_picture(image), image.name)
     sample = None
     if model is not None and picture is not None:
-        options = choices(min_pixels, max_pixels, max_tiles, image_mode, conversation)
-        where = {"device": device, "device_map": device_map, "dtype": dtype, "attention": attention, "revision": revision}
-        sample = _ask(model, picture, prompt, loaded, chosen, (pruner, retention, k), seed, {**where, **options})
+        sample = _ask(checkpoint.load(model), picture, prompt, loaded, chosen, (pruner, retention, k), seed)
     title = f"Positional bias of {sample.model}" if sample is not None else "Positional bias"
     contents = Contents(loaded, chosen, picture, "" if image is None else image.name, sample, title)
     write_file(out, html(contents).encode(), force)
@@ -107,19 +95,16 @@ def _named(text: str) -> tuple[str, str]:
 
 
 def _ask(
-    name: str, picture: Image, prompt: str, priors: dict[str, Prior], layers: list[int] | None, methods: tuple[str, str, int | None],
-    seed: int, options: dict[str, Any],
+    loaded: Loaded, picture: Image, prompt: str, priors: dict[str, Prior], layers: list[int] | None, methods: tuple[str, str, int | None],
+    seed: int,
 ) -> Sample:  # fmt: skip
     """Run the model on the picture, and ask every method at every setting."""
-    from biaskit.cli.calibrate import say
     from biaskit.display import Bars, wants_progress
     from biaskit.engine.survivors import survivors
-    from biaskit.families.checkpoints.load import load_model
     from biaskit.figures.methods import look_of
     from biaskit.figures.viewer.contents import Choices, Sample
     from biaskit.validation.ask.arguments import read_shares, words
 
-    loaded = load_model(name, say=say, **options)
     first = next(iter(priors.values()))
     known = {"prior": first, **priors}
     with warnings.catch_warnings(record=True) as found:

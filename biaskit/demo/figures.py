@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from numpy.typing import NDArray
 
-from biaskit.figures.style import ShownFigure, house_style, write_figure
+from biaskit.figures.colours import beyond, colour_limit, colour_ticks, colours, multiple
+from biaskit.figures.methods import DASHES, PALETTE, RAW, look_of
+from biaskit.figures.style import INK, ShownFigure, house_style, write_figure
 from biaskit.grid import overlap
 from biaskit.images.scenes.draw import PATCHES, Scene
 from biaskit.images.scenes.questions import Question
@@ -67,44 +71,56 @@ def draw_answers(scenes: Sequence[Scene], questions: Sequence[Question], answers
 def draw_maps(maps: Mapping[str, NDArray[np.float32]], path: Path) -> None:
     """Draw mean attention maps, one row per name, one column per layer: multiples of uniform attention over visual tokens."""
     depth = max(len(one) for one in maps.values())
+    shares = {name: [values / values.mean() for values in layers] for name, layers in maps.items()}
+    logs = {name: [np.log2(np.maximum(share, 1e-6)).reshape(PATCHES, PATCHES) for share in found] for name, found in shares.items()}
+    every = [values for found in logs.values() for values in found]
+    limit, shades = colour_limit(every), colours()
+    norm = Normalize(-limit, limit)
     figure = ShownFigure(figsize=(1.3 * depth + 1.5, 1.45 * len(maps)), layout="constrained")
     grid = figure.subplots(len(maps), depth, squeeze=False)
-    image: Any = None
-    for row, (name, layers) in zip(grid, maps.items(), strict=True):
-        for layer, (axes, values) in enumerate(zip(row, layers, strict=True)):
-            share = (values / values.sum()).reshape(PATCHES, PATCHES) * values.size
-            image = axes.imshow(share, vmin=0, vmax=3, cmap="magma")
+    for row, name in zip(grid, maps, strict=True):
+        for layer, (axes, values) in enumerate(zip(row, logs[name], strict=True)):
+            axes.imshow(values, norm=norm, cmap=shades, interpolation="nearest")
             axes.set(xticks=[], yticks=[])
-            axes.set_xlabel(f"max {share.max():.1f}", fontsize=6)
+            axes.set_xlabel(f"max {shares[name][layer].max():.1f}", fontsize=6, labelpad=2)
             if row[0] is grid[0, 0]:
                 axes.set_title(f"layer {layer}", fontsize=8)
         row[0].set_ylabel(name.replace(", ", "\n"), fontsize=7)
-    figure.colorbar(image, ax=grid, shrink=0.4, label="attention × uniform")
+    bar = figure.colorbar(ScalarMappable(norm, shades), ax=grid, shrink=0.4, extend=beyond(every, limit))
+    ticks = colour_ticks(limit, fine=False)
+    bar.set_ticks([np.log2(tick) for tick in ticks], labels=[f"{multiple(tick)} ×" for tick in ticks])
+    bar.set_label("attention relative to uniform")
     write_figure(figure, path, dpi=110)
 
 
 @house_style()
 def draw_recall(report: Mapping[str, Any], path: Path) -> None:
     """Draw recall of the target's tokens by layer for both placements, and accuracy without visual tokens from layer K on."""
-    figure = ShownFigure(figsize=(15, 5), layout="constrained")
+    figure = ShownFigure(figsize=(11, 4), layout="constrained")
     axes = figure.subplots(1, 3)
-    styles = {
-        "raw": ("raw attention", "o-"), "debiased_task": ("debiased, prior of where prompts", "s-"),
-        "debiased_generic": ("debiased, prior of the generic prompt", "^-"), "prior_task_alone": ("prior of where prompts alone", ":"),
-    }  # fmt: skip
+    fastv = look_of("fastv")
+    like = {"color": fastv.colour, "marker": fastv.marker, "markersize": 4}
+    styles: dict[str, tuple[str, dict[str, Any]]] = {
+        "raw": ("raw attention", {**like, "linestyle": RAW, "markerfacecolor": "white"}),
+        "debiased_task": ("debiased, prior of where prompts", {**like, "linestyle": DASHES[0], "linewidth": 1.8}),
+        "debiased_generic": ("debiased, prior of the neutral prompt", {**like, "linestyle": DASHES[1], "linewidth": 1.8}),
+        "prior_task_alone": ("prior of where prompts alone", {"color": PALETTE[0], "linestyle": "-."}),
+    }
     for left, (placement, found) in zip(axes, report["recall"].items(), strict=False):
         for name, (label, style) in styles.items():
-            left.plot(found[name], style, label=label, markersize=4)
-        left.axhline(report["kept"] / PATCHES**2, color="grey", linewidth=1, label="chance")
-        left.axhline(found["any_thing"], color="grey", linewidth=1, linestyle="--", label="any thing, whatever the question")
-        left.plot(report["preference"][placement]["raw"], "k:", linewidth=1, label="target outranks other things (raw)")
-        left.set(title=f"target tokens in the top quarter, {placement} scenes", xlabel="layer whose attention is read", ylim=(0, 1.02))
-        left.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
+            left.plot(found[name], label=label, **style)
+        left.axhline(report["kept"] / PATCHES**2, color="0.5", linewidth=1, label="chance")
+        left.axhline(found["any_thing"], color="0.5", linewidth=1, linestyle="--", label="any thing, whatever the question")
+        left.plot(report["preference"][placement]["raw"], color=INK, linestyle=":", linewidth=1, label="target outranks other things (raw)")
+        left.set(title=f"target tokens in the top quarter, {placement} scenes", xlabel="layer whose attention is read (K − 1)")
     none = report["pruning"]["none"]
-    axes[2].plot(range(len(none)), none, "o-", label="no visual tokens from layer K on")
-    axes[2].axhline(report["pruning"]["all"], color="grey", linewidth=1, label="all of them")
-    axes[2].set(title="right boxes (IoU ≥ 0.5), uniform scenes", xlabel="K", ylim=(0, 1.02))
-    axes[2].legend(fontsize=8)
+    axes[2].plot(range(len(none)), none, color=PALETTE[0], marker="o", markersize=4, label="no visual tokens from layer K on")
+    axes[2].axhline(report["pruning"]["all"], color="0.5", linewidth=1, label="all of them")
+    axes[2].set(title="right boxes (IoU ≥ 0.5), uniform scenes", xlabel="K")
     for axis in axes:
-        axis.grid(alpha=0.3)
-    write_figure(figure, path, dpi=110)
+        axis.set_ylim(0, 1.02)
+        axis.title.set_fontsize(8.5)
+        axis.grid(visible=True, linewidth=0.3, color="0.85")
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(fontsize=6.5, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2 if axis is not axes[2] else 1, frameon=False)
+    write_figure(figure, path, dpi=130)

@@ -1,1 +1,1 @@
-"""Carry a pruner's decision out on a stock model, and record what it asked for. What to keep is decided in `pruners`, `select`."""
+"""Apply a pruner's decision to a stock model, and record the signals it reads. What to keep is decided in `pruners` and `select`."""

@@ -1,4 +1,4 @@
-"""What third-party pruners and observers may answer, and errors that name them where they answer something else."""
+"""Check what third-party pruners and observers return; errors name the pruner and what it returned."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Indices = NDArray[np.int64]
 
 
 def check_answers(answers: Any, count: int, name: str) -> None:
-    """Refuse what is no list of one Keep a sample, with indices that are a tensor.
+    """Check that a pruner returned a list of one Keep per sample, each with a tensor of indices.
 
     Raises:
-        BiaskitError: naming the pruner and what it answered.
+        BiaskitError: it did not; the message names the pruner and what it returned.
     """
     if not isinstance(answers, list | tuple) or len(answers) != count:
         what = f"{len(answers)} answers" if isinstance(answers, list | tuple) else type(answers).__name__
@@ -37,13 +37,13 @@ def _kind(answer: object) -> str:
 
 
 def check_keep(keep: Keep, n_tokens: int, name: str, *, width: int | None = None) -> Indices:
-    """Return the indices that a pruner answered with.
+    """Return the indices of a pruner's answer, after checking it.
 
     Args:
-        keep: the answer. n_tokens: N. name: the pruner's. width: d of the rows that new contents replace, if it is known.
+        keep: the answer. n_tokens: N. name: the pruner's. width: d of the model's rows, which `Keep.values` must have; None: unknown.
 
     Raises:
-        BiaskitError: they are not 1 to N ascending whole numbers below N, or there are new contents of another shape than [n, d].
+        BiaskitError: not 1 to N ascending whole numbers below N, or `Keep.values` of another shape than [n, d].
     """
     indices: Indices = keep.indices.cpu().numpy()
     if keep.indices.dtype != torch.int64 or indices.ndim != 1 or not 1 <= len(indices) <= n_tokens:
@@ -62,10 +62,10 @@ def check_keep(keep: Keep, n_tokens: int, name: str, *, width: int | None = None
 
 
 def check_observed(answer: Any, observer: object) -> Mapping[str, float]:
-    """Return what an observer said of a decision.
+    """Return an observer's answer, name → number, after checking it.
 
     Raises:
-        BiaskitError: it is no mapping.
+        BiaskitError: it is not a mapping.
     """
     if not isinstance(answer, Mapping):
         name = getattr(observer, "__qualname__", type(observer).__name__)

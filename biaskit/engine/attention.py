@@ -1,6 +1,6 @@
 """Record the last prompt token's attention row without eager attention and without an N × N map.
 
-The calls of the attention function that the model already uses are watched for the time of a `with` block. At the chosen layers the watch
+Calls of the attention function that the model already uses are intercepted inside a `with` block. At the chosen layers the interceptor
 sees queries and keys as the kernel does, after rotary embedding, query and key norms and cache update, and one row of softmax is computed
 in float32. No per-family code, no copied forward; afterwards the registry of attention functions is as before.
 """
@@ -26,7 +26,7 @@ def attention_row(
 
     Args:
         query: [B, heads, S, head_dim]. key: [B, key heads, keys, head_dim]; grouped queries are handled.
-        mask: what the attention function was given: None, 4-D bool or additive, or 2-D padding.
+        mask: as passed to the attention function: None, 4-D bool or additive, or 2-D padding.
         rows: [B] which query row of each sample; the last one by default.
         scaling: factor on the logits; 1/√head_dim by default. softcap: tanh soft cap of the logits.
 
@@ -38,10 +38,10 @@ def attention_row(
 
 
 def logit_rows(call: Call, rows: Tensor | None = None) -> Tensor:
-    """The logits of some queries: [B, heads, q, keys], −inf where a key is hidden. Attention is their softmax.
+    """The logits of some queries: [B, heads, q, keys], −inf where a key is masked. Attention is their softmax.
 
     Args:
-        call: what the attention function was given.
+        call: the arguments of the attention function.
         rows: which queries: [q], the same ones of every sample, or [B, q]; the last one by default.
     """
     query, key = call.query, call.key
@@ -69,7 +69,7 @@ def _scaled(call: Call, products: Tensor) -> Tensor:
 
 
 def _masked(call: Call, logits: Tensor, rows: Tensor | None) -> Tensor:
-    """Put −inf where the queries may not see a key, and add what an additive mask says of the others."""
+    """Put −inf where the queries may not attend to a key, and add the values of an additive mask elsewhere."""
     mask, (batch, _, _, keys) = call.mask, logits.shape
     if mask is not None and not isinstance(mask, Tensor):
         raise unreadable(mask)
@@ -150,10 +150,10 @@ def last_rows(inputs: Mapping[str, Tensor]) -> Tensor | None:
 
 
 def prefill(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> None:
-    """Run the prompt through the base model with the position ids `generate()` gives it: counted from each sample's first real token.
+    """Run the prompt through the base model with the position ids of `generate()`: counted from each sample's first valid token.
 
-    Without them the stock models count the padding too. In exact arithmetic rotary attention would not care; float32 angles do. Models with
-    M-RoPE work their positions out of the attention mask by themselves.
+    Without them the stock models count padding as well. In exact arithmetic this would not change rotary attention; with float32 angles it
+    does. Models with M-RoPE compute their positions from the attention mask themselves.
     """
     given = dict(inputs)
     mask = given.get("attention_mask")

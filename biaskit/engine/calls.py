@@ -1,8 +1,7 @@
-"""Watch the calls of the attention function: what a layer hands to the kernel, before it computes.
+"""Intercept calls of the attention function: what a layer passes to the kernel, before it computes.
 
-The host keeps attention functions in one registry, which all models of a process share. So there is one function of ours for each
-implementation, which stands in the registry as long as anybody watches, whatever the order in which they come and go. Afterwards the
-registry is as before, and nothing there keeps a model in memory.
+Transformers keeps attention functions in one registry, which all models of a process share. So we register one function per implementation
+while there are watchers, which may begin and end in any order. Afterwards the registry is as before, and nothing in it references a model.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from biaskit.errors import ModelError
 M = TypeVar("M")
 
 Watcher = Callable[[nn.Module, Tensor, Tensor, Any, Mapping[str, Any]], Any]
-"""Told module, query, key, mask and further arguments of a call; answers None, or what the call returns in place of the stock function."""
+"""Called with module, query, key, mask and further arguments; returns None, or what the call returns instead of the stock function."""
 
 
 class Stop(Exception):
@@ -32,13 +31,13 @@ class Stop(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """What one call of the attention function was given.
+    """The arguments of one call of the attention function.
 
     Attributes:
         query: [B, heads, S, head_dim]. key: [B, key heads, keys, head_dim]; grouped queries are handled.
-        mask: None, 4-D bool or additive, or 2-D padding. causal: what a mask leaves open: queries see earlier keys alone.
+        mask: None, 4-D bool or additive, or 2-D padding. causal: queries attend to earlier keys only, beside what the mask says.
         scaling: factor on the logits; 1/√head_dim by default. softcap: tanh soft cap of the logits.
-        lengths: cumulative lengths of sequences packed one after another, which do not see each other; None: one sequence.
+        lengths: cumulative lengths of packed sequences, which do not attend to each other; None: one sequence.
     """
 
     query: Tensor
@@ -56,7 +55,7 @@ def unreadable(mask: Any) -> ModelError:
 
 
 class _Entry:
-    """What stands in the registry for one implementation. Reads `watchers` once a call: they are replaced, never changed."""
+    """Our entry in the registry for one implementation. It reads `watchers` once a call: the tuple is replaced, never changed."""
 
     def __init__(self, implementation: str) -> None:
         self.implementation = implementation
@@ -78,7 +77,7 @@ class _Entry:
         ALL_ATTENTION_FUNCTIONS[implementation] = watched
 
     def stands(self) -> bool:
-        """Whether it is this that models call; others may have put something over it."""
+        """True if models call this entry; other libraries may have replaced or wrapped it."""
         return ALL_ATTENTION_FUNCTIONS._local_mapping.get(self.implementation) is self.function
 
     def remove(self) -> None:
@@ -96,12 +95,12 @@ _entries: dict[str, _Entry] = {}
 
 @contextmanager
 def attention_door(implementation: str, watcher: Watcher) -> Iterator[None]:
-    """Have a watcher told of every call of an attention implementation inside the block, in any thread and of any model.
+    """Call `watcher` at every call of an attention implementation inside the block, in any thread and of any model.
 
-    Eager attention has no entry in the registry: each modelling file brings a function of its own, so an entry is made for the time.
+    Eager attention has no entry in the registry: each modelling file has its own function, so a temporary entry is made.
 
     Args:
-        implementation: as in the config: sdpa, eager, a flash attention. watcher: the last one that came is told first.
+        implementation: as in the config: sdpa, eager, a flash attention. watcher: the one added last is called first.
     """
     with _lock:
         entry = _entries.get(implementation)
@@ -123,11 +122,11 @@ def attention_door(implementation: str, watcher: Watcher) -> Iterator[None]:
 def watch_calls(
     implementation: str, modules: Mapping[nn.Module, M], told: Callable[[M, Call], None], *, everywhere: bool = False
 ) -> Iterator[None]:
-    """Tell `told` what the attention function is given, each time one of the modules calls it inside the block, before it computes.
+    """Call `told` each time one of the modules calls the attention function inside the block, before it computes.
 
     Args:
-        implementation: as in the config. modules: module → what `told` is to know it by.
-        told: may raise to end the forward pass.
+        implementation: as in the config. modules: module → the key that `told` gets for it.
+        told: called with key and arguments; may raise to end the forward pass.
         everywhere: in all threads; otherwise only in the one that opened the block.
 
     Raises:
@@ -149,7 +148,7 @@ def watch_calls(
 
 @cache
 def _eager(classes: tuple[type, ...]) -> Callable[..., Any]:
-    """The eager attention function of the file that an attention class, or one it derives from, stands in."""
+    """Return the eager attention function of the file that defines an attention class or one of its bases."""
     for cls in classes:
         found: Callable[..., Any] | None = getattr(sys.modules.get(cls.__module__), "eager_attention_forward", None)
         if found is not None:

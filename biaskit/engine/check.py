@@ -1,7 +1,7 @@
-"""Try a checkpoint out before it is trusted: where its visual tokens sit, what is read of its attention, and whether pruning is exact.
+"""Check a checkpoint before trusting it: positions of its visual tokens, the recorded attention row, exactness of pruning.
 
-Every probe compares with something that does not use the code it checks: placeholders with the layout, a lit spot of the picture with the
-cell that should see it, the recorded attention row with eager attention's own weights, pruned `generate()` with a slow reference.
+Every probe compares with something that does not use the code it checks: placeholders with the layout, a white spot in the picture with the
+cell that should contain it, the recorded attention row with eager attention's own weights, pruned `generate()` with a slow reference.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Finding:
     """What one probe found.
 
     Attributes:
-        probe: its name. passed: None where the checkpoint has nothing to probe. said: one line for people.
-        seconds: how long it took. numbers: what was measured.
+        probe: its name. passed: None if it does not apply to this checkpoint. said: the result in one line.
+        seconds: how long it took. numbers: measured values by name.
     """
 
     probe: str
@@ -74,7 +74,7 @@ def check_checkpoint(loaded: Loaded, *, image: Image.Image | None = None, report
                 one = probe()
         except BiaskitError as error:
             one = Finding(name, False, f"{error.message} ({error.hint})")
-        except Exception as error:  # whatever a foreign checkpoint does is what is to be found out
+        except Exception as error:  # any error of an unknown checkpoint is a finding
             one = Finding(name, False, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
         found.append(Finding(name, one.passed, one.said, time.perf_counter() - began, one.numbers))
         if report is not None:
@@ -116,7 +116,7 @@ def _attention_row(loaded: Loaded, picture: Image.Image) -> Finding:
 
 
 def _eager_rows(loaded: Loaded, inputs: Mapping[str, Tensor], layers: tuple[int, ...]) -> Tensor:
-    """[layers, 1, S] the last row of the weights that eager attention hands out, mean over heads."""
+    """[layers, 1, S] the last row of the weights that eager attention returns, mean over heads."""
     found: dict[int, Tensor] = {}
 
     def keep(layer: int) -> Callable[..., None]:

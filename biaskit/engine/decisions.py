@@ -1,4 +1,4 @@
-"""Decide for a batch: turn what the hooks show of it into `Signals` of one sample, ask the pruner, and report what it did."""
+"""Decide for a batch: make each sample's `Signals` from what the hooks recorded, ask the pruner, and report what it did."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ Indices = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 Observe = Callable[[Signals, Keep], Mapping[str, float]]
-"""Looks at a decision: what the pruner saw and what it keeps → what is to be reported. What it reads beyond the pruner's own needs it names
-in an attribute `needs`, a set as `Pruner.needs`; what does not exist at a stage is not among its signals."""
+"""Called with a decision's signals and the pruner's Keep; returns name → number for the report. Readings beyond the pruner's own are listed
+in an attribute `needs`, a set as `Pruner.needs`; readings that do not exist at a stage are missing from the signals."""
 
-_asking = threading.RLock()  # pruners keep workspaces, and those of other people know nothing of threads
+_asking = threading.RLock()  # pruners keep workspaces, and third-party ones may not be thread-safe
 _STATIC = (
     "static key-value cache on a GPU: pass disable_compile=True to generate(), which otherwise compiles decode steps; "
     "pruning is not tested under torch.compile"
@@ -47,16 +47,16 @@ _STATIC = (
 
 @dataclass(frozen=True, eq=False)
 class SampleReport:
-    """What happened to one sample of the last prefill.
+    """The pruning of one sample in the last prefill.
 
     Attributes:
         n_visual: N, visual tokens of the prompt.
         indices: [n] int64 ascending, which of them are kept after the last stage.
-        stages: for each stage (layer K, tokens kept from it on, what the method reports about its decision).
+        stages: for each stage (layer K, tokens kept from layer K on, `Keep.info` of the decision).
         mean_tokens: visual tokens per decoder layer, averaged over all layers.
         cache_lengths: rows in each decoder layer's cache, text and padding rows of the batch included; None without a cache.
-        cache_bytes: this sample's share of the cache's real memory.
-        observed: what `prune`'s `observe` said about the decisions.
+        cache_bytes: this sample's share of the cache's memory, in bytes.
+        observed: what `prune`'s `observe` returned for the decisions.
     """
 
     n_visual: int
@@ -68,13 +68,13 @@ class SampleReport:
     observed: Mapping[str, float] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        """One line: how many tokens are kept of how many."""
+        """One line: tokens kept of N, and per stage."""
         layers = ", ".join(f"{kept} from layer {layer} on" for layer, kept, _ in self.stages)
         return f"SampleReport({len(self)} of {self.n_visual} visual tokens{': ' + layers if layers else ''})"
 
     @property
     def info(self) -> Mapping[str, float]:
-        """What the method reports about its last decision."""
+        """`Keep.info` of the last decision."""
         return self.stages[-1][2] if self.stages else {}
 
     def __len__(self) -> int:
@@ -84,11 +84,11 @@ class SampleReport:
 
 @dataclass(eq=False)
 class Pruning:
-    """What a `prune` block did so far.
+    """The results of a `prune` block so far.
 
     Attributes:
-        samples: the samples of the last prefill that was finished, in any thread, in batch order; empty after prompts without images.
-        prefills: prefills so far, those without images included.
+        samples: the samples of the last finished prefill of any thread, in batch order; empty after prompts without images.
+        prefills: number of prefills so far, those without images included.
     """
 
     samples: tuple[SampleReport, ...] = ()
@@ -110,7 +110,7 @@ class _Sample:
 
 
 class Decisions:
-    """Implements `memory.Decider` with a pruner. Batches of several threads may be decided at a time; the pruner is asked about one."""
+    """Implements `memory.Decider` with a pruner. Several threads may have batches pending; the pruner is called for one at a time."""
 
     batch: PerThread[list[_Sample]] = PerThread(list)
     pending: PerThread[tuple[Mapping[str, Any], int, Tensor, Fetch] | None] = PerThread(lambda: None)
@@ -126,7 +126,7 @@ class Decisions:
         observe: Observe | None = None,
     ) -> None:
         self.model, self.pruner, self.prior, self.say, self.observe = model, pruner, prior, say, observe
-        self.seed = list(seed) if isinstance(seed, Sequence) else int(seed)  # NumPy has whole numbers of its own
+        self.seed = list(seed) if isinstance(seed, Sequence) else int(seed)  # NumPy integers are not ints
         self.needs: frozenset[Reading] = check_readings(pruner.needs, type(pruner).__name__)
         self.needs |= check_readings(getattr(observe, "needs", ()), type(observe).__name__)
         self.family = families.get(model.config.model_type)
@@ -149,13 +149,13 @@ class Decisions:
     def begin(
         self, inputs: Mapping[str, Any], copies: int, ids: Tensor, embeds: Tensor, tower: Mapping[Reading, Tensor] | None = None
     ) -> None:
-        """Remember the batch. Its layouts are worked out when they are needed, while a GPU is busy with the layers before."""
+        """Store the batch. Its layouts are computed when needed, while a GPU is busy with the layers before."""
         self._count()
         self.batch, self.tower = [], tower or {}
         self.pending = (inputs, copies, ids, Fetch(*([alike(embeds, whole=copies > 1)] if len(ids) > 1 else [])))
 
     def _open(self, embeds: Tensor) -> None:
-        """Work out the layouts. Equal rows next to each other (beams, several returned sequences) are one sample."""
+        """Compute the layouts. Equal adjacent rows (beams, several returned sequences) are one sample."""
         if self.pending is None:
             return
         (inputs, copies, ids, look), self.pending = self.pending, None
@@ -173,7 +173,7 @@ class Decisions:
             self.batch.append(_Sample(layout, generator, kept[number], ids[row], patches[number], int(starts[number])))
 
     def _generators(self, repeats: Sequence[bool], copies: int, samples: int) -> list[torch.Generator | None]:
-        """Return the source of random numbers of each row, by its seed or its place in the block; None for a row that repeats another."""
+        """Return each row's random generator, by its seed or its sample's number in the block; None for a row that repeats another."""
         found: list[torch.Generator | None] = []
         with self.lock:
             mixed = [self._mixed(row // copies) for row in range(len(repeats))]
@@ -188,7 +188,7 @@ class Decisions:
         return found
 
     def _mixed(self, number: int) -> list[int]:
-        """The seed of a sample of this prefill, if every sample has its own; else nothing, and its place in the block counts."""
+        """The seed of a sample of this prefill, if every sample has its own; else [], and its number in the block is used."""
         if isinstance(self.seed, int):
             return []
         if self.owner != threading.get_ident():
@@ -200,7 +200,7 @@ class Decisions:
         return [self.seed[self.shown + number]]
 
     def decide(self, view: View) -> Cut | None:
-        """Ask the pruner about the samples, together where it can answer so, and wait for a GPU once, for the answers."""
+        """Ask the pruner about the samples, all at once if it has `select_many`; one synchronisation with a GPU, for the answers."""
         self._open(view.embeds)
         rows = [row for row, sample in enumerate(self.batch) if row == 0 or sample is not self.batch[row - 1]]
         wanted = {row: self.stages[view.stage].tokens(len(self.batch[row].layout)) for row in rows}
@@ -230,7 +230,7 @@ class Decisions:
         return [replace(keep, indices=torch.from_numpy(found)) for found, keep in zip(indices, kept, strict=True)]
 
     def _cut(self, view: View, values: Mapping[int, Tensor]) -> Cut | None:
-        """What is kept of the batch by this stage and the earlier ones; None if that is everything, unchanged."""
+        """The tokens kept by this stage and the earlier ones; None if all are kept unchanged."""
         keep_mask = np.ones(view.embeds.shape[:2], dtype=bool)
         replaced = {}
         source = 0
@@ -244,7 +244,7 @@ class Decisions:
         return None if keep_mask.all() and not replaced else Cut(keep_mask, replaced)
 
     def _signals(self, view: View, row: int, sample: _Sample) -> Signals:
-        """Put together what the pruner sees of one sample."""
+        """Make the pruner's signals of one sample."""
         everything = len(sample.kept) == len(sample.layout)
         layout = sample.layout if everything else sample.layout.part(sample.kept)
         device = view.hidden.device
@@ -273,7 +273,7 @@ class Decisions:
         return upload(self.pruner.fit_prior(self.prior, layout, read).astype(np.float32), device)
 
     def finish(self, cache: Any) -> None:
-        """Write the report of the prefill."""
+        """Make the report of the prefill."""
         depth, rows = len(self.stack.layers), len(self.batch)
         lengths = size = None
         if cache is not None:
@@ -293,7 +293,7 @@ def _reported(sample: _Sample, depth: int, lengths: tuple[int, ...] | None, size
 
 
 def _layer_mean(sample: _Sample, depth: int) -> float:
-    """Visual tokens per layer (T̄): every stage holds from its layer to the next one's."""
+    """Mean visual tokens per layer (T̄): a stage's count is in force from its layer to the next stage's."""
     counts = np.full(depth, len(sample.layout))
     for layer, kept, _ in sample.stages:
         counts[layer:] = kept

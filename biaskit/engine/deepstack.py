@@ -1,7 +1,7 @@
-"""DeepStack (Qwen3-VL) on a narrowed sequence: visual features of the tower are added to the visual tokens after the first decoder layers.
+"""DeepStack (Qwen3-VL) on a pruned sequence: visual features of the tower are added to the visual tokens after the first decoder layers.
 
-The language model adds them itself, at the positions of the whole prompt. Where the sequence is narrowed before the last addition, these
-hooks take the features away from the model and add them to the rows that are kept. Which rows those are is worked out on the host.
+The language model adds them itself, at the positions of the whole prompt. If the sequence is pruned before the last addition, these hooks
+take the features from the model's arguments and add them to the rows that are kept. The row indices are computed on the host.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class DeepStack:
     """Adds the features of one forward pass.
 
     Args:
-        model: a stock model. first: the first decoder layer whose input is narrowed; nothing is done where all additions come before it.
+        model: a stock model. first: the first decoder layer whose input is pruned; if all additions come before it, nothing is done.
     """
 
     features: PerThread[Sequence[Tensor]] = PerThread(tuple)
@@ -42,7 +42,7 @@ class DeepStack:
 
     @contextmanager
     def attached(self, stack: Any, narrowing: Callable[[int], Narrowing | None]) -> Iterator[None]:
-        """Register a hook after each layer of a language model after which features are added; `narrowing` tells a layer's rows."""
+        """Register a hook after each layer that features are added to; `narrowing` returns the rows of a layer."""
         with ExitStack() as handles:
             if "deepstack_visual_embeds" in inspect.signature(type(stack).forward).parameters:
                 for number, layer in enumerate(stack.layers[: self.depth]):
@@ -55,11 +55,11 @@ class DeepStack:
             self.features, self.rows = (), {}
 
     def take_over(self, kwargs: dict[str, Any], visual: NDArray[np.bool_]) -> dict[str, Any]:
-        """Take the features out of what the language model receives.
+        """Take the features out of the language model's arguments.
 
         Args:
             kwargs: its arguments; `deepstack_visual_embeds` has, for each of the first layers, the features [V, d] of V visual tokens.
-            visual: [B, S] bool, where these are.
+            visual: [B, S] bool, the positions of these tokens.
 
         Raises:
             ModelError: there are not as many visual tokens as features.
@@ -83,7 +83,7 @@ class DeepStack:
         return flat.index_copy(0, rows, flat.index_select(0, rows) + features.index_select(0, which)).view_as(hidden)
 
     def _rows(self, narrowed: Narrowing | None, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Which rows of the flattened batch get features, [v], and which features, [v]; layers with the same rows share them."""
+        """Return the rows of the flattened batch that get features, [v], and the features' indices, [v]; cached per narrowing."""
         key = (id(narrowed), device)
         if key not in self.rows:
             place = np.where(self.visual, np.cumsum(self.visual).reshape(self.visual.shape) - 1, -1)

@@ -1,6 +1,6 @@
-"""Methods of a model that are called by another way for the time of a block: for what is no module, so that a hook cannot see it.
+"""Wrap a method of a model for the time of a block: for methods that are not a module's forward, which hooks cannot reach.
 
-Several blocks may stand around one method, in any thread, and end in any order: the model has its own method again when the last one ends.
+Several blocks may wrap one method, in any thread, and end in any order: the model has its own method again when the last one ends.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from weakref import WeakKeyDictionary
 from biaskit.errors import ModelError
 
 Way = Callable[..., Any]
-"""Called as way(stock, *args, **kwargs), where `stock` is the method, or what an outer block made of it."""
+"""A wrapper, called as way(stock, *args, **kwargs), where `stock` is the method, or the method as wrapped by an outer block."""
 
 _lock = threading.Lock()
 _roads: WeakKeyDictionary[Any, dict[str, _Road]] = WeakKeyDictionary()
 
 
 class _Road:
-    """What stands in place of one method. Reads `ways` once a call: they are replaced, never changed."""
+    """The replacement of one method. It reads `ways` once a call: the tuple is replaced, never changed."""
 
     def __init__(self, own: Any) -> None:
-        """Take what the owner itself has of that name, not its class; None if nothing."""
+        """`own`: the owner's instance attribute of that name, or None if only its class has one."""
         self.own = own
         self.ways: tuple[Way, ...] = ()
 
@@ -41,7 +41,7 @@ class _Road:
 
 
 def _step(way: Way, call: Callable[..., Any]) -> Callable[..., Any]:
-    """One way around a method, with the method's signature; `way` and `stock` say what it is made of."""
+    """Return `call` wrapped by `way`, with the same signature; its attributes `way` and `stock` have the parts."""
     step = update_wrapper(partial(way, call), call)
     step.way, step.stock = way, call  # type: ignore[attr-defined]
     return step
@@ -49,10 +49,10 @@ def _step(way: Way, call: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def detour(owner: Any, name: str, way: Way) -> Iterator[None]:
-    """Have `way(stock, …)` called in place of a method inside the block.
+    """Call `way(stock, …)` in place of a method inside the block.
 
     Args:
-        owner: whose method. name: its name. way: the innermost block's comes first.
+        owner: the object with the method. name: its name. way: the wrapper; that of the innermost block is called first.
 
     Raises:
         ModelError: the owner has no such method.

@@ -1,12 +1,12 @@
-"""Narrow the sequence inside a language model: from decoder layer K on, or before the model (K = 0), in one stage or several.
+"""Drop tokens inside a language model: from decoder layer K on, or before the model (K = 0), in one stage or several.
 
-Only public hooks are used: one on the base model, which shows the inputs, one on the language model, which tells prefill from decode, and
-one on each decoder layer from the first K on. At prefill the hook of layer K asks what to drop and hands the layer the rest of the hidden
-states; it and every later layer get the rotary embeddings of these rows and a mask of their own. Kept tokens keep their positions, and the
-model goes on counting from the whole prompt, so that `generate()` needs to know nothing.
+Only public hooks are used: one on the base model, which sees the inputs, one on the language model, which tells prefill from decode, and
+one on each decoder layer from the first K on. At prefill the hook of layer K asks what to drop and passes the rest of the hidden states to
+the layer; it and every later layer get the rotary embeddings of these rows and a mask made for them. Kept tokens keep their position ids,
+and new tokens are counted from the whole prompt, so that `generate()` works unchanged.
 
-How a sequence was narrowed is remembered for each key-value cache that was filled inside the block. What belongs to the pass that runs is
-kept by thread, so that several threads may call one model.
+How a sequence was narrowed (which positions its rows hold) is stored for each key-value cache filled inside the block. The state of a
+running pass is stored by thread, so that several threads may call one model.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class TokenDropper:
     """Hooks that drop visual tokens inside one model.
 
     Args:
-        model: a stock model. layers: K of each stage. decider: says what is kept. readings: what it wants to see. compact: kept
-            tokens are renumbered without gaps. merges: see `ImageEncoderWatch`.
+        model: a stock model. layers: K of each stage. decider: decides what is kept. readings: what it needs recorded.
+        compact: renumber kept tokens without gaps. merges: see `ImageEncoderWatch`.
     """
 
     inputs: PerThread[dict[str, Any]] = PerThread(dict)
@@ -70,7 +70,7 @@ class TokenDropper:
 
     @contextmanager
     def attached(self, say: Callable[[str], None]) -> Iterator[None]:
-        """Register every hook. At the end, other threads that generate are waited for; `say` is told of it if it takes long."""
+        """Register every hook. The end of the block waits for other threads that still generate; `say` is called if that takes long."""
         base, stack = self.model.base_model, self.stack
         with ExitStack() as handles:
             handles.callback(self.filled.close)
@@ -92,7 +92,7 @@ class TokenDropper:
             return stock(*args, **kwargs)
 
     def _narrowing(self, layer: int) -> Narrowing | None:
-        """How the sequence is narrowed at a decoder layer of this pass."""
+        """The narrowing of the sequence at a decoder layer of this pass."""
         if self.now is None or self.stage(layer) < 0:
             return None
         return self.now.prompt.stages[self.stage(layer)]
@@ -130,14 +130,14 @@ class TokenDropper:
         return args, kwargs
 
     def _begin(self, embeds: Tensor) -> bool:
-        """Tell the decider about a new batch of prompts; False if there is nothing to prune."""
+        """Pass a new batch of prompts to the decider; False if there is nothing to prune."""
         ids, token = self.inputs.get("input_ids"), self.model.config.image_token_id
         if ids is None:
-            raise ModelError("the model was called with inputs_embeds alone", "pass input_ids: they tell which tokens are visual")
-        encoded = self.inputs.get("mm_encoder_outputs") or {}  # where newer releases put what generate() has encoded
+            raise ModelError("the model was called with inputs_embeds alone", "pass input_ids: they show which tokens are visual")
+        encoded = self.inputs.get("mm_encoder_outputs") or {}  # images that generate() encoded, in newer releases
         if self.inputs.get("pixel_values_videos") is not None or encoded.get("video") is not None:
             raise ModelError("the prompt has a video, and pruning video tokens is not supported", "pass its frames as images")
-        self.inputs, self.images.given = on_the_host(self.inputs, self.images.given)  # the one wait for a GPU before the decision
+        self.inputs, self.images.given = on_the_host(self.inputs, self.images.given)  # the only synchronisation before the decision
         seen = self.inputs["input_ids"]
         if not bool((seen == token).any()):
             self.decider.idle()
@@ -147,7 +147,7 @@ class TokenDropper:
         return True
 
     def _continue(self, cache: Any, past: int, shape: tuple[int, ...], kwargs: Mapping[str, Any]) -> Pass:
-        """Check that a pass with a filled cache goes on where the cache ends, without images; raise ModelError if not."""
+        """Check that a pass with a filled cache continues where the cache ends, without images; raise ModelError if not."""
         prompt, (rows, fresh, _) = self.filled.find(cache), shape
         if prompt is None:
             raise ModelError(
@@ -210,12 +210,12 @@ class _Layer:
         rotary = kwargs["position_embeddings"]
         if now.prefill or self.dropper.compact:
             rotary = self._rotary(now, narrowing, stage, hidden, rotary, kwargs.get("position_ids"))
-        # gaps in position ids look like packed sequences to flash attention: narrowed layers get none
+        # flash attention takes gaps in position ids for packed sequences, so pruned layers get no position ids
         mask = self.dropper.masks.mask(now, narrowing, stage, self.number, hidden)
         return {**kwargs, "attention_mask": mask, "position_ids": None, "position_embeddings": rotary}
 
     def _narrow(self, now: Pass, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
-        """Ask for the decision and carry it out on the hidden states."""
+        """Ask for the decision and apply it to the hidden states."""
         prompt, stage, recorder = now.prompt, self.stage, self.dropper.recorder
         with deferred():
             if prompt.valid is None:
@@ -236,7 +236,7 @@ class _Layer:
         return replace_rows(hidden, cut.values, prompt.stages[stage])
 
     def _view(self, now: Pass, hidden: Tensor, before: Narrowing | None) -> View:
-        """What there is to see at this stage."""
+        """The batch at this stage, for the decider."""
         prompt = now.prompt
         assert prompt.embeds is not None and prompt.valid is not None
         whole = Narrowing.unchanged(prompt.valid, hidden.device)

@@ -1,6 +1,6 @@
-"""What every model family must do. Our own tests run this check over the registry; plug-in authors run it on theirs.
+"""The contract of model families. Our tests run this check on every registered family; plug-in authors run it on theirs.
 
-A check raises AssertionError, which says what is wrong.
+A failed check raises AssertionError with a message that says what is wrong.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class _At:
 
 
 class _EveryThird:
-    """A pruner that looks at nothing: with it, pruning with and without a cache must agree."""
+    """A pruner that reads no signals: pruning with it must give the same logits with and without a cache."""
 
     needs: frozenset[Reading] = frozenset()
     prior = "unused"
@@ -44,7 +44,7 @@ class _EveryThird:
 
 
 class _FirstThird(_EveryThird):
-    """Another one, which remembers what it was shown."""
+    """The same for the first third; it stores the signals it was called with."""
 
     def __init__(self, needs: frozenset[Reading]) -> None:
         super().__init__(0)
@@ -59,14 +59,14 @@ def check_family(model: Any, processor: Any, family: ModelFamily) -> None:
     """Check a model family on a checkpoint, best a tiny random one in float32 or float64.
 
     The layouts' positions are those of the image placeholders, every plane has a canonical size, and at layers 0 to 3 the engine prunes it
-    so that generating with a cache gives the same logits as without. If the family says which patches are behind a token, the projector
-    makes the token's embedding of them.
+    so that generating with a cache gives the same logits as without. If the family implements `patches`, the projector makes each token's
+    embedding from these patches.
 
     Args:
         model, processor: of the checkpoint. family: what is checked.
 
     Raises:
-        AssertionError: something of this does not hold; the message says what.
+        AssertionError: one of these is not so; the message says which.
 
     Example:
         >>> from biaskit.families.checkpoints.tiny import tiny_model
@@ -88,8 +88,8 @@ def check_family(model: Any, processor: Any, family: ModelFamily) -> None:
     plain = torch.stack(model.generate(**inputs, **settings).logits)
     for layer in range(4):
         with prune(model, _EveryThird(layer)):  # type: ignore[arg-type]
-            cached, anew = (torch.stack(model.generate(**inputs, **settings, use_cache=use).logits) for use in (True, False))
-        error = float((cached - anew).abs().max())
+            cached, recomputed = (torch.stack(model.generate(**inputs, **settings, use_cache=use).logits) for use in (True, False))
+        error = float((cached - recomputed).abs().max())
         assert error < 1e-4, f"pruned at layer {layer}, logits with and without a cache differ by {error:.1e}"
         assert float((cached - plain).abs().max()) > 1e-4, f"pruning at layer {layer} changes nothing"
     assert torch.equal(torch.stack(model.generate(**inputs, **settings).logits), plain), "the model is not as before"
@@ -99,7 +99,7 @@ def _check_patches(model: Any, family: ModelFamily, inputs: dict[str, Any]) -> N
     try:
         family.patches(model.config, inputs)
     except ModelError:
-        return  # it does not say: only methods that read the vision tower miss it
+        return  # the family does not implement `patches`: only methods that read the vision tower need it
     layer = getattr(model.config, "vision_feature_layer", -1)
     reading = Reading("hidden", "tower", layer=layer if isinstance(layer, int) else -1)
     looks, merged = _FirstThird(frozenset({reading, EMBEDS})), family.tower(model).merged

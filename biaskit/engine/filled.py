@@ -1,4 +1,4 @@
-"""The key-value caches that were filled inside a block: how the prompt of each, and of its copies, was narrowed."""
+"""The key-value caches filled inside a block, and how the prompt of each cache, or of a copy of it, was narrowed."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from biaskit.errors import ModelError
 
 
 class Filled:
-    """Prompts by the cache that holds them. Copies of a cache (`copy.deepcopy`: one image, many questions) go on from where it was."""
+    """Cache → its prompt. A copy of a cache (`copy.deepcopy`: one image, many questions) has the prompt as it was when copied."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.prompts: WeakKeyDictionary[Any, Prompt] = WeakKeyDictionary()
 
     def remember(self, cache: Any, prompt: Prompt) -> None:
-        """A prompt's prefill has filled a cache."""
+        """Store the prompt whose prefill filled a cache."""
         with self.lock:
             self.prompts[cache] = prompt
         cache._filled = _Mark(self, cache)
 
     def find(self, cache: Any) -> Prompt | None:
-        """Return the prompt that a cache holds; None if it was not filled here."""
+        """Return the prompt of a cache; None if the cache was not filled in this block."""
         with self.lock:
             return self.prompts.get(cache)
 
     def close(self) -> None:
-        """The block is over: a cache that lacks tokens takes no more, as a model without the block would miscount them."""
+        """End the block: pruned caches refuse further tokens, whose positions the unhooked model would count wrongly."""
         with self.lock:
             left = list(self.prompts.items())
         for cache, prompt in left:
@@ -40,7 +40,7 @@ class Filled:
 
 
 class _Mark:
-    """Travels with a cache, so that a copy of it is known as well."""
+    """An attribute put on a cache, so that copies of the cache are recognised."""
 
     def __init__(self, filled: Filled | None = None, cache: Any = None) -> None:
         self.filled, self.cache = filled, None if cache is None else ref(cache)
@@ -58,7 +58,7 @@ class _Mark:
 
 
 class _Ended:
-    """Stands in place of `update` of a cache whose block is over, until the cache is emptied and used again."""
+    """Replaces `update` of a cache whose block has ended, until the cache is reset."""
 
     def __init__(self, cache: Any = None) -> None:
         self.cache = None if cache is None else ref(cache)
@@ -68,7 +68,7 @@ class _Ended:
         if cache is None or bool(cache.get_seq_length()):
             raise ModelError(
                 "this key-value cache was pruned inside a `with prune(...)` block that has ended",
-                "end the block after the last token (join threads that still generate), or prefill the prompt anew",
+                "end the block after the last token (join threads that still generate), or prefill the prompt again",
             )
         vars(cache).pop("update", None)
         return cache.update(*args, **kwargs)

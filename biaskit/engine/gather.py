@@ -1,4 +1,4 @@
-"""Gather what was recorded of a batch into the readings of one sample, without waiting for a GPU: views where tokens lie side by side."""
+"""Pick one sample's readings from those of a batch, without synchronisation: views if the tokens are contiguous, else gathers."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ Indices = NDArray[np.int64]
 def readings_of(
     recorded: Mapping[Reading, Recorded], row: int, layout: Layout, whole: Layout, device: torch.device
 ) -> tuple[dict[Reading, Tensor], Tensor | None]:
-    """Return the readings of the decoder and projector of one sample, and the positions [t] of its text tokens if any reading is of those.
+    """Return one sample's readings of decoder and projector, and the positions [t] of its text tokens if a reading is of text.
 
     Args:
-        recorded: of the batch. row: of the sample. layout: of the visual tokens that it still has. whole: of all of its prompt.
-        device: where the readings are wanted.
+        recorded: of the batch. row: of the sample. layout: of its visual tokens at this stage. whole: of all its visual tokens.
+        device: of the result.
     """
     found: dict[Reading, Tensor] = {}
     places: dict[int, tuple[slice | Tensor, slice | Tensor]] = {}
@@ -48,7 +48,7 @@ def readings_of(
 
 
 def _rows(narrowing: Narrowing, row: int, layout: Layout, whole: Layout) -> tuple[Indices, Indices]:
-    """Which rows of a narrowed sequence hold the visual tokens of a layout, and which hold text; `whole` has all visual tokens."""
+    """Return the rows of a narrowed sequence that hold a layout's visual tokens, and those of text; `whole` has all visual tokens."""
     positions, valid = narrowing.positions[row], narrowing.valid[row]
     wanted, visual = np.zeros((2, narrowing.keep_mask.shape[1]), bool)
     wanted[layout.positions] = True
@@ -57,7 +57,7 @@ def _rows(narrowing: Narrowing, row: int, layout: Layout, whole: Layout) -> tupl
 
 
 def _of_tokens(reading: Reading, values: Tensor, rows: slice | Tensor) -> Tensor:
-    """Some rows of what was recorded of a sample, in the form that `Reading` promises."""
+    """Some rows of a sample's recorded values, in the shape that `Reading` documents."""
     if reading.what == "keys":
         return join_heads(values[:, rows].float(), reading.heads, 0)
     if reading.what in ("hidden", "rotations"):
@@ -66,7 +66,7 @@ def _of_tokens(reading: Reading, values: Tensor, rows: slice | Tensor) -> Tensor
 
 
 def first_kept(pruner: object, family: ModelFamily, config: Any, inputs: Mapping[str, Tensor], layouts: Sequence[Layout]) -> list[Indices]:
-    """Return which visual tokens of each sample there are to choose among: all, or those that show a picture (`padding="suppress"`)."""
+    """Return the visual tokens of each sample that may be chosen: all, or those that show a picture (`padding="suppress"`)."""
     if getattr(pruner, "padding", "keep") != "suppress":
         return [np.arange(len(layout)) for layout in layouts]
     return [np.flatnonzero(mask) for mask in family.shown(config, inputs, layouts)]
@@ -76,7 +76,7 @@ def patches_of(tower: Mapping[Reading, Tensor], first: int, patches: PatchIndex,
     """Return a sample's part of the readings of the tower, patches in the order in which they are counted.
 
     Args:
-        tower: of the batch. first: where the sample's patches begin. patches: of all its images. device: where they are wanted.
+        tower: of the batch. first: index of the sample's first patch. patches: of all its images. device: of the result.
     """
     found = {}
     for reading, values in tower.items():
@@ -88,7 +88,7 @@ def patches_of(tower: Mapping[Reading, Tensor], first: int, patches: PatchIndex,
 
 
 def run(places: Indices, device: torch.device) -> slice | Tensor:
-    """Ascending places as what indexes a tensor on a device: a slice, which copies nothing, if they have no gaps."""
+    """Return ascending places as an index into a tensor on `device`: a slice, which copies nothing, if they have no gaps."""
     found = span(places)
     return found if isinstance(found, slice) else upload(found, device)
 

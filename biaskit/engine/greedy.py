@@ -1,7 +1,7 @@
-"""How answers are decoded: plain greedy, whatever the checkpoint's own generation config says, unless settings are asked for by name.
+"""Decoding: plain greedy, whatever the checkpoint's own generation config says, unless settings are given by name.
 
-A checkpoint's config is made for conversation. Qwen2.5-VL ships repetition_penalty 1.05, which stays in force under greedy decoding and
-lowers the logits of digits that the prompt or an earlier coordinate holds; others sample, search beams, or switch the cache off.
+A checkpoint's config is made for conversation. Qwen2.5-VL ships repetition_penalty 1.05, which is applied under greedy decoding too and
+lowers the logits of digits in the prompt or an earlier coordinate; others sample, use beam search, or switch the cache off.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _LENGTH = ("max_length", "max_new_tokens")
 _OURS = {
     "max_new_tokens": "it is the task's, or --max-new-tokens",
     "max_length": "give --max-new-tokens",
-    "num_return_sequences": "one answer is read a question",
+    "num_return_sequences": "one answer is read per question",
     "return_dict_in_generate": "the tokens alone are read",
     "use_cache": "without a cache, every token would be a prefill with a decision of its own",
     "prefill_chunk_size": "the decision needs the whole prompt",
@@ -52,10 +52,10 @@ _OURS = {
 
 
 def greedy_settings(model: PreTrainedModel, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return arguments of `generate()` that put everything in the checkpoint's own generation config aside, but what names token ids.
+    """Return arguments of `generate()` that override the checkpoint's own generation config, except for its token ids.
 
     Args:
-        model: whose `generate()` is called. overrides: settings that are wanted, by name.
+        model: whose `generate()` is called. overrides: wanted settings, by name.
 
     Example:
         >>> from types import SimpleNamespace
@@ -69,13 +69,13 @@ def greedy_settings(model: PreTrainedModel, overrides: Mapping[str, Any] | None 
 
 
 def generation_in_force(model: PreTrainedModel, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what decoding depends on, by name: token ids of the checkpoint, and settings; those without a value are left out."""
+    """Return the settings that decoding depends on, by name: the checkpoint's token ids, and `settings` without those that are None."""
     own = {name: value for name, value in _own(model).items() if _is_vocabulary(name)}
     return {name: value for name, value in sorted({**own, **settings}.items()) if value is not None and name not in _LENGTH}
 
 
 def put_aside(model: PreTrainedModel, settings: Mapping[str, Any]) -> str | None:
-    """Say which settings of the checkpoint's own generation config are not in force; None if all are."""
+    """Return a message about settings of the checkpoint's own generation config that are not used; None if all are."""
     own = {name: value for name, value in _set_by(model).items() if settings.get(name, value) != value}
     if not own:
         return None
@@ -84,10 +84,10 @@ def put_aside(model: PreTrainedModel, settings: Mapping[str, Any]) -> str | None
 
 
 def check_generation(overrides: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return settings that a user asks for.
+    """Return a user's settings, after checking their names.
 
     Raises:
-        BiaskitError: `generate()` has none of that name, or it is decided elsewhere.
+        BiaskitError: `generate()` has no such setting, or another option sets it.
 
     Example:
         >>> check_generation({"repetition_penalty": 1.05})
@@ -105,7 +105,7 @@ def check_generation(overrides: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _own(model: PreTrainedModel) -> dict[str, Any]:
-    """The checkpoint's generation config, as far as the stock `generate()` knows the names."""
+    """The entries of the checkpoint's generation config that the stock `generate()` knows."""
     if model.generation_config is None:
         return {}
     known = GenerationConfig()
@@ -117,7 +117,7 @@ def _own(model: PreTrainedModel) -> dict[str, Any]:
 
 
 def _set_by(model: PreTrainedModel) -> dict[str, Any]:
-    """What of it changes how answers are decoded."""
+    """Those of them that change decoding."""
     return {
         name: value for name, value in _own(model).items() if not _is_vocabulary(name) and name not in _LENGTH and value != _neutral(name)
     }

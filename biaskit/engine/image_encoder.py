@@ -1,8 +1,8 @@
-"""Find out which images a prompt was made of: pixels, sizes, grids.
+"""Intercept the image encoder to learn the pixels, sizes and grids of a prompt's images.
 
-The language model does not need them any more, and newer releases of the host encode the images in `generate()`, ahead of the model's
-forward pass, and throw them away. So the model's public method `get_image_features`, through which every path goes, is watched for the
-time of the block; it is no module, so a hook cannot do it. What is known belongs to the thread that encoded.
+The language model does not receive them, and newer releases of transformers encode the images in `generate()`, before the model's forward
+pass, and drop them. So the model's public method `get_image_features`, which every path calls, is wrapped inside the block; it is not a
+module, so a hook cannot do it. What was seen is stored for the thread that encoded.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _METHOD = "get_image_features"
 
 
 class ImageEncoderWatch:
-    """What the images of the next prefill of this thread were, as far as it is known, and the readings of the vision tower on the way.
+    """The images of this thread's next prefill, if it has encoded any, and the readings of the vision tower recorded meanwhile.
 
     Args:
-        model: a stock model. readings: what is wanted; only those of the tower are recorded here.
-        merges: share of each tile's patches that is left when the tower merges them; None: it runs as it is.
+        model: a stock model. readings: wanted readings; only those of the tower are recorded here.
+        merges: share of each tile's patches that remains when the tower merges them; None: no merging.
 
     Raises:
         ModelError: the model's tower does not have a reading, or cannot merge.
@@ -73,13 +73,13 @@ class ImageEncoderWatch:
             yield
 
     def forget(self) -> None:
-        """Drop the images: their prefill is over."""
+        """Drop the images after their prefill."""
         self.given, self.output, self.readings = {}, None, {}
 
     def describe(self, inputs: Mapping[str, Any], image_token_id: int) -> tuple[dict[str, Any], int]:
-        """Return what the processor gave for the images of this prefill, and how often each sample stands in the batch.
+        """Return the processor's output for the images of this prefill, and how many rows of the batch each sample has.
 
-        Rows are repeated for beams and returned sequences after the images were encoded; then `input_ids` are those of the samples.
+        Rows are repeated for beams and returned sequences after the images were encoded; the returned `input_ids` are not repeated.
 
         Args:
             inputs: what the base model received.
@@ -99,7 +99,7 @@ class ImageEncoderWatch:
 def _encoded(
     stock: Callable[..., Any], tower: Tower | None, wanted: frozenset[Reading], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[Any, Mapping[Reading, Tensor]]:
-    """Encode images and record what is wanted; what an outer `encode_once` remembers of the same images is taken from there."""
+    """Encode images and record the wanted readings; an outer `encode_once` that has the same images answers instead."""
     memory: _Memory | None = getattr(stock, "way", None)
     if isinstance(memory, _Memory):
         return memory.encode(stock.stock, wanted, args, kwargs)  # type: ignore[attr-defined]
@@ -113,7 +113,7 @@ def _encoded(
 def _merged(
     stock: Callable[..., Any], tower: Tower, share: float, wanted: frozenset[Reading], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[Any, Mapping[Reading, Tensor]]:
-    """Encode images while the tower merges; what an outer `encode_once` remembers is of a tower that does not."""
+    """Encode images while the tower merges. An outer `encode_once` is bypassed: it stores features without merging."""
     memory = getattr(stock, "way", None)
     plain: Callable[..., Any] = stock.stock if isinstance(memory, _Memory) else stock  # type: ignore[attr-defined]
     with merge_in_tower(tower, share) as groups:
@@ -122,7 +122,7 @@ def _merged(
 
 
 class _Memory:
-    """The last images that were encoded, and what was recorded of the tower meanwhile. One thread at a time."""
+    """The last encoded images, their features and the recorded readings of the tower. One thread at a time."""
 
     def __init__(self, tower: Tower | None, wanted: frozenset[Reading]) -> None:
         self.tower, self.wanted = tower, wanted
@@ -130,7 +130,7 @@ class _Memory:
         self.last: tuple[Mapping[str, Any], Any, Mapping[Reading, Tensor]] | None = None
 
     def __call__(self, stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Return what the encoder answers."""
+        """Return the encoder's output."""
         return self.encode(stock, frozenset(), args, kwargs)[0]
 
     def encode(
@@ -148,14 +148,14 @@ class _Memory:
 
 @contextmanager
 def encode_once(model: PreTrainedModel, needs: Iterable[Reading] = ()) -> Iterator[None]:
-    """Encode images only once if the model is called with the same ones again and again inside the block; the last batch is remembered.
+    """Encode images only once if the model is called with the same ones repeatedly inside the block; the last batch is stored.
 
-    `with prune(...)` blocks may stand inside. The features are those that the model would compute again, to the bit.
+    `with prune(...)` blocks may be nested inside. The features are bit for bit those that the model would compute again.
 
     Args:
         model: a stock model.
-        needs: what the pruners inside need. Readings of the vision tower among it are recorded at once and kept beside the features; a
-            reading that is first asked for later costs one more pass of the tower.
+        needs: readings that the pruners inside need. Those of the vision tower are recorded at once and stored beside the features; a
+            reading that is asked for later costs one more pass of the tower.
 
     Raises:
         ModelError: the model has no image encoder, or its tower lacks a reading.
@@ -169,7 +169,7 @@ def encode_once(model: PreTrainedModel, needs: Iterable[Reading] = ()) -> Iterat
 
 
 def _alike(a: Any, b: Any) -> bool:
-    """Whether two calls were given the same."""
+    """True if two calls have equal arguments."""
     if isinstance(a, Tensor) or isinstance(b, Tensor):
         return a is b or (type(a) is type(b) and a.device == b.device and a.dtype == b.dtype and torch.equal(a, b))
     if isinstance(a, Mapping) and isinstance(b, Mapping):
@@ -180,7 +180,7 @@ def _alike(a: Any, b: Any) -> bool:
 
 
 def _same(a: Any, b: Any) -> bool:
-    """Whether two outputs of the encoder hold the same features; dispatched models hand copies on."""
+    """True if two outputs of the encoder hold the same features; dispatched models pass copies on."""
     if a is b or a is None:
         return a is b
     mine, theirs = list(a.pooler_output), list(b.pooler_output)

@@ -1,4 +1,4 @@
-"""What narrowing cannot do right, found out before anything goes wrong silently."""
+"""Checks for what pruning cannot do correctly: each refuses with an error instead of giving wrong results."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def check_stages(model: PreTrainedModel, layers: Sequence[int]) -> tuple[int, ..
 
 
 def check_chunks(model: PreTrainedModel, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-    """Refuse chunked prefill of prompts with images: the decision needs all of the prompt, and the first chunk would be taken for it.
+    """Refuse chunked prefill of prompts with images: the decision needs the whole prompt, and would be made on the first chunk.
 
     Args:
-        model: whose `generate()` is called. args, kwargs: its arguments; they come before the checkpoint's own generation config.
+        model: whose `generate()` is called. args, kwargs: its arguments; they override the checkpoint's own generation config.
 
     Raises:
         ModelError: `prefill_chunk_size` is in force, and smaller than a prompt with images.
@@ -48,13 +48,13 @@ def check_chunks(model: PreTrainedModel, args: tuple[Any, ...], kwargs: Mapping[
     if size is None or ids is None or ids.shape[1] <= size or not bool((ids == model.config.image_token_id).any()):
         return
     raise ModelError(
-        f"prefill_chunk_size={size} cuts a prompt of {ids.shape[1]} tokens up, and pruning must see all of it to decide",
-        "pass prefill_chunk_size=None to generate(): this puts the checkpoint's own generation config aside as well",
+        f"prefill_chunk_size={size} splits a prompt of {ids.shape[1]} tokens, and pruning needs the whole prompt to decide",
+        "pass prefill_chunk_size=None to generate(): this overrides the checkpoint's own generation config as well",
     )
 
 
 def check_eager(stack: Any) -> None:
-    """Refuse ways to run the language model that do not call the hooks as often, or when, its layers run.
+    """Refuse ways to run the language model in which hooks are not called exactly once whenever a layer runs.
 
     Raises:
         ModelError: gradient checkpointing is active, or the model is being compiled.
@@ -69,13 +69,13 @@ def check_eager(stack: Any) -> None:
 
 
 def check_window(stack: Any, first: int, length: int) -> None:
-    """Refuse sliding windows that do not hold all tokens seen so far: distances would be those of the narrowed sequence.
+    """Refuse sliding windows shorter than the sequence so far: the window would be measured in the pruned sequence.
 
     Args:
-        stack: the language model. first: the first narrowed layer. length: tokens of the whole prompt and what follows it.
+        stack: the language model. first: the first pruned layer. length: tokens of the whole prompt and what follows it.
 
     Raises:
-        ModelError: a narrowed layer attends to fewer than `length` tokens.
+        ModelError: a pruned layer attends to fewer than `length` tokens.
     """
     config = stack.config
     window, kinds = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
@@ -94,11 +94,11 @@ def check_padding(valid: NDArray[np.bool_]) -> None:
         ModelError: the last position of a sample is padding.
     """
     if not valid[:, -1].all():
-        raise ModelError("the prompts are padded on the right", "pad on the left (padding_side='left'), as generate() needs it")
+        raise ModelError("the prompts are padded on the right", "pad on the left (padding_side='left'), as generate() requires")
 
 
 def check_no_images(model: PreTrainedModel, inputs: Mapping[str, Any], fresh: int) -> None:
-    """Refuse images in tokens that follow a prefill: they would not be pruned, and nothing would say so.
+    """Refuse images in tokens that follow a prefill: they would silently not be pruned.
 
     Raises:
         ModelError: `input_ids` of the pass hold image placeholders.
@@ -106,20 +106,20 @@ def check_no_images(model: PreTrainedModel, inputs: Mapping[str, Any], fresh: in
     ids = inputs.get("input_ids")
     if fresh > 1 and ids is not None and bool((ids == model.config.image_token_id).any()):
         raise ModelError(
-            "a later turn brings an image along with a kept cache",
+            "a later turn has an image and continues a key-value cache",
             "start without past_key_values: images are pruned in the first prefill only",
         )
 
 
 def check_continues(new: tuple[int, int], seen: tuple[int, int], *, cached: int, expected: int, fits: bool) -> None:
-    """Refuse tokens that do not go on where a pruned cache ends.
+    """Refuse tokens that do not continue where a pruned cache ends.
 
     Args:
         new: (rows, tokens) of the pass. seen: (rows, tokens) of the prompt and what followed.
-        cached: how many rows layer 0's cache holds. expected: how many it should hold. fits: masks and position ids belong to these tokens.
+        cached: rows in layer 0's cache. expected: rows it should have. fits: True if masks and position ids belong to these tokens.
 
     Raises:
-        ModelError: other rows, other lengths, or no way to know where the tokens belong.
+        ModelError: other rows or lengths, or the tokens' positions cannot be known.
     """
     if new[0] != seen[0] or cached != expected or not fits:
         raise ModelError(
@@ -131,7 +131,7 @@ def check_continues(new: tuple[int, int], seen: tuple[int, int], *, cached: int,
 
 
 def multi_axis(model: PreTrainedModel) -> bool:
-    """Whether position ids have several axes (M-RoPE: time, row, col): there is no one way to number them without gaps."""
+    """True if position ids have several axes (M-RoPE: time, row, col), for which renumbering without gaps is not defined."""
     config = decoder(model).config
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     return "mrope_section" in rope

@@ -1,7 +1,7 @@
-"""Where a checkpoint's visual tokens really look: one spot of a grey picture is lit, and the cell that changes most must cover it.
+"""Verify a checkpoint's layout: a white spot is drawn on a grey picture, and the visual token that changes most must cover it.
 
-The vision tower's attention is silenced for the time of a probe, so that the answer is exact for any weights: a visual token then sees the
-patches it is made of, and nothing else.
+The vision tower's attention outputs zeros during a probe, so that the result is exact for any weights: a visual token then depends on its
+own patches only.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ SIZES = ((640, 480), (480, 640), (1000, 300), (336, 336))
 SPOTS = ((0.5, 0.5), (0.12, 0.2), (0.85, 0.3), (0.3, 0.9), (0.93, 0.93))
 """(x, y) of the lit spots, in fractions of the picture."""
 NEAR = 0.5
-"""Cells between the lit square and the cell that changes most; resampling spreads a spot by up to half a cell."""
+"""Cells allowed between the white square and the cell that changes most; resampling spreads a spot by up to half a cell."""
 
 
 @dataclass(frozen=True)
 class Spots:
-    """What was found.
+    """The result of the probes.
 
     Attributes:
-        tried: spots that some plane shows. missed: those that another cell sees, in words. cells: the largest distance, in cells.
+        tried: number of spots inside some plane. missed: descriptions of those found in a wrong cell. cells: largest distance, in cells.
     """
 
     tried: int
@@ -50,7 +50,7 @@ class Spots:
 
 
 def lit_spots(loaded: Loaded) -> Spots:
-    """Probe every spot of every size on every plane that shows it."""
+    """Probe every spot of every picture size on every plane that contains it."""
     tried, missed, worst = 0, [], 0.0
     with implementation(loaded.model, "sdpa"), _local_tower(loaded.model), torch.inference_mode():
         for size in SIZES:
@@ -90,7 +90,7 @@ def prepared(loaded: Loaded, picture: Image.Image, prompt: str = PROMPT) -> Prep
 
 @contextmanager
 def _local_tower(model: PreTrainedModel) -> Iterator[None]:
-    """Have the vision tower's attention answer with zeros."""
+    """Make the vision tower's attention output zeros inside the block."""
     language = set(decoder(model).modules())
     tower = {module for module in model.base_model.modules() if module not in language}
     names = {str(getattr(getattr(module, "config", None), "_attn_implementation", None)) for module in tower}
@@ -106,14 +106,14 @@ def _local_tower(model: PreTrainedModel) -> Iterator[None]:
 
 
 def _visual(loaded: Loaded, size: tuple[int, int], spot: tuple[float, float] | None) -> tuple[Layout, Tensor]:
-    """Layout, and [N, d] what the language model receives for the visual tokens."""
+    """Return the layout, and the visual tokens' embeddings [N, d] as the language model receives them."""
     ready = prepared(loaded, spotted(size, spot))
     received = entering(loaded.model, ready.inputs)["inputs_embeds"][0]
     return ready.layouts[0], received[torch.from_numpy(ready.layouts[0].positions).to(received.device)].float().cpu()
 
 
 def _cells_off(plane: Plane, change: NDArray[Any], size: tuple[int, int], spot: tuple[float, float]) -> float | None:
-    """How many cells lie between the one that changed most and the lit square; None where the plane does not show the spot."""
+    """Distance in cells between the one that changed most and the white square; None if the spot is outside the plane."""
     if plane.box is None:
         return None
     left, top, right, bottom = plane.box
@@ -127,7 +127,7 @@ def _cells_off(plane: Plane, change: NDArray[Any], size: tuple[int, int], spot: 
 
 
 def _scales(plane: Plane, size: tuple[int, int]) -> tuple[tuple[int, int, float], tuple[int, int, float]]:
-    """For rows and cols: pixels of the picture, cells of the plane, and the fraction of the picture that they span."""
+    """For rows and cols each: pixels of the picture, cells of the plane, and the fraction of the picture that the cells span."""
     assert plane.box is not None
     left, top, right, bottom = plane.box
     return (size[1], plane.rows, bottom - top), (size[0], plane.cols, right - left)
@@ -135,7 +135,7 @@ def _scales(plane: Plane, size: tuple[int, int]) -> tuple[tuple[int, int, float]
 
 @contextmanager
 def implementation(model: PreTrainedModel, name: str) -> Iterator[None]:
-    """Have the model use another attention implementation for the time of the block."""
+    """Switch the model to another attention implementation inside the block."""
     before = {part: part.config._attn_implementation for part in model.modules() if isinstance(part, PreTrainedModel)}
     model.set_attn_implementation(name)
     try:

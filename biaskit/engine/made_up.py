@@ -69,11 +69,11 @@ def sample_signals(
 
 
 WIDTH = 12
-"""Of the rows of a made-up model."""
+"""Width d of the rows of a made-up model."""
 
 
 def _made_up(reading: Reading, n: int, seed: int, dtype: torch.dtype) -> Tensor:
-    """A random reading of n tokens, the same whatever else is read."""
+    """A random reading of n tokens; it does not depend on which other readings are made."""
     random = torch.Generator().manual_seed(seed * 1000 + zlib.crc32(str(reading).encode()) % 1000)
     if reading.what == "groups":
         return torch.randint(0, max(1, n // 2), (n,), generator=random)

@@ -1,4 +1,4 @@
-"""Means over rows of attention maps at many layers, of a run without pruning."""
+"""Attention maps averaged over query rows at many layers, without pruning."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from biaskit.pruners.readings import Reading
 def attention_maps(
     model: PreTrainedModel, inputs: Mapping[str, Tensor], rows: Mapping[Reading, NDArray[np.bool_]], layers: Sequence[int]
 ) -> Tensor:
-    """Run the model up to the last wanted layer and return, at each, what the readings ask for: [L, B, readings, S] float32.
+    """Run the model up to the last wanted layer and return each reading at each layer: [L, B, readings, S] float32.
 
     Args:
         model: a stock model. inputs: the processor's whole output, on the model's device.
-        rows: of each reading, [B, S], its queries; heads are joined as it says, its `layer` is not looked at.
+        rows: reading → [B, S] bool, its queries; heads are joined as the reading says, its `layer` is ignored.
         layers: 0-based decoder layers.
 
     Raises:

@@ -1,7 +1,7 @@
-"""Attention masks of a narrowed sequence: read the one that the model made, and make the one that each narrowed layer needs.
+"""Attention masks of a pruned sequence: read the one that the model made, and make the one that each pruned layer needs.
 
-Masks of narrowed layers are made anew from two facts, which rows are valid and that attention is causal, in the form that the attention
-implementation expects. The model's own mask is read once per prompt, to make sure that these two facts are all there is to it.
+Masks of pruned layers are made from two facts, which rows are valid and that attention is causal, in the form that the attention
+implementation expects. The model's own mask is read once per prompt, to check that it contains nothing beyond these two facts.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def read_mask(
     Args:
         mask: what a decoder layer received at prefill: None, [B, S], or [B or 1, 1, S, ≥ S] bool or additive.
         batch: B. length: S.
-        known: the answer, if the processor's mask tells it. A mask on a device is then compared with it, and not waited for.
-        pattern: [B or 1, S, S] bool, which keys a query may see; all that come before it, by default.
+        known: the expected answer, from the processor's mask. A mask on a device is compared with it there, without synchronisation.
+        pattern: [B or 1, S, S] bool, which keys a query attends to; all that come before it, by default.
 
     Raises:
         ModelError: the mask is of another type, or hides or shows other tokens; inside `deferred`, once results are read.
@@ -81,7 +81,7 @@ def _looked_at(
 
 
 def _complain(mask: Tensor, known: NDArray[np.bool_], pattern: Tensor | None, same: NDArray[Any]) -> None:
-    """Raise ModelError if a mask is not what was known."""
+    """Raise ModelError if a mask differs from the expected one."""
     if not same:
         batch, length = known.shape
         _looked_at(mask, batch, length, known, pattern)
@@ -89,13 +89,13 @@ def _complain(mask: Tensor, known: NDArray[np.bool_], pattern: Tensor | None, sa
 
 
 def _allowed(mask: Tensor, batch: int) -> Tensor:
-    """Which keys each query may see: [B, S, ≥ S] bool."""
+    """Which keys each query may attend to: [B, S, ≥ S] bool."""
     allowed = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
     return allowed[:, 0].expand(batch, -1, -1)
 
 
 def _plain(mask: Tensor, valid: Tensor, length: int, pattern: Tensor | None) -> Tensor:
-    """Which queries see all that they should of the tokens that are no padding, and nothing else: [B, S] bool."""
+    """Which queries attend to exactly the tokens of the pattern that are not padding: [B, S] bool."""
     allowed = _allowed(mask, len(valid))
     seen = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril() if pattern is None else pattern.to(mask.device)
     causal = seen & valid[:, None, :]
@@ -105,18 +105,18 @@ def _plain(mask: Tensor, valid: Tensor, length: int, pattern: Tensor | None) -> 
 def make_mask(
     form: Form, valid: Tensor, queries: int, *, whole: bool, width: int | None, dtype: torch.dtype, pattern: Tensor | None = None
 ) -> Tensor | None:
-    """Make the mask of a narrowed layer.
+    """Make the mask of a pruned layer.
 
     Args:
-        form: what the attention implementation takes.
+        form: mask format of the attention implementation.
         valid: [B, keys] bool, False for padding rows. queries: number of queries; they are the last rows of the keys.
-        whole: no key is a padding row.
-        width: length of a static cache, whose unused end is masked; None where keys are just those of `valid`.
+        whole: True if no key is a padding row.
+        width: length of a static cache, whose unused end is masked; None if the keys are just those of `valid`.
         dtype: of an additive mask.
-        pattern: [B or 1, queries, keys] bool, which keys a query may see; all that come before it, by default.
+        pattern: [B or 1, queries, keys] bool, which keys a query attends to; all that come before it, by default.
 
     Returns:
-        The mask, or None where the implementation does the same without one, and faster.
+        The mask, or None if the implementation computes the same without one, and faster.
     """
     keys = valid.shape[1]
     if form == "padding":

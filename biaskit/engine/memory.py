@@ -1,4 +1,4 @@
-"""What the hooks remember: a batch of prompts from its prefill on, one forward pass over it, and the decider, asked what to keep."""
+"""State of the hooks: a batch of prompts from its prefill on, one forward pass over it, and the interface of deciders."""
 
 from __future__ import annotations
 
@@ -61,27 +61,27 @@ class Cut:
 
 
 class Decider(Protocol):
-    """Decides what is kept. Called at prefill only."""
+    """Decides which visual tokens are kept. Called at prefill only."""
 
     def idle(self) -> None:
-        """A prefill without images begins; nothing else will be asked about it."""
+        """Called when a prefill without images begins; no other method is called for it."""
 
     def begin(
         self, inputs: Mapping[str, Any], copies: int, ids: Tensor, embeds: Tensor, tower: Mapping[Reading, Tensor] | None = None
     ) -> None:
-        """Look at a new batch of prompts with images.
+        """Called with a new batch of prompts with images.
 
         Args:
-            inputs: what the processor gave for the samples, all but pixels on the host. copies: rows of the batch that each sample takes.
+            inputs: the processor's output for the samples, all but pixels on the host. copies: rows of the batch per sample.
             ids: [B, S] tokens. embeds: [B, S, d] their embeddings, visual ones included.
-            tower: readings of the vision tower, of the patches of all images.
+            tower: readings of the vision tower, for the patches of all images.
         """
 
     def decide(self, view: View) -> Cut | None:
         """Return what is kept from now on, or None if nothing was dropped and nothing changes."""
 
     def finish(self, cache: Any) -> None:
-        """The prefill is over; `cache` holds it, or is None."""
+        """Called after the prefill, with the cache it filled or None."""
 
 
 @dataclass(eq=False)
@@ -91,11 +91,11 @@ class Prompt:
     Attributes:
         rows: B. size: S, positions of the prompt, padding included.
         length: tokens seen so far: S, and those that followed.
-        active: it has visual tokens; otherwise nothing is done to it.
-        stages: how each stage narrowed it; None: not at all, yet.
+        active: True if it has visual tokens; otherwise it is not pruned.
+        stages: the narrowing of each stage; None: none so far.
         embeds: [B, S, d] input embeddings, until the prefill is over.
         valid: [B, S] bool, tokens that are not padding; known from the first decision on.
-        padding: the same by the processor's attention mask; where the model did not get it, by the mask of the first layer that was read.
+        padding: the same from the processor's attention mask or, if the model did not get one, from the first layer's mask that was read.
         visual: [B, S] bool, the image placeholders.
     """
 
@@ -117,9 +117,9 @@ class Pass:
     Attributes:
         fresh: tokens of this pass.
         cache: the key-value cache it fills, if any.
-        tail: [B, tokens after the prompt] bool, those that are not padding; None if all are. look: whether all are, on its way to the host.
-        recorded: (stage, reading) → what was recorded of it.
-        made: masks and rotary embeddings, which the layers of a stage share.
+        tail: [B, tokens after the prompt] bool, False for padding; None if none is padding. look: whether any is, being copied to the host.
+        recorded: (stage, reading) → its recorded values.
+        made: masks and rotary embeddings shared by the layers of a stage.
     """
 
     prompt: Prompt
@@ -132,7 +132,7 @@ class Pass:
     made: dict[Any, Any] = field(default_factory=dict)
 
     def padded_tail(self) -> Tensor | None:
-        """Return `tail`, or None if it has no padding: waits for the look at it, not for what was queued later."""
+        """Return `tail`, or None if it has no padding. It waits for the copy in `look`, not for work queued later."""
         if self.look is not None:
             self.tail, self.look = None if self.look.read()[0] else self.tail, None
         return self.tail

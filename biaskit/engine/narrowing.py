@@ -1,9 +1,9 @@
-"""Which positions of a prompt are still in the sequence, and how to pick them out of the tensors that travel through the decoder.
+"""Which positions of a prompt remain in a pruned sequence, and how to pick their rows from tensors inside the decoder.
 
-A *position* counts in the prompt as the model received it; a *row* counts in the narrowed sequence. Samples that keep different numbers of
-tokens are padded on the left again, so the last row is the last prompt token of every sample.
+A *position* is an index into the prompt as the model received it; a *row* is an index into the pruned ("narrowed") sequence. Samples that
+keep different numbers of tokens are padded on the left again, so the last row is the last prompt token of every sample.
 
-All of it is worked out on the host, which knows it anyway, and goes to the device once, when it is asked for there.
+All of it is computed on the host with NumPy, and copied to the device once, when it is first used there.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Narrowing:
         valid: [B, M] bool; the others are padding rows, which are never attended to.
         keep_mask: [B, S] bool, the positions of the prompt that are kept.
         device: of `index` and `row_mask`.
-        whole: there are no padding rows, so no mask is needed.
+        whole: True if there are no padding rows, so that no mask is needed.
     """
 
     positions: Indices
@@ -46,12 +46,12 @@ class Narrowing:
 
     @classmethod
     def unchanged(cls, valid: Bools, device: torch.device) -> Narrowing:
-        """The prompt as it is: [B, S] bool, True where there is no padding."""
+        """Return the narrowing that drops nothing. `valid`: [B, S] bool, False for padding."""
         return cls(np.broadcast_to(np.arange(valid.shape[1]), valid.shape), valid, valid, device)
 
     @classmethod
     def of(cls, keep_mask: Bools | Tensor, device: torch.device | None = None) -> Narrowing:
-        """Only the positions that are kept: [B, S] bool. M is the largest number of them in a sample. Tensors are on their device.
+        """Return the narrowing to `keep_mask` [B, S] bool. M is the largest number of kept positions in a sample.
 
         Example:
             >>> found = Narrowing.of(np.array([[False, True, True], [True, True, True]]))
@@ -94,7 +94,7 @@ class Narrowing:
         return counts
 
     def rows_of(self, positions: Indices | Tensor) -> Tensor:
-        """Return the rows that hold the positions [B, P], on the device; row 0 for dropped positions (only padding rows have such)."""
+        """Return the rows that hold the positions [B, P], on the device; row 0 for dropped positions, which only padding rows have."""
         if isinstance(positions, Tensor):
             (positions,) = fetch([positions])
         rows = np.zeros((len(self.positions), max(int(self.positions.max()), int(positions.max())) + 1), np.int64)
@@ -109,10 +109,10 @@ def take(x: Tensor, index: Tensor) -> Tensor:
 
 
 def replace_rows(hidden: Tensor, values: Mapping[int, tuple[Indices, Tensor]], narrowing: Narrowing | None) -> Tensor:
-    """Put new contents where they are given.
+    """Replace rows of hidden states.
 
     Args:
-        hidden: [B, M, d]. values: row of the batch → (positions [n], contents [n, d]).
+        hidden: [B, M, d]. values: row of the batch → (positions [n], their new contents [n, d]).
         narrowing: which positions the M rows hold; None: all.
     """
     if not values:
@@ -127,13 +127,13 @@ def replace_rows(hidden: Tensor, values: Mapping[int, tuple[Indices, Tensor]], n
 
 
 def compact_positions(valid: Bools | Tensor, narrowed: Narrowing) -> Tensor:
-    """Renumber without gaps: the r-th token of a sample takes the place in the rotary table of the sample's r-th token before narrowing.
+    """Renumber without gaps: the r-th kept token of a sample gets the rotary embedding of the sample's r-th token before pruning.
 
     Args:
         valid: [B, S] bool, the prompt's tokens. narrowed: the sequence after tokens were dropped.
 
     Returns:
-        [B, M] int64, positions whose rotary embedding each row gets, on the device; padding rows get that of the sample's first token.
+        [B, M] int64 on the device: the position whose rotary embedding each row gets; padding rows get the sample's first token's.
     """
     full = Narrowing.of(valid, narrowed.device)
     rank = np.arange(len(narrowed)) - (len(narrowed) - narrowed.counts())[:, None]

@@ -1,4 +1,4 @@
-"""Threads that share one model: attributes of which each has its own value, and who is still at work when a block ends."""
+"""Threads that share one model: attributes with a value per thread, and the threads that still run when a block ends."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any, Generic, TypeVar, overload
 from biaskit.errors import ModelError
 
 T = TypeVar("T")
-_PATIENCE = 10.0  # seconds that the end of a block waits before it says what it is waiting for
+_PATIENCE = 10.0  # seconds that the end of a block waits before it reports which threads it waits for
 
 
 class PerThread(Generic[T]):
-    """An attribute of which every thread has its own value: what belongs to the call that runs in it.
+    """An attribute with a separate value per thread, for the state of the call that runs in the thread.
 
     Example:
         >>> class Counted:
@@ -29,7 +29,7 @@ class PerThread(Generic[T]):
     """
 
     def __init__(self, default: Callable[[], T]) -> None:
-        """Take what makes the value that a thread begins with."""
+        """`default` makes a thread's initial value."""
         self.default = default
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -54,14 +54,14 @@ class PerThread(Generic[T]):
 
 
 def _own(instance: object) -> dict[str, Any]:
-    """The values of the running thread; they go when it ends, or the instance."""
+    """The values of the running thread; they are freed when the thread or the instance ends."""
     held = vars(instance)
     local: threading.local = held.get("_threads") or held.setdefault("_threads", threading.local())
     return local.__dict__
 
 
 class AtWork:
-    """Which threads run a model inside a block; the block ends when the others are done."""
+    """Tracks the threads that run a model inside a block; the end of the block waits for them."""
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
@@ -69,10 +69,10 @@ class AtWork:
         self.ending = self.broken = False
 
     def begin(self) -> None:
-        """A call of the model begins in this thread.
+        """Note that a call of the model begins in this thread.
 
         Raises:
-            ModelError: the block has ended meanwhile, or was left by an error.
+            ModelError: the block has ended, or an error left it.
         """
         me = threading.get_ident()
         with self.changed:
@@ -84,14 +84,14 @@ class AtWork:
             self.busy[me] += 1
 
     def end(self) -> None:
-        """A call that was begun in this thread is over."""
+        """Note that a call in this thread has ended."""
         with self.changed:
             self.busy[threading.get_ident()] -= 1
             self.changed.notify_all()
 
     @contextmanager
     def call(self) -> Iterator[None]:
-        """A call of the model, whatever becomes of it."""
+        """`begin` and `end` around a call, also if it raises."""
         self.begin()
         try:
             yield
@@ -99,10 +99,10 @@ class AtWork:
             self.end()
 
     def close(self, say: Callable[[str], None], *, failed: bool) -> None:
-        """Let calls of other threads that have begun come to their end, and no more begin; after an error they are stopped.
+        """Wait for running calls of other threads and refuse new ones; after an error, stop them instead.
 
         Args:
-            say: told whom the block waits for, if that takes long. failed: an error ends the block.
+            say: called with the threads' names if waiting takes long. failed: True if an error ends the block.
         """
         with self.changed:
             self.ending, self.broken = True, failed

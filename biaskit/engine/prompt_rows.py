@@ -1,4 +1,4 @@
-"""Record the mean attention of several rows of the prompt, such as the question's, while a model runs up to the last wanted layer."""
+"""Record attention averaged over several query rows of the prompt, such as the question's, up to the last wanted layer."""
 
 from __future__ import annotations
 

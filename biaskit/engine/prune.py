@@ -53,30 +53,30 @@ def prune(
     even then, as in the published ports. Text is never dropped. A pruner that keeps all N tokens changes no bit. Prompts must be padded on
     the left; those without images run unpruned. `generate()` may be called as usual, with dynamic or static caches, sampling or beams
     (InternVL with beams needs a transformers release that expands its tiles rightly: 5.17 does not). With `use_cache=False` every step is
-    a prefill, and is decided anew.
+    a prefill with a decision of its own.
 
-    A kept cache, or a copy of it made by `copy.deepcopy`, may be continued inside the block with later turns of text, for pruners that act
-    at layer 1 or later; after pruning at layer 0 `generate()` cannot know how much of the text the cache holds, and the engine refuses.
-    Afterwards the model is as before, and a pruned cache takes no more tokens.
+    A key-value cache, or a copy of it made by `copy.deepcopy`, may be continued inside the block with later turns of text, for pruners that
+    act at layer 1 or later; after pruning at layer 0 `generate()` cannot tell how much of the text is cached, and the engine refuses. After
+    the block the model is as before, and a pruned cache refuses further tokens.
 
-    Several threads may call the model inside the block: their prompts are pruned as they would be alone, and the end of the block waits for
-    those that still generate. Random numbers are drawn in the order of the prefills. `generate(prefill_chunk_size=…)` is refused where it
-    cuts a prompt with images, and so are gradient checkpointing and compiled models.
+    Several threads may call the model inside the block: each prompt is pruned as it would be alone, and the end of the block waits for
+    threads that still generate. Random numbers are drawn in the order of the prefills. Refused are `generate(prefill_chunk_size=…)` that
+    splits a prompt with images, gradient checkpointing, and compiled models.
 
     Args:
         model: a stock model, or a checkpoint from `load_model`.
         pruner: the method and its settings, as `get_pruner` makes it; a name means the method with its defaults at a retention of 0.1.
-        prior: A_bias of this model, for pruners that read attention; or what `load_prior` finds.
-        seed: of pruners that draw random numbers, by a sample's place in the block; several: one a sample, whatever its batch.
+        prior: A_bias of this model, for pruners that read attention: a Prior, or a name or path for `load_prior`.
+        seed: for pruners that draw random numbers; samples are numbered through the block. A list has one seed per sample instead.
         say: called with each warning; by default they go to `warnings`.
-        observe: called with every decision: what the pruner saw and what it keeps; its answer goes into the report.
+        observe: called with every decision's signals and Keep; what it returns goes into the report.
 
     Yields:
-        The report, which follows each prefill.
+        The report, updated by each prefill.
 
     Raises:
         BiaskitError: settings, model, prior and pruner do not fit together.
-        ModelError: while the model runs: something that narrowing cannot do right.
+        ModelError: while the model runs: a case that pruning cannot handle correctly.
 
     >>> from biaskit.families.checkpoints.tiny import tiny_inputs, tiny_model
     >>> model, processor, family = tiny_model("llava-1.5")
@@ -101,7 +101,7 @@ def prune(
 
 
 def check_prune(model: Any, pruner: Pruner, prior: Prior | None, say: Callable[[str], None]) -> None:
-    """Say and refuse what `prune` would, without a block.
+    """Give the warnings and errors of `prune` without a block.
 
     Raises:
         BiaskitError: settings, model, prior and pruner do not fit together.
@@ -112,7 +112,7 @@ def check_prune(model: Any, pruner: Pruner, prior: Prior | None, say: Callable[[
 def _made(
     model: Any, pruner: Pruner | str, prior: Any, seed: int | Sequence[int], say: Callable[[str], None] | None, observe: Observe | None
 ) -> tuple[PreTrainedModel, TokenDropper, Decisions, Callable[[str], None]]:
-    """Return the stock model, what prunes it, who decides, and who is told of warnings."""
+    """Return the stock model, its hooks, the decider, and the function for warnings."""
     stock = stock_model(model)
     pruner = method(pruner, stock.config.model_type)
     prior = None if prior is None else load_prior(prior)
@@ -122,7 +122,7 @@ def _made(
     compact = pruner.positions == "compact"
     if compact and multi_axis(stock):
         compact = False
-        tell(f"{type(pruner).__name__} renumbers positions, which is not defined for multi-axis rotary embeddings: they stay as they are")
+        tell(f"{type(pruner).__name__} renumbers positions, which is not defined for multi-axis rotary embeddings: they are unchanged")
     _check_needs(pruner, stages[0].layer)
     _check_model(pruner, model)
     layers, merges = [stage.layer for stage in stages], getattr(pruner, "merges", None)
@@ -133,7 +133,7 @@ def _made(
 
 
 def _check_model(pruner: Pruner, model: object) -> None:
-    """Let a method refuse a model that a file of its own is not of."""
+    """Call the pruner's `check_model`, if it has one: a method with trained weights refuses models they were not trained for."""
     check = getattr(pruner, "check_model", None)
     if check is None:
         return
@@ -143,7 +143,7 @@ def _check_model(pruner: Pruner, model: object) -> None:
 
 
 def _check_needs(pruner: Pruner, first: int) -> None:
-    """Refuse a pruner that reads inside the language model before there is anything to read."""
+    """Refuse a pruner that acts before the layer whose signals it reads."""
     name = type(pruner).__name__
     inner = sorted(str(reading) for reading in check_readings(pruner.needs, name) if not reading.exists(first))
     if inner:
@@ -151,7 +151,7 @@ def _check_needs(pruner: Pruner, first: int) -> None:
 
 
 def _check_prior(prior: Prior, model: object, pruner: Pruner, say: Callable[[str], None]) -> None:
-    """Refuse a prior of another model or without the layers that are read; say so when nothing reads it."""
+    """Refuse a prior of another model or without the layers that are read; warn if nothing reads it."""
     if isinstance(model, Loaded):
         prior.check_model(model.model.config.model_type, model.revision, model.name, model.processor_settings)
     else:

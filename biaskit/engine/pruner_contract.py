@@ -1,6 +1,6 @@
-"""What every pruner must do. Our own tests run these checks over the registry; plug-in authors run them on theirs.
+"""The contract of pruners. Our tests run these checks on every registered pruner; plug-in authors run them on theirs.
 
-A check raises AssertionError, which says what is wrong.
+A failed check raises AssertionError with a message that says what is wrong.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
 def check_pruner(pruner: Pruner, model: str | None = "llava-onevision") -> None:
     """Check a pruner, with any settings, against the contract of `Pruner`.
 
-    On made-up samples it keeps as many tokens as it is told, in order, the same ones again, reads nothing but its `needs`, changes nothing,
-    and keeps everything where everything may be kept. On a tiny model the engine can apply it.
+    On made-up samples it keeps as many tokens as its budget, in ascending order, the same ones when called again; it reads only its
+    `needs`, changes no input, and keeps all tokens if the budget is N. On a tiny model the engine can apply it.
 
-    A method that is not `exact` finds the number by itself. One whose tokens the vision tower merges keeps each merged token once whatever
-    it is told, and refuses a budget when it is made.
+    A method that is not `exact` chooses the number of tokens itself. One whose tokens the vision tower merges keeps each merged token once,
+    whatever the budget, and refuses a `budget` parameter.
 
     Args:
         pruner: the method and its settings. model: one of `biaskit.testing.TINY`, or None for the made-up samples alone.
 
     Raises:
         AssertionError: the contract is broken; the message says how.
-        BiaskitError: it needs something that is no Reading, or reads what it does not need.
+        BiaskitError: `needs` has something other than Readings, or the pruner reads what is not in `needs`.
 
     Example:
         >>> from biaskit.pruners import get_pruner
@@ -89,7 +89,7 @@ def _check_select(pruner: Pruner, layout: Layout, budget: int, layer: int, dtype
 
 
 def _merged_tokens(signals: Signals) -> int:
-    """How many tokens are left when the tower merged patches, one patch a token."""
+    """How many tokens remain after the tower merged patches, one patch per token."""
     return sum(len(part.unique()) for part in signals.patches(MERGED))
 
 

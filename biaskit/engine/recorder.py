@@ -1,7 +1,7 @@
-"""Record readings of the decoder while a stock model runs its prefill: one watch over the attention function, and hooks on layers.
+"""Record readings of the decoder while a stock model runs its prefill, by intercepting the attention function and by hooks on layers.
 
-What a reading is made of is known when the layer calls its attention function: queries and keys as the kernel gets them. Rows of an
-attention map are computed for the queries that are asked for alone, block by block, in float32.
+Attention readings are computed when the layer calls its attention function, from queries and keys as the kernel gets them, in float32,
+block by block, and only for the wanted queries.
 """
 
 from __future__ import annotations
@@ -27,16 +27,15 @@ from biaskit.errors import ModelError
 from biaskit.families.checkpoints.decoder import layer_kind
 from biaskit.pruners.readings import Heads, Reading
 
-_CELLS = 1 << 24  # of an attention map that are computed at once
+_CELLS = 1 << 24  # entries of an attention map that are computed at once
 
 
 class Recorder:
     """Records the readings of the decoder that are wanted at each stage.
 
     Args:
-        stack: the language model. layers: K of each stage. readings: what is wanted at every stage, where it exists.
-        now: the forward pass that runs, or None. narrowing: how the sequence is narrowed at a decoder layer of it.
-        masks: those of the layers.
+        stack: the language model. layers: K of each stage. readings: recorded at every stage at which they exist.
+        now: returns the running forward pass, or None. narrowing: returns the narrowing at a decoder layer of it. masks: the layers'.
     """
 
     probing: PerThread[tuple[int, Narrowing | None] | None] = PerThread(lambda: None)
@@ -71,7 +70,7 @@ class Recorder:
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Watch the layers. Attach it after the hooks that drop tokens: what it sees of a layer is what the layer gets."""
+        """Register the hooks. Attach after those that drop tokens, so that these see a layer's input after dropping."""
         watched = {*self.calls, *(self.starts[stage] for stage in self.upcoming)}
         with ExitStack() as handles:
             if self.turned:
@@ -85,7 +84,7 @@ class Recorder:
             yield
 
     def probe(self, stage: int, hidden: Tensor, kwargs: dict[str, Any], narrowing: Narrowing | None) -> None:
-        """Record what layer K of a stage is about to compute: its attention runs on the layer's input until queries and keys are known.
+        """Record what layer K of a stage will compute: run its attention on the layer's input until queries and keys are computed.
 
         Args:
             stage: one of `upcoming`. hidden: [B, M, d] input of the layer.
@@ -115,7 +114,7 @@ class Recorder:
         self._record(now, self.calls.get(layer, ()), layer, call, self.narrowing(layer))
 
     def _record(self, now: Pass, wanted: Sequence[tuple[int, Reading]], layer: int, call: Call, narrowing: Narrowing | None) -> None:
-        done: dict[Reading, Tensor] = {}  # readings of one layer that differ in whose values they are, or where K is, are one
+        done: dict[Reading, Tensor] = {}  # readings of one layer that differ in `of`, or in the layer relative to K, are computed once
         for stage, reading in wanted:
             kind = Reading(reading.what, queries=reading.queries, heads=reading.heads)
             if kind not in done:
@@ -162,10 +161,10 @@ class Recorder:
 
 
 def mean_rotations(positions: Tensor, frequencies: Tensor) -> Tensor:
-    """The mean cosine and sine of the angles by which rotary embedding turns each token: [B, S, 2] float32.
+    """The mean cosine and sine of the angles by which rotary embedding rotates each token: [B, S, 2] float32.
 
     Args:
-        positions: [B, S], or [axes, B, S] for multi-axis embeddings: each axis with all frequencies, as IVC-Prune has it. frequencies: [f].
+        positions: [B, S], or [axes, B, S] for multi-axis embeddings: each axis with all frequencies, as in IVC-Prune. frequencies: [f].
 
     Example:
         >>> mean_rotations(torch.tensor([[0, 2]]), torch.tensor([1.0, 0.0])).mul(1000).round().tolist()
@@ -180,7 +179,7 @@ def _chosen(prompt: Prompt, queries: str, narrowing: Narrowing | None) -> NDArra
     """Which rows of the sequence the queries of each sample are: [B, M] bool.
 
     Args:
-        queries: one of `Reading.queries` but last. narrowing: which positions the rows hold; None: all.
+        queries: one of `Reading.queries` except `last`. narrowing: which positions the rows hold; None: all.
 
     Raises:
         ModelError: a sample with images has no such row.
@@ -200,7 +199,7 @@ def query_rows(
     """Which rows of a sequence the queries of each sample are: [B, M] bool.
 
     Args:
-        valid: [B, M], not padding. visual: [B, M], visual tokens. queries: one of `Reading.queries` but last.
+        valid: [B, M] bool, False for padding. visual: [B, M] bool. queries: one of `Reading.queries` except `last`.
         pictured: [B], samples that must have such rows; by default those with visual tokens among the M.
 
     Raises:
@@ -244,11 +243,11 @@ def mean_of_rows(call: Call, reading: Reading, rows: Tensor, weight: Tensor | No
     """The mean over several rows of an attention map, heads joined: [B, keys], or [B, heads, keys] for `each`.
 
     Args:
-        call: what the attention function was given. reading: attention or logits, and how heads are joined.
-        rows: [q] queries. weight: [B, q] bool, those that count; all by default.
+        call: the arguments of the attention function. reading: attention or logits, and how heads are joined.
+        rows: [q] queries. weight: [B, q] bool, those to average; all by default.
 
     Returns:
-        Attention: the mean over the queries. Logits: over those that may attend to a key; −inf where none may.
+        Attention: the mean over the queries. Logits: the mean over queries that may attend to a key; −inf if none may.
     """
     heads = call.query.shape[1]
     block = max(1, _CELLS // (len(call.query) * heads * call.key.shape[2]))

@@ -1,7 +1,6 @@
-"""The slow way to prune: no cache, no batch, no padding, no hooks; everything is computed anew and rows are dropped by hand.
+"""A slow reference for pruning: no cache, no batch, no padding, no hooks; every pass is computed in full and rows are dropped directly.
 
-What pruned `generate()` must equal. Our tests compare against it in float64 on tiny models, `biaskit models check` on a person's own
-checkpoint.
+Pruned `generate()` must equal it. Our tests compare with it in float64 on tiny models, `biaskit models check` on a user's checkpoint.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from biaskit.families import families
 from biaskit.families.checkpoints.decoder import decoder, layer_kind, rotary, window_of
 
 Kept = Sequence[tuple[int, NDArray[np.int64]]]
-"""Of one sample, stage by stage: (layer, positions of the prompt that are left from it on, ascending)."""
+"""For one sample, per stage: (layer, ascending positions of the prompt that are kept from this layer on)."""
 
 
 class _Stop(Exception):
@@ -29,7 +28,7 @@ class _Stop(Exception):
 
 
 def entering(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the keyword arguments with which the base model calls its language model: embeddings with the images in place, positions."""
+    """Return the keyword arguments that the base model passes to its language model: embeddings with the images inserted, positions."""
     received: dict[str, Any] = {}
 
     def stop(_module: Any, _args: Any, kwargs: dict[str, Any]) -> None:
@@ -72,16 +71,16 @@ def reference_logits(
     real: Tensor | None = None,
     values: Sequence[Mapping[int, tuple[NDArray[np.int64], Tensor]]] | None = None,
 ) -> Tensor:
-    """Compute the logits before each generated token with rows dropped by hand, in the model's dtype.
+    """Compute the logits before each generated token by the slow reference, in the model's dtype.
 
     Args:
         model: a stock model under sdpa, eager or flash attention.
         inputs: the processor's output for B samples, left-padded.
         generated: [B, T] tokens that were generated.
         kept: of each sample.
-        compact: rows that are left are numbered anew, 0, 1, …
-        real: [B, T] 1 for tokens, 0 for padding among the generated; logits of a sample are then right from its last padding on.
-        values: of each sample, layer → (positions, [n, d] what stands there from that layer on).
+        compact: kept rows are renumbered 0, 1, …
+        real: [B, T] 1 for tokens, 0 for padding among the generated; logits of a sample are then valid after its last padding.
+        values: of each sample, layer → (positions [n], their new contents [n, d] from that layer on).
 
     Returns:
         [B, T, vocabulary].
@@ -93,7 +92,7 @@ def reference_logits(
     received = entering(model, _lengthened(inputs, generated, real, model.dtype))
     if "inputs_embeds" not in received:
         raise ModelError(
-            f"{type(model).__name__} does not hand embeddings to its language model", "biaskit models list names what is supported"
+            f"{type(model).__name__} does not pass embeddings to its language model", "biaskit models list names what is supported"
         )
     embeds, valid = received["inputs_embeds"], _valid(inputs, generated, real)
     kinds = {layer_kind(stack, number) for number in range(len(stack.layers))}
@@ -119,12 +118,12 @@ def reference_logits(
 
 @dataclass(eq=False)
 class _Sample:
-    """One sample on its way through the layers.
+    """The state of one sample between layers.
 
     Attributes:
-        rows: [M] ascending, the places of the sequence that are left. state: [M, d] what stands there.
-        rotary: kind of layer → cos and sin, [M, head_dim]. added: layer → [S, d] what the model adds to the layer's output (DeepStack).
-        images: [S] number of the image that a token belongs to, if its tokens see one another in both directions; −1 for text.
+        rows: [M] ascending, the kept positions. state: [M, d] their hidden states.
+        rotary: kind of layer → cos and sin, [M, head_dim]. added: layer → [S, d] that the model adds to the layer's output (DeepStack).
+        images: [S] number of the image that a token belongs to, if its tokens attend to one another in both directions; −1 for text.
     """
 
     rows: Tensor
@@ -134,14 +133,14 @@ class _Sample:
     images: Tensor | None
 
     def keep(self, places: Sequence[int], *, compact: bool) -> None:
-        """Drop all rows but those of some places; `compact` renumbers the rest."""
+        """Drop all rows but those of some positions; `compact` renumbers these."""
         stay = torch.from_numpy(np.isin(self.rows.cpu().numpy(), places)).to(self.rows.device)
         self.rows, self.state = self.rows[stay], self.state[stay]
         for kind, parts in self.rotary.items():
             self.rotary[kind] = [part[: len(self.rows)] if compact else part[stay] for part in parts]
 
     def replace(self, places: NDArray[np.int64], contents: Tensor) -> None:
-        """Put contents [n, d] into the rows of some places [n]."""
+        """Replace the rows of some positions [n] by `contents` [n, d]."""
         at = torch.from_numpy(np.searchsorted(self.rows.cpu().numpy(), places)).to(self.state.device)
         self.state = self.state.index_copy(0, at, contents.to(self.state))
 
@@ -173,7 +172,7 @@ def _images(model: PreTrainedModel, ids: Tensor, steps: int) -> list[Tensor] | N
 
 
 def _rotary(stack: Any, kind: str | None, embeds: Tensor, position_ids: Tensor | None, valid: Tensor) -> list[Tensor]:
-    """Cos and sin, [B, S, head_dim], for layers of a kind; positions count from each sample's first token, or are the model's own axes."""
+    """Cos and sin, [B, S, head_dim], for layers of one kind, at positions counted from the first token, or multi-axis ones."""
     if position_ids is None or position_ids.ndim == 2:
         position_ids = (valid.cumsum(1) - 1).clamp(min=0)
     elif len(position_ids) == 4:

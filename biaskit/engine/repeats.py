@@ -1,4 +1,4 @@
-"""Which rows of a batch repeat the one before, as beams and several returned sequences do. Most batches do not, and looking is cheap."""
+"""Find rows of a batch that repeat the row before, as with beams and several returned sequences. A cheap check rules out most batches."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from torch import Tensor
 
 from biaskit.device import fetch
 
-_EVERY = 16  # positions: of how many one tells, to begin with
-_NEAR = {torch.float64: 1e-9, torch.float32: 1e-4}  # of the largest number of a row; four roundings in half precision
+_EVERY = 16  # the first check compares every 16th position
+_NEAR = {torch.float64: 1e-9, torch.float32: 1e-4}  # tolerance relative to a row's largest number; four roundings in half precision
 
 
 def _near(a: Tensor, b: Tensor) -> Tensor:
-    """Tell whether embeddings [B, S, d] are equal but for rounding, row by row: [B] bool.
+    """Return which rows of embeddings [B, S, d] are equal up to rounding: [B] bool.
 
-    Some processors and releases round the same image otherwise at another place in the batch.
+    Some processors and releases round the same image differently at another index of the batch.
     """
     limit = _NEAR.get(a.dtype, 4 * torch.finfo(a.dtype).eps)
     return (a - b).abs().flatten(1).amax(1) <= limit * a.abs().flatten(1).amax(1)
 
 
 def alike(embeds: Tensor, *, whole: bool) -> Tensor:
-    """Tell on the device which rows of embeddings [B, S, d] equal the one before, as far as some or all positions show: [B − 1] bool."""
+    """Return, on the device, which rows of embeddings [B, S, d] equal the row before, at some or all positions: [B − 1] bool."""
     step = 1 if whole else _EVERY
     return _near(embeds[1:, ::step], embeds[:-1, ::step])
 
 
 def repeated(ids: Tensor, embeds: Tensor, like: Sequence[NDArray[np.bool_]], *, whole: bool) -> list[bool]:
-    """Tell which rows equal the one before: same tokens, and the same embeddings but for rounding.
+    """Return which rows equal the row before: same tokens, and the same embeddings up to rounding.
 
     Args:
-        ids: [B, S], on the host. embeds: [B, S, d]. like: what `alike` found with this `whole`; nothing if there is one row alone.
-        whole: if not, rows that may repeat the one before are compared in full now, at the price of one synchronisation.
+        ids: [B, S], on the host. embeds: [B, S, d]. like: results of `alike` with this `whole`; empty for a single row.
+        whole: if False, rows that may repeat the row before are compared in full now, at the cost of one synchronisation.
     """
     if not like:
         return [False] * len(ids)

@@ -1,4 +1,4 @@
-"""Which visual tokens methods keep of one prompt, at many settings: the model runs once for each K, the methods decide on what it saw."""
+"""The visual tokens that methods keep of one prompt at many settings: the model runs once per K, methods decide on the recorded signals."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 Indices = NDArray[np.int64]
 Setting = tuple[float, float | None]
-"""(retention, strength τ); None for a method that has no prior to be strong with."""
+"""(retention, strength τ); τ is None for a method without a prior."""
 
 
 @dataclass(frozen=True, eq=False)
 class Contender:
-    """A method whose choices are wanted.
+    """A method to be asked.
 
     Attributes:
-        label: what it is called. pruner: with its K; its retention does not matter. prior: what it is debiased by; None for nothing.
+        label: its name in results. pruner: with its K; its retention does not matter. prior: for debiasing, or None.
     """
 
     label: str
@@ -44,7 +44,7 @@ class Contender:
 
 @dataclass(eq=False)
 class _Witness:
-    """Remembers what a pruner saw of one sample. `needs`: what is to be recorded besides."""
+    """Stores a pruner's signals of one sample. `needs`: further readings to record."""
 
     needs: frozenset[Reading]
     seen: list[Signals] = field(default_factory=list)
@@ -66,8 +66,8 @@ def survivors(
 ) -> tuple[list[dict[Setting, Indices]], dict[int, NDArray[np.float32]]]:
     """Ask each method what it keeps of one prompt, at every retention and strength of debiasing.
 
-    What is kept is what `prune` keeps with these settings; only methods that act several times, or merge tokens in the vision tower, need a
-    run of the model for each setting.
+    The kept tokens are those that `prune` keeps with these settings; only methods with several stages, or that merge tokens in the vision
+    tower, need a run of the model per setting.
 
     Args:
         loaded: the checkpoint. inputs: of `family.prepare`, one sample. contenders: the methods.
@@ -76,7 +76,7 @@ def survivors(
 
     Returns:
         For each contender setting → [n] ascending indices into the N visual tokens; and K → [N], the attention of the last prompt token at
-        layer K − 1, for every K from 1 at which a contender acts.
+        layer K − 1, for every K ≥ 1 at which a contender acts.
 
     Raises:
         BiaskitError: as `prune`.
@@ -101,7 +101,7 @@ def _has_strength(one: Contender) -> bool:
 
 
 def _look(loaded: Loaded, inputs: Mapping[str, Tensor], k: int, needs: frozenset[Reading], seed: int) -> Signals:
-    """Run the prefill once, and return what methods see of it before decoder layer k."""
+    """Run the prefill once, and return the signals before decoder layer k."""
     witness = _Witness(needs | ({ATTENTION} if k else set()))
     _run(loaded, inputs, get_pruner("uniform", budget=1, layer=k), None, seed, witness)
     return witness.seen[0]

@@ -1,7 +1,7 @@
 """Record readings of the vision tower while it encodes images; see `recorder` for those of the decoder.
 
-The batch of a tower is one of tiles (LLaVA, InternVL), or one sequence of the patches of all images (Qwen-VL), whose attention runs image
-by image or window by window. Either way what is recorded has one row a patch, in the order of the tower's sequence, without CLS tokens.
+A tower's batch consists of tiles (LLaVA, InternVL), or is one sequence of the patches of all images (Qwen-VL), with attention inside images
+or windows. Either way the recorded readings have one row per patch, in the order of the tower's sequence, without CLS tokens.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from biaskit.pruners.readings import Reading
 
 
 def tower_readings(needs: Iterable[Reading]) -> frozenset[Reading]:
-    """Return the readings of the vision tower among those that are needed, without those of merging, which changes what it computes."""
+    """Return the readings of the vision tower among `needs`, without those of merging, which changes what the tower computes."""
     return frozenset(reading for reading in needs if reading.at == "tower" and reading.what != "groups")
 
 
@@ -32,7 +32,7 @@ def check_tower(tower: Tower, readings: Iterable[Reading]) -> None:
     """Refuse readings that a tower does not have.
 
     Raises:
-        ModelError: a block it lacks, or its CLS token where it has none.
+        ModelError: a block that it does not have, or queries='cls' without a CLS token.
     """
     depth = len(tower.blocks)
     for reading in readings:
@@ -51,7 +51,7 @@ def record_tower(tower: Tower, readings: frozenset[Reading]) -> Iterator[dict[Re
     """Record readings while the tower runs inside the block, in the thread that opened it.
 
     Yields:
-        A dict that is full at the end of the block: [P, …] or [heads, P, …] for the P patches of all tiles.
+        A dict that is complete at the end of the block: [P, …] or [heads, P, …] for the P patches of all tiles.
 
     Raises:
         ModelError: a reading that the tower does not have.
@@ -88,7 +88,7 @@ def record_tower(tower: Tower, readings: frozenset[Reading]) -> Iterator[dict[Re
 
 
 def _pieces(call: Call) -> Iterator[Call]:
-    """Cut a call up into the sequences that were packed into it."""
+    """Split a call into its packed sequences."""
     if call.lengths is None:
         yield call
         return
@@ -99,7 +99,7 @@ def _pieces(call: Call) -> Iterator[Call]:
 
 
 def _of_patches(reading: Reading, call: Call, has_cls: bool) -> Tensor:
-    """The reading of one call: of every patch of its tiles."""
+    """The reading of one call, for every patch of its tiles."""
     first = int(has_cls)
     if reading.what == "keys":
         keys = join_heads(call.key[:, :, first:].float(), reading.heads)

@@ -24,7 +24,7 @@ from biaskit.select.tome import Matching, bipartite_matching, merging_schedule
 
 
 def check_merging(tower: Tower) -> None:
-    """Refuse towers in which merged patches are no merged visual tokens.
+    """Refuse towers in which a patch is not a visual token.
 
     Raises:
         ModelError: several patches make a token, or a block without a norm between attention and MLP.
@@ -32,7 +32,7 @@ def check_merging(tower: Tower) -> None:
     if tower.merged != 1:
         raise ModelError(
             f"tokens cannot be merged inside this vision tower: {tower.merged} of its patches make one visual token",
-            "patches are tokens in llava (1.5, NeXT, OneVision); elsewhere use visionzip with attend='mean', which merges behind the tower",
+            "patches are tokens in llava (1.5, NeXT, OneVision); elsewhere use visionzip with attend='mean', which merges after the tower",
         )
     for block in tower.blocks[: tower.blocks_read]:
         norm_before_mlp(block)
@@ -43,13 +43,13 @@ def merge_in_tower(tower: Tower, share: float) -> Iterator[list[Tensor]]:
     """Merge the patches of every tile, down to a share of them, while the tower runs inside the block, in the thread that opened it.
 
     Args:
-        tower: of a stock model. share: of each tile's patches that is left, halves rounded up. Blocks merge as evenly as they can.
+        tower: of a stock model. share: of each tile's patches that remains, halves rounded up; blocks share the merges evenly.
 
     Yields:
-        A list that is full at the end: [tiles, M] int64 for each time the tower ran, the merged token of its tile that a patch is in.
+        A list that is complete at the end: for each run of the tower [tiles, M] int64, the index of each patch's merged token in its tile.
 
     Raises:
-        ModelError: a tower that cannot merge, or too few blocks: each merges at most half.
+        ModelError: a tower that cannot merge, or too few blocks: each merges at most half of the tokens.
     """
     check_merging(tower)
     mine, found, state = threading.get_ident(), list[Tensor](), _Tiles(tower, share)
@@ -93,7 +93,7 @@ class _Tiles:
         self.home, self.member, self.matched = torch.stack(homes), torch.stack(members), layer
 
     def apply(self, layer: int, hidden: Tensor) -> None:
-        """Give all rows of a merged token, [tiles, T, D], their mean. In place: the block adds to this very tensor afterwards."""
+        """Set all rows of a merged token, [tiles, T, D], to their mean. In place, since the block adds to this tensor afterwards."""
         if self.matched != layer:
             raise ModelError(
                 f"block {layer} of the vision tower did not call the attention function", "load the model with attention='sdpa'"

@@ -15,7 +15,7 @@ from biaskit.grid import Box, PatchIndex, Plane, Tokens, join, raster
 
 @dataclass(frozen=True)
 class Canvas:
-    """The un-padded canvas of one image: rows × cols visual tokens that cover `box` of it, with their centres where these are uneven."""
+    """The canvas of one image without padding: rows × cols visual tokens that cover `box` of it; `ys` and `xs` are uneven token centres."""
 
     rows: int
     cols: int
@@ -36,7 +36,7 @@ def _thinned(centres: tuple[float, ...] | None, cells: int) -> tuple[float, ...]
 
 
 def view(image_size: int, patch: int) -> tuple[int, Box]:
-    """Return the visual tokens along the side of a square view, and the part of it they cover: what fills no whole patch is not read.
+    """Return the visual tokens along the side of a square view, and the part of it they cover: an incomplete last patch is not read.
 
     Example:
         >>> view(336, 14), view(384, 14)
@@ -51,8 +51,8 @@ def canvas(size: tuple[int, int], pinpoints: Sequence[Sequence[int]], image_size
     """Work out the canvas of an image.
 
     The image is scaled to fit the best of the `pinpoints` resolutions, padded to it, cut into tiles of `image_size` pixels with a visual
-    token for each whole patch, and the tokens of the padding are cut off again. The model's own functions choose the resolution and cut,
-    so the count cannot drift from the model's.
+    token for each whole patch, and the tokens of the padding are cut off again. Transformers' own functions choose the resolution and cut,
+    so the count agrees with the model's.
 
     Args:
         size: (rows, cols) of the image in pixels.
@@ -61,7 +61,7 @@ def canvas(size: tuple[int, int], pinpoints: Sequence[Sequence[int]], image_size
         patch: side of a patch in pixels.
 
     Raises:
-        ImageSkipped: the image is so thin that nothing is left of it.
+        ImageSkipped: the image is so thin that it gives no visual token.
     """
     patches = image_size // patch
     kept, tile_rows, tile_cols = _unpadded(size, pinpoints, image_size, patches)
@@ -89,7 +89,7 @@ def canvas(size: tuple[int, int], pinpoints: Sequence[Sequence[int]], image_size
 def _unpadded(
     size: tuple[int, int], pinpoints: Sequence[Sequence[int]], image_size: int, patches: int
 ) -> tuple[NDArray[np.int64], int, int]:
-    """Return the cells of the whole canvas, counted row by row, that are left without the padding: [rows, cols]; and the tiles' grid."""
+    """Return the row-major indices of the canvas cells that are not padding, [rows, cols], and the rows and cols of the grid of tiles."""
     import torch
     from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
 
@@ -108,8 +108,8 @@ def anyres_patches(
 
     Args:
         size, pinpoints, image_size, patches: as `canvas`.
-        shape: (rows, cols) of the canvas's tokens. Where that is less than the canvas has patches, each token was interpolated, and has the
-            two by two patches that it was interpolated from.
+        shape: (rows, cols) of the canvas's tokens. If smaller than its grid of patches, the tokens were interpolated, and each lists the
+            2 × 2 patches that it was interpolated from.
     """
     kept, tile_rows, tile_cols = _unpadded(size, pinpoints, image_size, patches)
     row, col = np.divmod(kept, tile_cols * patches)
@@ -128,7 +128,7 @@ def anyres_patches(
 
 
 def _neighbours(source: int, target: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The two cells of `source` that each of `target` cells lies between, in bilinear interpolation with `align_corners=False`."""
+    """For each of `target` cells, the two of `source` that bilinear interpolation with `align_corners=False` averages: two of [target]."""
     centre = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
     low = np.floor(centre).astype(np.int64)
     return low, np.minimum(low + 1, source - 1)

@@ -34,6 +34,6 @@ class AyaVision(TileFamily):
         return {(PROCESSOR, "img_size"): pixels, (PREPROCESSOR, "size"): {"height": pixels, "width": pixels}}
 
     def tower(self, model: PreTrainedModel) -> Tower:
-        """The projector shuffles the patches of a square by itself: a token's own patches are one."""
+        """The projector does the pixel shuffle itself, so `downsample_factor`² patches go into it per token."""
         base: Any = model.base_model
         return tower_at(base.vision_tower, lambda rows: base.multi_modal_projector(rows).flatten(0, 2), model.config.downsample_factor**2)

@@ -54,12 +54,12 @@ class ModelFamily(ABC):
     """One architecture. Stateless; everything is read from the checkpoint's config, so third-party checkpoints of the class work too.
 
     Attributes:
-        title: the family's name for people.
+        title: display name.
         processor: name of the stock processor class.
         image_processor: name of the stock image processor class, without backend suffix.
-        wording: how its evaluations ask. box_convention: how its answers write boxes.
+        wording: its published question templates. box_convention: how its answers write boxes.
         options: what a user may choose of the processor; see `configure`.
-        fixed_tokens: the processor brings every image to one number of visual tokens, whatever its size.
+        fixed_tokens: True if every image gets the same number of visual tokens, whatever its size.
         bidirectional_images: the tokens of an image attend to one another in both directions; images do not touch in a prompt.
     """
 
@@ -83,7 +83,7 @@ class ModelFamily(ABC):
         """
 
     def framed(self, config: Any, image_processor: Any, tokens: list[Tokens], sizes: Sequence[Size]) -> list[Tokens]:
-        """Add to the tokens of every image what only the image processor tells: which part of the image a plane covers."""
+        """Set the part of the image that each plane covers, for families where only the image processor's settings determine it."""
         return tokens
 
     @abstractmethod
@@ -93,21 +93,21 @@ class ModelFamily(ABC):
     def patches(self, config: Any, inputs: Mapping[str, Tensor]) -> list[PatchIndex]:
         """Return which patches of the vision tower are behind each visual token of every image of the batch, as `tokens` orders them.
 
-        Methods that read the vision tower need it; a family that does not say it can be pruned by all others.
+        Methods that read the vision tower need it; a family without it works with all other methods.
 
         Args:
             config, inputs: as `tokens`.
 
         Raises:
-            ModelError: the family does not say.
+            ModelError: the family does not implement it.
         """
         raise ModelError(f"{type(self).__name__} does not say which patches are behind a visual token", "write ModelFamily.patches for it")
 
     def patch_index(self, config: Any, inputs: Mapping[str, Tensor], layouts: Sequence[Layout]) -> list[PatchIndex]:
-        """Return which patches are behind each visual token of each sample; `layouts` are theirs.
+        """Return which patches are behind each visual token of each of B samples; `layouts` [B] are the samples' layouts.
 
         Raises:
-            ModelError: the family does not say, or says it of other tokens.
+            ModelError: the family does not implement `patches`, or returns another number of tokens than a layout has.
         """
         pending = self.patches(config, inputs) if "pixel_values" in inputs else []
         pending.reverse()
@@ -128,7 +128,7 @@ class ModelFamily(ABC):
         """Return the blocks of the vision tower and the projector behind it.
 
         Raises:
-            ModelError: there is none where the supported families have it.
+            ModelError: the model has no tower under the attribute names of the supported families.
         """
         from biaskit.families.checkpoints.tower import tower_of
 
@@ -144,9 +144,9 @@ class ModelFamily(ABC):
         return float(vision.image_size / (vision.image_size // vision.patch_size))
 
     def resized(self, config: Any, layout: Layout) -> Size:
-        """Return (rows, cols) in pixels of a sample's first image as the tower got it, padding left out.
+        """Return (rows, cols) in pixels of a sample's first image as the vision tower received it, without padding.
 
-        Where tokens were interpolated afterwards (LLaVA-OneVision's large canvases), the size that so many tokens stand for.
+        If tokens were interpolated afterwards (LLaVA-OneVision's large canvases), the size that corresponds to the remaining tokens.
         """
         mine = {plane.name: plane for plane in layout.planes if plane.image == 0}
         plane = next(mine[name] for name in ("canvas", "image", "base") if name in mine)
@@ -154,14 +154,14 @@ class ModelFamily(ABC):
         return round(plane.rows * step), round(plane.cols * step)
 
     def processor_settings(self, config: Any) -> dict[tuple[str, str], Any]:
-        """Return what the model needs of its processor: (file, key) → value. It explains why they do not fit together."""
+        """Return the processor settings that the model requires, (file, key) → value: used to explain a mismatch of the two."""
         return {}
 
     def configure(self, processor: Any, config: Any, choices: Mapping[str, int | str]) -> None:
-        """Change a processor's settings as a user chose: some of `options`, of those in `biaskit.families.checkpoints.options`.
+        """Apply a user's choices to a processor. Keys are some of `options`; `biaskit.families.checkpoints.options` describes them.
 
         Raises:
-            ModelError: a value that cannot be.
+            ModelError: an impossible value.
         """
 
     def check(self, config: Any) -> None:
@@ -177,7 +177,7 @@ class ModelFamily(ABC):
             prompts: one text per sample.
 
         Raises:
-            ImageSkipped: the processor refuses an image, or nothing is left of it.
+            ImageSkipped: the processor refuses an image, or makes no visual token of it.
             ModelError: the checkpoint has no chat template, a prompt holds one of its special tokens, or placeholders and visual tokens do
                 not match.
         """
@@ -198,7 +198,7 @@ class ModelFamily(ABC):
         pictures = [list(mine) for mine in images] if any(images) else None
         try:
             batch = processor(images=pictures, text=list(texts), padding=True, padding_side="left", return_tensors="pt")
-        except Exception as error:  # every family's processor has its own ways to refuse a picture
+        except Exception as error:  # processors of different families raise different kinds of errors
             shapes = ", ".join(f"{image.width}×{image.height}" for mine in images for image in mine)
             raise ImageSkipped(
                 f"the processor refuses {shapes} pixels: {type(error).__name__}: {error}", "give images of another size or shape"
@@ -243,7 +243,7 @@ class ModelFamily(ABC):
         return layouts
 
     def shown(self, config: Any, inputs: Mapping[str, Tensor], layouts: Sequence[Layout]) -> list[NDArray[np.bool_]]:
-        """Return which visual tokens of each sample show its pictures and not the padding around them: [N] each.
+        """Return which visual tokens of each sample show its pictures, not padding: [N] bool each.
 
         All, unless the processor pads pictures and leaves the padding among the visual tokens.
         """
@@ -266,7 +266,7 @@ _PUBLISHED = frozenset(f"<{slash}{name}>" for name in _MARKERS for slash in ("",
 def check_prompts(processor: Any, prompts: Sequence[str]) -> None:
     """Refuse a prompt with a text that the tokenizer would take for a special token: an image's place, or the end of the turn.
 
-    The markers of objects and boxes are let through, for published wordings hold them.
+    The markers of objects and boxes are allowed, since published wordings contain them.
 
     Raises:
         ModelError: naming the token.

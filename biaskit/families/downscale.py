@@ -1,4 +1,4 @@
-"""The baseline without a method: the image scaled down until the unpruned model sees few enough visual tokens (VTC-Bench, 2510.07143)."""
+"""The baseline that prunes nothing: the image is scaled down until it gives few enough visual tokens (VTC-Bench, arXiv 2510.07143)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from biaskit.errors import BiaskitError, ImageSkipped
 from biaskit.families.base import ModelFamily
 
 SHORTEST = 16
-"""Pixels of the shorter side that a picture is left with."""
+"""Pixels that the shorter side of a picture keeps at least."""
 
 
 class Downscaler:
@@ -47,10 +47,10 @@ class Downscaler:
     def scaled(self, image: Image, n: int) -> Image:
         """Return the image (bicubic) at the largest size of its shape that the processor turns into at most n visual tokens.
 
-        It is found by bisection of the longer side, and is the image itself where that has few enough.
+        It is found by bisection of the longer side; an image that has few enough tokens is returned as it is.
 
         Raises:
-            BiaskitError: no size has so few: the message says how many the smallest has.
+            BiaskitError: every size has more tokens; the message says how many the smallest has.
         """
         size = self.sizes.get((image.size, n))
         if size is None:
@@ -66,7 +66,7 @@ class Downscaler:
 
         if self.tokens(size) <= n:
             return size
-        least = -(-SHORTEST * longer // min(size))  # below it shapes are rounded, and that is what would change the number
+        least = -(-SHORTEST * longer // min(size))  # below it the shape changes by rounding
         low = high = longer
         while low > least and self.tokens(at(low)) > n:  # down by tenths: smaller pictures may be scaled up again
             low, high = max(least, min(low - 1, low * 10 // 11)), low

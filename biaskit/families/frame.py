@@ -1,4 +1,4 @@
-"""What a stock image processor does to a picture before a tower with a square input sees it: pad to a square, resize, crop the centre."""
+"""What a stock image processor does to a picture for a tower with a square input: pad to a square, resize, crop the centre."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def llava_settings(config: Any) -> dict[tuple[str, str], Any]:
 
 @dataclass(frozen=True)
 class Frame:
-    """What the tower gets of an image.
+    """The part of an image that the tower receives.
 
     Attributes:
         size: (rows, cols) in pixels.
@@ -40,7 +40,7 @@ class Frame:
     box: Box
 
     def part(self, rows: int, cols: int) -> Box:
-        """Return the part of the image that the first `rows` × `cols` pixels cover: a tower leaves out what fills no whole patch."""
+        """Return the part of the image that the first `rows` × `cols` pixels cover: a tower leaves out an incomplete last patch."""
         left, top, right, bottom = self.box
         return (left, top, left + (right - left) * cols / self.size[1], top + (bottom - top) * rows / self.size[0])
 
@@ -80,7 +80,7 @@ def square_by(image_processor: Any, mode: str) -> Any:
     if mode not in ("pad", "crop"):
         raise ModelError(f"unknown image mode {mode!r}", "use pad or crop")
     if mode == "crop" and not getattr(image_processor, "do_center_crop", False):
-        raise ModelError("this checkpoint's image processor has no crop", "use --image-mode pad, or leave it away")
+        raise ModelError("this checkpoint's image processor has no crop", "use --image-mode pad, or leave the option out")
     settings = {key: value for key, value in image_processor.to_dict().items() if key not in ("image_processor_type", "processor_class")}
     settings |= {"do_center_crop": bool(getattr(image_processor, "do_center_crop", False)), "do_pad": mode == "pad"}
     suffix = "Pil" if type(image_processor).__name__.endswith("Pil") else ""
@@ -88,7 +88,7 @@ def square_by(image_processor: Any, mode: str) -> Any:
 
 
 def pads_to_square(image_processor: Any) -> bool:
-    """Tell whether pictures are padded to a square before they are resized, as the original code of LLaVA does."""
+    """True if pictures are padded to a square before they are resized, as the original code of LLaVA does."""
     return bool(getattr(image_processor, "do_pad", False)) and type(image_processor).__name__.startswith("LlavaImageProcessor")
 
 
@@ -109,9 +109,9 @@ _LEVEL = 1 / 255 / 0.26
 
 
 def unpadded(pixels: Tensor) -> Size:
-    """Return how many rows and cols of a square hold the picture that was padded to it with the mean colour, read off the pixels.
+    """Return (rows, cols) of the picture in a square that it was padded to with the mean colour, found from the pixels.
 
-    A picture whose own border has exactly that colour seems smaller than it is; one that has no other colour counts as whole.
+    A picture whose own border has exactly that colour is found too small; one that has no other colour is taken for the whole square.
 
     Args:
         pixels: [3, H, W], normalised.
@@ -128,7 +128,7 @@ def unpadded(pixels: Tensor) -> Size:
     if all(sides[0]):
         return len(sides[0]), len(sides[1])
     before = [min(line.index(False), line[::-1].index(False)) for line in sides]
-    axis = int(before[1] > before[0])  # padding lies along the shorter side alone
+    axis = int(before[1] > before[0])  # only the shorter side is padded
     size = [len(line) for line in sides]
     size[axis] -= 2 * before[axis]
     return size[0], size[1]

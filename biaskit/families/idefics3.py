@@ -77,7 +77,7 @@ class SmolVLM(Idefics3):
 
 
 def _arrangement(ids: np.ndarray, views: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """Return (rows, cols) of the tiles, (0, 0) for none. The thumbnail is followed by the token that parts tiles of a row.
+    """Return (rows, cols) of the tiles, (0, 0) for none. The thumbnail is followed by the token that separates tiles of a row.
 
     Raises:
         ModelError: rows of different lengths.

@@ -40,7 +40,7 @@ class InternVL(TileFamily):
         return round(1 / float(config.downsample_ratio))
 
     def views(self, config: Any, input_ids: Tensor) -> list[int]:
-        """Start and end tokens part the images, and the views of one touch: each contiguous run is an image."""
+        """Start and end tokens separate images, and the views of an image are adjacent: each contiguous run is an image."""
         per_view = self.side(config) ** 2
         counts = [end - start for ids in input_ids.cpu().numpy() for start, end in runs(ids, config.image_token_id)]
         if any(count % per_view for count in counts):

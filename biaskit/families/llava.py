@@ -36,7 +36,7 @@ class Llava(ModelFamily):
     fixed_tokens = True
 
     def check(self, config: Any) -> None:
-        """Refuse towers with a grid that varies (Pixtral), and a selection of features that drops a patch."""
+        """Refuse towers whose grid varies with the image (Pixtral), and a feature selection that drops a patch."""
         tower = config.vision_config.model_type
         if tower not in ("clip_vision_model", "siglip_vision_model"):
             raise ModelError(f"LLaVA with a {tower} tower is not supported", "use a checkpoint with a CLIP or SigLIP tower")
@@ -55,7 +55,7 @@ class Llava(ModelFamily):
         return [whole] * len(inputs["pixel_values"])
 
     def framed(self, config: Any, image_processor: Any, tokens: list[Tokens], sizes: Sequence[Size]) -> list[Tokens]:
-        """The whole patches of what the processor's padding, resizing and crop leave of the image."""
+        """The box of each plane: the complete patches of the image after the processor's padding, resizing and crop."""
         read = _side(config) * config.vision_config.patch_size
         boxes = [frame(image_processor, size).part(read, read) for size in sizes]
         return [
@@ -78,11 +78,11 @@ class Llava(ModelFamily):
         return found
 
     def processor_settings(self, config: Any) -> dict[tuple[str, str], Any]:
-        """The processor counts patches by itself."""
+        """The processor computes the number of patches from settings of its own."""
         return llava_settings(config)
 
     def configure(self, processor: Any, config: Any, choices: Mapping[str, int | str]) -> None:
-        """Pad to a square and talk as the papers' LLaVA-1.5 did."""
+        """`image_mode` pads to a square or crops; `conversation` sets the chat template, such as that of LLaVA-1.5's evaluation."""
         if (mode := choices.get("image_mode")) is not None:
             processor.image_processor = square_by(processor.image_processor, str(mode))
         if (name := choices.get("conversation")) is not None:

@@ -35,11 +35,11 @@ class LlavaNext(ModelFamily):
         return [found[size] for size in sizes]
 
     def processor_settings(self, config: Any) -> dict[tuple[str, str], Any]:
-        """The processor counts patches by itself."""
+        """The processor computes the number of patches from settings of its own."""
         return llava_settings(config) | {(PREPROCESSOR, "image_grid_pinpoints"): config.image_grid_pinpoints}
 
     def configure(self, processor: Any, config: Any, choices: Mapping[str, int | str]) -> None:
-        """The vicuna checkpoints were evaluated with vicuna's system prompt."""
+        """`conversation` sets the chat template: the vicuna checkpoints were evaluated with vicuna's system prompt."""
         if (name := choices.get("conversation")) is not None:
             converse(processor, str(name))
 

@@ -27,7 +27,7 @@ class LlavaOnevision(ModelFamily):
     image_processor = "LlavaOnevisionImageProcessor"
 
     def tokens(self, config: Any, inputs: Mapping[str, Tensor], sizes: Sequence[Size] | None) -> list[Tokens]:
-        """Read the sizes from `image_sizes`; of several images, each is padded to a square: one view, one newline."""
+        """Read the sizes from `image_sizes`; each of several images in a prompt is padded to a square: one view, one newline token."""
         vision = config.vision_config
         side, covered = view(vision.image_size, vision.patch_size)
         base = Plane("base", side, side, covered)
@@ -43,7 +43,7 @@ class LlavaOnevision(ModelFamily):
         return result
 
     def processor_settings(self, config: Any) -> dict[tuple[str, str], Any]:
-        """The processor counts patches by itself."""
+        """The processor computes the number of patches from settings of its own."""
         vision = config.vision_config
         return {
             (PROCESSOR, "num_image_tokens"): (vision.image_size // vision.patch_size) ** 2,
@@ -75,7 +75,7 @@ class LlavaOnevision(ModelFamily):
 
 
 def _alone(inputs: Mapping[str, Tensor]) -> list[bool]:
-    """Whether each image is the only one of its prompt."""
+    """Return whether each image is the only one of its prompt: [images]."""
     counts = inputs["batch_num_images"].tolist() if "batch_num_images" in inputs else [1] * len(inputs["image_sizes"])
     return [count == 1 for count in counts for _ in range(count)]
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class QwenVL(ModelFamily):
-    """The image is scaled to a multiple of the merged patch, keeping its shape; the tower's window order is undone before the decoder."""
+    """The image is scaled to a multiple of the merged patch, keeping its aspect ratio; tokens are in row-major order in the decoder."""
 
     image_processor = "Qwen2VLImageProcessor"
     options = frozenset({"min_pixels", "max_pixels"})
@@ -42,7 +42,7 @@ class QwenVL(ModelFamily):
         return {(PREPROCESSOR, "patch_size"): vision.patch_size, (PREPROCESSOR, "merge_size"): vision.spatial_merge_size}
 
     def patches(self, config: Any, inputs: Mapping[str, Tensor]) -> list[PatchIndex]:
-        """Blocks of patches are merged, two by two; the tower's sequence has the patches of a block side by side."""
+        """Blocks of 2 × 2 patches are merged; the patches of a block are consecutive in the tower's sequence."""
         block = config.vision_config.spatial_merge_size
         found = []
         for frames, rows, cols in inputs["image_grid_thw"].tolist():

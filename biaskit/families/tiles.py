@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class TileFamily(ModelFamily):
     """A family that cuts images into square tiles, and makes a visual token of each square block of a tile's patches (pixel shuffle).
 
-    A subclass says how large a block is and, if the tokens of an image's views touch in its prompts, how many views there are.
+    A subclass gives the size of a block and, if the tokens of an image's views are adjacent in the prompt, the number of views.
     """
 
     @abstractmethod
@@ -35,7 +35,7 @@ class TileFamily(ModelFamily):
         return _length(config.vision_config.image_size)
 
     def views(self, config: Any, input_ids: Tensor) -> list[int]:
-        """Return how many views, tiles and thumbnail, each image of a batch has. Here every view has a mark of its own in the prompt.
+        """Return how many views (tiles and thumbnail) each image of a batch has. Here a mark in the prompt precedes every view.
 
         Raises:
             ModelError: a view has other than side² tokens.
@@ -44,7 +44,7 @@ class TileFamily(ModelFamily):
         return [len(found) for ids in input_ids.cpu().numpy() for found in marked_runs(ids, config.image_token_id, length)]
 
     def tokens(self, config: Any, inputs: Mapping[str, Tensor], sizes: Sequence[Size] | None) -> list[Tokens]:
-        """Count each image's tiles in the prompt; their arrangement follows from its size or, without it, from the thumbnail."""
+        """Count each image's tiles in the prompt; their grid follows from the image's size or, if unknown, from the thumbnail."""
         counts = self.views(config, inputs["input_ids"])
         if sum(counts) != len(inputs["pixel_values"]):
             raise ModelError(
@@ -77,7 +77,7 @@ class TileFamily(ModelFamily):
 
 
 def _length(size: Any) -> int:
-    """The side of a square that a config gives by one number or two."""
+    """Return the side of a square, which a config gives as one number or as a pair."""
     return int(size[0] if isinstance(size, list | tuple) else size)
 
 
@@ -94,7 +94,7 @@ def runs(ids: np.ndarray, token: int) -> list[tuple[int, int]]:
 
 
 def marked_runs(ids: np.ndarray, token: int, length: int) -> list[list[tuple[int, int]]]:
-    """Return the runs of each image of a sequence, where every view has a run of its own, and a mark before the last view's.
+    """Return the runs of each image of a sequence, where every view is one run, and the last view of an image has a mark before it.
 
     The sequence ends with a whole image, so the token before its last run is the mark that stands before the view of the whole image.
 
@@ -107,7 +107,7 @@ def marked_runs(ids: np.ndarray, token: int, length: int) -> list[list[tuple[int
     found = runs(ids, token)
     if any(end - start != length for start, end in found):
         sizes = sorted({end - start for start, end in found})
-        raise ModelError(f"views of {sizes} visual tokens, where each has {length}", "pass the processor's output unchanged")
+        raise ModelError(f"views of {sizes} visual tokens instead of {length} each", "pass the processor's output unchanged")
     images: list[list[tuple[int, int]]] = [[]]
     for start, end in found:
         images[-1].append((start, end))
@@ -117,12 +117,12 @@ def marked_runs(ids: np.ndarray, token: int, length: int) -> list[list[tuple[int
 
 
 def tile_tokens(counts: Sequence[int], side: int, views: Tensor, sizes: Sequence[tuple[int, int]] | None) -> list[Tokens]:
-    """Return the tokens of images whose tiles are arranged as their shapes ask for.
+    """Return the tokens of images whose grid of tiles follows from their shapes.
 
     Args:
         counts: views of each image, the one of the whole image included.
         side: visual tokens along the side of a view.
-        views: [views, 3, pixels, pixels] of all images; they tell the arrangement where no sizes do.
+        views: [views, 3, pixels, pixels] of all images; the grid is found from these if `sizes` is None.
         sizes: (rows, cols) in pixels of the images, or None.
 
     Raises:
@@ -156,11 +156,11 @@ def arrangement(tiles: int, aspect: float) -> tuple[int, int]:
 
 
 _CELLS = 28
-"""Side of the pictures that are compared."""
+"""Side in pixels of the pictures that are compared."""
 
 
 def _pooled(views: Tensor) -> np.ndarray:
-    """Average each view down to 28 × 28 where it lies: [views, 3, pixels, pixels] → [views, 3, 28, 28] float32 on the host."""
+    """Average each view down to 28 × 28 on its device: [views, 3, pixels, pixels] → [views, 3, 28, 28] float32 on the host."""
     step = max(1, views.shape[-1] // _CELLS)
     side = views.shape[-1] // step
     blocks = views[..., : side * step, : side * step].float().unflatten(-1, (side, step)).unflatten(-3, (side, step))
@@ -169,7 +169,7 @@ def _pooled(views: Tensor) -> np.ndarray:
 
 
 def _arrangement_seen(views: np.ndarray) -> tuple[int, int]:
-    """Find the arrangement by laying the tiles out in every possible way and comparing the picture with the thumbnail.
+    """Find the (rows, cols) of the tiles: lay them out in every possible grid and compare the picture with the thumbnail.
 
     Args:
         views: [tiles + 1, 3, pixels, pixels], the thumbnail last.

@@ -24,7 +24,7 @@ from biaskit.errors import BiaskitError
 from biaskit.figures.colours import Scale, beyond, check_scale, colour_limit, colour_ticks, colours, multiple
 from biaskit.figures.layout import COMPACT, FULL, FULL_PANELS, LEFT, Page, Rect, Sizes, Slot, page, slot
 from biaskit.figures.panels import Panel, caption, cut_runs, panels, profile_reach, profile_ticks
-from biaskit.figures.style import FAINT, INK, ShownFigure, check_out, house_style, write_figure
+from biaskit.figures.style import FAINT, INK, ShownFigure, check_out, fit, house_style, write_figure
 from biaskit.prior.bias.report import BiasReport
 from biaskit.prior.layers import Layers, read_layers
 from biaskit.prior.store import load_prior
@@ -133,19 +133,7 @@ class _Sheet:
     def text(self, x: float, y: float, text: str, size: float, width: float = math.inf, **style: Any) -> None:
         """Text with its baseline at (x, y), shortened with … to a width."""
         label = self.figure.text(x / self.page.width, 1 - y / self.page.height, text, fontsize=size, parse_math=False, **style)
-        renderer = self.canvas.get_renderer()
-
-        def too_wide() -> bool:
-            return label.get_window_extent(renderer).width / self.figure.dpi > width
-
-        if not too_wide():
-            return
-        fits, cut = 0, len(text)  # the longest prefix that fits lies in between
-        while cut - fits > 1:
-            middle = (fits + cut) // 2
-            label.set_text(text[:middle].rstrip() + "…")
-            fits, cut = (fits, middle) if too_wide() else (middle, cut)
-        label.set_text(text[:fits].rstrip() + "…")
+        fit(label, width, self.canvas)
 
 
 def _draw(found: Sequence[Panel], columns: int, title: str | None, scale: Scale, shades: Colormap) -> Figure:

@@ -22,7 +22,7 @@ from PIL.Image import Image
 from biaskit.errors import BiaskitError, PriorError
 from biaskit.figures.colours import Scale, beyond, check_scale, colour_limit, colour_ticks, colours, multiple
 from biaskit.figures.patches import draw_picture, frame_of
-from biaskit.figures.style import check_out, house_style, write_figure
+from biaskit.figures.style import ShownFigure, check_out, house_style, write_figure
 from biaskit.grid import Layout
 from biaskit.prior.value import Prior
 
@@ -36,6 +36,7 @@ def layer_profiles(
     prior: Prior,
     *,
     plane: str | None = None,
+    layers: Sequence[int] | None = None,
     cmap: str | Colormap | None = None,
     ax: Axes | None = None,
     out: Out = None,
@@ -45,11 +46,12 @@ def layer_profiles(
     """Draw what each row of a plane gets at each layer: one column a layer, the mean of the map's row over the mean of the map.
 
     Args:
-        prior: what to draw. plane: by default the primary one. cmap: of matplotlib's. ax: axes to draw on; the figure is theirs.
+        prior: what to draw. plane: by default the primary one. layers: 0-based, by default all. cmap: of matplotlib's.
+        ax: axes to draw on; the figure is theirs.
         out: file to write, .png, .pdf or .svg. title: a heading. force: overwrite `out`.
 
     Raises:
-        BiaskitError: an unknown colour map, or `out` cannot be written. PriorError: the prior lacks the plane.
+        BiaskitError: an unknown colour map, or `out` cannot be written. PriorError: the prior lacks the plane, or a layer.
 
     Example:
         >>> from biaskit.prior.value import PlaneStats
@@ -60,14 +62,15 @@ def layer_profiles(
     """
     path = _checked(out, force)
     name = prior.primary if plane is None else plane
-    maps = [prior.map(name, layer) for layer in prior.layers]
+    chosen = list(prior.layers if layers is None else layers)
+    maps = [prior.map(name, layer) for layer in chosen]
     rows = _logs(np.stack([values.mean(axis=1) / values.mean() for values in maps], axis=1))
-    figure = Figure(figsize=(max(3.2, 0.22 * len(maps) + 1.8), 3.2), layout="constrained") if ax is None else _figure_of(ax)
+    figure = ShownFigure(figsize=(max(3.2, 0.22 * len(maps) + 1.8), 3.2), layout="constrained") if ax is None else _figure_of(ax)
     axes = figure.subplots() if ax is None else ax
     norm, shades = _norm([rows]), colours(cmap)
     axes.imshow(rows, norm=norm, cmap=shades, aspect="auto", interpolation="nearest")
     step = max(1, math.ceil(len(maps) / 16))
-    axes.set_xticks(range(0, len(maps), step), [str(layer) for layer in prior.layers[::step]])
+    axes.set_xticks(range(0, len(maps), step), [str(layer) for layer in chosen[::step]])
     axes.set(xlabel="decoder layer (K − 1)", ylabel=f"row of {name}")
     axes.set_title(title or f"{prior.model.rstrip('/').split('/')[-1] or 'prior'}: where each layer looks", fontsize=9, loc="left")
     _bar(figure, [axes], [rows], norm, shades, "row over the layer's mean")
@@ -107,7 +110,7 @@ def head_maps(
     cols = min(8, math.ceil(math.sqrt(len(found) * 1.6)))
     rows = -(-len(found) // cols)
     tall = _SIDE * found[0].shape[0] / found[0].shape[1]
-    figure = Figure(figsize=(cols * (_SIDE + 0.1) + _BAR, rows * (tall + 0.28) + _TITLE), layout="constrained")
+    figure = ShownFigure(figsize=(cols * (_SIDE + 0.1) + _BAR, rows * (tall + 0.28) + _TITLE), layout="constrained")
     grid = figure.subplots(rows, cols, squeeze=False)
     shades = colours(cmap)
     for index, axes in enumerate(grid.flat):
@@ -167,7 +170,7 @@ def triple(
     maps = [_logs(layout.fold(values / values.mean())[main]) for values in shown.values()]
     frame, shades = frame_of(plane, image.size), colours(cmap)
     wide = 2.5
-    figure = Figure(figsize=(4 * wide + 0.4, wide * frame.height / frame.width + 1.0), layout="constrained")
+    figure = ShownFigure(figsize=(4 * wide + 0.4, wide * frame.height / frame.width + 1.0), layout="constrained")
     plain, *others = figure.subplots(1, 4, subplot_kw={"anchor": "N"})
     draw_picture(plain, pixels, frame)
     plain.set_title("picture", fontsize=8, loc="left")

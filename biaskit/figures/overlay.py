@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL.Image import Image
@@ -18,7 +18,7 @@ from PIL.Image import Image
 from biaskit.errors import BiaskitError
 from biaskit.figures.glyphs import show_all_text
 from biaskit.figures.patches import BOX, TRUTH, Frame, draw_box, draw_picture, draw_view, frame_of, handles, tick_newlines
-from biaskit.figures.style import FAINT, INK, STYLE, ShownFigure, check_out, write_figure
+from biaskit.figures.style import FAINT, INK, ShownFigure, check_out, fit, house_style, write_figure
 from biaskit.grid import Box, Layout
 from biaskit.text import shortened
 
@@ -57,6 +57,7 @@ def overlay(
     title: str | None = None,
     model: str = "",
     truth: Box | None = None,
+    ax: Axes | None = None,
     force: bool = False,
 ) -> Figure:
     """Draw the image, and beside it once per method: kept tokens outlined in their own colours, dropped ones grey with a dot.
@@ -69,10 +70,12 @@ def overlay(
         image: the picture. layout: the visual tokens of its prompt. kept: one panel per method.
         number: which image of the prompt, from 0.
         out: file to write, .png, .pdf or .svg. title: a heading. model: whose tokens these are, beneath the heading.
-        truth: the box that is right, as in `Kept.box`. force: overwrite `out`.
+        truth: the box that is right, as in `Kept.box`. ax: axes to draw one method's largest plane on, with its title alone; the figure is
+            theirs. force: overwrite `out`.
 
     Raises:
-        BiaskitError: the prompt has no such image, the layout does not say where its tokens lie, or `out` cannot be written.
+        BiaskitError: the prompt has no such image, the layout does not say where its tokens lie, several methods for `ax`, or `out` cannot
+            be written.
     """
     path = None if out is None else Path(out)
     if path is not None:
@@ -85,8 +88,9 @@ def overlay(
     main = max(views, key=lambda i: layout.planes[i].rows * layout.planes[i].cols)
     further = [i for i in views if i != main]
     newline = next((i for i, plane in enumerate(layout.planes) if plane.image == number and plane.name == "newline"), None)
-    with rc_context(STYLE):  # type: ignore[arg-type, unused-ignore]
-        figure = _Overlay(image, layout, tuple(kept), main, tuple(further), newline, truth).draw(title, model)
+    with house_style():
+        sheet = _Overlay(image, layout, tuple(kept), main, tuple(further), newline, truth)
+        figure = sheet.draw(title, model) if ax is None else sheet.draw_on(ax, title)
         show_all_text(figure)
         if path is not None:
             write_figure(figure, path)
@@ -115,6 +119,7 @@ class _Overlay:
         top = 0.1 + 0.3 * bool(title) + 0.2 * bool(model)
         size = (cols * (_WIDTH + _GAP) + _GAP, -(-panels // cols) * block + top + _LEGEND)
         figure = ShownFigure(figsize=size, facecolor="white")
+        canvas = FigureCanvasAgg(figure)
         if title:
             figure.text(_GAP / size[0], 1 - 0.25 / size[1], _shortened(title, cols * 45), fontsize=11, fontweight="bold", va="center")
         if model:
@@ -132,18 +137,13 @@ class _Overlay:
             for line, (text, points, style) in enumerate(zip(lines, (9, 7.5, 7.5), ("bold", "normal", "normal"), strict=False)):
                 ink = FAINT if line else INK
                 y = 1 - (down + 0.12 + 0.2 * line) / size[1]
-                figure.text(left / size[0], y, text, fontsize=points, fontweight=style, va="center", color=ink)
+                words = figure.text(left / size[0], y, text, fontsize=points, fontweight=style, va="center", color=ink)
+                fit(words, _WIDTH, canvas, smallest=6)
             big = axes(left, down + _HEAD, _WIDTH, tall)
             if panel is None:
                 draw_picture(big, pixels, frame)
                 continue
-            maps = self.layout.fold(_mask(len(self.layout), panel.indices))
-            draw_view(big, pixels, self.layout.planes[self.main], maps[self.main], frame)
-            if self.newline is not None:
-                tick_newlines(big, self.layout.planes[self.main], maps[self.newline][:, 0], frame)
-            for box, line_style in ((self.truth, TRUTH), (panel.box, BOX)):
-                if box is not None:
-                    draw_box(big, box, self.image.size, line_style)
+            maps = self._panel(big, panel, pixels, frame)
             for position, view in enumerate(self.further):
                 own = frame_of(self.layout.planes[view], self.image.size)
                 wide = _STRIP * own.width / own.height
@@ -152,6 +152,27 @@ class _Overlay:
                 small.set_title(self.layout.planes[view].name, fontsize=6.5, loc="left", pad=2, color=FAINT)
         self._legend(figure, frame)
         return figure
+
+    def draw_on(self, axes: Axes, title: str | None) -> Figure:
+        """Draw the one panel on given axes."""
+        if len(self.kept) != 1:
+            raise BiaskitError(f"{len(self.kept)} methods on one ax", "give one")
+        self._panel(axes, self.kept[0], np.asarray(self.image.convert("RGB")), frame_of(self.layout.planes[self.main], self.image.size))
+        axes.set_title(_shortened(title or self.kept[0].title, 60), fontsize=8, loc="left")
+        figure = axes.get_figure(root=True)
+        assert figure is not None
+        return figure
+
+    def _panel(self, axes: Axes, panel: Kept, pixels: NDArray[np.uint8], frame: Frame) -> list[NDArray[np.bool_]]:
+        """Draw the largest plane of one method; return which cells it kept, a map for each plane."""
+        maps = self.layout.fold(_mask(len(self.layout), panel.indices))
+        draw_view(axes, pixels, self.layout.planes[self.main], maps[self.main], frame)
+        if self.newline is not None:
+            tick_newlines(axes, self.layout.planes[self.main], maps[self.newline][:, 0], frame)
+        for box, line_style in ((self.truth, TRUTH), (panel.box, BOX)):
+            if box is not None:
+                draw_box(axes, box, self.image.size, line_style)
+        return maps
 
     def _lines(self, panel: Kept | None, frame: Frame) -> tuple[str, str, str]:
         """Up to three lines above a panel."""

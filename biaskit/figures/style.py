@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import FuncFormatter, NullLocator
 
 from biaskit.errors import BiaskitError
 from biaskit.figures.glyphs import show_all_text
@@ -63,6 +67,30 @@ def check_out(path: Path, force: bool) -> None:
     check_target(path, force)
 
 
+def fit(label: Text, width: float, canvas: FigureCanvasAgg, smallest: float | None = None) -> None:
+    """Make a text no wider than `width` inches: smaller letters, down to `smallest` points, then its longest prefix and an ellipsis.
+
+    Call it where the text's fonts are final: `biaskit.figures.glyphs.show_all_text` may give it others.
+    """
+    text, dpi, renderer = label.get_text(), canvas.figure.dpi, canvas.get_renderer()
+
+    def room() -> float:
+        return width / max(label.get_window_extent(renderer).width / dpi, 1e-9)
+
+    if room() >= 1:
+        return
+    if smallest is not None:
+        label.set_fontsize(max(smallest, float(label.get_fontsize()) * room() * 0.99))
+        if room() >= 1:
+            return
+    fits, cut = 0, len(text)  # the longest prefix that fits lies in between
+    while cut - fits > 1:
+        middle = (fits + cut) // 2
+        label.set_text(text[:middle].rstrip() + "…")
+        fits, cut = (middle, cut) if room() >= 1 else (fits, middle)
+    label.set_text(text[:fits].rstrip() + "…")
+
+
 class ShownFigure(Figure):
     """A figure that a notebook shows where it is the value of a cell: matplotlib's own are shown by pyplot alone, which we leave alone."""
 
@@ -72,6 +100,17 @@ class ShownFigure(Figure):
         with house_style():
             self.savefig(buffer, dpi=110, metadata=METADATA[".png"], format="png")
         return buffer.getvalue()
+
+
+def plain_ticks(axes: Axes, values: Iterable[float]) -> None:
+    """Label logarithmic axes with plain numbers, x at the measured values alone; of neighbours that would touch, the larger is left out."""
+    shown: list[float] = []
+    for value in sorted(set(values)):
+        if not shown or value > 1.45 * shown[-1]:
+            shown.append(value)
+    axes.set_xticks(shown, [f"{value:g}" if value < 10_000 else f"{value / 1000:g}k" for value in shown])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))  # not 10³, which is mathematics to matplotlib
 
 
 def write_figure(figure: Figure, path: Path, dpi: int = 200) -> None:

@@ -1,1 +1,1 @@
-"""A prior: its value, file, store, exchange with other formats, and what it says (`bias/`). NumPy only; no model, no image, no torch."""
+"""Priors: value, file format, store, exchange with other formats, and measures (`bias/`). NumPy only; no model, no image, no torch."""

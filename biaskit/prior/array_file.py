@@ -1,4 +1,4 @@
-"""Read one array from other tools' files: `.npy`, `.npz`, `.pt`, `.json`. Hostile files may be offered: nothing pickled is ever loaded."""
+"""Read one array from other tools' files: `.npy`, `.npz`, `.pt`, `.json`. Files are untrusted: pickled objects are never loaded."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from biaskit.errors import PriorError
 FORMATS = (".npy", ".npz", ".pt", ".json")
 
 MAX_BYTES = 256 << 20
-"""Bytes of a file, and of all that its parts unpack to."""
+"""Largest size in bytes of a file, and of its unpacked parts together."""
 MAX_PARTS = 10_000
-"""Parts of an archive: a checkpoint of a large model has some thousand."""
+"""Most parts of an archive: a checkpoint of a large model has about a thousand."""
 MAX_VALUES = 16_000_000
-"""Values of an array: 80 layers of 447 × 447 tokens. A prior of the largest grids in use has a hundredth of them."""
+"""Most values of an array: 80 layers of 447 × 447 tokens, a hundred times those of a prior of the largest grids in use."""
 
 _PLAIN = "save it again as a plain float array: numpy.save(path, values)"
 _TENSOR = "other pickled objects are never loaded; save the tensor alone"
@@ -59,12 +59,12 @@ def read_array_file(path: Path) -> bytes:
 
 
 def decode_array(path: Path, data: bytes, key: str | None) -> NDArray[np.float64]:
-    """Read the one array that is meant, as float64, without running anything that may hide in the file.
+    """Read one array as float64, without executing anything from the file.
 
     Args:
-        path: where the bytes are from; its ending says what they are.
+        path: where the bytes are from; its ending gives the format.
         data: the file.
-        key: which array of an `.npz`, of a dict of tensors or of a JSON object; None where there is one.
+        key: which array of an `.npz`, of a dict of tensors or of a JSON object; None if there is only one.
 
     Raises:
         PriorError: damaged or pickled content, no such array, several and no key, or values that are not real numbers.
@@ -81,7 +81,7 @@ def decode_array(path: Path, data: bytes, key: str | None) -> NDArray[np.float64
 
 
 def _chosen(path: Path, names: list[str], key: str | None) -> str:
-    """Return the name of the array that is meant."""
+    """Return the name of the array to read: `key`, or the only one."""
     shown = ", ".join(map(str, names))[:300] or "nothing"
     if key is None and len(names) == 1:
         return names[0]
@@ -102,7 +102,7 @@ def exported_layers(path: Path, data: bytes) -> tuple[int, ...] | None:
 
 
 def _decode_json(path: Path, data: bytes, key: str | None) -> NDArray[Any] | Mapping[str, NDArray[Any]]:
-    """Return a list of lists as an array, or an object of them; what `export_prior` wrote, by the names of the prior's tensors."""
+    """Return a list of lists as an array, or an object as named arrays; files of `export_prior` by the names of the prior's tensors."""
     try:
         held = json.loads(data)
         if isinstance(held, dict) and isinstance(held.get("planes"), dict) and "layers" in held:
@@ -114,7 +114,7 @@ def _decode_json(path: Path, data: bytes, key: str | None) -> NDArray[Any] | Map
         return np.asarray(held)
     except PriorError:
         raise
-    except Exception as error:  # rows of several lengths, nesting without end, no JSON at all
+    except Exception as error:  # rows of several lengths, too deep nesting, not JSON
         why = str(error).split("\n", 1)[0][:300]
         raise PriorError(
             f"{path} is not a readable JSON file of numbers: {why}", "write lists of lists of one length: [rows, cols]"
@@ -154,7 +154,7 @@ def _npy(path: Path, data: bytes) -> NDArray[Any]:
 
 
 def _decode_npz(path: Path, data: bytes, key: str | None) -> Mapping[str, NDArray[Any]]:
-    """Return the one array of a `.npz` archive that is meant; no other is unpacked."""
+    """Return the wanted array of a `.npz` archive; no other is unpacked."""
     with _opened(path, data) as archive:
         names = {name.removesuffix(".npy"): name for name in archive.namelist()}
         chosen = _chosen(path, list(names), key)
@@ -225,10 +225,10 @@ def _decode_torch(path: Path, data: bytes, key: str | None) -> NDArray[Any] | Ma
 
 
 def _check_torch(path: Path, data: bytes) -> None:
-    """Verify every checksum, and that the pickle inside names nothing but what builds tensors.
+    """Verify every checksum, and that the pickle inside refers only to functions that build tensors.
 
     Raises:
-        PriorError: the file is in the format of before PyTorch 1.6, damaged, or holds something else.
+        PriorError: the file has the format from before PyTorch 1.6, is damaged, or holds something else.
     """
     if not data.startswith(b"PK"):
         raise PriorError(f"{path} is not a readable file of tensors: no zip", f"{_TENSOR}, with PyTorch 1.6 or newer")

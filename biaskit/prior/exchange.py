@@ -1,7 +1,7 @@
-"""Bring maps of other tools in as priors, and write priors out as plain arrays.
+"""Import maps of other tools as priors, and export priors as plain arrays.
 
-Published maps come in two forms: the bias itself, or a *weight* that is multiplied onto attention to divide the bias away. They carry no
-attention mass and no number of images: an import is normalised to mean 1 and says `kind = imported`.
+Published maps come in two forms: the bias itself, or a *weight*, the reciprocal, which attention is multiplied by. They have no attention
+mass and no number of images: an import is normalised to mean 1 and has `kind = imported`.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ def import_prior(
 ) -> Prior:
     """Read a map of another tool as a Prior.
 
-    The result is normalised to mean 1 at every layer, and `visual_mass` is 1: how much of all attention falls on visual tokens is not in
-    such a file, so levels cannot be compared with calibrated priors, and only shapes can.
+    The result is normalised to mean 1 at every layer, and `visual_mass` is 1: such a file does not contain the share of attention on
+    visual tokens, so only the shape of the map, not its level, can be compared with calibrated priors.
 
     Args:
         path: a `.npy`, `.npz`, `.pt` (tensor, dict of tensors) or `.json` file: [N], [rows, cols], [layers, N] or [layers, rows, cols].
-        as_: `bias`: the values are A_bias up to a factor. `weight`: they are factors that divide it away, a_bias = 1 / weight.
+        as_: `bias`: the values are A_bias up to a factor. `weight`: they are reciprocals, a_bias = 1 / weight.
         model_type: the architecture, `config.model_type`.
         layer: the 0-based decoder layer whose attention was read (for a paper's K that is K−1), or one for each entry of the first axis (1,
             (1, 4), "0-7"). What `export_prior` wrote as `.npz`, `.pt` or `.json` names its layers: then those wanted of them, or all.
-        rows, cols: size of the grid; may be left out where the array is two-dimensional or N is a square.
-        model, revision, note: provenance, as far as it is known. plane: name of the plane the map is for.
+        rows, cols: size of the grid; may be left out if the array is two-dimensional or N is a square.
+        model, revision, note: provenance, if known. plane: name of the map's plane.
         key: which array of an `.npz`, a dict or a JSON object; by default the plane's mean of what `export_prior` wrote.
 
     Raises:
@@ -100,7 +100,7 @@ def _as_maps(values: NDArray[np.float64], layers: tuple[int, ...], rows: int | N
         shape = shape[1:]
     if len(shape) not in (1, 2) or 0 in shape:
         form = "a map is [N] or [rows, cols], with an axis in front for several layers"
-        raise PriorError(f"{path} has shape {list(values.shape)}, which is no map", _name_all(shape) if len(shape) == 3 else form)
+        raise PriorError(f"{path} has shape {list(values.shape)}, which is not a map", _name_all(shape) if len(shape) == 3 else form)
     if len(shape) == 1:
         rows, cols = _grid(shape[0], rows, cols, path)
     elif (wanted := (rows or shape[0], cols or shape[1])) != shape:
@@ -112,7 +112,7 @@ def _as_maps(values: NDArray[np.float64], layers: tuple[int, ...], rows: int | N
 
 
 def _name_all(shape: tuple[int, ...]) -> str:
-    """Say how several maps in one array are imported; which layers they are of is not for us to guess."""
+    """Return the hint for an array of several maps, whose layers the user must name."""
     return (
         f"name one layer for each of the {shape[0]} maps, 0-{shape[0] - 1} if they are the first {shape[0]} layers: a prior of several "
         "layers serves each of them"

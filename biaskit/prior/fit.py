@@ -1,4 +1,4 @@
-"""Three ways to bring a prior to a sample's visual tokens. The true grid is right; the flat ones are what other implementations do."""
+"""Three ways to resample a prior to a sample's visual tokens: on the true grid, or flattened, for comparison with other implementations."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def fit_prior(prior: Prior, layout: Layout, layer: int, how: PriorLayout = "grid
 
     Args:
         prior: the calibrated maps. layout: the sample's tokens. layer: 0-based decoder layer whose attention was read.
-        how: `grid2d`, every plane bilinearly on its own. To compare with other code, the planes' maps one after another as one vector in
-            raster order, then `flat1d`, linearly interpolated to all tokens of the prompt, or `repeat`, repeated to them and cut: both
-            ignore where tokens sit unless the grid is the prior's.
+        how: `grid2d`: every plane bilinearly, separately. The other two first concatenate the planes' maps to one vector in raster order;
+            `flat1d` interpolates it linearly to all tokens of the prompt, `repeat` repeats it and cuts it off. Both ignore the positions
+            of tokens unless the grid is the prior's.
 
     Raises:
         PriorError: no such layer, or the sample has a plane that the prior lacks.

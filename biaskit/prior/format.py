@@ -1,6 +1,6 @@
 """The bytes of a prior file, schema 1: named float32 and int32 tensors with flat `biaskit.*` strings, in canonical safetensors.
 
-This module knows tensors and strings; what they mean, and whether they make sense together, `value.py` knows.
+This module handles tensors and strings; `value.py` interprets and validates them.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def pack(tensors: Mapping[str, NDArray[Any]], meta: Mapping[str, str], *, double
 
 
 def unpack(data: bytes, name: str, *, double: bool = False) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
-    """Read a prior file's tensors (read-only) and metadata (prefix and schema removed); `name` is what errors call it.
+    """Read a prior file's tensors (read-only) and metadata (prefix and schema removed); errors call the file `name`.
 
     Raises:
         PriorError: not safetensors, not a prior, too new, or tensors of another dtype.
@@ -72,7 +72,7 @@ def unpack(data: bytes, name: str, *, double: bool = False) -> tuple[dict[str, N
 
 
 def is_prior(path: Path) -> bool:
-    """Tell from a file's header whether it says that it is a prior; whether it makes sense is another question."""
+    """True if a file's header declares a prior; the contents are not checked."""
     try:
         with path.open("rb") as file:
             start = file.read(8)
@@ -114,7 +114,7 @@ def read_metadata(data: bytes, name: str) -> dict[str, str]:
 
 
 def read_file(path: Path) -> bytes:
-    """Read a prior file whole, its header first: a model checkpoint of many gigabytes is turned away before it is read.
+    """Read a prior file, its header first, so that a model checkpoint of many gigabytes is refused before it is read.
 
     Raises:
         PriorError: missing, unreadable, or its header is not a prior's.

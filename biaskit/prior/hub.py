@@ -1,4 +1,4 @@
-"""Priors on the Hugging Face hub: fetch one, or pull one at one commit with its checksum verified. `publish` pushes one."""
+"""Priors on the Hugging Face hub: fetch one, or download one commit's with its checksum verified. `publish` uploads one."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from biaskit.prior.value import Prior
 SUFFIX = ".safetensors"
 HUB_FILE = "prior.safetensors"
 HUB_SECONDS = 300.0
-"""Seconds that fetching a prior may take; they have some 100 kB."""
+"""Seconds that fetching a prior, of about 100 kB, may take."""
 SUMS = "SHA256SUMS"
-"""Beside the prior: its checksum, as `sha256sum --check` reads it."""
+"""File beside the prior with its checksum, in the format of `sha256sum --check`."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class OnHub:
     """A prior of one commit of a repository.
 
     Attributes:
-        repo: org/repo. file: in it. revision: the commit, 40 hexadecimal digits. sha256: of the file. path: the copy, if any.
-        checked: whether the repository publishes a checksum, which is then the same.
+        repo: org/repo. file: its path there. revision: the commit, 40 hexadecimal digits. sha256: of the file. path: the copy, if any.
+        checked: True if the repository publishes a checksum, and it matched.
     """
 
     repo: str
@@ -45,14 +45,14 @@ def fetch_prior(name: str) -> Prior:
     """Fetch (or take from the hub's cache) and load `org/repo[/file.safetensors]`.
 
     Raises:
-        PriorError: there is none, it cannot be reached, or it is broken.
+        PriorError: it does not exist, cannot be reached, or is broken.
     """
     where, file = _split(name)
     path = _fetch(where, file)
     try:
         return Prior.load(path)
     except PriorError as first:
-        try:  # the hub's cache keeps what a broken connection or a proxy once left there
+        try:  # the hub's cache may contain a file that a connection or a proxy broke
             path = _fetch(where, file, force_download=True)
         except PriorError:
             raise first from None
@@ -64,7 +64,7 @@ def pull_prior(name: str, out: Path, *, revision: str | None = None, force: bool
 
     Args:
         name: org/repo or org/repo/file.safetensors. out: the file to write, or a folder: there it is called REPO.safetensors, or FILE.
-        revision: branch, tag or commit; whichever it is, the commit it means now is taken, and returned.
+        revision: branch, tag or commit; it is resolved to a commit, which is returned.
 
     Raises:
         PriorError: as `fetch_prior`, or the file is not the one that was published.
@@ -98,7 +98,7 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _published_sum(where: str, file: str, commit: str) -> str | None:
-    """Return what the repository says the checksum of a file is, None where it says nothing."""
+    """Return the published checksum of a file, None if there is none."""
     from huggingface_hub import errors, hf_hub_download
 
     try:
@@ -118,7 +118,7 @@ def _fetch(where: str, file: str, **more: Any) -> str:
 
 @contextmanager
 def one_word() -> Iterator[None]:
-    """Keep the hub's client from telling of every one of its attempts: one error at the end says it all."""
+    """Silence the hub client's messages about each of its attempts; the final error is enough."""
     logger = logging.getLogger("huggingface_hub")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -161,13 +161,13 @@ def hub_errors(where: str, file: str) -> Iterator[None]:
         denied = getattr(error.response, "status_code", 0) in (401, 403)
         hint = "log in with a token that may write there: hf auth login" if denied else "try again, or download the file and give its path"
         raise PriorError(f"the hub refuses {where}: {str(error).split(chr(10), 1)[0][:300]}", hint) from None
-    except Exception as error:  # of httpx, urllib3, the file system, and of what a broken answer makes of the hub's own code
+    except Exception as error:  # of httpx, urllib3, the file system, or the hub client's own code on a broken answer
         why = str(error).split("\n", 1)[0][:300] or type(error).__name__
         raise PriorError(f"{where}/{file} could not be fetched: {why}", "try again, or download the file and give its path") from None
 
 
 def within(seconds: float, call: Callable[[], str]) -> str:
-    """Return what a call returns; its requests have timeouts of their own, but none for all of an answer that comes drop by drop."""
+    """Return a call's result, or raise TimeoutError after some seconds: the client's own timeouts do not limit a slow answer as a whole."""
     done: list[str] = []
     failed: list[BaseException] = []
 

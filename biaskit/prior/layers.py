@@ -1,4 +1,4 @@
-"""Which decoder layers a person means: a number, several, a range, or all."""
+"""Read decoder layers from a number, several, a range, or "all"."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Literal, SupportsIndex
 from biaskit.errors import BiaskitError
 
 Layers = SupportsIndex | Iterable[SupportsIndex] | str
-"""As people write them: 1, (1, 4), "1,4", "0-7", "all"."""
+"""Layers as a user gives them: 1, (1, 4), "1,4", "0-7", "all"."""
 
 _HINT = "write numbers and ranges, such as 1,4 or 0-7, or all"
 
 
 def read_layers(wanted: Layers | None) -> tuple[int, ...] | Literal["all"] | None:
-    """Return 0-based decoder layers in the order given; "all" and None stay what they are.
+    """Return 0-based decoder layers in the order given; "all" and None are returned unchanged.
 
     Raises:
-        BiaskitError: something that is no layer.
+        BiaskitError: something that is not a layer.
 
     >>> read_layers(1), read_layers("1,4"), read_layers("0-3"), read_layers([2, 5]), read_layers("all")
     ((1,), (1, 4), (0, 1, 2, 3), (2, 5), 'all')
@@ -30,7 +30,7 @@ def read_layers(wanted: Layers | None) -> tuple[int, ...] | Literal["all"] | Non
     try:
         return tuple(_number(layer) for layer in (wanted if isinstance(wanted, Iterable) else [wanted]))
     except TypeError:
-        raise BiaskitError(f"layers {wanted!r} are no whole numbers", _HINT) from None
+        raise BiaskitError(f"layers {wanted!r} are not whole numbers", _HINT) from None
 
 
 def _number(layer: SupportsIndex) -> int:

@@ -1,4 +1,4 @@
-"""Which visual tokens of a picture padded to a square hold padding: a mask of its own, apart from any prior (arXiv 2508.17807)."""
+"""The visual tokens that show padding when a picture is padded to a square: a mask, independent of any prior (arXiv 2508.17807)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def picture_mask(width: int, height: int, *, grid: int = 24, threshold: float = 
     Args:
         width, height: of the picture, in any unit. grid: patches along each side of the square.
         threshold: a patch is padding if more than this share of its area is.
-        rule: `area`; or `box`, whole rows or columns as LLaVA removes padding: ⌊short · grid / long⌋ of them, with the odd one too many.
+        rule: `area`; or `box`, whole rows or columns as LLaVA removes padding: ⌊short · grid / long⌋ remain, plus one if the rest is odd.
 
     Raises:
         BiaskitError: sizes below 1, a threshold outside 0 … 1, or an unknown rule.

@@ -1,4 +1,4 @@
-"""A small picture of a map for notebooks: multiples of its mean, blue to red, one square a visual token. Figures are `figures.heatmap`."""
+"""A small picture of a map for notebooks: multiples of its mean, blue to red, one square per visual token. See also `figures.heatmap`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from biaskit.text import for_html
 
 SHOWN = 4
-"""At most so many layers are shown."""
+"""Most layers that are shown."""
 _SIDE = 168  # pixels of the longer side, at least one a token
 _LESS, _EVEN, _MORE = (np.array(colour, dtype=np.float64) for colour in ((63, 111, 163), (245, 245, 245), (194, 84, 90)))
 _LIMIT = 2.0  # |log2| of the strongest colours: a quarter of the mean, and four times it

@@ -1,4 +1,4 @@
-"""What calibration keeps of one plane, `PlaneStats`, and the checks of its tensors."""
+"""`PlaneStats`, the statistics of one plane that calibration stores, and the checks of its tensors."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _PRIMARY = ("image", "canvas", "base")
 
 @dataclass(frozen=True, eq=False)
 class PlaneStats:
-    """What calibration saw on one plane. Values are attention × N: uniform attention over all N visual tokens at full mass is 1.0.
+    """Statistics of one plane. Values are attention × N: uniform attention over all N visual tokens at full mass is 1.0.
 
     Attributes:
         mean: [L, rows, cols] float32, averaged over images: A_bias.
         var: [L, rows, cols] float32, sample variance over images (ddof=1; 0 where there was one image).
-        group_mean: [G, L, rows, cols] float32, means over G consecutive blocks of the randomly ordered images: the raw material of
-            jackknife intervals and of split-half and convergence checks.
-        group_count: [G] int32, images behind each block; where it is 0, `group_mean` is 0.
+        group_mean: [G, L, rows, cols] float32, means over G consecutive blocks of the randomly ordered images, for jackknife intervals,
+            split-half and convergence checks.
+        group_count: [G] int32, images of each block; if 0, `group_mean` is 0.
         head_mean: [L, heads, rows, cols] float32, as `mean`, for every head.
         count: images that had this plane; 0 means unknown (imported priors).
     """
@@ -46,7 +46,7 @@ class PlaneStats:
 
 
 def primary_first(planes: Mapping[str, PlaneStats], names: Iterable[str] | None = None) -> list[str]:
-    """Return names of planes, the one for figures and verdicts first: the first of image, canvas, base, else the largest.
+    """Return names of planes with the primary one, for figures and verdicts, first: image, canvas or base, else the largest.
 
     Args:
         planes: of a prior. names: only these, one or more; by default all.
@@ -63,7 +63,7 @@ def primary_first(planes: Mapping[str, PlaneStats], names: Iterable[str] | None 
 
 
 def check_plane(name: str, stats: PlaneStats, n_layers: int) -> None:
-    """Refuse statistics of a plane that contradict each other, or that no calibration of `n_layers` layers can give.
+    """Check that a plane's statistics are consistent and possible for `n_layers` layers.
 
     Raises:
         PriorError: the message names the tensor and what is wrong with it.
@@ -95,7 +95,7 @@ def check_plane(name: str, stats: PlaneStats, n_layers: int) -> None:
 
 
 def check_values(name: str, values: NDArray[Any], shape: tuple[int, ...], dtype: type[np.generic] = np.float32) -> None:
-    """Refuse a tensor of another dtype or shape, with an empty axis, or with values that are not finite or negative.
+    """Check a tensor's dtype and shape, that no axis is empty, and that its values are finite and not negative.
 
     Raises:
         PriorError: the message names the tensor and what is wrong with it.

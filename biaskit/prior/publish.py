@@ -15,7 +15,7 @@ def push_prior(prior: Prior, repo: str, *, private: bool = False) -> OnHub:
     """Publish a prior: `prior.safetensors`, a card made of its metadata, and its checksum, in one commit.
 
     Args:
-        repo: org/repo, made if it is not there.
+        repo: org/repo, created if it does not exist.
 
     Raises:
         PriorError: not logged in (`hf auth login`), no right to write, or the hub cannot be reached.
@@ -39,7 +39,7 @@ def push_prior(prior: Prior, repo: str, *, private: bool = False) -> OnHub:
 
 
 def card(prior: Prior, repo: str, digest: str) -> str:
-    """Write the card of a prior: what it is of, how it was made, how it is used, its checksum. Everything in it is in the file as well."""
+    """Return the card of a prior: model, provenance, use, checksum. All of it is in the file's metadata as well."""
     meta = prior.meta
     base = [f"base_model: {prior.model}"] if re.fullmatch(r"[\w.-]+/[\w.-]+", prior.model) else []
     front = ["---", "library_name: biaskit", *base, "tags:", "- biaskit", "- attention-prior", "---"]

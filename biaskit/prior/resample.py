@@ -1,4 +1,4 @@
-"""Bring a map to another grid: bilinear resampling with `align_corners=False`, in float64."""
+"""Bilinear resampling of maps with `align_corners=False`, in float64."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a prior is used with the checkpoint it was calibrated on: its revision, and what its processor is set to."""
+"""Warnings if a prior is used with another checkpoint than it was calibrated on: another revision or other processor settings."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 # A revision is a commit of the hub, or a fingerprint of local files or of a model in memory.
 FILES = "files-"
-"""Begins fingerprints of local checkpoints: every byte of the weights counts."""
+"""Prefix of fingerprints of local checkpoints, which cover every byte of the weights."""
 ENDS = "local-"
-"""Began those made before: of each file of weights they saw the size and the first and last MiB."""
+"""Prefix of older fingerprints, which covered the size and the first and last MiB of each file of weights."""
 
 
 def revision_warning(mine: str, theirs: str, what: str = "prior") -> str:
-    """Say in what a prior's revision differs from a checkpoint's; "" where it does not, or where either is unknown.
+    """Return a warning if a prior's revision differs from a checkpoint's; "" if it does not, or if either is unknown.
 
     >>> revision_warning("files-01", "files-02")
     "this prior was calibrated on revision 'files-01', and is used with 'files-02'"
@@ -25,14 +25,14 @@ def revision_warning(mine: str, theirs: str, what: str = "prior") -> str:
         return ""
     if mine.startswith(ENDS) and theirs.startswith(FILES):
         return (
-            f"this {what} names its checkpoint by an older kind of fingerprint ({mine}), which saw only the ends of the weight files: "
+            f"this {what} names its checkpoint by an older kind of fingerprint ({mine}), which covers only the ends of the weight files: "
             f"whether it is this checkpoint ({theirs}) is unknown; calibrate again to be sure"
         )
     return f"this {what} was calibrated on revision {mine!r}, and is used with {theirs!r}"
 
 
 def settings_warning(mine: str, theirs: Mapping[str, Any], what: str = "prior") -> str:
-    """Say which settings of the processor differ between a prior's calibration and a checkpoint; "" where none does or none is known.
+    """Return a warning about processor settings that differ between a prior's calibration and a checkpoint; "" if none are known to differ.
 
     Args:
         mine: the prior's metadata `processor`, JSON. theirs: the checkpoint's `processor_settings`.
@@ -49,7 +49,7 @@ def settings_warning(mine: str, theirs: Mapping[str, Any], what: str = "prior") 
 
 
 def read_settings(text: str) -> dict[str, Any]:
-    """Read a prior's metadata `processor`: dotted name → value; empty where it is not there or no such mapping.
+    """Read a prior's metadata `processor`: dotted name → value; {} if it is missing or not a mapping.
 
     >>> read_settings('{"patch_size": 14}'), read_settings("")
     ({'patch_size': 14}, {})

@@ -20,8 +20,8 @@ class PriorFile:
     """One prior file in a folder that biaskit searches: either readable (`prior`) or not (`error`).
 
     Attributes:
-        name: what `load_prior` knows it by; of a cached one with `hub`.
-        path: where it lies.
+        name: its name for `load_prior`; for a cached one, with `hub=True`.
+        path: the file.
         place: `local` (./priors), `packaged` (comes with biaskit) or `cached` (fetched from the hub).
     """
 
@@ -32,18 +32,18 @@ class PriorFile:
     place: str = "local"
 
     def __repr__(self) -> str:
-        """One line: the name, and the prior or what is wrong with the file."""
+        """One line: the name, and the prior or the file's error."""
         return f"PriorFile({self.name!r}: {self.error.message if self.error is not None else self.prior!r})"
 
 
 def folders() -> list[Path]:
-    """Return where names are looked up, first hit wins: `./priors`, then the priors that come with biaskit."""
+    """Return the folders that are searched, in this order: `./priors`, then the priors that come with biaskit."""
     places = [Path("priors"), packaged()]
     return places[:1] if places[0].resolve() == places[1].resolve() else places
 
 
 def place_of(name: str) -> Path:
-    """Return the file that a new prior goes into, where its name will find it.
+    """Return the file for a new prior, in the first folder that `load_prior` searches.
 
     >>> place_of("qwen2.5-vl").as_posix()
     'priors/qwen2.5-vl.safetensors'
@@ -65,13 +65,13 @@ def load_prior(name: Prior | str | os.PathLike[str], *, hub: bool = False) -> Pr
     """Find and load a prior.
 
     Args:
-        name: a prior, which is returned as it is;
+        name: a prior, which is returned unchanged;
             a path, the name of a file in `./priors` or among the priors that come with biaskit (with or without `.safetensors`), or,
             with `hub`, `org/repo` (its `prior.safetensors`) or `org/repo/file.safetensors` on the Hugging Face hub.
-        hub: look on the hub when nothing local has that name. Nothing is ever fetched without it.
+        hub: look on the hub if nothing local has that name. Without it nothing is fetched.
 
     Raises:
-        PriorError: nothing has that name (the message says where was looked, the hint offers near names), or the file is not a valid prior.
+        PriorError: not found (the message lists the places searched, the hint offers similar names), or the file is not a valid prior.
 
     Example:
         >>> from pathlib import Path
@@ -87,7 +87,7 @@ def load_prior(name: Prior | str | os.PathLike[str], *, hub: bool = False) -> Pr
     if isinstance(name, Prior):
         return name
     if not isinstance(name, str | os.PathLike):
-        raise PriorError(f"{name!r} is no prior", "give a prior, a path, or the name of one (biaskit priors list)")
+        raise PriorError(f"{name!r} is not a prior", "give a prior, a path, or the name of one (biaskit priors list)")
     text = os.fspath(name)
     if (path := existing(text)) and path.is_file():
         return Prior.load(text)
@@ -104,11 +104,11 @@ def load_prior(name: Prior | str | os.PathLike[str], *, hub: bool = False) -> Pr
 
 
 def _hint(text: str, hub: bool, on_hub: bool) -> str:
-    """Say what to do about a name that nothing has."""
+    """Return the hint for a name that was not found."""
     if (path := existing(text)) and path.is_dir():
         return f"{text} is a folder: name a file in it"
     if (path := existing(f"{text}{SUFFIX}")) and path.is_file():
-        return f"names are looked up in those folders alone; for the file here, write {path}"
+        return f"names are looked up in those folders only; for the file here, write {path}"
     names = prior_names()
     near = difflib.get_close_matches(Path(text).name.removesuffix(SUFFIX).lower(), [n.lower() for n in names], n=3, cutoff=0.5)
     if near:
@@ -126,14 +126,14 @@ def _files() -> list[Path]:
 
 
 def prior_names() -> list[str]:
-    """Return the names of all prior files in the searched folders; none is opened."""
+    """Return the names of all prior files in the searched folders, without opening them."""
     return sorted({path.stem for path in _files()})
 
 
 def list_priors() -> list[PriorFile]:
     """List the prior files in `./priors`, among those that come with biaskit, and in the hub's cache.
 
-    An unreadable file is listed with its error; of the cache, only files that say they are priors.
+    An unreadable file is listed with its error; from the cache, only files whose header declares a prior.
     """
     here = packaged()
     found = [(path.stem, path, "packaged" if path.parent == here else "local") for path in _files()]
@@ -148,7 +148,7 @@ def list_priors() -> list[PriorFile]:
 
 
 def _cached() -> list[tuple[str, Path]]:
-    """Priors of the hub that were fetched before, the newest of each: (org/repo/file, path). Nothing is asked of the hub."""
+    """The newest version of each cached prior of the hub: (org/repo/file, path). The hub is not contacted."""
     from huggingface_hub import constants
 
     newest: dict[str, Path] = {}
@@ -162,5 +162,5 @@ def _cached() -> list[tuple[str, Path]]:
 def _age(path: Path) -> float:
     try:
         return path.stat().st_mtime
-    except OSError:  # a link into the cache whose blob is gone
+    except OSError:  # a link into the cache whose blob was deleted
         return 0.0

@@ -31,7 +31,7 @@ __all__ = ["KINDS", "ROWS", "PlaneStats", "Prior", "Rows"]
 KINDS = ("calibrated", "imported")
 
 Rows = Literal["last", "question", "null"]
-"""Rows of attention: the last prompt token's, the mean of the question's (the text after the image), the null row's (its first token)."""
+"""Rows of attention: the last prompt token's; the mean of the question's (the text after the image); the null row (that text's first)."""
 ROWS: tuple[Rows, ...] = ("last", "question", "null")
 
 _PARTS = ("mean", "var", "group_mean", "group_count", "head_mean")
@@ -45,10 +45,10 @@ class Prior:
         planes: `image`, or `base`, `canvas`, `thumbnail`, `newline` … → statistics.
         layers: 0-based decoder layers whose attention was read, ascending: the index into axis L (the paper's K needs K−1).
         visual_mass: [L] float32, mean over images of the attention mass on all visual tokens; the maps average to about this.
-        meta: provenance, flat strings, without the file's `biaskit.` prefix. `schema` and `count.*` are the file's, not of this mapping.
+        meta: provenance, flat strings, without the file's `biaskit.` prefix; without `schema` and `count.*`, which are added on save.
 
     Raises:
-        PriorError: the parts contradict each other or hold values no calibration can give.
+        PriorError: the parts contradict each other or have impossible values.
 
     >>> values = np.linspace(0.5, 1.5, 16, dtype=np.float32).reshape(1, 4, 4)
     >>> prior = Prior({"image": PlaneStats(values)}, (1,), np.ones(1, dtype=np.float32), {"model": "org/name", "model_type": "llava"})
@@ -68,27 +68,27 @@ class Prior:
 
     @property
     def model(self) -> str:
-        """The model's id or folder, "" where it is not known."""
+        """The model's id or folder, "" if unknown."""
         return self.meta.get("model", "")
 
     @property
     def model_type(self) -> str:
-        """The architecture (`config.model_type`), "" where it is not known."""
+        """The architecture (`config.model_type`), "" if unknown."""
         return self.meta.get("model_type", "")
 
     @property
     def revision(self) -> str:
-        """The checkpoint's commit, "" where it is not known."""
+        """The checkpoint's commit, "" if unknown."""
         return self.meta.get("revision", "")
 
     @property
     def n_images(self) -> int:
-        """Images that were averaged; 0 where it is not known."""
+        """Images that were averaged; 0 if unknown."""
         return int(self.meta.get("n_images", "0"))
 
     @property
     def rows(self) -> Rows | None:
-        """Which rows of attention were averaged; None where it is not known. Earlier versions knew the last prompt token alone."""
+        """Which rows of attention were averaged; None if unknown. Calibrated priors without this entry have "last"."""
         found = self.meta.get("rows", None if self.meta.get("kind") == "imported" else "last")
         return cast("Rows | None", found)
 
@@ -101,7 +101,7 @@ class Prior:
         """Return the index of decoder layer k on axis L.
 
         Raises:
-            PriorError: the prior does not hold that layer.
+            PriorError: the prior does not have that layer.
         """
         if k not in self.layers:
             held = ", ".join(map(str, self.layers))
@@ -138,14 +138,14 @@ class Prior:
     def check_model(
         self, model_type: str, revision: str | None = None, model: str | None = None, processor: Mapping[str, Any] | None = None
     ) -> None:
-        """Refuse a prior of another architecture; warn when the model id, the revision or a setting of the processor is another one.
+        """Refuse a prior of another architecture; warn about another model id, revision or processor setting.
 
         Args:
             model_type, revision, model: of the checkpoint it is used with.
-            processor: what its processor is set to (`Loaded.processor_settings`), where it is known.
+            processor: its processor's settings (`Loaded.processor_settings`), if known.
 
         Raises:
-            PriorError: the prior belongs to another `model_type`, or does not say which.
+            PriorError: the prior belongs to another `model_type`, or does not name one.
         """
         if self.model_type != model_type:
             raise PriorError(
@@ -170,7 +170,7 @@ class Prior:
         return f"{self.model or self.model_type or 'unknown model'}, {images}, {layers}; {planes}"
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the line, and the primary plane of the first layers as a small picture."""
+        """For notebooks: the line of `repr`, and the primary plane of the first layers as small pictures."""
         return html(self._words(), {layer: self.map(self.primary, layer) for layer in self.layers[:SHOWN]}, len(self.layers))
 
     def _repr_png_(self) -> bytes:
@@ -178,7 +178,7 @@ class Prior:
         return png(self.map(self.primary, self.layers[0]))
 
     def tensors(self) -> dict[str, NDArray[Any]]:
-        """Return the file's tensors by name: `visual_mass`, `layer_index` [L] int32, and PLANE.PART for what `PlaneStats` holds.
+        """Return the file's tensors by name: `visual_mass`, `layer_index` [L] int32, and PLANE.PART for the parts of `PlaneStats`.
 
         >>> values = np.ones((1, 4, 4), dtype=np.float32)
         >>> {name: found.shape for name, found in Prior({"image": PlaneStats(values)}, (1,), np.ones(1, np.float32), {}).tensors().items()}
@@ -193,7 +193,7 @@ class Prior:
         return pack(self.tensors(), {**self.meta, **{f"count.{plane}": str(stats.count) for plane, stats in self.planes.items()}})
 
     def save(self, path: str | os.PathLike[str], force: bool = False) -> None:
-        """Write the file in one step: readers see the old file or the whole new one.
+        """Write the file atomically: readers see the old file or the complete new one.
 
         Raises:
             FileError: the file exists and `force` is not set, or cannot be written.
@@ -212,7 +212,7 @@ class Prior:
 
     @classmethod
     def from_bytes(cls, data: bytes, name: str = "prior") -> Prior:
-        """Read and validate the bytes of a prior file; `name` is what errors call it.
+        """Read and validate the bytes of a prior file; errors call it `name`.
 
         Raises:
             PriorError: not a prior, too new, or broken.
@@ -227,7 +227,7 @@ class Prior:
 
 
 def flat_prior(sizes: Mapping[str, tuple[int, int]], layers: Iterable[int], meta: Mapping[str, str]) -> Prior:
-    """Return a prior without any bias, 1 everywhere: plane → (rows, cols), as a family's `canonical` says; decoder layers; provenance.
+    """Return a prior without bias, 1 everywhere, from plane → (rows, cols) as of a family's `canonical`, decoder layers and provenance.
 
     >>> flat_prior({"image": (24, 24)}, [4, 1], {"model_type": "llava"}).layers
     (1, 4)
@@ -238,7 +238,7 @@ def flat_prior(sizes: Mapping[str, tuple[int, int]], layers: Iterable[int], meta
 
 
 def _assemble(tensors: dict[str, NDArray[Any]], meta: dict[str, str]) -> Prior:
-    """Sort a file's tensors and counts into a Prior; whatever it does not know, it refuses."""
+    """Make a Prior of a file's tensors and counts; unknown tensors are refused."""
     for key in ("visual_mass", "layer_index"):
         if key not in tensors:
             raise PriorError(f"tensor {key} is missing", REBUILD)
@@ -269,12 +269,12 @@ def _whole(key: str, text: str) -> int:
 
 
 def _check(prior: Prior) -> None:
-    """Refuse a prior whose parts contradict each other. Raises PriorError."""
+    """Check that the parts of a prior are consistent. Raises PriorError."""
     layers = prior.layers
     if not layers or min(layers) < 0 or any(b <= a for a, b in pairwise(layers)):
         raise PriorError(f"layers {list(layers)} are not ascending, unique and from 0", REBUILD)
     check_values("visual_mass", prior.visual_mass, (len(layers),))
-    if prior.visual_mass.max() > 1.01:  # room for the rounding of half-precision softmax rows
+    if prior.visual_mass.max() > 1.01:  # half-precision softmax rows may sum to slightly more than 1
         raise PriorError(f"visual_mass reaches {prior.visual_mass.max():.4g}, but attention sums to 1", REBUILD)
     if not prior.planes:
         raise PriorError("there is no plane", REBUILD)

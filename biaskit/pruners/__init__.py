@@ -1,4 +1,4 @@
-"""Pruners: one module per method, looked up by name. Nothing but mathematics on `Signals`; applying a decision is the engine's job."""
+"""Pruners: one module per method, looked up by name. Each computes on `Signals` and knows no model; the engine applies the decision."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def get_pruner(name: str, *, preset: str | None = None, model_type: str | None =
     Args:
         name: as `biaskit pruners list` prints it.
         preset: one of the pruner's `presets`; `parameters` override it.
-        model_type: of the model to be pruned: a preset that the paper sets differently for its family is taken in that form.
+        model_type: of the model to be pruned: selects the preset's values for its family, where the paper gives different ones.
         parameters: as `biaskit pruners show` prints them.
 
     Example:

@@ -1,4 +1,4 @@
-"""The small picture, the tiles of the large one, and which tile covers which part of the small one: what any-resolution methods share."""
+"""Shared by any-resolution methods: the small picture, the tiles of the large one, and which tile covers which part of the small one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Views:
 
     Attributes:
         whole: [M] tokens of the small picture, in raster order; without tiles all tokens of the image.
-        tiles: the tokens of each tile of the large picture; none for an image without.
+        tiles: the tokens of each tile of the large picture; empty for an image without tiles.
         regions: [M] the tile that covers each cell of the small picture.
         grid: (rows, cols) of the small picture. canvas: (rows, cols) of the large one without newlines.
         spot: [N] place of every token on the canvas in raster order, −1 elsewhere.

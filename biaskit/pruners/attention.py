@@ -1,4 +1,4 @@
-"""Methods that read attention, and everything they can be debiased by."""
+"""Base class of methods that read attention, with their debiasing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WORDS = {"last": "the last prompt token's row", "question": "the mean of the que
 Source = Literal["prior", "null", "recency"]
 Form = Literal["ratio", "difference", "p_log", "uniform"]
 
-_law = lru_cache(64)(fit_recency)  # of a prior and a layer: it takes resampling
+_law = lru_cache(64)(fit_recency)  # by prior and layer: fitting resamples the prior
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class AttentionPruner(Pruner):
     prior_layout: PriorLayout = param("grid2d", "how the prior is brought to the sample's grid: grid2d, flat1d or repeat")
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense."""
+        """Check the parameters."""
         super().__post_init__()
         self.check_range("strength", 0, 1)
         self.check_range("eps", 0, 1)
@@ -75,7 +75,7 @@ class AttentionPruner(Pruner):
             raise BiaskitError("the null row is both attention and prior", "choose rows='last' or rows='question', or another prior")
 
     def readings(self) -> frozenset[Reading]:
-        """Return what these settings read: the chosen rows where `needs` has the last prompt token's, and the null row if it is Q."""
+        """Return what these settings read: the chosen rows in place of the last prompt token's in `needs`, and the null row if it is Q."""
         last, needs = self.row_of("last"), super().readings()
         return (needs - {last}) | self.rows_read() if last in needs else needs
 
@@ -84,19 +84,19 @@ class AttentionPruner(Pruner):
         return Reading("attention", layer=self.attention_layer, queries=rows)
 
     def rows_read(self) -> frozenset[Reading]:
-        """Return the readings of P and, where it is a row of the same pass, of Q."""
+        """Return the readings of P and, if Q is a row of the same pass, of Q."""
         null = self.debias == "null" and self.strength > 0 and self.mode != "uniform"
         return frozenset({self.row_of(self.rows), *([self.row_of("null")] if null else [])})
 
     @property
     def debiases(self) -> bool:
-        """Whether a prior changes the score: not where attention is not read, Q is another one, with strength 0 or mode uniform."""
+        """True if a prior changes the score: not without attention, with another Q, with strength 0, or with mode uniform."""
         reads = any(need.what == "attention" and need.at == "decoder" for need in self.needs)
         fits = self.debias == "recency" and self.slope is None
         return reads and (self.debias == "prior" or fits) and self.strength > 0 and self.mode != "uniform"
 
     def check_prior(self, prior: Prior | None) -> None:
-        """Refuse, before anything runs, to do without a prior that is needed, or with one that lacks the layers that are read."""
+        """Refuse a missing prior if one is needed, and a prior without the layers that are read."""
         if prior is None and self.debiases and self.debias == "recency":
             raise BiaskitError(
                 f"{self.name} with debias=recency has neither a slope nor a prior to fit one to",
@@ -105,7 +105,7 @@ class AttentionPruner(Pruner):
         super().check_prior(prior)
 
     def remarks(self, prior: Prior) -> tuple[str, ...]:
-        """Say which slopes were fitted, and where a prior averages other rows than this method reads: that debiases neither."""
+        """Return notes on fitted slopes, and a warning if the prior averages other rows than this method reads."""
         fitted = self.debiases and self.debias == "recency"
         layers = self.prior_layers() if fitted else ()
         laws = (f"{self.name} is debiased at layer {layer} by the recency law {_law(prior, layer)}" for layer in layers)
@@ -132,7 +132,7 @@ class AttentionPruner(Pruner):
         """Return the debiased score of every visual token, [N]; the raw attention if there is no prior.
 
         Raises:
-            BiaskitError: there is no attention, or no prior although the method is nothing without one.
+            BiaskitError: there is no attention, or no prior although the method requires one.
         """
         attention = self.attention(signals)
         if self.strength == 0 or self.mode == "uniform":
@@ -149,7 +149,7 @@ class AttentionPruner(Pruner):
         if self.mode == "p_log":
             return against(attention, q, form="p_log_p_over_q", tau=self.strength)
         if self.debias == "null":
-            q = q / q.mean()  # a density, as calibrated priors are: ε is made for those
+            q = q / q.mean()  # mean 1, as in calibrated priors: ε is chosen for that scale
         return self._relative(attention[None], q[None])[0]
 
     def scores(self, signals: Sequence[Signals]) -> Tensor:
@@ -162,11 +162,11 @@ class AttentionPruner(Pruner):
         return self._relative(*(torch.stack(part) for part in zip(*pairs, strict=True)))
 
     def select(self, signals: Signals, budget: int) -> Keep:
-        """Decide which visual tokens are kept, and count the scores above 0 where they have a sign."""
+        """As `Pruner.select`; `info` also reports the share of scores above 0, for modes whose scores have a sign."""
         return self._counted(super().select(signals, budget), signals, budget)
 
     def select_many(self, signals: Sequence[Signals], budgets: Sequence[int]) -> list[Keep]:
-        """Do it for several samples."""
+        """As `select`, for several samples."""
         kept = super().select_many(signals, budgets)
         return [self._counted(*each) for each in zip(kept, signals, budgets, strict=True)]
 
@@ -176,7 +176,7 @@ class AttentionPruner(Pruner):
         return replace(keep, info={**keep.info, **self.positive(self.score(signals), budget)})
 
     def positive(self, scores: Tensor, budget: int) -> dict[str, float]:
-        """Report #{score > 0} / n, where scores have a sign: below 1 the budget takes what is attended least."""
+        """Report #{score > 0} / n for modes whose scores have a sign: below 1 the budget includes tokens with scores below 0."""
         return {"positive": float((scores > 0).sum()) / budget} if self.mode == "p_log" else {}
 
     def _relative(self, attention: Tensor, prior: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a pruner is: a frozen dataclass of parameters that turns `Signals` into `Keep`."""
+"""The base class of pruners: a frozen dataclass of parameters that turns `Signals` into `Keep`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 def param(default: T, text: str) -> T:
-    """Declare a parameter of a pruner: its default and what it does, in one line for people. Used like a dataclass default.
+    """Declare a parameter of a pruner: its default and one line on what it does. Used like a dataclass default.
 
     Example:
         >>> @dataclass(frozen=True)
@@ -46,7 +46,7 @@ SIMILARITY: Similarity = param("exact", "cosines: exact, or model (rounded to th
 
 @dataclass(frozen=True)
 class Stage:
-    """One narrowing of the sequence: before decoder layer `layer`, to `budget` visual tokens, or to `retention` of the original N."""
+    """One pruning stage: before decoder layer `layer`, down to `budget` visual tokens, or to the share `retention` of the original N."""
 
     layer: int
     retention: float | None = None
@@ -92,17 +92,17 @@ class Pruner(ABC):
         acts: where it drops tokens, in words.
         families: the models it works on, in words.
         needs: the readings that `choose` takes from `Signals`; the engine records nothing else.
-        merges: share of each tile's patches that is left when the vision tower merges them (ToMe); None leaves the tower alone.
-        exact: `choose` keeps exactly the budget. A method that finds the number by itself says False.
-        takes_budget: a number of tokens may be given. False where the tower merges, before there is a prompt: it takes a share.
+        merges: share of each tile's patches that remains when the vision tower merges them (ToMe); None: no merging.
+        exact: `choose` keeps exactly the budget. False for a method that chooses the number itself.
+        takes_budget: `budget` may be given. False if the tower merges, which happens before the prompt is known: only a share works.
         prior: whether `choose` reads `Signals.a_bias`.
-        attention_layer: the layer whose attention a prior must be of, relative to K.
+        attention_layer: the layer whose attention a prior must have, relative to K.
         presets: named sets of parameters that the paper recommends.
         family_presets: model type → preset → the preset that takes its place for that family.
-        deviations: how this differs from the paper or its code, and why.
+        deviations: differences from the paper or its code, and why.
 
     Raises:
-        BiaskitError: a parameter that makes no sense; the message names it and its value.
+        BiaskitError: a parameter is invalid; the message names it and its value.
     """
 
     name: ClassVar[str] = ""
@@ -128,14 +128,14 @@ class Pruner(ABC):
     positions: Positions = param("original", "position ids of what is kept: original, or compact (renumbered without gaps)")
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense; subclasses check their own parameters after calling this."""
+        """Check the shared parameters; subclasses check their own after calling this."""
         self._check_types()
         self._check_choices()
         if (read := self.readings()) != self.needs:
             object.__setattr__(self, "needs", read)
         if self.retention is None and self.budget is None:
             known = "give retention=0.25, or budget=64" if self.takes_budget else "give retention=0.25"
-            raise BiaskitError(f"{self.name} was not told how many visual tokens to keep", known)
+            raise BiaskitError(f"{self.name} has neither a retention nor a budget", known)
         if self.retention is not None:
             budget_of(1, self.retention)
         if self.budget is not None and (not isinstance(self.budget, int) or self.budget < 1):
@@ -157,26 +157,26 @@ class Pruner(ABC):
             )
 
     def readings(self) -> frozenset[Reading]:
-        """Return what `choose` reads with these parameters, which becomes `needs`: a method whose reading depends on them overrides it.
+        """Return what `choose` reads with these parameters, which becomes `needs`. Override it if the readings depend on parameters.
 
-        Asked when the pruner is made, after types and choices of the parameters were checked.
+        Called when the pruner is made, after types and choices of the parameters were checked.
         """
         return self.needs
 
     @property
     def debiases(self) -> bool:
-        """Whether a prior, if there is one, changes the decision."""
+        """True if a prior, when given, changes the decision."""
         return self.prior != "unused"
 
     def prior_layers(self) -> tuple[int, ...]:
-        """Return the decoder layers that a prior must be of, stage by stage; none where tokens are dropped before the language model."""
+        """Return the decoder layers that a prior must have, stage by stage; empty if tokens are dropped before the language model."""
         return tuple(layer for stage in self.stages() if (layer := stage.layer + self.attention_layer) >= 0)
 
     def check_prior(self, prior: Prior | None) -> None:
-        """Refuse, before anything runs, to do without a prior that is needed, or with one that lacks the layers that are read.
+        """Refuse, before anything runs, a missing prior if one is needed, and a prior without the layers that are read.
 
         Raises:
-            BiaskitError: there is none. PriorError: it has no such layer.
+            BiaskitError: a prior is needed and missing. PriorError: it lacks a layer.
         """
         if prior is None and self.prior == "required" and self.debiases:
             raise BiaskitError(
@@ -195,26 +195,26 @@ class Pruner(ABC):
         model: str | None = None,
         processor: Mapping[str, Any] | None = None,
     ) -> None:
-        """Refuse, before anything runs, a model that a file of the method is not of; methods without files take any.
+        """Refuse, before anything runs, a model that the method's file (weights, schedule) was not made for; others accept any model.
 
         Args:
-            model_type, depth, revision, model: of the checkpoint: architecture, decoder layers, and what else is known.
-            processor: what its processor is set to (`Loaded.processor_settings`), where it is known.
+            model_type, depth, revision, model: the checkpoint's architecture, number of decoder layers, revision and name, if known.
+            processor: its processor's settings (`Loaded.processor_settings`), if known.
         """
 
     def remarks(self, prior: Prior) -> tuple[str, ...]:
-        """Return what a user should know of a prior that works, but may not be what he means."""
+        """Return warnings about a prior that works but may not be the intended one."""
         return ()
 
     def _check_types(self) -> None:
-        """Check every parameter whose type is made of numbers, text and None alone."""
+        """Check every parameter whose type consists of numbers, text and None."""
         for name, allowed in simple_types(type(self)).items():
             value = getattr(self, name)
             kinds = (*allowed, int) if float in allowed else allowed
             if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in allowed):
                 wanted = " or ".join("nothing" if kind is type(None) else kind.__name__ for kind in allowed)
                 raise BiaskitError(
-                    f"{name} is {value!r}, which is no {wanted}", f"`biaskit pruners show {self.name}` tells what {name} takes"
+                    f"{name} is {value!r}, which is not {wanted}", f"`biaskit pruners show {self.name}` tells what {name} takes"
                 )
 
     def _check_choices(self) -> None:
@@ -238,17 +238,17 @@ class Pruner(ABC):
         return tuple(Parameter(f.name, kinds[f.name], f.default, f.metadata.get("text", "")) for f in fields(cls) if f.init)
 
     def stages(self) -> tuple[Stage, ...]:
-        """Return the narrowings, by ascending layer. One, unless a method says otherwise."""
+        """Return the pruning stages, by ascending layer: one, unless a method overrides it."""
         return (Stage(self.layer, self.retention, self.budget),)
 
     def fit_prior(self, prior: Prior, layout: Layout, layer: int) -> NDArray[np.float64]:
-        """Return a_bias at a sample's visual tokens, [N], for attention of decoder layer `layer`. Every plane is resampled on its own."""
+        """Return a_bias at a sample's visual tokens, [N], for attention of decoder layer `layer`. Every plane is resampled separately."""
         return prior.for_layout(layout, layer)
 
     def select(self, signals: Signals, budget: int) -> Keep:
         """Decide which visual tokens of one sample are kept.
 
-        If the budget is N or more, all are kept, and the method is not asked.
+        If the budget is N or more, all are kept, and `choose` is not called.
 
         Raises:
             BiaskitError: a signal the pruner needs is missing, or budget is below 1.
@@ -259,7 +259,7 @@ class Pruner(ABC):
         return self.choose(signals, budget).ascending()
 
     def select_many(self, signals: Sequence[Signals], budgets: Sequence[int]) -> list[Keep]:
-        """Decide for several samples, as `select` does for each; samples of equal N and budget together, where the method can.
+        """Decide for several samples, as `select` does for each; samples of equal N and budget go to `choose_many` together.
 
         Raises:
             BiaskitError: as `select`.
@@ -285,14 +285,14 @@ class Pruner(ABC):
             raise BiaskitError(f"{self.name} needs {', '.join(missing)}, which was not recorded", "pass these in Signals")
 
     def _chooses_many(self) -> bool:
-        """Whether `choose_many` says what the method is: not if a subclass changed `choose` or `select` alone."""
+        """True if `choose_many` may be used: not if a subclass overrode only `choose` or `select`."""
         names: Any = ({"choose", "choose_many", "select"} & vars(cls).keys() for cls in type(self).__mro__)
         return "choose_many" in next(filter(None, names))
 
     @abstractmethod
     def choose(self, signals: Signals, budget: int) -> Keep:
-        """Decide which `budget` of the N visual tokens are kept, in any order; 1 ≤ budget < N, and everything in `needs` is there."""
+        """Return the `budget` visual tokens to keep, in any order; 1 ≤ budget < N, and `signals` has everything in `needs`."""
 
     def choose_many(self, signals: Sequence[Signals], budget: int) -> list[Keep]:
-        """Decide for several samples of equal N, each as `choose` does. Worth writing where a GPU can do with few waits for all of them."""
+        """Decide for several samples of equal N, each as `choose` does. Override it to save synchronisations on a GPU."""
         return [self.choose(sample, budget) for sample in signals]

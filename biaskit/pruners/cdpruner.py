@@ -55,7 +55,7 @@ class CDPruner(Pruner):
     halves: bool = param(False, "choose half of the budget from each half of the sequence, as OpenVINO does by default")
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense."""
+        """Check the parameters."""
         source = self.relevance
         if isinstance(source, str) and source != "embedding":
             raise BiaskitError(f"relevance is {source!r}", "give embedding, one number a visual token, or a function of Signals")
@@ -63,7 +63,7 @@ class CDPruner(Pruner):
         self.check_range("weight", 0, 1)
 
     def readings(self) -> frozenset[Reading]:
-        """Return what these settings read: the text where relevance is worked out here, and what a function of Signals says it needs."""
+        """Return what these settings read: the text if relevance is computed here, and the `needs` of a function of Signals."""
         own = TEXT_EMBEDS if isinstance(self.relevance, str) else EMBEDS
         return frozenset({EMBEDS, own, *getattr(self.relevance, "needs", ())})
 

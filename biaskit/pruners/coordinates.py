@@ -1,4 +1,4 @@
-"""IVC-Prune's coordinate tokens with a random rest: a control that knows positions and nothing of the picture."""
+"""IVC-Prune's coordinate tokens and random others: a control that uses positions only, not the picture."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ROTATIONS = Reading("rotations")
 @pruners.register("coordinates")
 @dataclass(frozen=True)
 class Coordinates(Pruner):
-    """The tokens that rotary embedding turns least or by a right angle, and random ones: what positions alone are worth."""
+    """The tokens that rotary embedding rotates least or by a right angle, and random ones: a control for position alone."""
 
     name: ClassVar[str] = "coordinates"
     title: ClassVar[str] = "Coordinate tokens"
@@ -40,12 +40,12 @@ class Coordinates(Pruner):
     share: float = param(0.1, "ρ: share of all visual tokens taken by cosine, and as many by sine; at most n / 4N")
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense."""
+        """Check the parameters."""
         super().__post_init__()
         self.check_range("share", 0, 1)
 
     def choose(self, signals: Signals, budget: int) -> Keep:
-        """Take the coordinates, then draw."""
+        """Take the coordinate tokens, then draw the rest."""
         if signals.generator is None:
             raise BiaskitError("coordinates needs a generator, so that results can be repeated", "pass a seeded torch.Generator in Signals")
         n = len(signals)

@@ -29,8 +29,8 @@ from biaskit.select.keep import Keep
 class D2Pruner(AttentionPruner):
     """Pivots by debiased attention (eq. 3), then a greedy independent set on a graph of meaning and place (eq. 4–8).
 
-    The paper recommends α by the kind of task: preset `understanding` or `localization`. Where it is silent, the switches from `pivot_mode`
-    on are the readings that its text, figures and reproductions allow; the defaults are the ones its text supports best.
+    The paper recommends α by the kind of task: preset `understanding` or `localization`. The switches from `pivot_mode` on cover points
+    that the paper leaves open; the defaults are what its text supports best.
     """
 
     name: ClassVar[str] = "d2pruner"
@@ -65,13 +65,13 @@ class D2Pruner(AttentionPruner):
     pool: Literal["prompt", "per_image"] = param("prompt", "one budget and graph for all images of the prompt, or one per image")
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense."""
+        """Check the parameters."""
         super().__post_init__()
         for name in ("alpha", "theta", "pivot_ratio"):
             self.check_range(name, 0, 1)
 
     def choose(self, signals: Signals, budget: int) -> Keep:
-        """Score, set newlines aside if asked to, and select on the graph of the prompt or of each image."""
+        """Score, apply `newline`, and select on the graph of the prompt or of each image."""
         scores = self.score(signals)
         hidden = signals[HIDDEN].to(scores.device)
         where = cells(signals.layout)
@@ -87,7 +87,7 @@ class D2Pruner(AttentionPruner):
         return Keep(torch.cat([part.to(scores.device) for part in kept]), {**_joined(found), "missing": budget - sum(map(len, kept))})
 
     def choose_many(self, signals: Sequence[Signals], budget: int) -> list[Keep]:
-        """Do it for a batch at once, where every sample has one graph of all its tokens."""
+        """As `choose`, for a batch at once if every sample has one graph of all its tokens."""
         hidden = [sample[HIDDEN] for sample in signals]
         if not few_launches(hidden) or not all(self._one_graph(sample.layout, budget) for sample in signals):
             return super().choose_many(signals, budget)
@@ -103,7 +103,7 @@ class D2Pruner(AttentionPruner):
         return not kept and len(open_tokens) == len(layout) and len(_groups(layout, open_tokens, self.pool)) == 1
 
     def _set_aside(self, layout: Layout, budget: int) -> tuple[list[Tensor], np.ndarray, int]:
-        """Apply `newline`: what is kept already, which tokens the method chooses among, and how many of them it is to keep."""
+        """Apply `newline`. Return the tokens kept already, the tokens to choose among, and how many of these to keep."""
         newline = np.isin(layout.plane, [index for index, plane in enumerate(layout.planes) if plane.name == "newline"])
         if self.newline == "prune" or not newline.any():
             return [], np.arange(len(layout)), budget
@@ -135,7 +135,7 @@ def _groups(layout: Layout, tokens: np.ndarray, pool: str) -> list[np.ndarray]:
 
 
 def _joined(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Reports of several graphs as one: counts add up, the range is the widest, the density is averaged."""
+    """Combine the reports of several graphs: counts are summed, the range is the union, the density the mean."""
     if not found:
         return {}
     joined = {key: sum(info[key] for info in found) for key in ("pivots", "independent", "filled")}

@@ -45,7 +45,7 @@ class DART(Pruner):
     similarity: Similarity = SIMILARITY
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense."""
+        """Check the parameters."""
         super().__post_init__()
         self.check_range("pivots", 1, math.inf)
         self.check_range("text_pivots", 0, math.inf)
@@ -80,7 +80,7 @@ class DART(Pruner):
         return Keep(kept, {"missing": budget - len(kept)})
 
     def _published(self, n_tokens: int, budget: int) -> int:
-        """How many the published code keeps."""
+        """How many tokens the published code keeps."""
         centres = self.pivots + self.text_pivots
         wanted = budget if self.budget is not None or self.retention is None else n_tokens * self.retention
         return self.pivots + centres * int(wanted / centres)

@@ -18,7 +18,7 @@ from biaskit.select.released import max_min_in_dtype
 @pruners.register("divprune")
 @dataclass(frozen=True)
 class DivPrune(Pruner):
-    """Greedy max–min distance (1 − cosine) between projector outputs; the prompt plays no part."""
+    """Greedy max–min distance (1 − cosine) between projector outputs; the prompt is not used."""
 
     name: ClassVar[str] = "divprune"
     title: ClassVar[str] = "DivPrune"
@@ -44,7 +44,7 @@ class DivPrune(Pruner):
         return Keep(select(signals[EMBEDS], budget))
 
     def choose_many(self, signals: Sequence[Signals], budget: int) -> list[Keep]:
-        """Do it for a batch at once."""
+        """As `choose`, for a batch at once."""
         if self.similarity == "model":
             return super().choose_many(signals, budget)
         return [Keep(kept) for kept in max_min_select_many([sample[EMBEDS] for sample in signals], budget)]

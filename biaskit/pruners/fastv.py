@@ -39,7 +39,7 @@ class FastV(AttentionPruner):
         return Keep(top_k(scores, budget), self.positive(scores, budget))
 
     def choose_many(self, signals: Sequence[Signals], budget: int) -> list[Keep]:
-        """Do it for a batch at once."""
+        """As `choose`, for a batch at once."""
         with deferred():
             scores = self.scores(signals)
             return [Keep(kept, self.positive(row, budget)) for kept, row in zip(top_k_many(scores, budget), scores, strict=True)]

@@ -1,4 +1,4 @@
-"""FitPrune: drop tokens before many layers, as many as a calibrated schedule says, by two attention maps at once."""
+"""FitPrune: drop tokens before many layers, in numbers from a calibrated schedule, by the product of two attention maps."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def cross(rows: Rows) -> Reading:
 
 @dataclass(frozen=True)
 class _Cut(Stage):
-    """One cut of a schedule. The last one leaves what was asked for; the others no less."""
+    """One stage of a schedule. The last one keeps the wanted number of tokens; the others at least that many."""
 
     schedule: Schedule | None = None
     at: int = 0
     final: bool = False
-    whole: bool = False  # the schedule alone counts
+    whole: bool = False  # keep what the schedule says, without a budget
 
     def tokens(self, n_tokens: int) -> int:
         assert self.schedule is not None
@@ -50,7 +50,7 @@ class _Cut(Stage):
 @pruners.register("fitprune")
 @dataclass(frozen=True)
 class FitPrune(AttentionPruner):
-    """Before each layer go as many tokens as a calibrated schedule says, those with the smallest product of two attention maps."""
+    """Before each layer drop the tokens with the smallest product of two attention maps, as many as a calibrated schedule says."""
 
     name: ClassVar[str] = "fitprune"
     title: ClassVar[str] = "FitPrune"
@@ -74,7 +74,7 @@ class FitPrune(AttentionPruner):
     rows: Rows = param("question", "rows of the text's map: question (mean of the text after the image), last, or null")
 
     def __post_init__(self) -> None:
-        """Read the schedule, and refuse what makes no sense."""
+        """Read the schedule, and check the parameters."""
         plan = self.schedule
         if plan is not None and not isinstance(plan, Schedule):
             plan = Schedule.load(plan)
@@ -115,7 +115,7 @@ class FitPrune(AttentionPruner):
         model: str | None = None,
         processor: Mapping[str, Any] | None = None,
     ) -> None:
-        """Refuse a model that the schedule is not of.
+        """Refuse a model that the schedule was not calibrated on.
 
         Raises:
             PriorError: another architecture, or another number of layers.
@@ -123,7 +123,7 @@ class FitPrune(AttentionPruner):
         self.plan.check_model(model_type, depth, revision, model, processor)
 
     def stages(self) -> tuple[Stage, ...]:
-        """Return a cut before every layer that sees fewer tokens than the one before."""
+        """Return a stage before every layer that sees fewer tokens than the layer before it."""
         plan, typical = self.plan, max(1, round(self.plan.n_tokens))
         if self.saving is not None:
             at = plan.for_saving(self.saving)

@@ -1,4 +1,4 @@
-"""GlobalCom²: the thumbnail commands how much each tile keeps, and has a say in what."""
+"""GlobalCom²: the thumbnail decides how many tokens each tile keeps, and contributes to their scores."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from biaskit.select.keep import Keep
 @pruners.register("globalcom2")
 @dataclass(frozen=True)
 class GlobalCom2(TowerPruner):
-    """Logits of the class token at the tower's last block: sums over regions set the tiles' shares, both views rank a tile's tokens."""
+    """Logits of the class token at the tower's last block: their sums over regions give the tiles' shares, and both views rank tokens."""
 
     name: ClassVar[str] = "globalcom2"
     title: ClassVar[str] = "GlobalCom²"
@@ -38,7 +38,7 @@ class GlobalCom2(TowerPruner):
     temperature: float = param(10.0, "of the softmax over the tiles' sums of logits")
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense."""
+        """Check the parameters."""
         super().__post_init__()
         self.check_range("temperature", 1e-6, 1e6)
 

@@ -41,7 +41,7 @@ class HiPrune(TowerPruner):
     buffers: Buffers = param("grid", "neighbours: on the grid, or flat, by index as released")
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense."""
+        """Check the parameters."""
         super().__post_init__()
         self.check_range("alpha", 0, 1)
 

@@ -38,7 +38,7 @@ class HiRED(TowerPruner):
     alpha: float = param(0.5, "α, share of the budget for the small picture; 1 − α of its cells vote for tiles")
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense."""
+        """Check the parameters."""
         super().__post_init__()
         self.check_range("alpha", 0, 1)
 

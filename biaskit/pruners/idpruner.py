@@ -62,7 +62,7 @@ class IDPruner(AttentionPruner):
     similarity: Similarity = SIMILARITY
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense; read the selector's weights."""
+        """Check the parameters, and read the selector's weights."""
         source = self.importance
         if isinstance(source, str) and source not in _SCORES:
             raise BiaskitError(f"importance is {source!r}", did_you_mean(source, _SCORES))
@@ -84,7 +84,7 @@ class IDPruner(AttentionPruner):
         object.__setattr__(self, "_selector", None if self.weights is None else read_selector(self.weights))
 
     def readings(self) -> frozenset[Reading]:
-        """Return what these settings read: what the importance is made of."""
+        """Return what these settings read: the importance's readings and the features."""
         source, needs = self.importance, {EMBEDS}
         if isinstance(source, str) and source in ("attention", "debiased"):
             needs |= self.rows_read()
@@ -98,7 +98,7 @@ class IDPruner(AttentionPruner):
         return Keep(select(self.score(signals), signals[EMBEDS], budget, lam=self.lam))
 
     def choose_many(self, signals: Sequence[Signals], budget: int) -> list[Keep]:
-        """Do it for a batch at once."""
+        """As `choose`, for a batch at once."""
         if self.similarity == "model":
             return super().choose_many(signals, budget)
         features = [sample[EMBEDS] for sample in signals]
@@ -123,7 +123,7 @@ class IDPruner(AttentionPruner):
             raise BiaskitError("importance='debiased' needs a prior", "pass prior=…, or make one with `biaskit calibrate`")
         if source == "attention":
             attention = self.attention(signals)
-            return attention / attention.max()  # the ε of min–max is made for scores of order one
+            return attention / attention.max()  # the ε of min–max is chosen for scores of order one
         relative = super().score(signals)
         return relative / relative.max()
 
@@ -133,7 +133,7 @@ class IDPruner(AttentionPruner):
         return isinstance(self.importance, str) and self.importance == "debiased" and super().debiases
 
     def check_prior(self, prior: Prior | None) -> None:
-        """Refuse, before anything runs, to do without the prior that importance='debiased' needs."""
+        """Refuse a missing prior with importance='debiased'."""
         if prior is None and self.debiases:
             raise BiaskitError("importance='debiased' needs a prior", "make one with `biaskit calibrate` and give it: --prior FILE")
         super().check_prior(prior)

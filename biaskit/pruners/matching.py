@@ -1,4 +1,4 @@
-"""Budgets matched by the layer mean of visual tokens, so that methods with stages, late ones and those at K = 0 cost alike."""
+"""Match budgets by the mean number of visual tokens per layer, so that methods acting at different layers have equal cost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from biaskit.pruners.base import Pruner
 from biaskit.select.schedules import layer_counts
 
 MANY = 1_000_000
-"""Visual tokens of a prompt on which shares are told apart: rounding to whole tokens does not show."""
+"""Visual tokens of an imaginary prompt on which shares are compared, large enough that rounding to whole tokens does not matter."""
 
 
 def layer_mean(pruner: Pruner, n_tokens: int, depth: int) -> float:
@@ -26,16 +26,16 @@ def layer_mean(pruner: Pruner, n_tokens: int, depth: int) -> float:
 
 
 def matched(make: Callable[[float], Pruner], share: float, depth: int, label: str) -> Pruner:
-    """Return the method that keeps as much of its tokens as makes the mean over layers a share of N.
+    """Return the method with the retention at which the mean over layers is a given share of N.
 
     Args:
-        make: builds the method from what its last layer keeps, its retention. share: of the visual tokens, the mean over layers.
-        depth: decoder layers of the model. label: what errors call the method.
+        make: builds the method from its retention. share: the wanted mean over layers, as a share of N.
+        depth: decoder layers of the model. label: the method's name in errors.
 
-    A mean that falls in steps (FitPrune's, whose α do) is the next one above; results carry the real one.
+    If the mean falls in steps (FitPrune, whose α do), the next one above is taken; results record the real one.
 
     Raises:
-        BiaskitError: its first layers alone see more than that.
+        BiaskitError: its unpruned first layers alone exceed the share.
 
     Example:
         >>> from biaskit.pruners import get_pruner

@@ -1,7 +1,7 @@
-"""How a method is written, everywhere alike: `fastv`, `fastv@k=3+prior`, `d2pruner@preset=localization`.
+"""The notation of methods: `fastv`, `fastv@k=3+prior`, `d2pruner@preset=localization`.
 
 What follows an @ is a parameter of the method, or `preset`; the papers' letters stand for some of them (`LETTERS`), and K is always `k`.
-What follows the plus is the name of a prior: `prior` for the one that was given without a name. `none` is the unpruned model;
+What follows the plus is the name of a prior: `prior` for one given without a name. `none` is the unpruned model;
 `downscale` is the unpruned model on a smaller image.
 """
 
@@ -20,7 +20,7 @@ from biaskit.registry import MethodLabel, did_you_mean
 
 NONE = "none"
 DOWNSCALE = "downscale"
-"""The unpruned model on an image that is scaled down before the processor sees it: no pruner, for there is nothing to prune."""
+"""The unpruned model on an image that is scaled down before the processor sees it; it is not a pruner."""
 LETTERS = {"k": "layer", "tau": "strength", "τ": "strength", "α": "alpha", "θ": "theta", "lambda": "lam", "λ": "lam"}
 """The papers' letters for parameters."""
 
@@ -42,7 +42,7 @@ class Method:
 
     @property
     def label(self) -> str:
-        """The label in its one form: settings sorted by name, K as `k`."""
+        """The label in canonical form: settings sorted by name, K as `k`."""
         return str(MethodLabel(self.name, {_written(key): _text(value) for key, value in self.settings.items()}, self.prior))
 
 
@@ -68,7 +68,7 @@ def read_key(text: str) -> str:
 
 
 def as_choices(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings of a method as they were typed where the words of a parameter are JSON too: `debias=null` is the null row.
+    """Undo the JSON reading of words that are choices of a parameter: `debias=null` is the null row, not None.
 
     >>> as_choices("fastv", {"debias": None, "slope": None, "layer": 3})
     {'debias': 'null', 'slope': None, 'layer': 3}
@@ -100,7 +100,7 @@ def parse_method(text: str) -> Method:
 
 
 def has(name: str, parameter: str) -> bool:
-    """Tell whether a setting for all methods means this one; methods that act before the language model have no K."""
+    """True if a pruner has a parameter that is set for all methods; methods that act before the language model have no K."""
     default = {each.name: each.default for each in pruners.get(name).parameters()}
     return parameter in default and (parameter != "layer" or default["layer"] > 0)
 
@@ -117,7 +117,7 @@ def preset_depth(methods: Sequence[Method], preset: str | None, model_type: str 
     Methods that act at different depths give different answers for that reason alone.
 
     Raises:
-        BiaskitError: `preset` is one of none of the methods.
+        BiaskitError: no method has this preset.
 
     Example:
         >>> preset_depth([parse_method("fastv"), parse_method("d2pruner+prior")], "localization", "llava")
@@ -125,7 +125,7 @@ def preset_depth(methods: Sequence[Method], preset: str | None, model_type: str 
     """
     known = {name for method in methods if method.name not in (NONE, DOWNSCALE) for name in pruners.get(method.name).presets}
     if preset is not None and preset not in known:
-        raise BiaskitError(f"no method here has the preset {preset!r}", did_you_mean(preset, known) if known else "leave --preset away")
+        raise BiaskitError(f"no method here has the preset {preset!r}", did_you_mean(preset, known) if known else "leave --preset out")
     found = set()
     for method in methods:
         chosen = None if method.name in (NONE, DOWNSCALE) else preset_of(method, preset)
@@ -139,24 +139,24 @@ def build(method: Method, *, k: int | None = None, preset: str | None = None, mo
     """Build the pruner of a method.
 
     Args:
-        method: what was written; its own settings come first.
-        k: K, where the method acts inside the language model and says none.
-        preset: of methods that have it and name none.
+        method: the parsed label; its own settings override the others.
+        k: K, for a method that acts inside the language model and does not give its own.
+        preset: for a method that has it and does not name one.
         model_type: as for `get_pruner`.
         share: `retention` or `budget`.
 
     Raises:
-        BiaskitError: as `get_pruner`; or the method says how much is kept.
+        BiaskitError: as `get_pruner`; or the label has a retention or budget.
 
     Example:
         >>> build(parse_method("fastv"), k=3, retention=0.1).layer, build(parse_method("fastv@k=4"), k=3, retention=0.1).layer
         (3, 4)
     """
     if method.name == DOWNSCALE:
-        raise BiaskitError("downscale is no pruner: the image is scaled down before the processor sees it", "use it in `biaskit validate`")
+        raise BiaskitError("downscale is not a pruner: it scales the image before the processor sees it", "use it in `biaskit validate`")
     settings = as_choices(method.name, method.settings)
     if "retention" in settings or "budget" in settings:
-        raise BiaskitError(f"{method.label}: how much is kept is not the method's affair", "use --retention")
+        raise BiaskitError(f"{method.label}: a label does not say how many tokens are kept", "use --retention")
     if k is not None and has(method.name, "layer"):
         settings.setdefault("layer", k)
     settings.pop("preset", None)
@@ -164,10 +164,10 @@ def build(method: Method, *, k: int | None = None, preset: str | None = None, mo
 
 
 def prior_of(method: Method, pruner: Pruner, priors: Mapping[str, Prior]) -> str | None:
-    """Return the name of the prior that a method means; methods that are nothing without one take the only one there is.
+    """Return the name of the prior that a method uses; a method that requires one takes the only one if its label has no name.
 
     Raises:
-        BiaskitError: there is no such prior, several where none is named, or a method that does not debias.
+        BiaskitError: there is no such prior, several priors and no name, or the method does not debias.
     """
     if method.prior is None:
         if not (pruner.prior == "required" and pruner.debiases) or not priors:
@@ -176,7 +176,7 @@ def prior_of(method: Method, pruner: Pruner, priors: Mapping[str, Prior]) -> str
             raise BiaskitError(f"{method.label} does not say which prior", f"write {method.label}+{next(iter(priors))}")
         return next(iter(priors))
     if type(pruner).prior == "unused" or not (pruner.debiases or _switched_off(pruner)):
-        raise BiaskitError(f"{method.label}: {type(pruner).title} does not debias attention", f"leave +{method.prior} away")
+        raise BiaskitError(f"{method.label}: {type(pruner).title} does not debias attention", f"leave +{method.prior} out")
     if method.prior not in priors:
         known = f"did you mean +{' or +'.join(priors)}?" if priors else "give it: --prior FILE, or --prior NAME=FILE for +NAME"
         raise BiaskitError(f"{method.label}: there is no prior {method.prior!r}", known)
@@ -184,10 +184,10 @@ def prior_of(method: Method, pruner: Pruner, priors: Mapping[str, Prior]) -> str
 
 
 def check_method(label: str, pruner: Pruner, prior: Prior | None, config: Any) -> None:
-    """Refuse what cannot work with a checkpoint's config, before any weights are loaded.
+    """Check a method against a checkpoint's config, before any weights are loaded.
 
     Raises:
-        BiaskitError: it acts deeper than the model is, or needs a prior. PriorError: the prior is another model's, or lacks a layer.
+        BiaskitError: it acts at a layer the model does not have, or needs a prior. PriorError: another model's prior, or a missing layer.
     """
     depth = config.get_text_config().num_hidden_layers
     deep = max(stage.layer for stage in pruner.stages())
@@ -200,7 +200,7 @@ def check_method(label: str, pruner: Pruner, prior: Prior | None, config: Any) -
 
 
 def depths(pruner: Pruner) -> str:
-    """Write down before which decoder layers a method drops tokens: `2`, or `8, 16, 24` for one that acts several times.
+    """Return the decoder layers before which a method drops tokens, as text: `2`, or `8, 16, 24` for one with several stages.
 
     >>> depths(build(parse_method("fastv@k=3"), retention=0.5))
     '3'
@@ -209,7 +209,7 @@ def depths(pruner: Pruner) -> str:
 
 
 def _switched_off(pruner: Pruner) -> bool:
-    """Tell whether it is only a setting that keeps a method from using a prior, as at the end of a sweep of τ."""
+    """True if only a setting keeps a method from using its prior, as τ = 0 does in a sweep."""
     return getattr(pruner, "strength", 1.0) == 0 or getattr(pruner, "mode", "") == "uniform"
 
 

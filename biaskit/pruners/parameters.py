@@ -1,4 +1,4 @@
-"""What the parameters of a pruner are, read off its dataclass."""
+"""The parameters of a pruner, from its dataclass fields."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def choices(cls: type[Any]) -> dict[str, tuple[Any, ...]]:
 
 
 def simple_types(cls: type[Any]) -> dict[str, tuple[type, ...]]:
-    """Return the types of every parameter that is declared with numbers, text and None alone."""
+    """Return the types of every parameter that is declared with numbers, text and None only."""
     try:
         hints = get_type_hints(cls)
     except NameError:

@@ -1,4 +1,4 @@
-"""Pooling, the baseline without a method: the grid is averaged down to n cells before the language model."""
+"""The pooling baseline: the grid is averaged down to n cells before the language model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Pool(Pruner):
     layer: int = param(0, "K: tokens are dropped before this decoder layer; 0 is before the language model")
 
     def choose(self, signals: Signals, budget: int) -> Keep:
-        """Average each token into the nearest of the places that are kept."""
+        """Average each token into the nearest kept token."""
         features = signals[EMBEDS]
         merge = pooling(cells(signals.layout, newline_column=False), budget)
         return Keep(merge.indices, {"merged": float(len(merge))}, merge.into(features))

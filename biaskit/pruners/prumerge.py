@@ -1,4 +1,4 @@
-"""LLaVA-PruMerge: tokens that stand out by the class token's attention, all tokens merged into those they resemble."""
+"""LLaVA-PruMerge: keep tokens that are outliers of the class token's attention, and merge the others into those they resemble."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class PruMerge(TowerPruner):
     adaptive: bool = param(False, "keep as many as stand out, whatever the budget, as published")
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense."""
+        """Check the parameters."""
         super().__post_init__()
         self.check_range("neighbours", 0, math.inf)
         object.__setattr__(self, "exact", not self.adaptive)
@@ -61,7 +61,7 @@ class PruMerge(TowerPruner):
 @pruners.register("prumerge+")
 @dataclass(frozen=True)
 class PruMergePlus(PruMerge):
-    """PruMerge with evenly spaced tokens beside those that stand out."""
+    """PruMerge that also keeps evenly spaced tokens."""
 
     name: ClassVar[str] = "prumerge+"
     title: ClassVar[str] = "LLaVA-PruMerge+"

@@ -19,7 +19,7 @@ _NEXT = Reading("attention", layer=0)
 
 @dataclass(frozen=True)
 class _Cut(Stage):
-    """One of several cuts that keep the same share each: after it, (n / N)^power of N are left, n being what the last cut leaves."""
+    """One of several stages that keep the same share each: after it, (n / N)^power of N remain; n remain after the last stage."""
 
     power: float = 1.0
 
@@ -31,7 +31,7 @@ class _Cut(Stage):
 @pruners.register("pyramiddrop")
 @dataclass(frozen=True)
 class PyramidDrop(AttentionPruner):
-    """Before layers 8, 16 and 24 the same share is kept of what is left, by the last prompt token's attention at that very layer."""
+    """Before layers 8, 16 and 24 keep the same share of the remaining tokens, by the last prompt token's attention at that layer."""
 
     name: ClassVar[str] = "pyramiddrop"
     title: ClassVar[str] = "PyramidDrop"
@@ -54,13 +54,13 @@ class PyramidDrop(AttentionPruner):
     positions: Positions = param("compact", "position ids of what is kept: compact (renumbered at every stage, as released) or original")
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense."""
+        """Check the parameters."""
         super().__post_init__()
         if self.every < 1 or self.cuts < 1:
             raise BiaskitError(f"{self.cuts} stages every {self.every} layers", "use 1 or more of both; the paper has 3 every 8")
 
     def stages(self) -> tuple[Stage, ...]:
-        """Return the cuts: the last leaves what was asked for, the others as much more as keeps shares equal."""
+        """Return the stages: the last keeps the wanted number, and all keep equal shares of what they get."""
         layers = [self.layer + number * self.every for number in range(self.cuts)]
         return tuple(_Cut(layer, self.retention, self.budget, (number + 1) / self.cuts) for number, layer in enumerate(layers))
 

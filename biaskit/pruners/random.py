@@ -16,7 +16,7 @@ from biaskit.select.keep import Keep
 @pruners.register("random")
 @dataclass(frozen=True)
 class Random(Pruner):
-    """N tokens without replacement, from the generator of the decision. Let it act at the depth of the method it is compared with."""
+    """n tokens drawn without replacement from the decision's generator. Use the same K as the method it is compared with."""
 
     name: ClassVar[str] = "random"
     title: ClassVar[str] = "Random"

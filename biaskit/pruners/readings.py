@@ -1,4 +1,4 @@
-"""Readings: what a method asks to have recorded while a stock model runs. A reading is data; the engine knows how to take it."""
+"""Readings: descriptions of what is to be recorded for a method while a stock model runs. A reading is data; the engine records it."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class Reading:
     Attributes:
         what: attention (softmax over all keys of the layer), logits (what goes into the softmax: scaled, soft-capped), keys (as the layer
             compares them with its queries, after rotary embedding), hidden (the output of the layer), rotations (of the decoder alone: the
-            mean cosine and sine of the angles by which rotary embedding turns a token, over its frequencies and axes), or groups (of the
-            tower alone: the number of the merged token within its tile that a patch is in, for methods that say `merges`).
+            mean cosine and sine of the angles by which rotary embedding rotates a token, over its frequencies and axes), or groups (of the
+            tower only: the index within its tile of the merged token that a patch is in, for methods that set `merges`).
         at: decoder (the language model), tower (the vision encoder), or projector (its output, one row a visual token; `hidden` alone).
         layer: of the decoder, relative to the layer K at which tokens are dropped: −1 is the layer that ran last, 0 the one about to run
             (everything but hidden). Of the tower absolute, and negative from the end: −2 is the second to last block.
         queries: of attention and logits. last: the last prompt token. text, visual, mean: the mean over the text tokens, the visual tokens,
             or both (logits: over those that may attend to the key). question: the mean over the text after the last visual token; null:
-            the first token of it, which has seen the images and not the question. In the tower cls: the CLS token, or mean: the mean over
-            every row of the tile or, where a block attends within windows, of the window.
-        heads: how the heads are joined, before the queries are averaged: mean, max, sum, or each for itself. Hidden states have none.
-        tokens: whose values they are: those of the N visual tokens, or (decoder, projector) those of the t text tokens of the prompt.
+            the first token of it, which attends to the images but not to the question. In the tower cls: the CLS token; mean: the mean
+            over every row of the tile or, where a block attends within windows, of the window.
+        heads: how the heads are joined, before the queries are averaged: mean, max, sum, or each (not joined). Hidden states have none.
+        tokens: visual (values at the N visual tokens), or, for decoder and projector, text (at the t text tokens of the prompt).
 
     Shapes for n tokens (N or t): attention and logits [n], or [heads, n] with heads="each"; keys [n, head_dim], or
     [key heads, n, head_dim]; hidden [n, d]; rotations [n, 2]. float32, but hidden states, which are in the model's dtype.
@@ -60,7 +60,7 @@ class Reading:
     tokens: Tokens = "visual"
 
     def __post_init__(self) -> None:
-        """Refuse what does not exist."""
+        """Check that the combination exists."""
         for name, allowed in (("what", What), ("at", At), ("queries", Queries), ("heads", Heads), ("tokens", Tokens)):
             value, known = getattr(self, name), allowed.__args__  # type: ignore[attr-defined]
             if value not in known:
@@ -71,9 +71,9 @@ class Reading:
             known = _QUERIES[self.at]
             raise BiaskitError(f"{self.what} of the {self.at} has no queries={self.queries!r}", f"use one of {', '.join(known)}")
         if not self.rows and self.queries != "last":
-            raise BiaskitError(f"{self.what} with queries={self.queries!r}", "only attention and logits have queries; leave it away")
+            raise BiaskitError(f"{self.what} with queries={self.queries!r}", "only attention and logits have queries; leave it out")
         if self.what == "hidden" and self.heads != "mean":
-            raise BiaskitError(f"hidden states with heads={self.heads!r}", "hidden states have no heads; leave it away")
+            raise BiaskitError(f"hidden states with heads={self.heads!r}", "hidden states have no heads; leave it out")
         if self.what == "groups" and (self.at, self.layer, self.heads) != ("tower", -1, "mean"):
             raise BiaskitError(f"groups of the {self.at}", "patches are merged in the vision tower alone: Reading('groups', 'tower')")
         if self.what == "rotations" and (self.at, self.layer, self.heads) != ("decoder", -1, "mean"):
@@ -83,7 +83,7 @@ class Reading:
                 f"{self.what} of the projector, layer {self.layer}", "only its output can be read: Reading('hidden', 'projector')"
             )
         if self.at == "tower" and self.tokens != "visual":
-            raise BiaskitError("text tokens of the vision tower", "the tower sees the image alone; leave tokens away")
+            raise BiaskitError("text tokens of the vision tower", "the tower sees the image only; leave tokens out")
         if self.at == "decoder" and self.layer > (-1 if self.what == "hidden" else 0):
             raise BiaskitError(
                 f"{self.what} of decoder layer K + {self.layer}, which has not run when tokens are dropped",
@@ -92,16 +92,16 @@ class Reading:
 
     @property
     def rows(self) -> bool:
-        """Whether it is made of rows of an attention map."""
+        """True for attention and logits, which are computed from rows of an attention map."""
         return self.what in ("attention", "logits")
 
     @property
     def axis(self) -> int:
-        """The dimension of its tensor that counts tokens: 1 after that of the heads, else 0."""
+        """The token dimension of its tensor: 1 if heads come first, else 0."""
         return int(self.heads == "each")
 
     def exists(self, layer: int) -> bool:
-        """Whether it can be read where tokens are dropped before decoder layer `layer`: nothing of the decoder ran before layer 0."""
+        """True if it can be read when tokens are dropped before decoder layer `layer`: before layer 0 nothing of the decoder has run."""
         return self.at != "decoder" or self.what == "rotations" or layer + self.layer >= 0
 
     def __str__(self) -> str:
@@ -143,10 +143,10 @@ NAMES: dict[Reading, str] = {
 
 
 def check_readings(needs: Iterable[Reading], name: str) -> frozenset[Reading]:
-    """Return what a method needs.
+    """Return a method's `needs` as a frozenset, after checking them.
 
     Raises:
-        BiaskitError: something of it is no Reading.
+        BiaskitError: an element is not a Reading.
 
     Example:
         >>> check_readings({"attention"}, "mine")

@@ -1,4 +1,4 @@
-"""FitPrune's calibrated schedule: what each layer deletes at every α, its file, and which α a budget or a saving means."""
+"""FitPrune's calibrated schedule: how many tokens each layer deletes at every α, its file, and the α of a budget or a saving."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class Schedule:
     """Means over the calibration's images, at every α of `ALPHAS` (A of them) and every one of L decoder layers.
 
     Attributes:
-        share: [A, L] of a sample's N visual tokens, those that the layer deletes.
-        entering: [A, L] visual tokens that the layer sees. squares: [A, L] the mean of their squares: together they make FLOPs.
-        meta: where it is from, as a prior's; `hidden_size` and `intermediate_size` of the model for FLOPs.
+        share: [A, L] share of a sample's N visual tokens that the layer deletes.
+        entering: [A, L] visual tokens that the layer sees. squares: [A, L] mean of their squares; both give FLOPs.
+        meta: provenance, as of a prior; `hidden_size` and `intermediate_size` of the model for FLOPs.
 
     Raises:
-        PriorError: parts that make no sense together.
+        PriorError: the parts contradict each other.
     """
 
     share: Floats
@@ -47,7 +47,7 @@ class Schedule:
     meta: Mapping[str, str]
 
     def __post_init__(self) -> None:
-        """Refuse what contradicts itself."""
+        """Check shapes, ranges and metadata."""
         for name in ("share", "entering", "squares"):
             values = getattr(self, name)
             if values.ndim != 2 or values.shape != (len(ALPHAS), self.layers) or not self.layers or not np.isfinite(values).all():
@@ -69,7 +69,7 @@ class Schedule:
         return float(self.entering[0, 0])
 
     def counts(self, at: int, n_tokens: int) -> list[int]:
-        """Visual tokens that are left after each layer, [L], of N, at α number `at`: mean deletions, rounded down, at least 1 left.
+        """Visual tokens of N that remain after each layer, [L], at α number `at`: mean deletions, rounded down, at least 1 remains.
 
         Example:
             >>> share = np.tile([0.5, 0.25], (128, 1))
@@ -81,11 +81,11 @@ class Schedule:
         return np.maximum(n_tokens - np.cumsum(deleted), min(1, n_tokens)).tolist()  # type: ignore[no-any-return]
 
     def left(self, at: int) -> float:
-        """Share of the visual tokens that the last layer sees at α number `at`. What it deletes itself nothing after it would see."""
+        """Share of the visual tokens that the last layer sees at α number `at`; its own deletions have no effect."""
         return float(1 - self.share[at, :-1].sum())
 
     def cost(self, at: int) -> float:
-        """FLOPs of the visual tokens at α number `at`, as a share of those without pruning, by 4nd² + 2n²d + 3ndm of what enters."""
+        """FLOPs of the visual tokens at α number `at`, as a share of those without pruning: 4nd² + 2n²d + 3ndm for n entering tokens."""
         width, inner = int(self.meta["hidden_size"]), int(self.meta["intermediate_size"])
         linear, square = 4 * width**2 + 3 * width * inner, 2 * width
         assert gated_cost(width, inner)(1.0) == linear + square
@@ -93,7 +93,7 @@ class Schedule:
         return float(spent.sum() / (self.layers * (linear * self.entering[at, 0] + square * self.squares[at, 0])))
 
     def for_share(self, share: float) -> int:
-        """Return the number of the smallest α that leaves at most a share of the tokens; of the largest α where none does."""
+        """Return the number of the smallest α that keeps at most a share of the tokens; of the largest α if none does."""
         return next((at for at in range(len(ALPHAS)) if self.left(at) <= share + 1e-12), len(ALPHAS) - 1)
 
     def for_saving(self, saving: float) -> int:
@@ -114,10 +114,10 @@ class Schedule:
         model: str | None = None,
         processor: Mapping[str, Any] | None = None,
     ) -> None:
-        """Refuse another architecture or depth; warn when the model id, the revision or a setting of the processor is another one.
+        """Refuse another architecture or depth; warn about another model id, revision or processor setting.
 
         Raises:
-            PriorError: the schedule is of another `model_type`, or of another number of layers.
+            PriorError: the schedule is for another `model_type` or number of layers.
         """
         if (self.meta["model_type"], self.layers) != (model_type, depth):
             raise PriorError(
@@ -135,7 +135,7 @@ class Schedule:
                 warnings.warn(text, stacklevel=2)
 
     def save(self, path: str | os.PathLike[str], force: bool = False) -> None:
-        """Write the file in one step; equal schedules are equal bytes.
+        """Write the file atomically; equal schedules give equal bytes.
 
         Raises:
             FileError: the file exists and `force` is not set, or cannot be written.

@@ -1,4 +1,4 @@
-"""SCOPE: salient tokens that cover what the chosen ones do not."""
+"""SCOPE: greedily choose tokens by saliency and by how much they add to the coverage of the image."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class SCOPE(TowerPruner):
     alpha: float = param(1.0, "α, the power of saliency: 0 is coverage alone")
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense."""
+        """Check the parameters."""
         super().__post_init__()
         self.check_range("alpha", 0, math.inf)
 

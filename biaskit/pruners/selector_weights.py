@@ -12,7 +12,7 @@ from biaskit.errors import BiaskitError
 from biaskit.files import existing
 
 MAX_WEIGHTS = 64_000_000
-"""Weights of a linear map. Published scorers have 3,584 × 3,584."""
+"""Largest number of weights of a linear map. Published scorers have 3,584 × 3,584."""
 
 _PARTS = ("q_proj.weight", "q_proj.bias", "k_proj.weight", "k_proj.bias")
 
@@ -33,7 +33,7 @@ def read_selector(path: str | os.PathLike[str]) -> Selector:
     """Read `q_proj` and `k_proj`, weight and bias, from a safetensors file.
 
     As published they are either the whole file, or part of a model's checkpoint under `visual.importance_scorer.`; wrappers' prefixes
-    (`module.`, `_orig_mod.`) do not matter. Nothing else is read into memory.
+    (`module.`, `_orig_mod.`) are ignored. Nothing else is read into memory.
 
     Raises:
         BiaskitError: the file is missing or unreadable, or does not hold exactly one scorer of matching shapes.
@@ -44,7 +44,7 @@ def read_selector(path: str | os.PathLike[str]) -> Selector:
     hint = "give the safetensors file of a VisionSelector scorer: q_proj and k_proj, weight and bias"
     try:
         if existing(path) and not path.is_file():
-            raise BiaskitError(f"cannot read selector weights {path}: it is no regular file", hint)
+            raise BiaskitError(f"cannot read selector weights {path}: it is not a regular file", hint)
         with safe_open(path, framework="pt") as file:
             found = {part: [key for key in file.keys() if _is(part, key)] for part in _PARTS}  # noqa: SIM118  (no mapping)
             _check_shapes(path, {part: file.get_slice(keys[0]).get_shape() for part, keys in found.items() if len(keys) == 1}, hint)
@@ -67,8 +67,8 @@ def read_selector(path: str | os.PathLike[str]) -> Selector:
 
 
 def _check_shapes(path: Path, shapes: dict[str, list[int]], hint: str) -> None:
-    """Refuse parts that do not fit together, by the header alone."""
-    if len(shapes) < len(_PARTS):  # which one is missing or there twice is told by the caller
+    """Refuse parts whose shapes do not match; only the file's header is read."""
+    if len(shapes) < len(_PARTS):  # the caller reports missing or repeated parts
         return
     query, query_bias, key, key_bias = (list(shapes[part]) for part in _PARTS)
     if len(query) != 2 or 0 in query or key != query or not query_bias == key_bias == query[:1]:
@@ -79,7 +79,7 @@ def _check_shapes(path: Path, shapes: dict[str, list[int]], hint: str) -> None:
 
 
 def _is(part: str, key: str) -> bool:
-    """Whether tensor `key` is this part of a scorer, and not of some attention layer of a whole checkpoint."""
+    """True if tensor `key` is this part of a scorer, and not an attention layer of a whole checkpoint."""
     rest = key.removesuffix(part)
     for wrapper in ("module.", "_orig_mod."):
         rest = rest.replace(wrapper, "")

@@ -1,4 +1,4 @@
-"""What a method may see of one sample."""
+"""The signals of one sample, as a method sees them."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from biaskit.pruners.readings import Reading
 class Signals:
     """One sample with N visual and t text tokens at decoder layer K. Tensors are on the model's device.
 
-    `signals[reading]` is what was recorded, for every reading in the pruner's `needs`; see `Reading` for shapes. Hidden states are in the
-    model's dtype, for they are large, and `biaskit.select` multiplies half precision as it is, without rounding; arithmetic of your own
-    wants their `.float()`. Everything else is float32.
+    `signals[reading]` has the recorded values of every reading in the pruner's `needs`; see `Reading` for shapes. Hidden states are in the
+    model's dtype, because they are large; `biaskit.select` takes half precision without rounding, but call `.float()` before arithmetic of
+    your own. Everything else is float32.
 
     Attributes:
         layout: where each visual token sits.
         layer: K: tokens are dropped before decoder layer K.
-        readings: what was recorded. Readings of the tower are of the sample's patches, see `patches`.
-        patch_index: which patches of the tower are behind each visual token; there if a reading of the tower is.
+        readings: the recorded values. Those of the tower are per patch, see `patches`.
+        patch_index: which patches of the tower are behind each visual token; present if a reading of the tower is.
         a_bias: [N] the prior on this sample's grid, attention × N, if the user gave a prior.
-        generator: random numbers of this decision, seeded by the engine.
-        prompt_ids: [S] token ids of the prompt on the host, padding and image placeholders included; `layout.positions` count in it.
-        text_positions: [t] places of the text tokens in the prompt, ascending, on the host; there if a reading of text tokens is.
+        generator: random generator of this decision, seeded by the engine.
+        prompt_ids: [S] token ids of the prompt on the host, padding and image placeholders included; `layout.positions` index it.
+        text_positions: [t] positions of the text tokens in the prompt, ascending, on the host; present if a reading of text tokens is.
         final_norm: the language model's last norm, [..., d] → [..., d] float32.
-        project: the model's projector: tower features → rows for the language model, [m, D] → [m, d]. Where g patches are merged into one
-            visual token (Qwen-VL, InternVL) it takes [m, g, D]; [m, D] stands for g equal patches.
+        project: the model's projector: tower features → rows for the language model, [m, D] → [m, d]. If g patches are merged into one
+            visual token (Qwen-VL, InternVL) it takes [m, g, D]; [m, D] then means g equal patches.
 
     Example:
         >>> import numpy as np, torch
@@ -64,7 +64,7 @@ class Signals:
         return len(self.layout)
 
     def __contains__(self, reading: Reading) -> bool:
-        """Whether a reading was recorded."""
+        """True if a reading was recorded."""
         return reading in self.readings
 
     def __getitem__(self, reading: Reading) -> Tensor:
@@ -84,7 +84,7 @@ class Signals:
         return (rows * (real / real.sum(axis, keepdim=True).clamp(min=1)).to(rows.dtype)).sum(axis)
 
     def at(self, reading: Reading, tokens: Tensor) -> Tensor:
-        """Return a reading at some of the tokens: [m] indices, on any device, in any order. Where `signals[reading]` has N, it has m.
+        """Return a reading at some tokens: [m] indices, on any device, in any order. The shape is that of `signals[reading]` with m for N.
 
         Raises:
             BiaskitError: it was not recorded.
@@ -102,7 +102,7 @@ class Signals:
         return values.index_select(reading.axis, upload(tokens, values.device))
 
     def patches(self, reading: Reading) -> tuple[Tensor, ...]:
-        """Return a reading of the tower, tile by tile: one tensor a tile with M patches in row-major order where N would be.
+        """Return a reading of the tower, tile by tile: one tensor per tile, with its M patches in row-major order in place of N.
 
         Raises:
             BiaskitError: it was not recorded, or is not one of the tower.
@@ -111,9 +111,9 @@ class Signals:
         return torch.split(found, list(patches.tiles), dim=reading.axis)
 
     def patch_rows(self, reading: Reading, tokens: Tensor) -> Tensor:
-        """Return a reading of the tower at the g patches behind each of some tokens: [m] indices → m × g where `signals[reading]` has N.
+        """Return a reading of the tower at the g patches behind each of some tokens [m]: `signals[reading]`'s shape with m × g for N.
 
-        It is 0 where a token has fewer than g.
+        Missing patches of tokens that have fewer than g are 0.
 
         Raises:
             BiaskitError: it was not recorded, or is not one of the tower.
@@ -122,7 +122,7 @@ class Signals:
         return found if real is None else found * real.to(found.dtype)
 
     def _behind(self, reading: Reading, tokens: NDArray[np.int64] | slice) -> tuple[Tensor, Tensor | None]:
-        """The patches behind some tokens, and which there are, broadcastable to them; None: all of them."""
+        """The patches behind some tokens, and a mask of those that exist, broadcastable to them; None: all exist."""
         found, patches = self._of_tower(reading)
         axis, index = reading.axis, patches.index[tokens]
         rows = found.index_select(axis, upload(index.clip(min=0).ravel(), found.device)).unflatten(axis, index.shape)

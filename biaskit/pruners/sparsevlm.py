@@ -1,4 +1,4 @@
-"""SparseVLM: drop tokens in stages by the attention of the text, and make a few new ones of the best of the dropped."""
+"""SparseVLM: drop tokens in stages by the attention of the text, and merge the best of the dropped ones into a few new tokens."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from biaskit.select.keep import Keep
 
 @dataclass(frozen=True)
 class _Cut(Stage):
-    """A stage that keeps the last of `shares` of N, and as many recycled tokens as those it drops make; the final one a budget in all."""
+    """A stage that keeps the last of `shares` of N plus the recycled tokens of those it drops; the final one keeps the budget in all."""
 
     shares: tuple[float, ...] = ()
     final: bool = False
@@ -37,7 +37,7 @@ class _Cut(Stage):
 
 
 def _preset(version: str, label: int) -> dict[str, Any]:
-    """A published list of counts, of 576 tokens."""
+    """The parameters of a published list of counts, which are of 576 tokens."""
     first, second, third = SPARSEVLM_COUNTS[version, label]
     shares: dict[str, Any] = {"first": first / 576, "second": second / 576}
     if version == "v2":
@@ -81,7 +81,7 @@ class SparseVLM(AttentionPruner):
     positions: Positions = param("compact", "position ids of what is kept: compact (renumbered, as in version 1) or original (version 2)")
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense."""
+        """Check the parameters."""
         super().__post_init__()
         for name in ("first", "second"):
             self.check_range(name, 0, 1)
@@ -94,7 +94,7 @@ class SparseVLM(AttentionPruner):
             raise BiaskitError(f"heads is {self.heads}", "read at least 1; version 2 reads 14")
 
     def readings(self) -> frozenset[Reading]:
-        """Return what these settings read: the row of every head, where heads are chosen."""
+        """Return what these settings read: the row of every head if heads are chosen."""
         needs = super().readings()
         return needs if self.heads is None else (needs - {self.row_of(self.rows)}) | {self._each()}
 
@@ -103,7 +103,7 @@ class SparseVLM(AttentionPruner):
         return Reading("attention", queries=self.rows, heads="each")
 
     def stages(self) -> tuple[Stage, ...]:
-        """Return the three cuts."""
+        """Return the three stages."""
         return (
             _Cut(self.layer, self.retention, self.budget, (self.first,), False, self.recycle),
             _Cut(self.second_layer, self.retention, self.budget, (self.first, self.second), False, self.recycle),

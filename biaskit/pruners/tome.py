@@ -1,4 +1,4 @@
-"""ToMe: similar patches are merged in every block of the vision tower, and the language model gets what is left."""
+"""ToMe: similar patches are merged in every block of the vision tower, and the language model gets the merged tokens."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ToMe(Pruner):
 
     @property
     def merges(self) -> float | None:  # type: ignore[override]
-        """The share of each tile's patches that is left; None where that is all of them."""
+        """The share of each tile's patches that remains; None if that is all of them."""
         return None if self.retention == 1 else self.retention
 
     def choose(self, signals: Signals, budget: int) -> Keep:

@@ -1,4 +1,4 @@
-"""What methods share that read the vision tower and drop tokens before the language model: tiles, patch features, merged contents."""
+"""Shared by methods that read the vision tower and drop tokens before the language model: tiles, patch features, merged tokens."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def tile_of(signals: Signals) -> Tensor:
 
 @dataclass(frozen=True)
 class TowerPruner(Pruner):
-    """A method that chooses among the tokens of one tile by what the tower computed, before the language model.
+    """Base class of methods that choose among the tokens of a tile by readings of the vision tower, before the language model.
 
-    Tiles share a budget by their numbers of tokens (largest remainder); tokens without a patch, newlines, go first.
+    Tiles share a budget by their numbers of tokens (largest remainder); tokens without a patch (newlines) are dropped first.
     """
 
     acts: ClassVar[str] = "between vision tower and language model"
@@ -51,7 +51,7 @@ class TowerPruner(Pruner):
     pool: Literal["tile", "prompt"] = param("tile", "tokens that compete: those of a tile, or all of the prompt")
 
     def readings(self) -> frozenset[Reading]:
-        """Return what these settings read: what `needs` says, rows of the tower being those of `attend`."""
+        """Return `needs` with the tower's rows as `attend` says."""
         return frozenset(replace(one, queries=self.attend) if one.at == "tower" and one.rows else one for one in super().readings())
 
     def row_of(self, layer: int = -2, *, what: What = "attention", heads: Heads = "mean") -> Reading:
@@ -80,7 +80,7 @@ class TowerPruner(Pruner):
 
 
 def merged(signals: Signals, tokens: Tensor, merge: Merge) -> Keep:
-    """Put the merged patch features of [m] tokens through the projector; tokens that are only kept stay what the model made of them."""
+    """Project the merged patch features of [m] tokens; tokens that nothing was merged into keep the model's own embedding."""
     assert signals.project is not None
     places = tokens[merge.indices.cpu()]
     features, values = signals.patch_rows(FEATURES, tokens), signals.at(EMBEDS, places)
@@ -92,7 +92,7 @@ def merged(signals: Signals, tokens: Tensor, merge: Merge) -> Keep:
 
 
 def _joined(chosen: list[Keep], signals: Signals) -> Keep:
-    """Join the answers of groups. Where one has contents of its own, the others' are what the model made."""
+    """Join the answers of groups. If one has `values`, those of the others are the model's own embeddings."""
     indices = torch.cat([keep.indices.cpu() for keep in chosen])
     info = {name: sum(keep.info.get(name, 0.0) for keep in chosen) for name in sorted({name for keep in chosen for name in keep.info})}
     if all(keep.values is None for keep in chosen):

@@ -15,7 +15,7 @@ from biaskit.select.keep import Keep
 @pruners.register("uniform")
 @dataclass(frozen=True)
 class Uniform(Pruner):
-    """Evenly spaced tokens, along the sequence or on the grid. Let it act at the depth of the method it is compared with."""
+    """Evenly spaced tokens, along the sequence or on the grid. Use the same K as the method it is compared with."""
 
     name: ClassVar[str] = "uniform"
     title: ClassVar[str] = "Uniform"
@@ -24,6 +24,6 @@ class Uniform(Pruner):
     spacing: Literal["sequence", "grid"] = param("sequence", "even along the sequence, or in both directions of every plane")
 
     def choose(self, signals: Signals, budget: int) -> Keep:
-        """Space the tokens."""
+        """Take evenly spaced tokens."""
         where = cells(signals.layout, newline_column=False) if self.spacing == "grid" else None
         return Keep(uniform_select(len(signals), budget, where=where))

@@ -19,7 +19,7 @@ from biaskit.select.keep import Keep
 @pruners.register("visionselector")
 @dataclass(frozen=True)
 class VisionSelector(Pruner):
-    """Two trained linear maps of the projector's output score each token; the highest are kept. Weights are the user's to give."""
+    """Two trained linear maps of the projector's output score each token; the highest are kept. The user must give the weights."""
 
     name: ClassVar[str] = "visionselector"
     title: ClassVar[str] = "VisionSelector"
@@ -35,7 +35,7 @@ class VisionSelector(Pruner):
     weights: str | os.PathLike[str] | None = param(None, "safetensors file of the scorer: q_proj and k_proj, weight and bias; needed")
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense; read the weights."""
+        """Check the parameters, and read the weights."""
         super().__post_init__()
         if self.weights is None:
             raise BiaskitError(

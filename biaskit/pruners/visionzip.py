@@ -21,7 +21,7 @@ _KEYS = Reading("keys", "tower", layer=-2)
 @pruners.register("visionzip")
 @dataclass(frozen=True)
 class VisionZip(TowerPruner):
-    """Dominant tokens stay as they are; each contextual one is its own features plus the mean of those that joined it, then projected."""
+    """Dominant tokens are unchanged; each contextual one is its own features plus the mean of those merged into it, then projected."""
 
     name: ClassVar[str] = "visionzip"
     title: ClassVar[str] = "VisionZip"
@@ -39,12 +39,12 @@ class VisionZip(TowerPruner):
     contextual: float = param(10 / 64, "share of the kept tokens that is merged; the others are dominant")
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense."""
+        """Check the parameters."""
         super().__post_init__()
         self.check_range("contextual", 0, 1)
 
     def choose_tile(self, signals: Signals, tokens: Tensor, n: int) -> Keep:
-        """Choose the dominant ones, merge the rest."""
+        """Choose the dominant tokens and merge the rest."""
         contextual = int(n * self.contextual + 0.5)
         keys = signals.at(_KEYS, tokens)
         return merged(signals, tokens, visionzip_merge(signals.at(self.row_of(), tokens), keys, n - contextual, contextual))

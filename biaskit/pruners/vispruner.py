@@ -20,7 +20,7 @@ from biaskit.select.keep import Keep
 @pruners.register("vispruner")
 @dataclass(frozen=True)
 class VisPruner(TowerPruner):
-    """Important tokens by the class token's attention; the others are thinned out by the similarity of their tower features."""
+    """Important tokens by the class token's attention; of the others those least similar to each other by their tower features."""
 
     name: ClassVar[str] = "vispruner"
     title: ClassVar[str] = "VisPruner"
@@ -37,12 +37,12 @@ class VisPruner(TowerPruner):
     step: int = param(8, "tokens that a round of thinning drops at most; the result depends on it")
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense."""
+        """Check the parameters."""
         super().__post_init__()
         self.check_range("important", 0, 1)
         self.check_range("step", 1, math.inf)
 
     def choose_tile(self, signals: Signals, tokens: Tensor, n: int) -> Keep:
-        """Take the important ones, then thin the others out."""
+        """Take the important tokens, then remove duplicates from the others."""
         scores, features = signals.at(self.row_of(), tokens), signals.at(FEATURES, tokens)
         return Keep(tokens[vispruner_select(scores, features, n, important=self.important, step=self.step).cpu()])

@@ -3,16 +3,16 @@
 Three separate kinds of function, free to combine: a score (`relative_attention`, `feature_norm`, `selector_score`, …), geometry (`cells`,
 `neighbours`), and a selection (`top_k`, `d2_select`, `mmr_select`, `max_min_select`, `dart_select`, `random_select`, `uniform_select`, …).
 
-Everywhere: N visual tokens of one sample, n of them kept. Tensors of any float dtype and device come in; features in half precision are
-multiplied as they are, all else is float32. Selections answer [n] int64, ascending by default, so that the answer can index a sequence at
-once; `order="choice"` gives the order in which the method picked. A tie goes to the lower index; autocast is off inside.
+Everywhere: N visual tokens of one sample, n of them kept. Tensors may have any float dtype and device; features in half precision are
+multiplied in it, everything else is float32. Selections return [n] int64, ascending by default, so that the result can index a sequence
+directly; `order="choice"` gives the order in which the method picked. A tie goes to the lower index; autocast is off inside.
 
-Ties: on a CPU every comparison is decided as by float64 cosines, rounded to 2⁻²⁴ ≈ 6e-8, what float32 features can express. So copies of
-a token tie, and tokens keep the order of unrounded float64 unless they are closer than that. On a GPU cosines are float32's, rounded to
-2⁻¹⁸ ≈ 4e-6: decisions closer than that go to the lower index and may differ from the CPU's. torch's settings for TF32 change neither.
+Ties: on a CPU every comparison is decided as by float64 cosines rounded to 2⁻²⁴ ≈ 6e-8, the resolution of float32 features. So copies of
+a token tie, and other tokens are ordered as in unrounded float64 unless they are closer than that. On a GPU cosines are float32, rounded to
+2⁻¹⁸ ≈ 4e-6: closer values tie, and the result may differ from the CPU's. torch's settings for TF32 change neither.
 
-Those that end in `_many` take a batch, [B, N, …]; on a GPU that is a constant number of kernel launches for all samples and one
-host-device synchronisation, for answers on the CPU.
+Functions that end in `_many` take a batch, [B, N, …]; on a GPU that is a constant number of kernel launches for all samples and one
+host-device synchronisation. Their results are on the CPU.
 
     a_rel = relative_attention(attention, prior)                                  # [N], [N] → [N]
     keep = d2_select(a_rel, hidden, cells((24, 24)), 64, alpha=0.5).indices       # [64] of 576

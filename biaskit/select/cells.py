@@ -1,4 +1,4 @@
-"""Where tokens sit, as a tensor of (plane, row, col), and which tokens are neighbours. Flattened indices would wrap and mix tiles."""
+"""Positions of tokens as (plane, row, col), and their neighbours. Neighbours by flattened index would wrap around rows and mix tiles."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def cells(grid: Layout | tuple[int, int], *, newline_column: bool = True) -> Ten
 
     Args:
         grid: (rows, cols) of one plane in raster order, or a layout.
-        newline_column: count a row's newline token as one more column of its image's canvas; otherwise newlines are a plane apart.
+        newline_column: count a row's newline token as one more column of its image's canvas; otherwise newlines are a separate plane.
 
     Example:
         >>> cells((2, 2)).tolist()
@@ -48,7 +48,7 @@ def check_cells(where: Tensor, n_tokens: int) -> None:
 
 
 def neighbours(where: Tensor) -> Tensor:
-    """Return each token's eight neighbours in its plane (D2Pruner, eq. 6): [N, 8] int64 indices, −1 where there is none.
+    """Return each token's eight neighbours in its plane (D2Pruner, eq. 6): [N, 8] int64 indices, −1 for a missing neighbour.
 
     Column k and column 7 − k are opposite directions.
 
@@ -69,7 +69,7 @@ def neighbours(where: Tensor) -> Tensor:
     n_planes = int(plane.max()) + 1
     rows = torch.zeros(n_planes, dtype=torch.int64, device=where.device).scatter_reduce(0, plane, row + 1, "amax")
     cols = torch.zeros_like(rows).scatter_reduce(0, plane, col + 1, "amax")
-    sizes = (rows + 2) * (cols + 2)  # a border of empty cells around every plane: no neighbour lies outside the table
+    sizes = (rows + 2) * (cols + 2)  # with a border of empty cells around every plane, so that every neighbour is inside the table
     width = cols[plane] + 2
     place = (sizes.cumsum(0) - sizes)[plane] + (row + 1) * width + col + 1
     table = torch.full((int(sizes.sum()),), -1, dtype=torch.int64, device=where.device)

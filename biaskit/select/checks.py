@@ -1,4 +1,4 @@
-"""Checks of what callers pass in, and the order in which indices are answered."""
+"""Checks of arguments, and the order of returned indices."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Order = Literal["sequence", "choice"]
 
 
 HALF = (torch.bfloat16, torch.float16)
-"""Dtypes of models in which features are taken as they are."""
+"""Model dtypes in which features are not converted to float32."""
 
 
 def vector(name: str, values: Tensor, length: int | None = None) -> Tensor:
@@ -36,7 +36,7 @@ def check_vector(name: str, values: Tensor, length: int | None = None) -> None:
 
 
 def matrix(name: str, values: Tensor, length: int | None = None, *, finite: bool = True) -> Tensor:
-    """Return [N, d] numbers: half precision as it is, all else in float32. `finite`: check them; otherwise the caller will.
+    """Return [N, d] values: half precision unchanged, everything else in float32. `finite`: check them here; if False, the caller does.
 
     Raises:
         BiaskitError: another number of axes or rows, or values that are not finite.
@@ -46,7 +46,7 @@ def matrix(name: str, values: Tensor, length: int | None = None, *, finite: bool
 
 
 def wide(values: Tensor) -> Tensor:
-    """Return half precision as it is, all else in float32."""
+    """Return half precision unchanged, everything else in float32."""
     return values.detach() if values.dtype in HALF else values.detach().to(torch.float32)
 
 
@@ -61,12 +61,12 @@ def check_finite(name: str, values: Tensor) -> Tensor:
     """Return the values.
 
     Raises:
-        BiaskitError: one is not finite; inside `deferred` later, for those on a device.
+        BiaskitError: one is not finite; for values on a device inside `deferred`, raised later.
     """
     if on_device(values):
         expect(values.sum(dtype=torch.float32), lambda sum_: None if math.isfinite(sum_) else _look_again(name, values))
         return values
-    if not math.isfinite(float(values.sum())) and not bool(torch.isfinite(values).all()):  # a sum is one pass; it may overflow, though
+    if not math.isfinite(float(values.sum())) and not bool(torch.isfinite(values).all()):  # the sum is cheaper, but may overflow
         raise not_finite(name)
     return values
 
@@ -105,6 +105,6 @@ def fraction(name: str, value: float) -> None:
 
 
 def answer(picked: Tensor, order: Order) -> Tensor:
-    """Bring [n] indices, given in the order of choice, into the order that was asked for."""
+    """Return [n] indices, given in the order of choice, in the wanted order."""
     choice("order", order, ("sequence", "choice"))
     return picked.sort().values if order == "sequence" else picked

@@ -1,4 +1,4 @@
-"""Visual tokens whose rotary embedding turns them least, or by a right angle: IVC-Prune's coordinate tokens."""
+"""IVC-Prune's coordinate tokens: the visual tokens that rotary embedding rotates least, or by a right angle."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from biaskit.errors import BiaskitError
 
 
 def coordinate_tokens(rotations: Tensor, count: int) -> Tensor:
-    """Return the tokens with the `count` largest mean cosines and those with the `count` largest mean sines: ascending, no token twice.
+    """Return the tokens with the `count` largest mean cosines and those with the `count` largest mean sines, ascending, without repeats.
 
-    Signs count: only turns near 0 and near +90° are coordinates. What a picture shows plays no part. Ties go to the lower index.
+    Signs count: only angles near 0 and near +90° are coordinates. The picture is not used. Ties go to the lower index.
     IVC-Prune (arXiv 2602.03060), as released.
 
     Args:
         rotations: [N, 2] mean cosine and sine of the angles of each token. count: round(ρN), from 0 to N.
 
     Raises:
-        BiaskitError: another shape, or a count that does not exist.
+        BiaskitError: another shape, or a count outside 0 … N.
 
     Example:
         >>> coordinate_tokens(torch.tensor([[0.9, 0.1], [0.5, 0.7], [0.8, 0.2]]), 1).tolist()

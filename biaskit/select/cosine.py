@@ -1,8 +1,8 @@
-"""Cosine similarity, rounded so that equal cosines compare equal, and never more of the matrix at once than is asked for.
+"""Cosine similarity, rounded so that equal cosines compare equal.
 
-On a CPU products are float64's and rounded to 2⁻²⁴ ≈ 6e-8, all that features in float32 can express: copies of a token tie, and next to
-nothing else. On a device they are float32's, whose sums over thousands of channels are off by up to 1e-6, and are rounded to 2⁻¹⁸ ≈ 4e-6,
-which also ties cosines that differ.
+On a CPU products are in float64 and rounded to 2⁻²⁴ ≈ 6e-8, the resolution of float32 features: copies of a token tie, and almost nothing
+else does. On a device they are in float32, with errors up to 1e-6 for sums over thousands of channels, and rounded to 2⁻¹⁸ ≈ 4e-6, which
+also ties some cosines that differ.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 BLOCK = 1024
-"""Rows of the similarity matrix that are held at once where the whole is not needed."""
+"""Rows of the similarity matrix in memory at a time, where the whole matrix is not needed."""
 
 STEPS = 2.0**18
 """Cosines on a device are whole multiples of 1 / STEPS."""
@@ -24,10 +24,10 @@ EXACT_STEPS = 2.0**24
 
 
 def unit_rows(features: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Scale rows [N, d] of any float dtype to length 1, by default in float64 on a CPU, else in float32. A row of zeros stays zero."""
+    """Scale rows [N, d] of any float dtype to length 1, by default in float64 on a CPU, else in float32. A row of zeros is unchanged."""
     features = features.to(dtype or (torch.float64 if features.device.type == "cpu" else torch.float32))
     largest = features.abs().amax(-1, keepdim=True) if features.shape[-1] else features.new_ones(len(features), 1)
-    features = features / torch.where(largest > 0, largest, 1.0)  # lengths that float32 cannot square
+    features = features / torch.where(largest > 0, largest, 1.0)  # the squares of some lengths overflow float32
     length = torch.linalg.vector_norm(features, dim=-1, keepdim=True)
     return features / torch.where(length > 0, length, 1.0)
 
@@ -35,16 +35,16 @@ def unit_rows(features: Tensor, dtype: torch.dtype | None = None) -> Tensor:
 def rounded(similarity: Tensor) -> Tensor:
     """Round to multiples of 2⁻²⁴ (float64) or 2⁻¹⁸ (float32).
 
-    Without this the cosine of a token with its copy is 1 only up to an error that changes with the order of summation, and decides.
+    Without this the cosine of a token with its copy is 1 up to an error that depends on the order of summation and would decide ties.
     """
     steps = EXACT_STEPS if similarity.dtype == torch.float64 else STEPS
     return (similarity * steps).round() / steps
 
 
 def multiplies_float32(kind: str) -> bool:
-    """Return whether products of float32 on this kind of device (`cpu`, `cuda`) are not rounded to TF32 or bfloat16 on the way.
+    """Return True if products of float32 on this kind of device (`cpu`, `cuda`) are computed in float32, not in TF32 or bfloat16.
 
-    `torch.set_float32_matmul_precision` and `torch.backends.cuda.matmul.allow_tf32` allow that.
+    `torch.set_float32_matmul_precision` and `torch.backends.cuda.matmul.allow_tf32` allow the latter.
     """
     if kind not in ("cpu", "cuda"):
         return True
@@ -55,7 +55,7 @@ def multiplies_float32(kind: str) -> bool:
 
 
 def products(a: Tensor, b: Tensor) -> Tensor:
-    """Return a bᵀ for rows a [..., N, d] and b [..., M, d]: [..., N, M], in float32 at least whatever torch was told about precision."""
+    """Return a bᵀ for rows a [..., N, d] and b [..., M, d]: [..., N, M], at least in float32, whatever torch's precision settings."""
     if a.dtype == torch.float32 and not multiplies_float32(a.device.type):
         a, b = a.double(), b.double()
     with torch.autocast(a.device.type, enabled=False):
@@ -69,7 +69,7 @@ def cosines(a: Tensor, b: Tensor) -> Tensor:
 
 
 def row_blocks(unit: Tensor, own: float | None = None) -> Iterator[Tensor]:
-    """Yield the N × N cosines in blocks of rows; `own` replaces each token's cosine with itself."""
+    """Yield the N × N cosines in blocks of rows; `own`, if given, replaces each token's cosine with itself."""
     for start in range(0, len(unit), BLOCK):
         block = cosines(unit[start : start + BLOCK], unit)
         if own is not None:

@@ -1,4 +1,4 @@
-"""SCOPE: tokens that are salient and cover, by similarity, what the chosen ones do not cover yet."""
+"""SCOPE: greedily choose salient tokens that are similar to tokens which the chosen ones do not cover yet."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from biaskit.select.checks import Order, answer, count, matrix, vector
 from biaskit.select.cosine import cosines, unit_rows
 
 REFRESH = 32
-"""Gains computed anew at a time."""
+"""Stale gains that are recomputed at a time."""
 
 
 def scope_select(scores: Tensor, features: Tensor, n: int, *, alpha: float = 1.0, order: Order = "sequence") -> Tensor:
     """Pick n times argmax sᵢ^α · Σᵤ max(0, cos(u, i) − covᵤ) (SCOPE, arXiv 2510.24214); covᵤ is u's largest cosine with a pick, from 0.
 
-    A gain never grows while tokens are picked, so that an old gain bounds a new one from above, and few are computed anew at each pick.
+    A gain never grows while tokens are picked, so an old gain is an upper bound, and few gains are recomputed at each pick.
 
     Args:
         scores: [N] saliency from 0: attention of the class token to the patches at the tower's layer −2.
         features: [N, d] the tower's output there. n: how many to keep.
-        alpha: α: 0 is coverage alone (0⁰ is 1); large α goes by saliency.
+        alpha: α: 0 is coverage alone (0⁰ is 1); the larger α, the more saliency counts.
 
     Returns:
         [min(n, N)] int64. A tie goes to the lower index. Cosines are multiples of 2⁻²⁴ on a CPU and of 2⁻¹⁸ on a GPU, and their sums
-        are exact, so that the order of summation decides nothing.
+        are exact, so that the result does not depend on the order of summation.
 
     Raises:
         BiaskitError: shapes, values that are not finite, negative scores, n below 1, or α that is negative or not finite.

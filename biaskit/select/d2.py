@@ -1,4 +1,4 @@
-"""D2Pruner's selection on the graph: pivots, expansion, and what to do when the graph leaves too few tokens."""
+"""D2Pruner's selection: pivots, expansion on the graph, and the fill if the graph leaves too few tokens."""
 
 from __future__ import annotations
 

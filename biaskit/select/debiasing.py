@@ -1,4 +1,4 @@
-"""Attention P against a prior Q, in two forms, whatever Q is: a calibrated map, the recency law, or a row of the same pass."""
+"""Debias attention P by a prior Q, in two forms. Q may be a calibrated map, the recency law, or a row of the same pass."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _LIMIT = 1e6
 def debias(attention: Tensor, q: Tensor, *, form: Form = "ratio", tau: float = 1.0, eps: float | None = None) -> Tensor:
     """Score each visual token by its attention P relative to a prior Q.
 
-    `ratio` is P / (Q^τ + ε), Q as a density of mean 1 (D2Pruner). `p_log_p_over_q` is p · log((p + ε) / (q + ε)), p and q being P and Q^τ
-    over their sums + ε (PriorTR, arXiv 2606.24156, where Q is the row of a token after the picture and before the question, of the same
-    pass). The sum of such scores is the divergence of p from q; a token without attention scores 0, more than one with a little less than
+    `ratio` is P / (Q^τ + ε), Q scaled to mean 1 (D2Pruner). `p_log_p_over_q` is p · log((p + ε) / (q + ε)), p and q being P and Q^τ
+    divided by their sums + ε (PriorTR, arXiv 2606.24156, where Q is the row of a token between picture and question, of the same pass).
+    These scores sum to the divergence of p from q. A token without attention scores 0, which is more than a token with slightly less than
     its prior: a budget beyond the positive scores (`positive_share`) takes the least attended tokens first. A ratio never does.
 
     Args:
-        attention: [N] P, the mean over heads of attention to the visual tokens, from 0; scaling it changes no order.
-        q: [N] Q, likewise. tau: τ, from 0, which is a flat Q, to 1.
-        eps: ε; None takes the methods' own, 1e-7 and 1e-10.
+        attention: [N] P ≥ 0, mean over heads of attention to the visual tokens; its scale does not change the order of scores.
+        q: [N] Q, likewise. tau: τ in 0 … 1; 0 is a flat Q.
+        eps: ε; None takes the methods' own, 1e-7 (ratio) and 1e-10.
 
     Returns:
         [N] float32.
@@ -63,7 +63,7 @@ def debias(attention: Tensor, q: Tensor, *, form: Form = "ratio", tau: float = 1
 
 
 def positive_share(scores: Tensor) -> float:
-    """Share of the [N] scores that are above 0: a budget beyond it makes p · log(p / q) take the least attended tokens; 0 of 0.
+    """Share of the [N] scores that are above 0; 0 for N = 0. With a budget beyond it p · log(p / q) takes the least attended tokens.
 
     Raises:
         BiaskitError: not [N], or not finite.

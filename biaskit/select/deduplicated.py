@@ -1,4 +1,4 @@
-"""VisPruner: half of the tokens by importance, half by taking duplicates out of the rest, round by round; FasterVLM is its first half."""
+"""VisPruner: half of the tokens by importance, half by removing duplicates from the rest in rounds. FasterVLM is its first half."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from biaskit.select.cosine import cosines, unit_rows
 def vispruner_select(
     scores: Tensor, features: Tensor, n: int, *, important: float = 0.5, step: int = 8, order: Order = "sequence"
 ) -> Tensor:
-    """Keep the int(n · important) highest scores, and of the rest what duplicates least (VisPruner, arXiv 2412.01818).
+    """Keep the int(n · important) highest scores, and of the rest the least duplicated tokens (VisPruner, arXiv 2412.01818).
 
-    The rest is a list by falling score. While it is too long, every even entry is compared with all odd ones; of the even ones those with
-    the highest largest cosine leave, `step` at most; the new list is the surviving even ones by falling cosine and then the odd ones.
-    The step is part of the method: other steps keep other tokens. `important=1` is FasterVLM.
+    The rest is a list by falling score. While it is too long, every even entry is compared with all odd ones; the (at most `step`) even
+    ones with the highest largest cosine are dropped; the new list is the other even ones by falling cosine, then the odd ones.
+    The step is part of the method: another step keeps other tokens. `important=1` is FasterVLM.
 
     Args:
         scores: [N] attention of the class token to the patches at the tower's layer −2. features: [N, d] the tower's output there.
-        n: how many to keep. important: share of n kept by score. step: most tokens that leave in a round.
-        order: `choice` gives the important ones by falling score, then the list as the last round left it.
+        n: how many to keep. important: share of n kept by score. step: most tokens dropped in a round.
+        order: `choice` gives the important ones by falling score, then the list of the last round.
 
     Returns:
-        [min(n, N)] int64. A tie goes to the earlier entry of the list. The released loop asks for more than there are where step exceeds
-        the number of even entries, and then keeps fewer tokens than n; here a round drops no more than there are.
+        [min(n, N)] int64. A tie goes to the earlier entry of the list. If step exceeds the number of even entries, the released loop drops
+        too many and keeps fewer tokens than n; here a round drops at most the number needed.
 
     Raises:
         BiaskitError: shapes, values that are not finite, n or `step` below 1, or `important` outside 0 … 1.

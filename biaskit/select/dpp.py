@@ -1,4 +1,4 @@
-"""CDPruner: the most probable subset of a determinantal point process whose kernel is conditioned on relevance to the prompt, greedily."""
+"""CDPruner: greedy most probable subset of a determinantal point process whose kernel is conditioned on relevance to the prompt."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from biaskit.select.cosine import unit_rows
 Kernel = Literal["product", "blend", "exponential"]
 
 EXHAUSTED = 1e-12
-"""A token whose conditional variance is no larger adds nothing to the chosen set: the rank of the kernel is used up."""
+"""Conditional variance up to which a token counts as linearly dependent on the chosen set: the rank of the kernel is reached."""
 
 
 def text_relevance(features: Tensor, text: Tensor, *, negative: bool = False) -> Tensor:
     """Mean cosine of each token with the rows of the prompt: [N] float32.
 
-    CDPruner takes the patches through CLIP's visual projection, the question in pieces through CLIP's text tower, and the *negative* mean:
-    on its own object a CLIP patch is the least similar. OpenVINO takes projected tokens, one row, the mean input embedding of the prompt's
-    tokens outside the images, and the mean as it is.
+    CDPruner uses patches after CLIP's visual projection, the question's sentences after CLIP's text tower, and the *negative* mean, because
+    a CLIP patch on the object in question is the least similar. OpenVINO uses projected tokens, the mean input embedding of the prompt's
+    tokens outside the images as a single row, and the mean unchanged.
 
     Args:
         features: [N, d]. text: [m, d], m ≥ 1. negative: change the sign.
@@ -58,19 +58,19 @@ def dpp_select(
 
     With S the cosines and r the relevance scaled to 0 … 1, L = r S r (`product`, CDPruner: r = (ρ − min + 1e-6) / (max − min)), or as in
     OpenVINO GenAI, with r = (ρ − min) / (max − min + 1e-6): `blend`, L = (1 − w) S + w r S r, its default; `exponential`, r' S r' with
-    r' = exp(w / (2 (1 − w)) · r), its fallback. Where the rank of L is used up, the most relevant of the rest follow.
+    r' = exp(w / (2 (1 − w)) · r), its fallback. If n exceeds the rank of L, the most relevant of the rest follow.
 
     Args:
         relevance: [N] ρ, any unit and sign, such as `text_relevance`. features: [N, d] projector output. n: how many to keep.
         weight: w of the last two kernels, in 0 … 1, below 1 for `exponential`.
-        halves: take n // 2 from the first N // 2 tokens and n − n // 2 from the rest, each scaled on its own, as OpenVINO does by default.
+        halves: take n // 2 from the first N // 2 tokens and n − n // 2 from the rest, scaled separately, as OpenVINO does by default.
         order: `choice` gives the order of picks; with `halves` the first half's come first.
 
     Returns:
         [min(n, N)] int64. A tie goes to the lower index. Cosines and the kernel are in float64. Equal relevances scale to 1.
 
     Raises:
-        BiaskitError: shapes, values that are not finite, n below 1, or a weight that makes no kernel.
+        BiaskitError: shapes, values that are not finite, n below 1, or a weight outside its range.
 
     Example:
         >>> import torch
@@ -95,7 +95,7 @@ def dpp_select(
 
 
 def _scaled(relevance: Tensor, kernel: Kernel, weight: float) -> Tensor:
-    """Bring [N] relevance to the scale of a kernel: float64, all 1 where all are equal."""
+    """Scale [N] relevance for a kernel: float64; all 1 if all are equal."""
     r = relevance.double()
     low, spread = (r.min(), r.max() - r.min()) if len(r) else (0.0, r.new_zeros(()))
     if not spread:

@@ -1,4 +1,4 @@
-"""FitPrune: a schedule of deletions by layer, calibrated so that two attention maps keep their mass; and whom it deletes."""
+"""FitPrune: a schedule of deletions by layer, calibrated so that two attention maps keep their mass, and the tokens it deletes."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def fitprune_select(cross: Tensor, own: Tensor, n: int, *, order: Order = "seque
 
 
 def fitprune_deletions(cross: Floats, own: Floats, alpha: float) -> list[int]:
-    """Delete, layer by layer, what both maps can spare: [L] numbers of tokens, one sample (FitPrune's calibration).
+    """Count the tokens that each layer can delete without much loss in either map: [L], one sample (FitPrune's calibration).
 
-    At every layer, of the tokens that are left, the longest run of the weakest in one map whose loss leaves that map at least (1 − α) of
-    its sum over all N tokens; the same in the other map; tokens in *both* runs go. One token is always left where there are any.
+    At every layer, take as many of the weakest remaining tokens of one map as can go while the map keeps at least (1 − α) of its sum over
+    all N tokens; the same in the other map; tokens in *both* sets are deleted. At least one token remains.
 
     Args:
         cross, own: [L, N] the maps that `fitprune_select` describes, of a run without pruning. alpha: α, in 0 … 1.
@@ -91,7 +91,7 @@ def fitprune_deletions_many(cross: Floats, own: Floats, alphas: Sequence[float])
 
 
 def _spared(values: Floats, left: Bools, alphas: Floats) -> Bools:
-    """The longest run of the weakest of the tokens `left` that may go, for each α: [A, N]."""
+    """Return the weakest of the tokens `left` that may be deleted together, for each α: [A, N] bool."""
     order = np.argsort(values, kind="stable")
     mine = left[:, order]
     held = np.where(mine, values[order], 0.0)
@@ -106,7 +106,7 @@ def fitprune_schedule(
 ) -> tuple[list[int], float]:
     """Find the smallest α at which the mean cost over samples is at most (1 − saving) of the unpruned one, by bisection.
 
-    A layer costs by the tokens that enter it. (The released code deletes inside a layer, after attention.)
+    The cost of a layer is that of the tokens that enter it. (The released code deletes inside a layer, after attention.)
 
     Args:
         samples: (cross, own) of each, [L, N] as in `fitprune_deletions`. saving: ρ, in 0 … 1.
@@ -117,7 +117,7 @@ def fitprune_schedule(
         ([L] mean deletions over samples, rounded down; α).
 
     Raises:
-        BiaskitError: no sample, one without tokens, layers that differ, or a saving outside 0 … 1, or one no α reaches.
+        BiaskitError: no sample, a sample without tokens, different numbers of layers, or a saving outside 0 … 1 or that no α reaches.
 
     Example:
         >>> import numpy as np
@@ -145,10 +145,10 @@ def fitprune_schedule(
 
 
 def smallest_alpha(cost_share: Callable[[float], float], saving: float, tolerance: float) -> float:
-    """Find α by bisection of 0 … 1: the upper end of the last bracket, at which a schedule costs 1 − ρ at most.
+    """Find α by bisection of 0 … 1: the upper end of the last bracket, at which a schedule costs at most 1 − ρ.
 
     Args:
-        cost_share: of α, the cost of its schedule as a share of the unpruned one. saving: ρ. tolerance: width of the last bracket.
+        cost_share: α → cost of its schedule as a share of the unpruned cost. saving: ρ. tolerance: width of the last bracket.
 
     Raises:
         BiaskitError: no α saves so much.

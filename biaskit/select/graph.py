@@ -1,4 +1,4 @@
-"""D2Pruner's graph: which visual tokens stand for each other, by meaning and by place (eq. 4–8), and its greedy independent sets."""
+"""D2Pruner's graph, which links redundant visual tokens by similarity and position (eq. 4–8), and its greedy independent sets."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from biaskit.select.keep import Keep
 Diagonal = Literal["included", "excluded"]
 
 ALIKE = 1e-5
-"""A range of cosines below this counts as rounding: all tokens are alike."""
+"""If the range of cosines is below this, it is attributed to rounding: all tokens count as alike."""
 
 ROUNDING = 2.0**-38
-"""A fused similarity in float64 that exceeds θ by no more than this equals it."""
+"""In float64 a fused similarity that exceeds θ by at most this counts as equal to θ."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +30,8 @@ class Graph:
     """An undirected graph of N tokens: two are linked iff their fused similarity exceeds the threshold (strictly).
 
     Attributes:
-        fused: S_fused of the pairs that can be linked, −1 where there is no pair: [N, N], or [N, 8] beside `links`.
-        links: [N, 8] int64, the token each column of `fused` is about; None if `fused` is [N, N].
+        fused: S_fused of the pairs that can be linked, −1 if there is no pair: [N, N], or [N, 8] together with `links`.
+        links: [N, 8] int64, the other token of each column of `fused`; None if `fused` is [N, N].
         threshold: θ.
         s_min, s_max: range of the cosines before min–max (the range that makes θ depend on the image).
     """
@@ -48,7 +48,7 @@ class Graph:
 
     @cached_property
     def edges(self) -> Tensor:
-        """Bool, shaped like `fused`. In float64 a value within rounding of the threshold counts as equal to it, which is no edge."""
+        """Bool, shaped like `fused`. In float64 a value within `ROUNDING` of the threshold counts as equal to it, so not as an edge."""
         return self.fused > self.threshold + (ROUNDING if self.fused.dtype == torch.float64 else 0)
 
     @property
@@ -58,7 +58,7 @@ class Graph:
         return float(self.edges.sum()) / (n * (n - 1)) if n > 1 else 0.0
 
     def at(self, threshold: float) -> Graph:
-        """Return the graph at a threshold that is no lower."""
+        """Return the graph at another threshold, not below this one's."""
         return replace(self, threshold=threshold)
 
     def adjacency(self) -> Tensor:
@@ -78,11 +78,11 @@ class Graph:
         """Return the greedy independent set (the best-ranked candidate, no neighbour of it, the next), at most `limit` tokens: [N] bool.
 
         Found in rounds instead of one by one: every candidate that outranks all its candidate neighbours is taken at once. This gives the
-        very same set (Blelloch, Fineman and Shun, 2012), and the loop's first `limit` picks are the best-ranked of it. A GPU is asked once
-        in eight rounds whether candidates are left; rounds without any change nothing.
+        same set (Blelloch, Fineman and Shun, 2012), and the first `limit` picks of the sequential loop are its best-ranked members. On a
+        GPU the test for remaining candidates, a synchronisation, is made every eight rounds; surplus rounds change nothing.
 
         Args:
-            rank: [N] int64, a permutation; 0 is best. candidates: [N] bool, those to choose among. limit: from 0.
+            rank: [N] int64, a permutation; 0 is best. candidates: [N] bool, tokens to choose among. limit: ≥ 0.
         """
         better = self._better(rank)
         taken = torch.zeros_like(candidates)
@@ -100,12 +100,12 @@ class Graph:
         return self.edges & (theirs < rank[:, None])
 
     def _any(self, edges: Tensor, among: Tensor) -> Tensor:
-        """Which tokens have one of `edges` to a token `among` [N] bool: [N] bool. Nothing is waited for."""
+        """Which tokens have one of `edges` to a token in `among` [N] bool: [N] bool. No synchronisation."""
         return (edges & (among[None] if self.links is None else among[self.links])).any(1)
 
 
 def best_of(tokens: Tensor, rank: Tensor, limit: int | Tensor) -> Tensor:
-    """Return the at most `limit` best-ranked of `tokens` [N] bool: [N] bool. Nothing is waited for."""
+    """Return the at most `limit` best-ranked of `tokens` [N] bool: [N] bool. No synchronisation."""
     order = torch.empty_like(rank)
     order[rank] = torch.arange(len(rank), device=rank.device)
     return tokens & (tokens[order].cumsum(0) <= limit)[rank]
@@ -114,14 +114,14 @@ def best_of(tokens: Tensor, rank: Tensor, limit: int | Tensor) -> Tensor:
 def d2_graph(features: Tensor, where: Tensor | None, *, alpha: float = 1.0, theta: float = 0.8, diagonal: Diagonal = "included") -> Graph:
     """Build D2Pruner's graph: S_fused = α · minmax(cos) + (1 − α) · [8-neighbours], edges where S_fused > θ (eq. 4–8).
 
-    For α ≤ θ only neighbours can be linked, so the graph has at most 8 edges a token and the N × N similarities are only passed over,
-    block by block, for their range. A token is never its own neighbour. If all tokens are alike, every normalised similarity is 1.
+    For α ≤ θ only neighbours can be linked, so the graph has at most 8 edges per token and the N × N similarities are computed block by
+    block for their range only. A token is never its own neighbour. If all tokens are alike, every normalised similarity is 1.
 
     Args:
         features: [N, d], the visual rows of the output of layer K − 1.
         where: [N, 3] (plane, row, col) as `cells` makes; may be None for α = 1, where place does not count.
-        alpha: weight of meaning against place. theta: threshold, strict.
-        diagonal: whether a token's cosine with itself takes part in min–max, as eq. 5 reads literally.
+        alpha: weight of similarity against position. theta: threshold, strict.
+        diagonal: `included` if a token's cosine with itself takes part in min–max, as eq. 5 says literally; or `excluded`.
 
     Raises:
         BiaskitError: shapes, values that are not finite, α or θ outside 0 … 1, or no cells although α < 1.
@@ -151,7 +151,7 @@ def d2_graph(features: Tensor, where: Tensor | None, *, alpha: float = 1.0, thet
 
 
 def check_graph(features: Tensor, where: Tensor | None, alpha: float, theta: float, diagonal: str) -> Tensor | None:
-    """Return the cells on the features' device; raise BiaskitError for arguments of `d2_graph` that make no sense."""
+    """Return the cells on the features' device; raise BiaskitError for invalid arguments of `d2_graph`."""
     check_rule(where, alpha, theta, diagonal)
     if where is None:
         return None
@@ -160,7 +160,7 @@ def check_graph(features: Tensor, where: Tensor | None, alpha: float, theta: flo
 
 
 def check_rule(where: Tensor | None, alpha: float, theta: float, diagonal: str) -> None:
-    """Raise BiaskitError for α, θ or a diagonal that make no sense, or for no cells where place counts."""
+    """Raise BiaskitError for an invalid α, θ or diagonal, or for missing cells if position counts."""
     fraction("alpha", alpha)
     fraction("theta", theta)
     choice("diagonal", diagonal, ("included", "excluded"))
@@ -169,7 +169,7 @@ def check_rule(where: Tensor | None, alpha: float, theta: float, diagonal: str) 
 
 
 def _range(unit: Tensor, similarity: Tensor | None, diagonal: Diagonal) -> tuple[float, float]:
-    """Smallest and largest cosine of all pairs; (1, 1) where there is no pair."""
+    """Smallest and largest cosine of all pairs; (1, 1) if there is no pair."""
     if not len(unit) or (diagonal == "excluded" and len(unit) == 1):
         return 1.0, 1.0
     if similarity is not None and diagonal == "included":
@@ -184,14 +184,14 @@ def _range(unit: Tensor, similarity: Tensor | None, diagonal: Diagonal) -> tuple
 
 
 def fuse(similarity: Tensor, s_min: float, s_max: float, alpha: float) -> Tensor:
-    """Return α · minmax(cosine), of any shape: the part of S_fused that is meaning."""
+    """Return α · minmax(cosine), of any shape: the similarity part of S_fused."""
     if s_max - s_min < ALIKE:
         return torch.full_like(similarity, alpha)
     return alpha * ((similarity - s_min) / (s_max - s_min))
 
 
 def _beside(unit: Tensor, links: Tensor) -> Tensor:
-    """Cosine of every token with its eight neighbours, each pair computed once: [N, 8]. Arbitrary where there is no neighbour."""
+    """Cosine of every token with its eight neighbours, each pair computed once: [N, 8]. Undefined for missing neighbours."""
     beside = unit.new_zeros(links.shape)
     for column in range(4):
         source = torch.nonzero(links[:, column] >= 0)[:, 0]
@@ -228,9 +228,9 @@ def graph_select(
         graph: of the same N tokens.
         pivot_mode: `topk`, pivots are the highest scores; `mis`, pivots too must not be linked.
         exclude_pivot_neighbours: whether pivots' neighbours are out of the expansion.
-        fill: when the graph leaves fewer than n. `score`: the highest scores that are left. `layers`: forget all exclusions and expand
-            again on what is left, as often as it takes. `raise_theta`: raise the threshold by 0.05 and expand on, until there are no
-            edges. `none`: keep fewer.
+        fill: what to add if the graph leaves fewer than n. `score`: the highest remaining scores. `layers`: drop all exclusions and expand
+            again on the rest, repeatedly. `raise_theta`: raise the threshold by 0.05 and continue, until there are no edges. `none`:
+            keep fewer.
 
     Returns:
         The kept tokens, ascending. `info`: `pivots`, `independent` (kept before the fill), `filled`, `missing` (n minus kept).
@@ -276,7 +276,7 @@ def pivots_of(n: int, pivot_ratio: float) -> int:
 
 
 def _filled(chosen: Tensor, blocking: Tensor, graph: Graph, rank: Tensor, n: int, fill: Fill) -> Tensor:
-    """Add to `chosen` until n, by the rule `fill`. `blocking` are those whose neighbours stay out while the threshold rises."""
+    """Add to `chosen` until n, by the rule `fill`. Neighbours of `blocking` are excluded while the threshold rises."""
     threshold = graph.threshold
     while fill in ("layers", "raise_theta") and int(chosen.sum()) < n:
         candidates = ~chosen

@@ -1,4 +1,4 @@
-"""Selections that look at what is chosen already: maximal marginal relevance, max–min distance, least duplication."""
+"""Selections that depend on the tokens chosen so far: maximal marginal relevance, max–min distance, least duplication."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from biaskit.select.scores import min_max, scaled
 def _greedy_on_device(unit: Tensor, n: int, first: Tensor, worth: Tensor, weight: float) -> Tensor:
     """Take `first`, then n − 1 times the highest worth − weight · (largest cosine with a chosen one): [n] indices in the order of choice.
 
-    The host never waits for the device. There are some launches a pick, and nothing of size N × N.
+    No synchronisation; a few kernel launches per pick; no N × N table.
     """
     nearest = torch.full_like(worth, -1.0)
     worth = worth.clone()
-    picked = [first.reshape(1)]  # indices stay tensors of one entry: a plain number would have to come from the device
+    picked = [first.reshape(1)]  # indices are tensors of one entry: a Python int would need a synchronisation
     for _ in range(n - 1):
         nearest = torch.maximum(nearest, cosines(unit, unit.index_select(0, picked[-1])[0]))
         worth.index_fill_(0, picked[-1], -torch.inf)
@@ -33,11 +33,11 @@ def _greedy_on_device(unit: Tensor, n: int, first: Tensor, worth: Tensor, weight
 def mmr_select(importance: Tensor, features: Tensor, n: int, *, lam: float = 0.5, eps: float = 1e-6, order: Order = "sequence") -> Tensor:
     """Maximal marginal relevance (IDPruner): the most important, then always argmax λ · Imp − (1 − λ) · max cosine with the chosen.
 
-    Imp is `importance` scaled to 0 … 1 by min–max. O(n · N · d) time; beside the features a CPU holds n · N float32 numbers
-    and some 300 a token. Source: Carbonell and Goldstein (1998), as IDPruner uses it; values on a CPU are float64's.
+    Imp is `importance` scaled to 0 … 1 by min–max. O(n · N · d) time; on a CPU memory for n · N float32 numbers and about 300 per token.
+    Source: Carbonell and Goldstein (1998), as used by IDPruner; on a CPU in float64.
 
     Args:
-        importance: [N], any unit. features: [N, d], projector output. n: how many to keep.
+        importance: [N], of any scale. features: [N, d], projector output. n: how many to keep.
         lam: λ: 1 keeps the most important, 0 spreads out from the most important one.
         eps: ε of the min–max.
 
@@ -72,8 +72,8 @@ def mmr_select(importance: Tensor, features: Tensor, n: int, *, lam: float = 0.5
 def max_min_select(features: Tensor, n: int, *, order: Order = "sequence") -> Tensor:
     """Max–min diversity (DivPrune): first the token farthest from its nearest neighbour, then always the one farthest from the chosen set.
 
-    Distance is 1 − cosine. The first pick takes O(N² · d) time on a GPU; on a CPU no more than that, and much less as a rule. A CPU holds
-    what `mmr_select` does. Source: DivPrune (Alvar et al., 2025), algorithm 1.
+    Distance is 1 − cosine. The first pick takes O(N² · d) time on a GPU; on a CPU at most that, and usually much less. Memory as
+    `mmr_select`. Source: DivPrune (Alvar et al., 2025), algorithm 1.
 
     Args:
         features: [N, d], projector output. n: how many to keep.
@@ -117,9 +117,9 @@ def dart_select(
     """Least duplication of a few pivots (DART): keep the visual pivots, and for each pivot in turn the tokens least similar to it.
 
     Pivots are the `pivots` visual tokens and the `text_pivots` text tokens with the highest scores; visual ones go first, each kind by
-    descending score. The n − pivots further tokens are shared out evenly: ceil of that number / all pivots each, the last pivots what is
-    left. Text pivots choose but are not part of the answer. The pivots alone are compared with: two copies of a token that are far from all
-    pivots are both kept.
+    descending score. The n − pivots further tokens are divided evenly: each pivot chooses ceil((n − pivots) / all pivots), the last ones
+    what is still missing. Text pivots are not kept themselves. Tokens are compared with pivots only: two copies of a token that is far from
+    all pivots are both kept.
 
     Args:
         scores: [N], DART: the L1 norm of the cached key. features: [N, d], DART: the hidden state after the model's last norm.

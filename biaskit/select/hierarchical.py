@@ -1,4 +1,4 @@
-"""HiPrune: anchors by attention of a middle tower layer with their neighbours, the rest by attention of a late layer."""
+"""HiPrune: anchors by the attention of a middle tower layer, their neighbours, and the rest by the attention of a late layer."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from biaskit.select.checks import Order, answer, choice, count, fraction, vector
 Buffers = Literal["grid", "flat"]
 
 _BESIDE = [1, 3, 4, 6]
-"""Above, left, right and below, among the columns of `neighbours`."""
+"""Columns of `neighbours` for the cells above, left, right and below."""
 
 
 def hiprune_select(
     middle: Tensor, late: Tensor, where: Tensor, n: int, *, alpha: float = 0.1, buffers: Buffers = "grid", order: Order = "sequence"
 ) -> Tensor:
-    """Keep anchors, the tokens beside them, and the best of what is left (HiPrune, arXiv 2508.00553).
+    """Keep anchors, their four neighbours, and the best of the rest (HiPrune, arXiv 2508.00553).
 
-    Anchors are the round(n · α / 5) highest of `middle` (halves to even, as released; there may be none). Their buffers are the four tokens
-    beside, above and below. What is missing to n comes from the highest of `late` among the others. Should anchors and buffers be more than
-    n, anchors go first, then buffers in the order of their anchors.
+    Anchors are the round(n · α / 5) highest of `middle` (halves to even, as released; possibly 0). Their buffers are the four tokens
+    beside, above and below. The rest of n are the highest of `late` among the others. If anchors and buffers are more than n, anchors are
+    kept first, then buffers in the order of their anchors.
 
     Args:
-        middle: [N] attention that each patch receives at the object layer, mean over heads and all queries, the class token's included;
+        middle: [N] attention that each patch receives at the object layer, mean over heads and all queries, including the class token's;
             CLIP-L: the 9th block, Qwen2.5-VL: the 16th. late: [N] the same at the layer whose output is used, −2.
         where: [N, 3] (plane, row, col) of each token, as `cells` makes.
         n: how many to keep. alpha: α, share of n for anchors and buffers.
@@ -38,7 +38,7 @@ def hiprune_select(
         [min(n, N)] int64. A tie goes to the lower index.
 
     Raises:
-        BiaskitError: shapes, values that are not finite, n below 1, α outside 0 … 1, or cells that are none.
+        BiaskitError: shapes, values that are not finite, n below 1, α outside 0 … 1, or invalid cells.
 
     Example:
         >>> import torch
@@ -63,7 +63,7 @@ def hiprune_select(
 
 
 def _flat(anchors: Tensor, where: Tensor) -> Tensor:
-    """Neighbours of [a] anchors by their index alone: [a, 4]."""
+    """Neighbours of [a] anchors by index, as released: [a, 4]."""
     cols = int(where[:, 2].max()) + 1
     steps = torch.tensor([-cols, -1, 1, cols], device=anchors.device)
     return (anchors[:, None] + steps).clamp(0, len(where) - 1)

@@ -1,4 +1,4 @@
-"""Keep, and the one rounding rule."""
+"""Keep, the result of a selection, and `budget`, the rule for rounding a share to a number of tokens."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from biaskit.errors import BiaskitError
 
 @dataclass(frozen=True, eq=False)
 class Keep:
-    """Which visual tokens are kept.
+    """The visual tokens that are kept.
 
     Attributes:
-        indices: [n] int64, ascending, into the N visual tokens of the sample; on any device. Each is the place (position id and
-            cell) that a row of the sequence takes from now on.
-        info: what the method wants to report about this decision, such as the density of its graph.
-        values: [n, d] what stands at these places from layer K on, for methods that merge tokens; None: the tokens as they are. Where a
-            model adds features of the tower to later layers too (DeepStack), those of the place are added still.
+        indices: [n] int64, ascending, into the N visual tokens of the sample; on any device. A kept row has the position id and cell of
+            its index.
+        info: numbers that the method reports about this decision, such as the density of its graph.
+        values: [n, d] new hidden states of these tokens from layer K on, for methods that merge tokens; None: unchanged. A model that adds
+            features of the tower after later layers too (DeepStack) still adds those of the index.
 
     Example:
         >>> import torch
@@ -40,17 +40,17 @@ class Keep:
         return len(self.indices)
 
     def ascending(self) -> Keep:
-        """Return the same answer with ascending indices."""
-        if self.values is None and self.indices.device.type == "cpu":  # which may be known to be in order already: NumPy is quicker
+        """Return the same with ascending indices."""
+        if self.values is None and self.indices.device.type == "cpu":  # NumPy checks the order faster
             return replace(self, indices=torch.from_numpy(np.sort(self.indices.numpy())))
         indices, order = self.indices.sort()
         return replace(self, indices=indices, values=None if self.values is None else self.values[order.to(self.values.device)])
 
 
 def budget(n_tokens: int, retention: float) -> int:
-    """Return how many of `n_tokens` visual tokens to keep: retention × N, halves up, at least 1, at most N; 0 of 0.
+    """Return how many of `n_tokens` visual tokens to keep: retention × N, halves up, at least 1, at most N; 0 for N = 0.
 
-    `retention` is taken as the decimal number it prints as: 0.29 of 50 is 14.5 and gives 15, although the product in binary is below 14.5.
+    `retention` is taken as the decimal number that it prints as: 0.29 of 50 is 14.5 and gives 15, although the binary product is below.
 
     Example:
         >>> budget(576, 0.25), budget(50, 0.29), budget(3, 0.01)

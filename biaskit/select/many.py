@@ -1,4 +1,4 @@
-"""A batch: on a device together, else one after another."""
+"""Selections for a batch: on a device all samples together, else one after another."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def d2_select_many(
 ) -> list[Keep]:
     """Keep n of N tokens of every sample as `d2_select` does; see there for the arguments.
 
-    On a device `pivot_mode="mis"` and the fills `layers` and `raise_theta` go through the graph's matrix, sample by sample, with waits.
+    On a device `pivot_mode="mis"` and the fills `layers` and `raise_theta` use the graph's matrix, sample by sample, with synchronisations.
 
     Args:
-        scores: [B, N]. features: [B, N, d]. where: [N, 3], or [B, N, 3], best on the CPU: a device is waited for once
-            more, to fetch them.
+        scores: [B, N]. features: [B, N, d]. where: [N, 3], or [B, N, 3], preferably on the CPU: from a device it takes one more
+            synchronisation.
 
     Returns:
-        B answers, their indices on the CPU. Beyond 512 tokens `edge_density` is counted on an even sample of rows.
+        B Keeps, with indices on the CPU. For more than 512 tokens `edge_density` is estimated from an even sample of rows.
 
     Raises:
         BiaskitError: as `d2_select`.

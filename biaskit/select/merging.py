@@ -1,4 +1,4 @@
-"""Selections that keep n places and put new contents there: a weighted sum of all tokens in each, and VisionZip, the first of them."""
+"""`Merge`, the result of selections whose kept tokens become weighted sums of all tokens, and VisionZip's selection."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from biaskit.select.cosine import cosines, unit_rows
 
 @dataclass(frozen=True, eq=False)
 class Merge:
-    """Which places stay, and what stands there.
+    """The kept tokens, and the weights of all tokens in each of them.
 
     Attributes:
-        indices: [n] int64 places among the N tokens, each once; ascending unless another order was asked for.
-        weights: [n, N] float32. Row i says how much of every token goes into place indices[i]; a token that is only kept has a single 1.
+        indices: [n] int64, the kept of N tokens, without repeats; ascending unless another order was asked for.
+        weights: [n, N] float32. Row i has the weight of every token in the new token indices[i]; a token kept unchanged has a single 1.
     """
 
     indices: Tensor
     weights: Tensor
 
     def __len__(self) -> int:
-        """Return n, the number of places."""
+        """Return n, the number of kept tokens."""
         return len(self.indices)
 
     def __call__(self, features: Tensor) -> Tensor:
@@ -40,11 +40,11 @@ class Merge:
 
     @property
     def merged(self) -> Tensor:
-        """[k] which of the n places hold more than their own token."""
+        """[k] which of the n kept tokens have others merged into them."""
         return torch.nonzero((self.weights != 0).sum(1) > 1)[:, 0]
 
     def into(self, features: Tensor) -> Tensor:
-        """Merge [N, d]: [n, d] of the same dtype, where places that only keep their token hold it unchanged to the bit."""
+        """Merge [N, d]: [n, d] of the same dtype; tokens that nothing is merged into are unchanged bit for bit."""
         rows, changed = features[self.indices.to(features.device)].clone(), self.merged.to(features.device)
         if len(changed):
             rows[changed] = Merge(self.indices[changed], self.weights[changed])(features).to(rows.dtype)
@@ -52,14 +52,14 @@ class Merge:
 
 
 def identity_merge(n_tokens: int, kept: Tensor) -> Merge:
-    """Return the merge that leaves the tokens `kept` [n] of `n_tokens` as they are."""
+    """Return the merge that keeps the tokens `kept` [n] of `n_tokens` unchanged."""
     weights = torch.zeros(len(kept), n_tokens, dtype=torch.float32, device=kept.device)
     weights[torch.arange(len(kept), device=kept.device), kept] = 1
     return Merge(kept, weights)
 
 
 def ascending(merge: Merge) -> Merge:
-    """Sort a merge by place."""
+    """Sort a merge by index."""
     order = merge.indices.argsort()
     return Merge(merge.indices[order], merge.weights[order])
 
@@ -68,19 +68,19 @@ def visionzip_merge(scores: Tensor, keys: Tensor, dominant: int, contextual: int
     """Keep the tokens of highest score, and merge the others into a few evenly spaced ones of them (VisionZip, arXiv 2412.04467).
 
     Of the tokens that are not dominant every step-th is a target, step = max(1, rest // contextual), the first `contextual` of them. Every
-    other token of the rest joins the target of highest cosine between keys. A target then holds itself plus the mean of those that joined
-    it: a sum of two, not an average, as released. A target that nobody joined stays as it is.
+    other token of the rest is assigned to the target of highest cosine between keys. A target becomes itself plus the mean of the tokens
+    assigned to it: a sum of the two, not an average, as released. A target without assigned tokens is unchanged.
 
     Args:
         scores: [N] attention of the class token to the patches at the tower's layer −2, summed or averaged over heads.
         keys: [N, d] keys of that layer, averaged over heads.
-        dominant: tokens kept as they are. The published counts include the class token, which is no patch: 54 + 10 are 53 patches,
+        dominant: tokens kept unchanged. The published counts include the class token, which is not a patch: 54 + 10 are 53 patches,
             10 merged ones and the class token.
-        contextual: merged tokens; 0 merges nothing.
-        order: `sequence`, by place, a merged token at its target's; `choice`, as released: dominant ones by place, then the merged ones.
+        contextual: number of merged tokens; 0 merges nothing.
+        order: `sequence`, by index, a merged token at its target's; `choice`, as released: dominant ones by index, then the merged ones.
 
     Returns:
-        A merge with min(dominant + contextual, N) places. A tie goes to the lower index.
+        A merge with min(dominant + contextual, N) tokens. A tie goes to the lower index.
 
     Raises:
         BiaskitError: shapes, values that are not finite, negative counts, or nothing to keep.

@@ -1,4 +1,4 @@
-"""LLaVA-PruMerge: as many tokens as stand out by the class token's attention, and all tokens merged into the kept ones they resemble."""
+"""LLaVA-PruMerge: keep the outliers of the class token's attention, and merge all tokens into the kept ones they resemble."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from biaskit.select.simple import spaced
 
 
 def full_width_attention(query: Tensor, keys: Tensor) -> Tensor:
-    """Attention of the class token over whole rows of keys, heads not split: softmax(q·kᵀ / √C), without the class token's own share.
+    """Attention of the class token over whole keys, heads not split: softmax(q·kᵀ / √C), without the class token's own share.
 
     Args:
-        query: [C] the class token's query of the tower's last layer, all heads side by side. keys: [1 + N, C], the class token's first.
+        query: [C] the class token's query of the tower's last layer, heads concatenated. keys: [1 + N, C], the class token's first.
 
     Returns:
         [N] float32; it sums to less than 1.
@@ -40,9 +40,9 @@ def full_width_attention(query: Tensor, keys: Tensor) -> Tensor:
 
 
 def outlier_count(attention: Tensor) -> int:
-    """Count the tokens whose attention [N] is above the third quartile by more than 1.5 interquartile ranges; at least 1, where N is.
+    """Count the tokens whose attention [N] is above the third quartile by more than 1.5 interquartile ranges; at least 1 unless N is 0.
 
-    Quartiles are interpolated linearly. PruMerge keeps this many. (The released code divides by zero where there is none.)
+    Quartiles are interpolated linearly. PruMerge keeps this many. (The released code divides by zero if there are none.)
 
     Raises:
         BiaskitError: not [N], or not finite.
@@ -60,7 +60,7 @@ def outlier_count(attention: Tensor) -> int:
 
 
 def regular_sample(attention: Tensor, kept: int) -> list[int]:
-    """Return the places that PruMerge+ adds to the `kept` of highest attention [N]: every stride-th of the first N − 1, not kept yet.
+    """Return the indices that PruMerge+ adds to the `kept` of highest attention [N]: every stride-th of the first N − 1, if not kept yet.
 
     stride = ⌊⌊N / kept⌋ / 3⌋, at least 1; the last token is never added.
 
@@ -90,21 +90,21 @@ def prumerge_merge(
 ) -> Merge:
     """Merge each kept token with those it resembles: x + Σ a·x over the `neighbours` tokens of highest key cosine (arXiv 2403.15388).
 
-    The weights a are attentions as they are, not normalised. All other tokens are candidates, kept or not. One token more holds the sum of
-    a·x over all that are not kept; it stands where the strongest of them stood.
+    The weights a are attention values, not normalised. All other tokens are candidates, kept or not. One further token is the sum of a·x
+    over all tokens that are not kept; its index is that of the strongest of them.
 
     Args:
         attention: [N] of the class token, such as `full_width_attention` of the tower's last layer.
-        keys: [N, C] keys of that layer, heads side by side.
-        n: places in all, the one for the rest included (with 1 there is none). None: `outlier_count` of them, and one for the rest, as
-            published. With `plus` a given n keeps the outliers, n at most, and fills up with evenly spaced ones of the other tokens.
+        keys: [N, C] keys of that layer, heads concatenated.
+        n: tokens in all, including the one for the rest (omitted if n is 1). None: `outlier_count` of them and one for the rest, as
+            published. With `plus`, n tokens are the outliers, at most n, and evenly spaced ones of the other tokens.
         plus: PruMerge+: keep the `regular_sample` too.
-        neighbours: tokens merged into each kept one; fewer where there are not as many.
-        remainder: whether the one for the rest exists.
-        order: `choice`, as released: by falling attention, then the regular ones by place, then the one for the rest.
+        neighbours: tokens merged into each kept one; fewer if N is smaller.
+        remainder: add the token for the rest.
+        order: `choice`, as released: by falling attention, then the regular ones by index, then the one for the rest.
 
     Returns:
-        A merge with up to N places. A tie goes to the lower index.
+        A merge with up to N tokens. A tie goes to the lower index.
 
     Raises:
         BiaskitError: shapes, values that are not finite, n below 1, or negative `neighbours`.
@@ -139,7 +139,7 @@ def prumerge_merge(
 
 
 def _kept(attention: Tensor, n: int | None, plus: bool, remainder: bool) -> Tensor:
-    """Return the places that are kept, without the one for the rest: by falling attention, then the regular ones."""
+    """Return the kept indices without the one for the rest: by falling attention, then the regular ones."""
     total = len(attention)
     ranked = attention.sort(descending=True, stable=True).indices
     if n is None:

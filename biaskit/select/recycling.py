@@ -1,4 +1,4 @@
-"""SparseVLM: which text asks about the picture, how many tokens each stage keeps, and what becomes of the dropped ones."""
+"""SparseVLM: the text tokens that rate the picture, the number of tokens per stage, and the recycling of dropped ones."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ SPARSEVLM_COUNTS: Mapping[tuple[str, int], tuple[int, int, int]] = MappingProxyT
         ("v2", 64): (66, 34, 20),
     }
 )
-"""(version, published label) → tokens kept of 576 after layers 2, 6 and 15, without the recycled ones. Labels are no layer means."""
+"""(version, published label) → tokens kept of 576 after layers 2, 6 and 15, without recycled ones. Labels are not means over layers."""
 
 
 def text_raters(visual: Tensor, text: Tensor) -> Tensor:
-    """Find the text tokens that look at the picture more than the mean does: [t] bool (SparseVLM, arXiv 2410.04417).
+    """Find the text tokens whose similarity with the picture is above the mean, the raters: [t] bool (SparseVLM, arXiv 2410.04417).
 
-    A visual token's row is softmax over the text of visual · textᵀ, not scaled; a text token's weight is the mean of its column. Where no
-    weight is above the mean, all are alike and all rate.
+    A visual token's row is softmax over the text of visual · textᵀ, not scaled; a text token's weight is the mean of its column. If no
+    weight is above the mean, all are equal, and all tokens are raters.
 
     Args:
-        visual: [N, d] and text: [t, d] input embeddings; text after the picture, the assistant's prefix included.
+        visual: [N, d] and text: [t, d] input embeddings; text after the picture, including the assistant's prefix.
 
     Raises:
         BiaskitError: shapes, no visual token, or values that are not finite.
@@ -62,7 +62,7 @@ def rater_scores(attention: Tensor, raters: Tensor, *, heads: int | None = None)
 
     Args:
         attention: [H, t, N] after the softmax over all keys. raters: [t] bool, at least one.
-        heads: count only as many heads as give the visual tokens most, summed over raters (SparseVLM v2: 14). None: all (v1).
+        heads: use only this many heads, those with the most attention on visual tokens, summed over raters (14 in SparseVLM v2); None: all.
 
     Raises:
         BiaskitError: shapes, no rater, `heads` below 1, or values that are not finite.
@@ -86,7 +86,7 @@ def rater_scores(attention: Tensor, raters: Tensor, *, heads: int | None = None)
 
 
 def rank_deletions(attention: Tensor, *, scale: float = 1.0) -> int:
-    """How many visual tokens the paper's rule deletes at a layer: ⌊λ · (N − rank of the raters' attention [raters, N])⌋, N − 1 at most.
+    """Return how many visual tokens the paper's rule deletes at a layer: ⌊λ · (N − rank of the raters' attention [raters, N])⌋, ≤ N − 1.
 
     The released code has fixed counts instead (`SPARSEVLM_COUNTS`).
 
@@ -107,7 +107,7 @@ def rank_deletions(attention: Tensor, *, scale: float = 1.0) -> int:
 
 
 def recycled_count(dropped: int) -> int:
-    """Return how many tokens SparseVLM v1 makes of `dropped` ones: ⌊x / 10⌋ + 1 of the x = ⌊0.3 · dropped⌋ + 1 best of them; 0 of 0.
+    """Return how many tokens SparseVLM v1 makes of `dropped` ones: ⌊x / 10⌋ + 1, from the x = ⌊0.3 · dropped⌋ + 1 best; 0 for 0.
 
     Example:
         >>> [recycled_count(dropped) for dropped in (576 - 300, 309 - 200, 204 - 110)]
@@ -117,9 +117,9 @@ def recycled_count(dropped: int) -> int:
 
 
 def kept_and_recycled(n_tokens: int, n: int) -> tuple[int, int]:
-    """Divide a budget of n of `n_tokens` into tokens kept and tokens recycled, as many as `recycled_count` makes of those dropped.
+    """Divide a budget of n of `n_tokens` into (kept, recycled), where recycled is `recycled_count` of the dropped.
 
-    Where so many would leave no token to keep, half of the budget is recycled.
+    If that is impossible, half of the budget is recycled.
 
     Raises:
         BiaskitError: n is below 1.
@@ -136,21 +136,21 @@ def kept_and_recycled(n_tokens: int, n: int) -> tuple[int, int]:
 def sparsevlm_merge(
     scores: Tensor, hidden: Tensor, keep: int, *, clusters: int | None = None, nearest: int = 5, order: Order = "sequence"
 ) -> Merge:
-    """Keep the highest scores, and make a few tokens of the best of the dropped ones: means of clusters (SparseVLM v1).
+    """Keep the highest scores, and make a few new tokens, means of clusters, of the best dropped ones (SparseVLM v1).
 
     Density-peak clustering: a token's density is exp(− mean squared distance to its `nearest` nearest), its separation the distance to the
-    nearest token that is denser (the largest distance there is, for the densest); centres have the highest product of both; every other
-    token joins its nearest centre. Distances are Euclidean, divided by √d. The released noise on densities is left out: a tie goes to the
-    lower index.
+    nearest token that is denser (for the densest, the largest distance of all); centres have the highest product of both; every other
+    token belongs to its nearest centre. Distances are Euclidean, divided by √d. The released noise on densities is left out: a tie goes to
+    the lower index.
 
     Args:
-        scores: [N], such as `rater_scores`. hidden: [N, d] hidden states. keep: how many stay as they are.
-        clusters: how many means come on top. None: as many as `recycled_count` says.
-        nearest: of how many neighbours a density is made.
-        order: `sequence`, by place, a mean at its cluster's centre; `choice`, as released: kept ones by place, then the means.
+        scores: [N], such as `rater_scores`. hidden: [N, d] hidden states. keep: how many are kept unchanged.
+        clusters: how many means are added. None: `recycled_count` of the dropped.
+        nearest: number of neighbours for a density.
+        order: `sequence`, by index, a mean at its cluster's centre; `choice`, as released: kept ones by index, then the means.
 
     Returns:
-        A merge with min(keep, N) places and the clusters, no more than there are recycled tokens.
+        A merge with min(keep, N) tokens and the clusters, at most as many as there are tokens to recycle.
 
     Raises:
         BiaskitError: shapes, values that are not finite, `keep` or `nearest` below 1.

@@ -1,6 +1,7 @@
 """Selections with cosines in the features' own dtype, as the authors' code computes them: for comparisons with published numbers.
 
-In half precision most cosines tie or are off by more than what tells tokens apart, so that these keep other tokens than exact ones.
+In half precision many cosines tie, or their error exceeds the difference between tokens, so that other tokens are kept than with exact
+cosines.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from biaskit.select.scores import min_max
 
 
 def model_cosines(features: Tensor, others: Tensor) -> Tensor:
-    """Return cosines of rows [N, d] with rows [M, d] in their own dtype, [N, M]: lengths, quotients and products are rounded to it.
+    """Return cosines of rows [N, d] with rows [M, d] in their own dtype, [N, M]: lengths, quotients and products are rounded to that dtype.
 
     Example:
         >>> rows = torch.tensor([[1.0, 0.001], [1.0, 0.0]])
@@ -27,7 +28,7 @@ def model_cosines(features: Tensor, others: Tensor) -> Tensor:
 
 
 def _greedy(similar: Tensor, n: int, first: int, worth: Tensor, weight: float) -> Tensor:
-    """Take `first`, then always the highest worth − weight · (largest cosine with a chosen one); the first of equals."""
+    """Take `first`, then always the highest worth − weight · (largest cosine with a chosen one); a tie goes to the lower index."""
     picked = [first]
     nearest = similar[first].clone()
     worth = worth.clone()
@@ -39,7 +40,7 @@ def _greedy(similar: Tensor, n: int, first: int, worth: Tensor, weight: float) -
 
 
 def max_min_in_dtype(features: Tensor, n: int, *, order: Order = "sequence") -> Tensor:
-    """`max_min_select` (DivPrune) with distances 1 − cosine in the features' dtype. O(N²) memory. Arguments, answer, errors: as there.
+    """`max_min_select` (DivPrune) with distances 1 − cosine in the features' dtype; O(N²) memory. Arguments, result and errors as there.
 
     Example:
         >>> max_min_in_dtype(torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]]), 2).tolist()
@@ -55,7 +56,7 @@ def max_min_in_dtype(features: Tensor, n: int, *, order: Order = "sequence") -> 
 
 
 def mmr_in_dtype(importance: Tensor, features: Tensor, n: int, *, lam: float = 0.5, eps: float = 1e-6, order: Order = "sequence") -> Tensor:
-    """`mmr_select` (IDPruner) with cosines in the features' dtype; the rest is float32. Arguments, answer, errors: as there.
+    """`mmr_select` (IDPruner) with cosines in the features' dtype; the rest is float32. Arguments, result and errors as there.
 
     Example:
         >>> features = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
@@ -83,7 +84,7 @@ def least_similar_in_dtype(
     text_pivots: int = 4,
     order: Order = "sequence",
 ) -> Tensor:
-    """`dart_select` (DART) with cosines in the features' dtype. Arguments, answer, errors: as there.
+    """`dart_select` (DART) with cosines in the features' dtype. Arguments, result and errors as there.
 
     Example:
         >>> features = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])

@@ -1,4 +1,4 @@
-"""How many tokens each layer sees: PyramidDrop's stages, and layer means."""
+"""Numbers of tokens per layer: PyramidDrop's stages, and counts for layer means."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def stage_layers(n_layers: int, stages: int = 3) -> list[int]:
     """Return the layers before which `stages` evenly spaced cuts are made.
 
     Raises:
-        BiaskitError: no layer for a cut.
+        BiaskitError: fewer layers than stages need.
 
     Example:
         >>> stage_layers(32)

@@ -17,14 +17,14 @@ Mode = Literal["ratio", "difference", "uniform"]
 
 
 def relative_attention(attention: Tensor, prior: Tensor, *, strength: float = 1.0, mode: Mode = "ratio", eps: float = 1e-7) -> Tensor:
-    """Attention relative to the positional prior: A_rel = A_ori / (A_bias + ε) (D2Pruner, eq. 3), and two variants to test it against.
+    """Attention relative to the positional prior: A_rel = A_ori / (A_bias + ε) (D2Pruner, eq. 3), and two variants for comparison.
 
     Args:
         attention: [N] A_ori, the last prompt token's attention to each visual token.
-        prior: [N] A_bias at the same tokens. Any unit ranks the same, but ε is negligible only for densities (attention × N, mean near 1).
+        prior: [N] A_bias at the same tokens. Its scale does not change the ranking, but ε is negligible only for a mean near 1.
         strength: τ from 0, the raw attention, to 1, the paper's ratio: A_ori / (A_bias^τ + ε).
-        mode: `ratio`; `difference`, A_ori / ΣA_ori − τ · A_bias / ΣA_bias, which is what the paper's figure 3 says in words; `uniform`, the
-            control: a flat prior in place of the given one, which leaves the raw attention.
+        mode: `ratio`; `difference`, A_ori / ΣA_ori − τ · A_bias / ΣA_bias, as the paper's figure 3 describes it; `uniform`, a control: a
+            flat prior in place of the given one, which gives the raw attention.
         eps: ε.
 
     Returns:
@@ -53,7 +53,7 @@ def relative_attention(attention: Tensor, prior: Tensor, *, strength: float = 1.
 
 
 def debiased(attention: Tensor, prior: Tensor, strength: float, mode: Mode, eps: float) -> Tensor:
-    """The formula of `relative_attention` alone, over the last dimension of arguments that were checked."""
+    """The formula of `relative_attention` over the last dimension, without checks."""
     if mode == "uniform" or strength == 0:
         return attention
     if mode == "difference":
@@ -63,7 +63,7 @@ def debiased(attention: Tensor, prior: Tensor, strength: float, mode: Mode, eps:
 
 
 def min_max(values: Tensor, *, eps: float = 1e-6) -> Tensor:
-    """Scale [N] to 0 … 1: (w − min w) / (max w − min w + ε) (IDPruner). All equal gives zeros.
+    """Scale [N] to 0 … 1: (w − min w) / (max w − min w + ε) (IDPruner). Equal values give zeros.
 
     Raises:
         BiaskitError: not [N], or not finite.
@@ -77,11 +77,11 @@ def min_max(values: Tensor, *, eps: float = 1e-6) -> Tensor:
 
 
 def scaled(values: Tensor, eps: float) -> Tensor:
-    """The formula of `min_max` alone, in the values' own dtype."""
+    """The formula of `min_max` in the values' own dtype, without checks."""
     if not len(values):
         return values
     if not math.isfinite(float(values.max() - values.min())):
-        values, eps = values / 2, eps / 2  # a spread that float32 cannot hold
+        values, eps = values / 2, eps / 2  # the difference may overflow float32
     low = values.min()
     spread = values.max() - low + eps
     return (values - low) / torch.where(spread > 0, spread, 1.0)
@@ -145,7 +145,7 @@ def soft_top_k(scores: Tensor, share: float = 0.2, *, steps: int = 64) -> Tensor
         [N] float32 in 0 … 1.
 
     Raises:
-        BiaskitError: share is not in (0, 1), or the scores are no finite vector.
+        BiaskitError: share is not in (0, 1), or the scores are not a finite vector.
 
     Example:
         >>> import torch
@@ -170,10 +170,10 @@ def relative_attention_many(attention: Tensor, prior: Tensor, *, strength: float
     """Return `relative_attention` of every sample: [B, N] float32.
 
     Args:
-        attention: [B, N]. prior: [B, N]. The others as there.
+        attention: [B, N]. prior: [B, N]. The others as of `relative_attention`.
 
     Raises:
-        BiaskitError: as there; for numbers on a device inside `biaskit.device.deferred`, once results are read.
+        BiaskitError: as `relative_attention`; for values on a device inside `biaskit.device.deferred`, raised once results are read.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Selections without a model of the tokens: the highest scores, random, evenly spaced."""
+"""Simple selections: the highest scores, random, evenly spaced."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from biaskit.select.checks import Order, answer, count, vector
 
 
 def top_k(scores: Tensor, n: int, *, order: Order = "sequence") -> Tensor:
-    """Keep the n highest of scores [N] (FastV): [min(n, N)] int64. A tie goes to the lower index, which `torch.topk` does not promise.
+    """Keep the n highest of scores [N] (FastV): [min(n, N)] int64. A tie goes to the lower index, which `torch.topk` does not guarantee.
 
     Raises:
-        BiaskitError: n is below 1, or the scores are no finite vector.
+        BiaskitError: n is below 1, or the scores are not a finite vector.
 
     Example:
         >>> import torch
@@ -34,10 +34,10 @@ def top_k(scores: Tensor, n: int, *, order: Order = "sequence") -> Tensor:
 
 
 def _highest(scores: Tensor, n: int) -> NDArray[np.int64]:
-    """Find the n highest of more than n scores without sorting them: [n], ascending. Microseconds count here."""
+    """Find the n highest of more than n scores without sorting them: [n], ascending. Optimised for microseconds."""
     values: NDArray[np.float32] = scores.numpy()
     if not math.isfinite(np.vdot(values, values)):
-        vector("scores", scores)  # says what is wrong, if it was not just a square too large
+        vector("scores", scores)  # raises if values are not finite; otherwise only a square overflowed
     last = np.partition(values, len(values) - n)[len(values) - n]
     found: NDArray[np.int64] = (values >= last).nonzero()[0]
     if len(found) == n:
@@ -64,8 +64,8 @@ def uniform_select(n_tokens: int, n: int, *, where: Tensor | None = None) -> Ten
     """Keep n evenly spaced tokens: [min(n, N)] int64, ascending.
 
     Along the sequence token i of n is floor((2i + 1) · N / (2n)). With `where` the spacing is two-dimensional: every plane gets its share
-    of n (largest remainder), and in a plane of h × w a lattice of gh × gw ≥ n nodes, with no row or column more than n needs and gh / gw as
-    near to h / w as that allows; nodes beyond n are dropped evenly along the raster.
+    of n (largest remainder), and a plane of h × w a lattice of gh × gw ≥ n nodes, with no superfluous row or column and gh / gw as near to
+    h / w as possible; nodes beyond n are dropped evenly along the raster.
 
     Args:
         where: [N, 3] (plane, row, col) of every token, planes full, as `cells` makes.
@@ -88,7 +88,7 @@ def uniform_select(n_tokens: int, n: int, *, where: Tensor | None = None) -> Ten
 
 
 def spaced(length: int, n: int) -> Tensor:
-    """Return n evenly spaced places of 0 … length − 1: floor((2i + 1) · length / (2n)), [n] int64 on the CPU."""
+    """Return n evenly spaced indices of 0 … length − 1: floor((2i + 1) · length / (2n)), [n] int64 on the CPU."""
     return (2 * torch.arange(n, device="cpu") + 1) * length // max(2 * n, 1)
 
 
@@ -100,14 +100,14 @@ def _lattice(where: Tensor, plane: int, n: int) -> Tensor:
     raster = torch.full((rows * cols,), -1, dtype=torch.int64, device="cpu")
     raster[row * cols + col] = mine
     if len(mine) != rows * cols or int(raster.min()) < 0:
-        raise BiaskitError(f"plane {plane} is not a full rectangle of {rows} × {cols} tokens", "pass newline tokens as a plane apart")
+        raise BiaskitError(f"plane {plane} is not a full rectangle of {rows} × {cols} tokens", "pass newline tokens as a separate plane")
     down, across = _shape(rows, cols, n)
     nodes = raster[(spaced(rows, down)[:, None] * cols + spaced(cols, across)).flatten()]
     return nodes[spaced(len(nodes), n)]
 
 
 def _shape(rows: int, cols: int, n: int) -> tuple[int, int]:
-    """(gh, gw) with gh · gw ≥ n and neither larger than that needs, the shape nearest to rows × cols."""
+    """(gh, gw) with gh · gw ≥ n, neither larger than needed, and the shape nearest to rows × cols."""
     wide = [(down, -(-n // down)) for down in range(1, rows + 1)]
     tall = [(-(-n // across), across) for across in range(1, cols + 1)]
     fits = {(down, across) for down, across in wide + tall if down <= rows and across <= cols}
@@ -120,10 +120,10 @@ def _shape(rows: int, cols: int, n: int) -> tuple[int, int]:
 
 
 def largest_remainder(sizes: Sequence[int], n: int) -> list[int]:
-    """Share n out in proportion to `sizes`: whole numbers that add up to n, none above its size. A tie goes to the earlier part.
+    """Divide n in proportion to `sizes`: whole numbers that add up to n, none above its size. A tie goes to the earlier part.
 
     Raises:
-        BiaskitError: n is negative or more than there is.
+        BiaskitError: n is negative or above the sum of the sizes.
 
     Example:
         >>> largest_remainder([4, 4, 1], 3)

@@ -1,4 +1,4 @@
-"""Budgets of tiles: HiRED's and GlobalCom²'s, from the attention of the class token on the whole, small picture."""
+"""Budgets of tiles for HiRED and GlobalCom², from the class token's attention on the small picture of the whole image."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Rounding = Literal["exact", "released"]
 
 
 def tile_regions(rows: int, cols: int, tiles: tuple[int, int], *, strips: bool = False) -> Tensor:
-    """Say which tile covers each cell of the small picture's grid: [rows · cols] int64, tiles counted row by row.
+    """Return which tile covers each cell of the small picture's grid: [rows · cols] int64, tiles counted row by row.
 
     Args:
         rows, cols: the small picture's grid. tiles: (down, across) of the large one.
-        strips: HiRED's released code, which cuts the raster into as many equal runs as there are tiles.
+        strips: as HiRED's released code, cut the raster into one equal run per tile.
 
     Raises:
         BiaskitError: a size below 1.
@@ -38,10 +38,10 @@ def tile_regions(rows: int, cols: int, tiles: tuple[int, int], *, strips: bool =
 
 
 def capped_shares(weights: Sequence[float], caps: Sequence[int], n: int) -> list[int]:
-    """Share n out in proportion to `weights`, no part above its cap: whole numbers that add up to min(n, Σ caps).
+    """Divide n in proportion to `weights`, no part above its cap: whole numbers that add up to min(n, Σ caps).
 
-    Largest remainders; a tie goes to the earlier part. What a full part cannot take goes to the others, by their weights, and where the
-    others weigh nothing, by their room.
+    Largest remainders; a tie goes to the earlier part. What exceeds a cap goes to the other parts, in proportion to their weights or, if
+    these are 0, to their remaining capacity.
 
     Raises:
         BiaskitError: different lengths, negative numbers, or a weight that is not finite.
@@ -51,7 +51,7 @@ def capped_shares(weights: Sequence[float], caps: Sequence[int], n: int) -> list
         [2, 4, 0]
     """
     if len(weights) != len(caps) or n < 0 or any(cap < 0 for cap in caps) or not all(0 <= w < float("inf") for w in weights):
-        raise BiaskitError(f"cannot share {n} by {list(weights)} up to {list(caps)}", "give one weight and one cap a part, from 0")
+        raise BiaskitError(f"cannot share {n} by {list(weights)} up to {list(caps)}", "give one weight and one cap per part, from 0")
     shares = [0] * len(caps)
     while missing := min(n, sum(caps)) - sum(shares):
         room = [cap - share for cap, share in zip(caps, shares, strict=True)]
@@ -72,13 +72,13 @@ def hired_budgets(
 ) -> tuple[int, list[int]]:
     """Budgets of the small picture and of each tile (HiRED, arXiv 2408.10945).
 
-    The small picture gets int(n · α). The int(M · (1 − α)) of its cells with the highest attention are marked, and the tiles share the rest
-    by the marks in their regions.
+    The small picture gets int(n · α). Its int(M · (1 − α)) cells with the highest attention are marked, and the tiles share the rest of n
+    in proportion to the marks in their regions.
 
     Args:
         early: [M] class attention of tower layer 0 on the small picture, summed or averaged over heads.
         regions: [M] the tile of each cell, as `tile_regions` makes. sizes: tokens of each tile. n: budget for all.
-        alpha: α. rounding: `released` cuts off decimals, so that the sum can be below n; `exact` shares out all n.
+        alpha: α. rounding: `released` rounds down, so that the sum can be below n; `exact` distributes all n.
 
     Returns:
         (budget of the small picture, budgets of the tiles).
@@ -104,7 +104,7 @@ def hired_budgets(
 
 
 def _marked(early: Tensor, alpha: float) -> Tensor:
-    """Return [M] 1 where a cell is among the int(M · (1 − α)) highest, else 0."""
+    """Return [M], 1 if a cell is among the int(M · (1 − α)) highest, else 0."""
     fraction("alpha", alpha)
     few = int(round(len(early) * (1 - alpha), 9))
     marked = torch.zeros_like(early)
@@ -127,17 +127,17 @@ def _sums(values: Tensor, regions: Tensor, tiles: int) -> Tensor:
 def globalcom2_ratios(thumbnail: Tensor, regions: Tensor, tiles: int, retention: float, *, temperature: float = 10.0) -> Tensor:
     """Share of tokens that each tile keeps: min(1, R · (1 + σₖ − mean σ)), σ = softmax(Gₖ / temperature) (GlobalCom², arXiv 2501.05179).
 
-    Gₖ sums the thumbnail's scores in a tile's region. These are logits before the softmax: of probabilities ΣG is 1, and σ is nearly even.
+    Gₖ sums the thumbnail's scores in a tile's region. Scores are logits before the softmax: with probabilities, σ would be nearly uniform.
 
     Args:
         thumbnail: [M] logits of the class token at the tower's last layer, mean over heads. regions: [M] as `tile_regions` makes.
-        tiles: how many there are. retention: R, of all.
+        tiles: their number. retention: R, share of all tokens.
 
     Returns:
         [tiles] float32; their mean is R unless a tile reaches 1.
 
     Raises:
-        BiaskitError: shapes, values that are not finite, or a retention or temperature that makes no sense.
+        BiaskitError: shapes, values that are not finite, or a retention or temperature out of range.
 
     Example:
         >>> import torch

@@ -15,18 +15,18 @@ from biaskit.select.cosine import cosines, unit_rows
 
 @dataclass(frozen=True, eq=False)
 class Matching:
-    """Which tokens become one.
+    """Which tokens are merged.
 
     Attributes:
-        home: [T] int64, the row after merging in which each token ends.
-        stands_for: [T − r] int64, the token each row after merging is named by: an unmerged token, or the one its pairs were merged into.
+        home: [T] int64, the row after merging that contains each token.
+        stands_for: [T − r] int64, the token of each row after merging: an unmerged one, or the one that others were merged into.
     """
 
     home: Tensor
     stands_for: Tensor
 
     def merge(self, features: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
-        """Average what ends in one row, each token weighted by how many original tokens it is.
+        """Average the tokens of each row, weighted by how many original tokens each represents.
 
         Args:
             features: [T, d]. sizes: [T], from 1.
@@ -48,14 +48,14 @@ class Matching:
 def bipartite_matching(keys: Tensor, r: int, *, protected: int = 1) -> Matching:
     """Merge the r most similar pairs of an even and an odd token (ToMe, arXiv 2210.09461).
 
-    Each even token finds the odd one of highest cosine; the r even tokens with the highest such cosines are merged into theirs. Several may
-    end in one. After merging come the even tokens that are left, by place, and then all odd ones.
+    Each even token is paired with the odd one of highest cosine; the r even tokens with the highest such cosines are merged into theirs,
+    and several may be merged into one. The rows after merging are the other even tokens, by index, and then all odd ones.
 
     Attention after a merge is proportional: log(size) is added to the logits of each key.
 
     Args:
         keys: [T, d] keys of the block, averaged over heads.
-        r: pairs to merge; (T − protected) // 2 at most.
+        r: pairs to merge, at most (T − protected) // 2.
         protected: 1 if the first token is a class token, which is never merged; 0 if not.
 
     Returns:
@@ -96,13 +96,13 @@ def bipartite_matching(keys: Tensor, r: int, *, protected: int = 1) -> Matching:
 
 
 def merging_schedule(patches: int, n: int, blocks: int, *, protected: int = 1) -> list[int]:
-    """Return how many pairs each block merges so that n of a tile's patches are left: one number, and in the last blocks what is left.
+    """Return how many pairs each block merges so that n of a tile's patches remain: the same number, fewer in the last blocks.
 
     Args:
-        patches: M. n: 1 … M. blocks: whose features are read. protected: class tokens, which are never merged.
+        patches: M. n: 1 … M. blocks: number of blocks before the features are read. protected: class tokens, which are never merged.
 
     Raises:
-        BiaskitError: n outside 1 … M, or fewer than so many blocks can reach: each merges at most half.
+        BiaskitError: n outside 1 … M, or too few blocks: each merges at most half of the tokens.
 
     Example:
         >>> schedule = merging_schedule(576, 192, 23)
@@ -126,13 +126,13 @@ def merging_schedule(patches: int, n: int, blocks: int, *, protected: int = 1) -
 
 
 def tokens_after(n_tokens: int, schedule: Sequence[int], *, protected: int = 1) -> list[int]:
-    """Return how many of `n_tokens` are left after each block, when block i merges schedule[i] pairs.
+    """Return how many of `n_tokens` remain after each block, when block i merges schedule[i] pairs.
 
     Raises:
         BiaskitError: a negative number.
 
     Example:
-        CLIP-L at 336 pixels, 16 pairs a block; LLaVA reads the tower after 23 of its 24 blocks.
+        CLIP-L at 336 pixels, 16 pairs per block; LLaVA reads the tower after 23 of its 24 blocks.
 
         >>> tokens_after(577, [16] * 24)[22:]
         [209, 193]

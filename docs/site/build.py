@@ -6,6 +6,7 @@ that a link is right here and on the site. Only the reference of the API is made
 
 from __future__ import annotations
 
+import html
 import os
 import re
 import shutil
@@ -71,19 +72,38 @@ def api() -> str:
     return "\n".join(lines)
 
 
+def missing(site: Path) -> list[str]:
+    """The commands, options and public names that a built site has not, in the order of their pages."""
+    import biaskit
+
+    def words(page: str) -> str:
+        return html.unescape(re.sub(r"<[^>]*>", "", (site / page / "index.html").read_text(encoding="utf-8")))
+
+    commands, reference = words("docs/commands"), words("docs/api")
+    source = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
+    wanted = re.findall(r"^## `([^`]+)`", source, flags=re.MULTILINE)
+    options = re.findall(r"^\* `(-[^`]+)`: ", source, flags=re.MULTILINE)
+    wanted += [name for option in options for name in re.findall(r"(?<!\S)--?[a-z][a-z-]*", option)]
+    names = [f"biaskit.{name}" for name in (*biaskit._PUBLIC, *biaskit._MODULES)]
+    return [word for word in wanted if word not in commands] + [name for name in names if name not in reference]
+
+
 def build(out: Path) -> int:
-    """Build the site, strictly; return mkdocs' exit code."""
+    """Build the site, strictly; return mkdocs' exit code, or 1 where something public is not in it."""
     with tempfile.TemporaryDirectory() as folder:
         stage(Path(folder))
-        config = ROOT / "docs/site/mkdocs.yml"
         settings = Path(folder).with_suffix(".yml")
+        config = ROOT / "docs/site/mkdocs.yml"
         settings.write_text(f"INHERIT: {config}\ndocs_dir: {folder}\nsite_dir: {out.resolve()}\n", encoding="utf-8")
+        command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-f", str(settings)]
         try:
-            return subprocess.run(
-                [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-f", str(settings)], check=False
-            ).returncode
+            code = subprocess.run(command, check=False, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}).returncode
         finally:
             settings.unlink()
+    lacking = [] if code else missing(out)
+    if lacking:
+        print(f"not in the site: {', '.join(lacking)}", file=sys.stderr)
+    return code or int(bool(lacking))
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ def test_killed_and_started_again(tmp_path, checkpoint):
         "--data",
         "generated",
         "-n",
-        "60",
+        "24",
         "--batch-size",
         "2",
         "--workers",
@@ -116,7 +116,7 @@ def test_killed_and_started_again(tmp_path, checkpoint):
     ]
     whole = biaskit(*words, "--out", "whole.safetensors", "--json", cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
-    assert json.loads(whole.stdout)["n_images"] == 60
+    assert json.loads(whole.stdout)["n_images"] == 24
     state = tmp_path / "killed.safetensors.partial"
     root = str(Path(__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}

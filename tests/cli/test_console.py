@@ -17,7 +17,6 @@ COMMANDS = [
     ("--help",),
     ("--version",),
     ("models", "list"),
-    ("pruners", "list"),
     ("pruners", "show", "d2pruner"),
     ("tasks", "list", "--json"),
     ("validate", "published"),

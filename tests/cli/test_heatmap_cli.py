@@ -7,11 +7,15 @@ import sys
 import numpy as np
 import pytest
 import typer
+from PIL import Image
 from typer.testing import CliRunner
 
 from biaskit.cli.heatmap import heatmap
+from biaskit.engine.attention import attention_rows
 from biaskit.errors import BiaskitError, PriorError
-from biaskit.prior.value import PlaneStats, Prior
+from biaskit.families.checkpoints.load import load_model
+from biaskit.images.generated import GeneratedSource
+from biaskit.prior.value import PlaneStats, Prior, flat_prior
 
 app = typer.Typer()
 app.command()(heatmap)
@@ -113,6 +117,64 @@ def test_mistakes_stop_before_a_figure_is_written(folder):
         with pytest.raises(BiaskitError, match=message):
             raise result.exception
     assert sorted(path.name for path in folder.iterdir()) == ["bottom.safetensors", "priors"]
+
+
+def test_profiles_and_heads_of_a_prior(folder):
+    shown = run("ring", "--show", "profiles", "--plane", "base", "--cmap", "viridis")
+    assert shown.stdout == "ring-profiles.png\n" and Image.open("ring-profiles.png").width > 300
+    mean = np.random.default_rng(0).gamma(9, 0.1, (2, 6, 6)).astype(np.float32)
+    heads = np.stack([mean * level for level in (0.5, 1.5)], axis=1)
+    Prior({"image": PlaneStats(mean, head_mean=heads)}, (1, 4), np.full(2, 0.3, np.float32), {"model": "org/heads"}).save(
+        "heads.safetensors"
+    )
+    shown = run("heads.safetensors", "--show", "heads", "--layers", "4", "--scale", "panel", "--out", "h.svg", "--json")
+    assert json.loads(shown.stdout) == {"out": "h.svg", "show": "heads"}
+    assert "<svg" in (folder / "h.svg").read_text()
+    with pytest.raises(BiaskitError, match="heads shows one layer, and 2 are asked for"):
+        raise run("heads.safetensors", "--show", "heads").exception
+    with pytest.raises(PriorError, match="holds no heads"):
+        raise run("ring", "--show", "heads", "--layers", "1").exception
+
+
+def test_what_debiasing_does_to_one_picture(folder, checkpoint, monkeypatch):
+    """The attention that is drawn is the model's own, at the visual tokens, and the last panel is it over the prior."""
+    from biaskit.figures import more_maps
+
+    name = str(checkpoint("llava-1.5"))
+    loaded = load_model(name)
+    picture = GeneratedSource(1, 0).load(0)
+    picture.save("photo.png")
+    prepared = loaded.family.prepare(loaded.processor, loaded.model.config, [[picture]], ["Where?"])
+    (layout,) = prepared.layouts
+    sizes = {plane.name: (plane.rows, plane.cols) for plane in layout.planes}
+    meta = {"model": "m", "model_type": loaded.model.config.model_type, "n_images": "2"}
+    flat_prior(sizes, (0, 1), meta).save("mine.safetensors")
+    seen = {}
+    draw = more_maps.triple
+    monkeypatch.setattr(more_maps, "triple", lambda *a, **k: seen.update(row=a[2], bias=a[3], title=k["title"]) or draw(*a, **k))
+    done = run("mine.safetensors", "--show", "debiased", "--layers", "1", "-m", name, "-i", "photo.png", "--prompt", "Where?")
+    assert done.exit_code == 0, done.output
+    wanted = attention_rows(loaded.model, prepared.inputs, [1])[0, 0][layout.positions]
+    assert seen["row"] == pytest.approx(wanted.numpy(), rel=1e-5) and (seen["bias"] == 1).all()
+    assert "Where?" in seen["title"] and "layer 1 (K = 2)" in seen["title"]
+    assert Image.open("mine-debiased.png").width > 500
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (("ring", "ring", "--show", "heads"), "PRIOR"),
+        (("ring", "--show", "heads", "--planes", "base,canvas"), "--planes"),
+        (("ring", "--show", "debiased", "--planes", "base"), "--planes"),
+        (("ring", "--show", "profiles", "--labels", "a"), "--labels"),
+        (("ring", "--show", "profiles", "--scale", "panel"), "--scale"),
+        (("ring", "--show", "debiased", "-m", "demo"), "--show"),
+        (("ring", "--show", "tables"), "--show"),
+    ],
+)
+def test_a_view_refuses_what_it_does_not_show(folder, words, option):
+    done = run(*words)
+    assert done.exit_code == 2 and option in done.stderr
 
 
 def test_the_module_loads_nothing_heavy():

@@ -10,7 +10,7 @@ import sys
 import textwrap
 
 import pytest
-from command import biaskit
+from command import biaskit_process
 
 from biaskit.families.checkpoints.tiny import save_tiny
 from biaskit.images.generated import GeneratedSource
@@ -174,7 +174,7 @@ def installed(tmp_path_factory):
 def with_plugin(installed, monkeypatch):
     """`biaskit` as it runs where the package is installed."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(installed), os.environ.get("PYTHONPATH")])))
-    return biaskit
+    return biaskit_process
 
 
 def test_it_is_listed(with_plugin, tmp_path):
@@ -200,7 +200,7 @@ def test_its_parameter_is_shown(with_plugin, tmp_path):
 
 def test_without_the_package_it_is_unknown(tmp_path):
     """Else the tests above would say nothing about the entry point."""
-    done = biaskit("pruners", "show", "edges", cwd=tmp_path)
+    done = biaskit_process("pruners", "show", "edges", cwd=tmp_path)
     assert done.returncode == 1 and "unknown pruner 'edges'" in done.stderr
 
 

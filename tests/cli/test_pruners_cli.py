@@ -73,6 +73,6 @@ def test_help_is_light() -> None:
 
 def test_the_markdown_table_names_all() -> None:
     table = run("list", "--format", "markdown").strip()
-    assert table in (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8"), "make docs"
+    assert table in (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8"), "make pages"
     assert table.count("\n") == len(pruners.names()) + 1
     assert all(cls.families in table and f"`{name}`" in table for name, cls in pruners)

@@ -1,20 +1,23 @@
-"""The documentation site: everything public is in it, and it builds without a warning where mkdocs is installed."""
+"""The documentation site: everything public is in it, and every command of its pages is one. `make docs` builds it, in CI as well."""
 
 from __future__ import annotations
 
 import html
 import importlib.util
 import re
-import subprocess
-import sys
+import shlex
 from pathlib import Path
 
 import pytest
+import typer
+from typer.main import get_command
 
 import biaskit
+from biaskit.cli.app import app
 from biaskit.prior.bias.measures import MEASURES
 
 ROOT = Path(__file__).parents[2]
+COMMANDS = get_command(app)
 BUILD = ROOT / "docs/site/build.py"
 
 
@@ -46,12 +49,49 @@ def test_every_page_of_the_site_is_there_and_found_from_its_menu(builder, tmp_pa
     assert guides | {"README.md", "docs/faq.md", "docs/concepts.md", "docs/commands.md", "docs/api.md", "docs/log.md"} <= {*named}
 
 
-@pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason='mkdocs is not installed: pip install "biaskit[docs]"')
-def test_the_site_builds_strictly_and_holds_every_command_option_and_name(tmp_path):
-    done = subprocess.run([sys.executable, str(BUILD), str(tmp_path)], capture_output=True, text=True, check=False, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    commands = html.unescape((tmp_path / "docs/commands/index.html").read_text(encoding="utf-8"))
-    for word in re.findall(r"^\* `([^`]+)`", (ROOT / "docs/commands.md").read_text(encoding="utf-8"), flags=re.MULTILINE):
-        assert word.split(", ")[-1].split()[0] in commands
-    reference = html.unescape((tmp_path / "docs/api/index.html").read_text(encoding="utf-8"))
-    assert all(f"biaskit.{name}" in reference for name in (*biaskit._PUBLIC, *biaskit._MODULES))
+def test_a_site_without_a_command_an_option_or_a_name_is_refused(builder, tmp_path):
+    """`make docs`, a step of .ci/run, builds the site strictly and then asks this."""
+    source = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
+    for page, text in (("commands", source), ("api", builder.api())):
+        (tmp_path / "docs" / page).mkdir(parents=True)
+        (tmp_path / "docs" / page / "index.html").write_text(f"<p>{html.escape(text)}</p>", encoding="utf-8")
+    assert builder.missing(tmp_path) == []
+    for page, text in (("commands", source.replace("--retention", "")), ("api", builder.api().replace("load_prior", ""))):
+        (tmp_path / "docs" / page / "index.html").write_text(f"<p>{html.escape(text)}</p>", encoding="utf-8")
+    assert {*builder.missing(tmp_path)} == {"--retention", "biaskit.load_prior"}
+
+
+def test_ci_builds_the_site():
+    assert "make docs" in (ROOT / ".ci/run").read_text(encoding="utf-8").splitlines()
+    assert "bash .ci/run" in (ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8")
+
+
+def typed(page):
+    """The commands of a page: those to type, and those it names in passing."""
+    text = page.read_text(encoding="utf-8")
+    blocks = "".join(re.findall(r"```console\n(.*?)```", text, flags=re.DOTALL)).replace("\\\n", " ")
+    for line in re.findall(r"^\$ (.*)", blocks, flags=re.MULTILINE):
+        words = shlex.split(line, comments=True)
+        if "biaskit" in words and words[0] != "lmms-eval":
+            yield words[words.index("biaskit") + 1 :], True
+    for code in re.findall(r"`biaskit ([^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL)):
+        yield shlex.split(code.replace("…", "")), False
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "priors/README.md", *(ROOT / "docs").rglob("*.md")]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "commands.md"], ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_of_a_page_is_one(page):
+    for words, whole in typed(page):
+        command, inside = COMMANDS, []
+        while words and words[0] in getattr(command, "commands", {}):
+            command = command.commands[words[0]]
+            inside.append(words.pop(0))
+        try:
+            command.make_context(" ".join(inside), words)
+        except typer.Exit:
+            pass
+        except Exception as error:
+            incomplete = type(error).__name__ in ("MissingParameter", "NoArgsIsHelpError") or "requires an argument" in str(error)
+            assert incomplete and not whole, (inside, words, str(error))

@@ -269,7 +269,7 @@ def test_an_image_in_a_later_turn():
     model, inputs = plain(), batch(NAME, "single")
     with prune(model, Top()):
         cache = model(**inputs, use_cache=True).past_key_values
-        with pytest.raises(ModelError, match="brings an image along"):
+        with pytest.raises(ModelError, match="a later turn has an image"):
             model(**{**inputs, "attention_mask": None}, past_key_values=cache)
 
 

@@ -337,7 +337,7 @@ def test_chunked_prefill_is_refused_by_name(name, whose, monkeypatch):
     else:
         options = {"prefill_chunk_size": size}
     with prune(model, get_pruner("fastv", retention=0.1)) as pruning:
-        with pytest.raises(ModelError, match=f"prefill_chunk_size={size} cuts a prompt of {size + 3} tokens up") as error:
+        with pytest.raises(ModelError, match=f"prefill_chunk_size={size} splits a prompt of {size + 3} tokens") as error:
             if whose == "config":
                 config = copy.deepcopy(model.generation_config)
                 config.prefill_chunk_size, config.max_new_tokens = size, 2

@@ -68,7 +68,7 @@ def test_what_is_refused():
     config = tiny_model("llava-1.5")[0].config
     with pytest.raises(BiaskitError, match="brings every image to one number of visual tokens"):
         Grid(["downscale"], [0.5]).cells(config)
-    with pytest.raises(BiaskitError, match="downscale is no pruner"):
+    with pytest.raises(BiaskitError, match="downscale is not a pruner"):
         build(parse_method("downscale"), retention=0.5)
     with pytest.raises(BiaskitError, match="has no settings"):
         parse_method("downscale@k=2")

@@ -208,13 +208,13 @@ def test_a_stock_model_comes_with_its_processor(tmp_path):
     with pytest.raises(ModelError, match="LlavaForConditionalGeneration comes without its processor") as caught:
         calibrate(model, "generated")
     assert "(model, processor)" in caught.value.hint
-    with pytest.raises(ModelError, match="is no processor of images and text"):
+    with pytest.raises(ModelError, match="is not a processor of images and text"):
         wrap_model(model, processor.tokenizer)
     with pytest.raises(ModelError, match="training mode"):
         wrap_model(model.train(), processor)
-    with pytest.raises(ModelError, match="is no model that biaskit can run"):
+    with pytest.raises(ModelError, match="is not a model that biaskit can run"):
         wrap_model(torch.nn.Linear(1, 1), processor)
-    with pytest.raises(BiaskitError, match="int 3 is no model"):
+    with pytest.raises(BiaskitError, match="int 3 is not a model"):
         calibrate(3, "generated")
 
 

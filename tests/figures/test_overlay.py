@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from PIL import Image
 
+from biaskit.errors import BiaskitError
 from biaskit.families.checkpoints.tiny import tiny_model
 from biaskit.figures.overlay import Kept, overlay
 from biaskit.grid import Layout, Plane, raster
@@ -299,6 +301,35 @@ def test_the_picture_says_what_it_shows():
     assert np.abs(near - to_rgb("#e6007e")).max(-1).min() < 0.05
 
 
+def test_words_above_a_panel_do_not_reach_the_next_one():
+    long, answer = "sparsevlm@k=2@second_layer=4@third_layer=6", "m" * 60
+    panel = Kept(long, np.array([0]), answer, k="2, 4, 6", prior="W" * 50)
+    figure = overlay(picture((400, 240)), cropped_layout(), [panel] * 2)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    words = [text.get_window_extent(renderer) for text in figure.texts]
+    for axes in figure.axes:
+        box = axes.get_window_extent(renderer)
+        assert all(word.x1 <= box.x1 + 1 for word in words if abs(word.x0 - box.x0) < 2)
+    assert [text.get_text() for text in figure.texts].count(long) == 2, "smaller letters, not fewer"
+
+
 def cropped_layout():
     tokens = raster(Plane("image", 4, 4, SQUARE))
     return Layout(np.arange(16), tokens.planes, tokens.plane, tokens.row, tokens.col)
+
+
+def test_one_method_on_axes_of_the_caller():
+    size = (120, 120)
+    plane = Plane("image", 6, 6, (0.0, 0.0, 1.0, 1.0))
+    tokens = raster(plane)
+    layout = Layout(np.arange(36), tokens.planes, tokens.plane, tokens.row, tokens.col)
+    own = Figure()
+    axes = own.subplots(1, 2)
+    kept = Kept("fastv", np.array([0, 7]))
+    assert overlay(picture(size), layout, [kept], ax=axes[1]) is own
+    assert not axes[0].images and axes[1].get_title(loc="left") == "fastv"
+    pixels = drawn(own)
+    for index, bright in ((7, True), (8, False)):
+        assert (brightness(pixels, axes[1], *middle(plane, *divmod(index, 6), size)) > KEPT) is np.bool_(bright)
+    with pytest.raises(BiaskitError, match="2 methods on one ax"):
+        overlay(picture(size), layout, [kept, kept], ax=axes[0])

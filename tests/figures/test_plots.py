@@ -15,6 +15,7 @@ from biaskit.figures.colours import colour_limit, colour_ticks, multiple
 from biaskit.figures.heatmap import heatmap
 from biaskit.figures.layout import COMPACT, FULL, LEFT, page, slot
 from biaskit.figures.panels import TALLEST, caption, panels, profile_reach, profile_ticks, shown_planes
+from biaskit.figures.style import house_style, plain_ticks
 from biaskit.prior.bias.report import report
 from biaskit.prior.value import PlaneStats, Prior
 
@@ -378,3 +379,16 @@ def test_global_state_is_left_alone(tmp_path, one):
         "import biaskit as b, matplotlib.pyplot as p; assert b.heatmap.__module__ == 'biaskit.figures.heatmap'; assert not p.get_fignums()"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@house_style()
+def test_logarithmic_axes_have_plain_numbers():
+    """House style reads no mathematics, and a matplotlib tick of 1,000 is `$10^3$`."""
+    figure = Figure()
+    axes = figure.subplots()
+    axes.loglog([576, 600, 1152, 20160], [1, 30, 400, 1000])
+    plain_ticks(axes, [576, 600, 1152, 20160])
+    figure.draw_without_rendering()
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["576", "1152", "20.16k"]
+    shown = [text.get_text() for text in axes.get_yticklabels()]
+    assert "1000" in shown and not any("$" in text for text in shown)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from biaskit.errors import BiaskitError, PriorError
 from biaskit.figures.side_by_side import side_by_side
@@ -73,3 +74,25 @@ def test_what_the_priors_do_not_share_is_refused():
         side_by_side(prior(0), prior(1), layers=[2])
     with pytest.raises(PriorError, match="no plane 'thumbnail'"):
         side_by_side(prior(0), prior(1), plane="thumbnail")
+
+
+def test_colours_scales_and_axes_are_the_caller_s():
+    a, b = prior(0), prior(1)
+    figure = side_by_side(a, b, scale="panel", cmap="PiYG", ratio_cmap="BrBG")
+    images = [axes.images[0] for axes in figure.axes if axes.images]
+    assert [image.get_cmap().name for image in images] == ["PiYG", "PiYG", "BrBG"] * 2 and len(figure.axes) == 6
+    words = [text.get_text() for text in figure.texts if text.get_text().startswith("to ")]
+    for column, word in enumerate(words):
+        first, second, ratio = (2.0**image.norm.vmax for image in images[3 * column : 3 * column + 3])
+        assert first == second and [float(part.split()[-1]) for part in word.split(" ×")[:2]] == pytest.approx([first, ratio], abs=0.006)
+    own = Figure()
+    axes = own.subplots(1, 2)
+    assert side_by_side(a, b, layers=[4], ax=axes[1]) is own
+    assert np.asarray(axes[1].images[0].get_array()) == pytest.approx(images[5].get_array()) and not axes[0].images
+    for wrong, message in (
+        ({"ax": axes[0]}, "2 layers on one ax"),
+        ({"scale": "both"}, "unknown scale"),
+        ({"cmap": "none such"}, "colour map"),
+    ):
+        with pytest.raises(BiaskitError, match=message):
+            side_by_side(a, b, **wrong)

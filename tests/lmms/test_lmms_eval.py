@@ -221,7 +221,7 @@ def lmms_eval(folder: Path, settings: str, *words: str) -> str:
     ("words", "batch", "message"),
     [
         ("pruner=none,retention=0.1", 1, "pruner=none takes no retention=0.1"),
-        ("pruner=fastv", 1, "fastv was not told how many visual tokens to keep"),
+        ("pruner=fastv", 1, "fastv has neither a retention nor a budget"),
         ("pruner=fastv,retention=0.1,budget=3", 1, "both given"),
         ("pruner=fastv,retention=0.1,k=99", 1, "the model has layers 0 … 8"),
         ("pruner=d2pruner,retention=0.1", 1, "d2pruner needs a prior"),

@@ -113,7 +113,7 @@ class TestContract:
     @pytest.mark.parametrize(
         ("wrong", "message"),
         [
-            ({}, "was not told how many"),
+            ({}, "has neither a retention nor a budget"),
             ({"retention": 0.0}, "retention is 0.0"),
             ({"retention": 1.5}, "retention is 1.5"),
             ({"budget": 0}, "budget is 0"),

@@ -96,7 +96,7 @@ def test_values_that_are_no_weights(tmp_path):
     with pytest.raises(BiaskitError, match="cannot read selector weights"):
         read_selector(tmp_path / ("a" * 300))
     os.mkfifo(tmp_path / "pipe.safetensors")
-    with pytest.raises(BiaskitError, match="no regular file"):
+    with pytest.raises(BiaskitError, match="not a regular file"):
         read_selector(tmp_path / "pipe.safetensors")
 
 

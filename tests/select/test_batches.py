@@ -268,7 +268,7 @@ def test_what_is_refused_on_a_device_too():
         ((scores, features, None, 3, {"alpha": 0.5}), "there are no cells"),
         ((scores, features, where, 0, {}), "cannot keep 0"),
         ((scores, features, where * 0, 3, {"alpha": 0.5}), "share one cell"),
-        ((scores, features, where * 10**6, 3, {"alpha": 0.5}), "too far apart"),
+        ((scores, features, where * 10**6, 3, {"alpha": 0.5}), "are too large"),
         ((scores, features, where - 1, 3, {"alpha": 0.5}), "negative"),
         ((scores, features, where[1:], 3, {}), r"cells have shape \[5, 3\]"),
         ((scores[:, 1:], features, where, 3, {}), r"scores has shape \[5\], not \[6\]"),

@@ -18,6 +18,7 @@ from biaskit.validation.report.contents import Report
 from biaskit.validation.report.contrasts import conclude
 from biaskit.validation.report.costs import costs
 from biaskit.validation.report.curves import draw_curves, task_curves
+from biaskit.validation.report.figure_style import looks
 from biaskit.validation.report.sweeps import find_sweeps
 from biaskit.validation.report.tables import cost_table
 from biaskit.validation.report.write import write_report
@@ -267,7 +268,7 @@ def test_long_names_leave_the_panels_their_room(tmp_path):
     kept = {name: {0.25: (0.6,) * 3, 0.1: (0.5,) * 3} for name in ("fastv", "fastv@debias=null@mode=p_log@rows=question")}
     run = read_run(make_run(tmp_path, n=30, kept=kept, retentions=(0.25, 0.1), tasks=("scenes-where",)))
     result = analyse(run, run.tasks[0], QUICK)
-    figure = draw_curves([task_curves(result)], [result])
+    figure = draw_curves([task_curves(result)], looks(result.run.cells))
     (axes,), (legend,) = figure.axes, figure.legends
     assert axes.get_window_extent().width > 1.8 * figure.dpi
     assert legend.get_window_extent().x0 >= axes.get_window_extent().x1

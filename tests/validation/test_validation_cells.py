@@ -149,7 +149,7 @@ def test_priors_by_name():
         (["fastv"], {"layer": 9}, "layers 0 … 8"),
         (["fastv"], {"sweeps": {"alfa": [1]}}, "no method here has the parameter 'alfa'"),
         (["fastv@alpha=1"], {}, "fastv has no parameter 'alpha'"),
-        (["fastv@budget=3"], {}, "use --retention|not the method's affair"),
+        (["fastv@budget=3"], {}, "use --retention|does not say how many tokens"),
         (["fastv"], {"retentions": ()}, "no retentions"),
         (["fastv"], {"retentions": (0.0,)}, "retention is 0"),
         (["fastv"], {"sweeps": {"strength": [2]}}, "strength is 2"),

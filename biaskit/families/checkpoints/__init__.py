@@ -1,1 +1,1 @@
-"""Checkpoints: find, load, imitate, and look into them. What differs by family is in the family's file, one folder up."""
+"""Checkpoints: find and load them, build random ones, locate their parts. What differs by family is in `families/FAMILY.py`."""

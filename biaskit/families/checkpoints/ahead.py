@@ -33,24 +33,24 @@ _SOCKET_PATH = 60  # bytes: the system takes 107 for a socket's path, and multip
 
 
 def _unless_parent_left(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print a traceback, but for a main process that was interrupted while a batch was handed over: it tells the user itself."""
+    """Print a traceback, unless the main process was interrupted while it received a batch: it reports that itself."""
     if not isinstance(error, ConnectionError | EOFError):
         sys.__excepthook__(kind, error, trace)
 
 
 def _leave(error: BaseException, item: object) -> None:
-    """End a worker whose batch cannot be handed over, as where shared memory is full: the main process would wait for it for ever."""
+    """End a worker whose batch cannot be sent, because shared memory is full for example: the main process would wait for it endlessly."""
     try:
-        print(f"a batch cannot be handed over: {error}", file=sys.stderr, flush=True)  # noqa: T201
+        print(f"a batch cannot be sent to the main process: {error}", file=sys.stderr, flush=True)  # noqa: T201
     finally:  # also where standard error is on the same full disk
         os._exit(1)
 
 
 def _depend(worker: int, *, parent: int, folder: Path) -> None:
-    """Leave Ctrl-C to the main process, and die with it: a worker that waits to hand over a batch would outlive a killed one for ever.
+    """Set up a worker: ignore Ctrl-C, and exit when the main process ends, also while it waits to send a batch.
 
     Args:
-        parent: the main process. folder: for temporary files, above all the sockets that tensors are handed over by.
+        parent: process id of the main process. folder: for temporary files, among them the sockets that tensors are sent through.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.excepthook = _unless_parent_left
@@ -72,11 +72,11 @@ def _unchanged(batch: Any) -> Any:
 
 
 class Ready(Protocol):
-    """What a dataset for `ahead` holds: `error` is what stops everything, for exceptions do not cross processes whole."""
+    """An item of a dataset for `ahead`. Errors travel as data, since exceptions lose attributes on the way between processes."""
 
     @property
     def error(self) -> BiaskitError | None:
-        """What went wrong, if anything."""
+        """The error that ends the iteration, or None."""
 
 
 R = TypeVar("R", bound=Ready)
@@ -113,7 +113,7 @@ def ahead(dataset: Dataset[R], *, workers: int, pin: bool, error: type[BiaskitEr
                     if item.error is not None:
                         raise item.error
                     yield item
-            finally:  # at once, also where a traceback holds on to the iterator: workers clean up in the folder
+            finally:  # at once, even if a traceback still references the iterator: workers clean up in the folder
                 getattr(items, "_shutdown_workers", int)()
     except RuntimeError as found:
         if "DataLoader worker" not in str(found):

@@ -85,7 +85,7 @@ EMBEDDED = {"demo": "weights/demo", "demo-qwen": "weights/demo-qwen"}
 
 @dataclass(frozen=True)
 class Place:
-    """Where a checkpoint lies: a local directory, or a hub repository; with the short name's note, and its own name if it has one."""
+    """Where a checkpoint is: a local directory, or a hub repository; with the short name's note, and `title`, its own name if any."""
 
     target: str
     local: bool
@@ -131,21 +131,21 @@ def resolve(name: str) -> Place:
 
 _TAUGHT = "as it was taught: biaskit.images.scenes"
 EMBEDDED_WORDING = Wording("where is the {} ?", "{}", "{}", _TAUGHT, _TAUGHT, _TAUGHT)
-"""The embedded models are asked as they were taught; they never say more than a word or a box."""
+"""Questions to the embedded models are worded as in their training; they answer with a word or a box."""
 
 
 def wording_of(family: ModelFamily, base: str) -> Wording:
-    """Return how a checkpoint is asked: as its family, or as an embedded model. `base`: its short name, "" if it has none."""
+    """Return the question templates of a checkpoint: its family's, or the embedded models'. `base`: its short name, "" for none."""
     return EMBEDDED_WORDING if base in EMBEDDED else family.wording
 
 
 def box_convention_of(family: ModelFamily, base: str) -> BoxConvention:
-    """Return how a checkpoint's answers write boxes. `base`: its short name, "" if it has none."""
+    """Return how a checkpoint's answers write boxes. `base`: its short name, "" for none."""
     return BoxConvention("words") if base in EMBEDDED else family.box_convention
 
 
 def short_name(name: str) -> str:
-    """Return the short name of a checkpoint that is known by its hub id or is embedded; "" where there is none."""
+    """Return the short name of a checkpoint, given its hub id or an embedded model's name; "" if it has none."""
     return next((short for short, known in CHECKPOINTS.items() if known.hub_id == name), name if name in EMBEDDED else "")
 
 

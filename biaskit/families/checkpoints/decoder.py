@@ -50,10 +50,10 @@ def rotary(stack: Any, kind: str | None, like: Tensor, positions: Tensor) -> tup
 
 
 def chosen_layers(wanted: Layers | None, default: Sequence[int], depth: int) -> tuple[int, ...]:
-    """Return the decoder layers that are wanted of a model with `depth` layers, ascending and once each; None means the default ones.
+    """Return the wanted decoder layers of a model with `depth` layers, ascending and without repeats; None means the default ones.
 
     Raises:
-        BiaskitError: something that is no layer. ModelError: the model has no such layer.
+        BiaskitError: `wanted` does not name layers. ModelError: the model has no such layer.
 
     >>> chosen_layers("0-2", (1,), 4), chosen_layers("all", (1,), 4), chosen_layers(None, (1,), 4)
     ((0, 1, 2), (0, 1, 2, 3), (1,))
@@ -63,7 +63,7 @@ def chosen_layers(wanted: Layers | None, default: Sequence[int], depth: int) -> 
 
 
 def check_layers(layers: Sequence[int], depth: int) -> tuple[int, ...]:
-    """Return the wanted layers, ascending and once each.
+    """Return the wanted layers, ascending and without repeats.
 
     Raises:
         ModelError: none is wanted, or one is outside 0 … depth − 1.

@@ -1,4 +1,4 @@
-"""Which device a user means, and on which one a model takes its inputs."""
+"""Device names, and the device that a model takes its inputs on."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def input_device(model: PreTrainedModel) -> torch.device:
-    """Return the device that a model's inputs go to: where the embeddings of text work.
+    """Return the device that a model's inputs go to: that of its text embedding.
 
-    Of a model that accelerate dispatched this is the device they are executed on; their weights may lie on the CPU or on disk.
+    If accelerate dispatched the model, this is the embedding's execution device; its weights may be on the CPU or on disk.
     """
     import torch
 
@@ -28,10 +28,10 @@ def input_device(model: PreTrainedModel) -> torch.device:
 
 
 def find_device(device: str) -> str:
-    """Return the torch device that a user means by `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+    """Return the torch device for `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
 
     Raises:
-        ModelError: it is not there.
+        ModelError: this machine does not have it.
     """
     import torch
 

@@ -25,11 +25,11 @@ atexit.register(_kept.close)
 
 
 def check_device_map(device_map: DeviceMap, device: str) -> None:
-    """Refuse what cannot be meant.
+    """Check a device map before anything is loaded.
 
     Raises:
-        ModelError: no such way, a device that is not there, a device besides the map, or several processes that would each spread over
-            all GPUs.
+        ModelError: an unknown name, a device this machine does not have, a device beside a map, or several processes (torchrun) that
+            would each spread the model over all GPUs.
 
     >>> check_device_map("auto", "auto")
     >>> check_device_map({"": "cpu"}, "cuda")
@@ -50,7 +50,7 @@ def check_device_map(device_map: DeviceMap, device: str) -> None:
 
 
 def check_names(model: PreTrainedModel, device_map: DeviceMap | None) -> None:
-    """Refuse a map with names that the model does not have: what it means would be ignored.
+    """Refuse a map with names that the model does not have: accelerate would ignore them.
 
     Raises:
         ModelError: a name is neither a module nor a parameter.
@@ -63,10 +63,10 @@ def check_names(model: PreTrainedModel, device_map: DeviceMap | None) -> None:
 
 
 def alone(what: str) -> None:
-    """Refuse what takes all GPUs of a machine where each of several processes (torchrun) would.
+    """Refuse to use all GPUs of a machine from each of several processes (torchrun). `what` begins the message.
 
     Raises:
-        ModelError: there are several processes, and GPUs.
+        ModelError: there are several processes and GPUs.
     """
     import torch
 
@@ -76,7 +76,7 @@ def alone(what: str) -> None:
 
 
 def offload_folder() -> str:
-    """Return a folder for weights that are kept on disk, which vanishes with this process."""
+    """Return a folder for weights that are kept on disk; it is deleted when this process ends."""
     return str(_kept.enter_context(scratch()))
 
 

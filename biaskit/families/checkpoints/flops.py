@@ -68,7 +68,7 @@ def _linear(dims: Dims, formula: str) -> float:
 
 
 def _width(dims: Dims, formula: str) -> int:
-    """Channels in which queries meet keys."""
+    """Channels of the product of queries and keys: heads times head size."""
     return dims.heads * dims.head_dim if formula == "exact" else dims.hidden
 
 
@@ -103,7 +103,7 @@ def prefill_cost(
 
 
 def ceiling(dims: Dims, n_text: float, n_visual: float, visual: Visual, formula: str = "fastv", *, causal: bool = False) -> float:
-    """Return the speed-up of prefill if time were proportional to multiply-adds: all `n_visual` tokens in every layer, against `visual`."""
+    """Return the speed-up of prefill if time were proportional to multiply-adds: `n_visual` tokens in every layer, divided by `visual`."""
     whole = prefill_cost(dims, n_text, [(0, n_visual)], formula, causal=causal)
     return whole / prefill_cost(dims, n_text, visual, formula, causal=causal)
 

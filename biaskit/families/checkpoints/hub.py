@@ -1,4 +1,4 @@
-"""Reach a checkpoint's files, on the hub, in its cache or in a directory, with errors for people."""
+"""A checkpoint's files on the hub, in its cache or in a directory; the hub client's errors become `ModelError`s with hints."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def hub_errors(place: Place) -> Iterator[None]:
 
 
 @contextmanager
-def bars_where_somebody_looks() -> Iterator[None]:
-    """Have transformers draw its bar of loaded weights where a person sees it only: in a log, each of its steps would be a line."""
+def bars_on_terminals() -> Iterator[None]:
+    """Let transformers draw its progress bar of loaded weights on a terminal only: in a log every step would be a line."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

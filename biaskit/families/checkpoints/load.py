@@ -15,7 +15,7 @@ from biaskit.families.checkpoints.catalog import Place, needs_code, resolve, sho
 from biaskit.families.checkpoints.device import find_device, input_device
 from biaskit.families.checkpoints.dispatch import alone, check_device_map, check_names, offload_folder
 from biaskit.families.checkpoints.fingerprint import fingerprint
-from biaskit.families.checkpoints.hub import bars_where_somebody_looks, hub_errors, of_revision, small_file, weights
+from biaskit.families.checkpoints.hub import bars_on_terminals, hub_errors, of_revision, small_file, weights
 from biaskit.families.checkpoints.options import Choice, configure
 from biaskit.families.checkpoints.probe import probe
 from biaskit.families.checkpoints.processor_settings import processor_settings
@@ -45,8 +45,8 @@ class Loaded:
         model: the stock model in eval mode. processor: its processor. family: its family.
         name: hub id, or the directory's name.
         revision: the hub's commit, or a fingerprint of the local files: their config and every byte of the weights.
-        options: what was chosen of the processor, by name; its settings hold all of it.
-        asked: how it is asked instead of as published.
+        options: the processor options that the user chose, by name; `processor_settings` has the resulting settings.
+        asked: question templates of the user that replace the published ones.
     """
 
     model: PreTrainedModel
@@ -65,12 +65,12 @@ class Loaded:
 
     @property
     def wording(self) -> Wording:
-        """How it is asked: as a user wrote it, else by its family's published wording; the embedded models as they were taught."""
+        """Its question templates: the user's, else its family's published ones; for an embedded model, those of its training."""
         return self.asked or wording_of(self.family, short_name(self.name))
 
     @property
     def processor_settings(self) -> dict[str, Any]:
-        """What the processor is set to, flat: it decides what the model gets to see."""
+        """The processor's settings, flat: dotted name → value. They determine the model's input."""
         return processor_settings(self.processor)
 
 
@@ -134,7 +134,7 @@ def load_model(
 
 
 def _found(name: str | os.PathLike[str], say: Say) -> Place:
-    """Return where a checkpoint lies, and say what is to be known of it."""
+    """Return where a checkpoint is, and say its note if it has one."""
     if not isinstance(name, str | os.PathLike):
         raise ModelError(f"{name!r} is no name of a checkpoint", "give a short name, a hub id or a directory")
     place = resolve(os.fspath(name))
@@ -144,7 +144,7 @@ def _found(name: str | os.PathLike[str], say: Say) -> Place:
 
 
 def _checked(family: ModelFamily, config: Any, layers: Layers | None) -> Any:
-    """Return the config, unless the family cannot run it, or it lacks decoder layers that are asked for."""
+    """Return the config; raise ModelError if the family cannot run it, or it lacks decoder layers that are asked for."""
     family.check(config)
     chosen = read_layers(layers)
     if chosen is not None and not isinstance(chosen, str):
@@ -228,7 +228,7 @@ def find_family(place: Place, settings: dict[str, Any]) -> ModelFamily:
 
 
 def _foreign(settings: dict[str, Any]) -> bool:
-    """Tell whether a config was written by the original LLaVA code, which shares model types with the stock classes."""
+    """True if a config was written by the original LLaVA code, which shares model types with the stock classes."""
     return any("ForCausalLM" in name and "Llava" in name for name in settings.get("architectures") or [])
 
 
@@ -288,7 +288,7 @@ def _load(place: Place, revision: str | None, dtype: str, attention: str, device
     elif device != "cpu":
         where["device_map"] = {"": device}
     try:
-        with hub_errors(place), bars_where_somebody_looks():
+        with hub_errors(place), bars_on_terminals():
             model: PreTrainedModel = transformers.AutoModelForImageTextToText.from_pretrained(
                 place.target, dtype=getattr(torch, dtype), attn_implementation=attention, **where
             )

@@ -1,4 +1,4 @@
-"""What a user may choose of a checkpoint's processor: resolution, tiles, padding, conversation. Every choice ends up in its settings."""
+"""Options of a checkpoint's processor: resolution, tiles, padding, conversation. Every choice becomes part of its settings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def configure(family: ModelFamily, processor: Any, config: Any, choices: Mapping
     """Apply a user's choices to a processor, and return those that are not None.
 
     Raises:
-        ModelError: the family has no such option, or the value cannot be.
+        ModelError: the family has no such option, or the value is impossible.
     """
     made = {name: value for name, value in choices.items() if value is not None}
     for name, value in made.items():

@@ -1,4 +1,4 @@
-"""Try a checkpoint's processor on one made-up picture, so that its faults are not put down to a user's pictures."""
+"""Try a checkpoint's processor on one made-up picture, so that its faults are not blamed on the user's pictures."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _SIZE = (320, 240)
 
 
 def probe(family: ModelFamily, processor: Any, config: Any, target: str) -> Prepared:
-    """Prepare one picture and prompt; placeholders, visual tokens and what the tower takes must agree.
+    """Prepare one picture and prompt, and check that placeholders, visual tokens and the tower's input size agree.
 
     Args:
-        target: the checkpoint, as the user knows it.
+        target: the checkpoint's name, for messages.
 
     Raises:
-        ModelError: they do not. The message names the file and the key where these can be told, and else what the processor says.
+        ModelError: they do not. The message names the file and the key if these are known, else it quotes the processor's error.
     """
     from PIL import Image
 

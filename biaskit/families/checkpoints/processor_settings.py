@@ -1,4 +1,4 @@
-"""What a processor is set to: every setting that changes what a model gets to see of an image, flat, so that two can be compared."""
+"""The settings of a processor that change a model's input, flat, so that two processors can be compared."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _NAMES_ONLY = ("image_processor_type", "processor_class", "auto_map", "transformers_version", "_name_or_path")
-"""Parts of the serialised form that name classes and versions; what identifies a run has those elsewhere."""
+"""Parts of the serialised form that name classes and versions; a run records those elsewhere."""
 
 
 def processor_settings(processor: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Load processors with or without torchvision.
 
-With torchvision the stock `AutoProcessor` does everything. Without it the stock classes of several families refuse to load, for the sake
-of a video processor that images never need; then the same classes are put together from their parts with the PIL image processor and no
+With torchvision the stock `AutoProcessor` does everything. Without it the stock classes of several families refuse to load, because
+of a video processor that images do not need; then the same classes are put together from their parts with the PIL image processor and no
 video processor.
 """
 
@@ -20,7 +20,7 @@ from biaskit.families.base import ModelFamily
 
 @cache
 def images_only(processor_class: type) -> type:
-    """Return a subclass of a stock processor class that accepts `video_processor=None` and survives pickling."""
+    """Return a subclass of a stock processor class that accepts `video_processor=None` and can be pickled."""
 
     def accept(self: Any, argument_name: str, argument: Any) -> type:
         return type(argument)
@@ -106,7 +106,7 @@ def load_processor(family: ModelFamily, target: str, revision: str | None = None
 
 
 def _broken(target: str, error: Exception) -> ModelError:
-    """Explain why a stock processor does not load; tokenizers that do not name one of its special tokens say no more than an attribute."""
+    """Explain why a stock processor does not load. A special token that the tokenizer lacks shows as a missing attribute only."""
     missing = re.search(r"has no attribute '?(\w+?_token)(_id)?\b", str(error))
     if isinstance(error, AttributeError) and missing:
         return ModelError(

@@ -1,4 +1,4 @@
-"""What looks like a checkpoint and cannot be measured as it is: adapters, quantised weights without their library, unfit architectures."""
+"""Checkpoints that are refused: adapters, quantised weights without their library, architectures that cannot be measured."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from biaskit.errors import ModelError
 
 _LINEAR = (
-    "its layers are for the most part linear attention: no attention row to read, and a dropped token stays in their state",
+    "most of its layers are linear attention: there is no attention row to read, and their state still contains dropped tokens",
     "use a model whose layers all have softmax attention, such as Qwen3-VL",
 )
 _LIST = "use a family that is supported (biaskit models list)"
@@ -27,10 +27,10 @@ _JUDGE = (
     "use a Gemma 3 checkpoint, whose tower and language model are of the same kind",
 )
 _OMNI = (
-    "its checkpoint holds parts that hear and speak beside the language model, and the stock library loads it as no model of images",
+    "its checkpoint has parts for hearing and speech beside the language model, and transformers does not load it as an image-text model",
     "use a Qwen2.5-VL or Qwen3-VL checkpoint, whose tower and language model are of the same kind",
 )
-_THINKER = ("its tower and language model are of Qwen2.5-VL's kind, but it hears as well, and no family covers it yet", _OMNI[1])
+_THINKER = ("its tower and language model are of Qwen2.5-VL's kind, but it takes audio as well, and no family covers it yet", _OMNI[1])
 
 UNFIT = {
     "qwen3_5": _LINEAR,
@@ -44,7 +44,7 @@ UNFIT = {
     "qwen3_omni_moe": _OMNI,
     "paligemma": _TWO_WAYS,
     "mllama": (
-        "it sees images by cross attention: there are no visual tokens in the sequence",
+        "it reads images by cross attention: there are no visual tokens in the sequence",
         _LIST,
     ),
 }
@@ -85,10 +85,10 @@ def check_adapter(directory: Path) -> None:
 
 
 def quantisation(settings: dict[str, Any], target: str, device: str) -> str:
-    """Return how a checkpoint's weights are quantised, for people; "" if they are not.
+    """Return how a checkpoint's weights are quantised, as text to show; "" if they are not.
 
     Args:
-        settings: its config.json. device: where it shall run.
+        settings: its config.json. device: where it will run.
 
     Raises:
         ModelError: the stock library cannot run such weights here.

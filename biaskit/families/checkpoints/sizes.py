@@ -1,6 +1,6 @@
 """The published sizes of the checkpoints that have a short name: enough to build their architecture without a hub, with random weights.
 
-Vocabularies count the rows of the embedding, padding rows included. What does not change the work (dropout, token ids, initial values) is
+Vocabularies count the rows of the embedding, padding rows included. What does not change time or memory (dropout, token ids) is
 left to the stock classes.
 """
 
@@ -93,7 +93,7 @@ def shrunk(found: Sizes, hidden: int, layers: int) -> Sizes:
         found: the full sizes. hidden: a multiple of 64, the new size of a head. layers: of the language model.
 
     Raises:
-        ModelError: sizes that cannot be.
+        ModelError: `hidden` is not a multiple of 64, or a size is below 1.
     """
     if hidden < 64 or hidden % 64 or layers < 1:
         raise ModelError(

@@ -1,4 +1,4 @@
-"""What random checkpoints are made of: a tokenizer of bytes, chat templates, small text models and towers."""
+"""Parts of random checkpoints: a tokenizer of bytes, chat templates, small text models and towers."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ Parts = tuple[Any, Any, Any, dict[str, Any]]
 
 
 def available(image_processor: str) -> bool:
-    """Tell whether the installed stock library has an image processor that runs without torchvision."""
+    """True if the installed transformers has an image processor that runs without torchvision."""
     try:
         getattr(hf, f"{image_processor}Pil")()
     except (ImportError, AttributeError):

@@ -14,14 +14,14 @@ from biaskit.errors import ModelError
 
 @dataclass(frozen=True, eq=False)
 class Tower:
-    """What there is to read of a vision tower.
+    """The parts of a vision tower that can be read.
 
     Attributes:
         blocks: its transformer blocks. attention: the attention module of each.
         implementation: the attention implementation that they call.
         has_cls: a CLS token comes before the patches of each tile.
         projector: [m, g, D] features of the g patches behind each of m visual tokens → [m, d] rows for the language model.
-        merged: g. skipped: blocks at the end that the features do not come from: 1 where LLaVA reads layer −2.
+        merged: g. skipped: blocks after the one whose output is read: 1 where LLaVA reads layer −2.
     """
 
     blocks: Sequence[nn.Module]
@@ -53,9 +53,7 @@ def blocks_of(module: Any, name: str) -> Sequence[nn.Module]:
     for found in module.modules():
         if isinstance(found, nn.ModuleList) and len(found) and attention_of(found[0]) is not None:
             return list(found)
-    raise ModelError(
-        f"the vision tower of {name} has no blocks with attention that are known", "biaskit models list names what is supported"
-    )
+    raise ModelError(f"the vision tower of {name} has no known attention blocks", "biaskit models list names what is supported")
 
 
 def attention_of(block: Any) -> nn.Module | None:
@@ -78,12 +76,12 @@ def norm_before_mlp(block: Any) -> nn.Module:
         if isinstance(found, nn.Module):
             return found
     raise ModelError(
-        f"{type(block).__name__} has no norm between attention and MLP that is known", "tokens cannot be merged inside this vision tower"
+        f"{type(block).__name__} has no known norm between attention and MLP", "tokens cannot be merged inside this vision tower"
     )
 
 
 def _skipped(model: PreTrainedModel, depth: int) -> int:
-    """Return how many of `depth` blocks run after the features were read, of several layers the last."""
+    """Return how many of `depth` blocks run after the features were read; if several layers are read, after the last."""
     layer = getattr(model.config, "vision_feature_layer", -1)
     layers = [layer] if isinstance(layer, int) else layer
     return min((-1 - one if one < 0 else depth - one) for one in layers)
@@ -99,7 +97,7 @@ def tower_of(model: PreTrainedModel) -> Tower:
     name = type(model).__name__
     module = getattr(base, "visual", None) or getattr(base, "vision_tower", None)
     if module is None:
-        raise ModelError(f"{name} has no vision tower that is known", "its family must say where it is: ModelFamily.tower")
+        raise ModelError(f"{name} has no known vision tower", "its family must say where it is: ModelFamily.tower")
     if hasattr(module, "merger"):
         return tower_at(module, lambda rows: module.merger(rows.flatten(0, 1)), int(module.config.spatial_merge_size) ** 2)
     merged = round(1 / getattr(model.config, "downsample_ratio", 1)) ** 2
@@ -111,7 +109,7 @@ def tower_at(module: Any, projector: Callable[[Tensor], Tensor], merged: int) ->
     """Describe a vision encoder whose features a projector turns into rows for the language model, `merged` patches each.
 
     Raises:
-        ModelError: it has no blocks with attention that are known.
+        ModelError: it has no known attention blocks.
     """
     blocks = blocks_of(module, type(module).__name__)
     attention = [found for found in map(attention_of, blocks) if found is not None]

@@ -1,4 +1,4 @@
-"""A checkpoint in memory, from whatever a caller has: a name, a path, a stock model with its processor."""
+"""A checkpoint in memory, made from what a caller has: a name, a path, or a stock model with its processor."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def wrap_model(model: PreTrainedModel, processor: Any, *, name: str | None = Non
     Args:
         model: a model of a supported class, in eval mode. processor: what `AutoProcessor` gave for the checkpoint.
         name: what priors and results call it; by default the name it was loaded by.
-        revision: what tells it from others of that name; by default a hash of every weight, which takes about a second per gigabyte.
+        revision: tells it from others of that name; by default a hash of every weight, which takes about a second per gigabyte.
 
     Raises:
-        ModelError: the model's class is not supported or it is in training mode, or the processor is none.
+        ModelError: the model's class is not supported or it is in training mode, or `processor` is not a processor of images and text.
 
     >>> from biaskit.testing import tiny_model
     >>> model, processor, _ = tiny_model("llava-1.5")
@@ -39,12 +39,12 @@ def wrap_model(model: PreTrainedModel, processor: Any, *, name: str | None = Non
     config = getattr(model, "config", None)
     model_type = str(getattr(config, "model_type", ""))
     if not model_type or not hasattr(model, "get_decoder"):
-        raise ModelError(f"{type(model).__name__} is no model that biaskit can run", "give a stock model of transformers, or a name")
+        raise ModelError(f"{type(model).__name__} is not a model that biaskit can run", "give a stock model of transformers, or a name")
     if model_type not in families:
-        raise ModelError(f"a {model_type!r} model is covered by no family", did_you_mean(model_type, families.names()))
+        raise ModelError(f"no family covers a {model_type!r} model", did_you_mean(model_type, families.names()))
     if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
         raise ModelError(
-            f"a {type(processor).__name__} is no processor of images and text",
+            f"a {type(processor).__name__} is not a processor of images and text",
             "give what AutoProcessor.from_pretrained(…) returns for the same checkpoint",
         )
     if model.training:
@@ -74,5 +74,6 @@ def as_loaded(model: AnyModel) -> Loaded:
             "give both, as (model, processor), or load the checkpoint with biaskit.load_model(…)",
         )
     raise BiaskitError(
-        f"{type(model).__name__} {model!r:.60} is no model", "give a name, a directory, (model, processor), or what biaskit.load_model gave"
+        f"{type(model).__name__} {model!r:.60} is not a model",
+        "give a name, a directory, (model, processor) or biaskit.load_model's result",
     )

@@ -1,1 +1,1 @@
-"""What a prior says about a model: measures with intervals, a verdict. Arithmetic on maps; nothing is drawn or calibrated here."""
+"""The positional bias in a prior: measures with confidence intervals, and a verdict. Arithmetic on maps; no drawing, no calibration."""

@@ -30,7 +30,7 @@ def ranks(values: Array) -> NDArray[np.float64]:
 def pearson(a: Array, b: Array) -> NDArray[np.float64]:
     """Pearson correlation of a and b [..., N] along the last axis: [...].
 
-    A constant input correlates with nothing; its correlation is 0 by convention, so that a flat map is not an error.
+    The correlation with a constant input is 0 by convention, so that a flat map is not an error.
 
     >>> round(float(pearson(np.array([1, 2, 3]), np.array([2, 4, 6]))), 6), float(pearson(np.array([1, 2, 3]), np.ones(3)))
     (1.0, 0.0)
@@ -41,7 +41,7 @@ def pearson(a: Array, b: Array) -> NDArray[np.float64]:
     b_centred = b - b.mean(axis=-1, keepdims=True)
     a_norm = np.sqrt((a_centred**2).sum(axis=-1))
     b_norm = np.sqrt((b_centred**2).sum(axis=-1))
-    # a constant map that went through float32 averages carries rounding of about 1e-7: below 1e-6 of the level nothing is a pattern
+    # a constant map averaged in float32 has rounding errors of about 1e-7, so deviations below 1e-6 of the level count as none
     size = math.sqrt(a.shape[-1])
     varies = (a_norm > 1e-6 * size * np.abs(a).max(axis=-1)) & (b_norm > 1e-6 * size * np.abs(b).max(axis=-1))
     scale = np.where(varies, a_norm * b_norm, 1.0)
@@ -59,7 +59,7 @@ def spearman(a: Array, b: Array) -> NDArray[np.float64]:
 
 
 def top_overlap(a: Array, b: Array, share: float = 0.25) -> tuple[float, float]:
-    """Jaccard overlap of the strongest cells of two maps, and what chance gives.
+    """Jaccard overlap of the strongest cells of two maps, and its expectation for random cells.
 
     Args:
         a: [N].

@@ -6,8 +6,8 @@ With n images in g groups of m_j, h_j = n / m_j, θ the statistic of all images 
     θ_J = g·θ − Σ_j (1 − m_j/n)·θ₋ⱼ                        (bias-corrected estimate)
     v   = 1/g · Σ_j (h_j·θ − (h_j − 1)·θ₋ⱼ − θ_J)² / (h_j − 1)    (its variance)
 
-and the interval is θ_J ± t(0.975, g − 1)·√v. Images, not cells, are the unit: neighbouring cells are not independent. The correction
-matters: noise alone makes a flat map look uneven, by far more than the noise of the unevenness.
+and the interval is θ_J ± t(0.975, g − 1)·√v. Images, not cells, are the unit: neighbouring cells are not independent. The bias correction
+matters: noise makes a flat map look uneven, and this bias is far larger than the standard error of the measured unevenness.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Replicates:
         return Replicates(full, total / images, left_out, counts, half_mass / half_count[:, None, None], left_halves)
 
     def apply(self, change: Callable[[Maps], Maps]) -> Replicates:
-        """Change every map [..., rows, cols] alike, as a statistic's first step."""
+        """Apply `change` to every map [..., rows, cols], as a statistic's first step."""
 
         def maybe(maps: Maps | None) -> Maps | None:
             return None if maps is None else change(maps)
@@ -105,8 +105,8 @@ class Replicates:
     def interval(self, statistic: Callable[[Maps], Maps], smooth: bool = True) -> tuple[float, float] | None:
         """95% interval of a statistic that takes maps [..., rows, cols] to [...]; None without two groups.
 
-        For ranks and extremes (`smooth=False`) the bias correction is itself noisy, and neither it nor the plain value is a reliable
-        centre: the interval then spans θ ± reach and θ_J ± reach.
+        For ranks and extremes (`smooth=False`) the bias correction is itself noisy, and neither θ nor θ_J is a reliable centre: the
+        interval then covers both θ ± reach and θ_J ± reach.
         """
         if self.pooled is None or self.left_out is None or self.counts is None:
             return None
@@ -119,9 +119,9 @@ class Replicates:
     def split_half(self) -> tuple[float, tuple[float, float] | None] | None:
         """Pearson correlation between the means of the even and the odd groups, and its 95% interval.
 
-        Plain, not stepped up by Spearman-Brown: it is the reliability of a prior from half the images. The interval is Fisher's z
-        with a jackknife standard error, centred on the plain value: the jackknife's bias correction would extrapolate to infinitely
-        many images, where the correlation of any two halves is 1, and Fisher's own 1/√(N − 3) would take cells for independent.
+        It is not extrapolated by Spearman-Brown: it is the reliability of a prior from half the images. The interval is Fisher's z
+        with a jackknife standard error, centred on the uncorrected value: the jackknife's bias correction would extrapolate to infinitely
+        many images, where the correlation of any two halves is 1, and Fisher's own 1/√(N − 3) assumes independent cells.
         """
         if self.halves is None or self.counts is None:
             return None

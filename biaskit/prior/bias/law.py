@@ -1,4 +1,4 @@
-"""How far maps follow exp(k·i) over the flattened index: slope and share of variance, of maps [..., rows, cols]."""
+"""How well maps [..., rows, cols] follow exp(k·i) over the flattened index: slope and share of variance."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from numpy.typing import NDArray
 Maps = NDArray[np.float64]
 
 TOKENS = 576
-"""Tokens of LLaVA-1.5, on whose index slopes are given: place i of N counts as (TOKENS − 1) · i / (N − 1)."""
+"""Tokens of LLaVA-1.5, whose index is the unit of slopes: index i of N corresponds to (TOKENS − 1) · i / (N − 1)."""
 
 _FLOOR = 1e-6
-"""Cells below this share of a map's mean count as this much: a logarithm needs them above 0."""
+"""Smallest cell value, as a share of the map's mean, before the logarithm; smaller cells are raised to it."""
 
 
 def _logarithm(maps: Maps) -> Maps:
-    """Logarithm of maps [..., rows, cols] over their means, cells near 0 lifted to a floor."""
+    """Logarithm of maps [..., rows, cols] divided by their means, with cells near 0 raised to a floor."""
     level = maps.mean(axis=(-2, -1), keepdims=True)
     result: Maps = np.log(np.maximum(maps / np.where(level > 0, level, 1.0), _FLOOR))
     return result
 
 
 def _places(rows: int, cols: int) -> Maps:
-    """Place of each cell on the index of 576 tokens: [rows, cols]."""
+    """Index of each cell on the scale of 576 tokens: [rows, cols]."""
     return np.arange(rows * cols, dtype=np.float64).reshape(rows, cols) * ((TOKENS - 1) / (rows * cols - 1))
 
 
@@ -35,7 +35,7 @@ def slope(maps: Maps) -> Maps:
 
 
 def explained(maps: Maps) -> Maps:
-    """1 − residual / total sum of squares of the logarithm, of maps [..., rows, cols]: [...]. A flat map has nothing to explain: 0."""
+    """1 − residual / total sum of squares of the logarithm, of maps [..., rows, cols]: [...]. 0 for a flat map."""
     log = _logarithm(maps)
     log = log - log.mean(axis=(-2, -1), keepdims=True)
     place = _places(*maps.shape[-2:])

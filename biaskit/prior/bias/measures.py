@@ -1,4 +1,4 @@
-"""What a bias map is measured by: shares of mass, centre of mass, evenness, order, peaks. Each for any rows × cols.
+"""Measures of a bias map of any rows × cols: shares of mass, centre of mass, evenness, order, peaks.
 
 A map [rows, cols] of attention is read as a density on the unit square, cell (r, c) covering [r/rows, (r+1)/rows] × [c/cols, (c+1)/cols].
 A region's share counts the cells it cuts by the fraction covered, so that a uniform map gives the region's area on every grid and maps of
@@ -31,9 +31,9 @@ class Estimate:
 
     Attributes:
         value: the measure of the prior's mean map.
-        low, high: 95% interval over images (`biaskit.prior.bias.jackknife`), clipped to the measure's range and stretched to hold
-            `value`; None where the prior has fewer than two groups of images.
-        uniform: what a uniform map gives; None where that is not defined.
+        low, high: 95% interval over images (`biaskit.prior.bias.jackknife`), clipped to the measure's range and extended to include
+            `value`; None if the prior has fewer than two groups of images.
+        uniform: the measure of a uniform map; None if that is not defined.
     """
 
     value: float
@@ -43,7 +43,7 @@ class Estimate:
 
     @property
     def ratio(self) -> float | None:
-        """`value` in multiples of uniform; None where uniform is 0 or not defined."""
+        """`value` in multiples of uniform; None if uniform is 0 or not defined."""
         return self.value / self.uniform if self.uniform else None
 
     def to_json(self) -> dict[str, float | None]:
@@ -98,7 +98,7 @@ def _flat(maps: Maps) -> Maps:
 
 
 def _effective_share(maps: Maps) -> Maps:
-    """exp(entropy) / N: the fraction of the cells that an equally uneven map would share its mass among."""
+    """exp(entropy) / N: the fraction of the cells over which a map of the same entropy could spread its mass evenly."""
     flat = _flat(maps)
     total = flat.sum(axis=-1, keepdims=True)
     p = flat / np.where(total > 0, total, 1.0)
@@ -126,7 +126,7 @@ def _peak(maps: Maps) -> Maps:
 
 
 def top_percent(cells: int) -> int:
-    """How many cells are 1% of them, rounded up.
+    """Return 1% of a number of cells, rounded up.
 
     >>> top_percent(100), top_percent(576)
     (1, 6)
@@ -144,10 +144,10 @@ def _top_share(maps: Maps) -> Maps:
 
 @dataclass(frozen=True)
 class Measure:
-    """A statistic of maps [..., rows, cols] → [...], what uniform gives, its range and one line of documentation.
+    """A statistic of maps [..., rows, cols] → [...], its value for a uniform map, its range and one line of documentation.
 
-    `smooth` is False for ranks and extremes, whose intervals are wider (`Replicates.interval`) and still only approximate: noise between
-    cells that are nearly equal shuffles them, which no resampling of images can undo.
+    `smooth` is False for ranks and extremes, whose intervals are wider (`Replicates.interval`) and still only approximate: noise changes
+    the order of nearly equal cells, and resampling images cannot correct that.
     """
 
     of: Callable[[Maps], Maps]
@@ -184,7 +184,7 @@ MEASURES: dict[str, Measure] = {
 
 
 def estimate(name: str, replicates: Replicates) -> Estimate:
-    """One of `MEASURES` on a map, with its interval over images where there are groups of images."""
+    """One of `MEASURES` on a map, with its interval over images if there are groups of images."""
     measure = MEASURES[name]
     value = float(measure.of(replicates.mean))
     uniform = measure.uniform(replicates.mean.size) if callable(measure.uniform) else measure.uniform
@@ -192,7 +192,7 @@ def estimate(name: str, replicates: Replicates) -> Estimate:
 
 
 def estimates(replicates: Replicates) -> dict[str, Estimate]:
-    """All `MEASURES` of a map, and `split_half` where there are two groups of images."""
+    """All `MEASURES` of a map, and `split_half` if there are two groups of images or more."""
     found = {name: estimate(name, replicates) for name in MEASURES}
     halves = replicates.split_half()
     if halves is not None:
@@ -201,7 +201,7 @@ def estimates(replicates: Replicates) -> dict[str, Estimate]:
 
 
 def _bracket(value: float, interval: tuple[float, float] | None, low: float, high: float, uniform: float | None) -> Estimate:
-    """Clip the interval to the measure's range and stretch it to hold the value."""
+    """Clip the interval to the measure's range and extend it to include the value."""
     if interval is None:
         return Estimate(value, None, None, uniform)
     return Estimate(value, min(value, max(low, interval[0])), max(value, min(high, interval[1])), uniform)

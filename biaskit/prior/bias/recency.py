@@ -2,8 +2,8 @@
 
 Source: K. Zhao et al., "Attention Debiasing for Token Pruning in Vision-Language Models", arXiv 2508.17807 (v2, 2026). Its released weights
 exp(−k·i) multiply attention over the flattened index i = 0 … 575; read as a bias curve they are 1 / weight. Forty of them are one number
-each (`published_slopes`, LLaVA-1.5-7B, one a pruning method and benchmark; how they were fitted, and on which images, is not published),
-one is the reciprocal of a cubic (`FASTV_CUBIC`). A slope k here is per token on a grid of 576: on N tokens place i counts as
+each (`published_slopes`, LLaVA-1.5-7B, one per pruning method and benchmark; how they were fitted, and on which images, is not published),
+one is the reciprocal of a cubic (`FASTV_CUBIC`). A slope k here is per token on a grid of 576: on N tokens index i corresponds to
 575 · i / (N − 1), so that exp(575·k) is the last token's bias over the first one's on any grid.
 """
 
@@ -31,11 +31,11 @@ FASTV_CUBIC = (1.0, 3.015197603e-3, -1.459790834e-5, 2.569113519e-8)
 
 @dataclass(frozen=True)
 class RecencyLaw:
-    """How far one map follows exp(k·i).
+    """How well one map follows exp(k·i).
 
     Attributes:
-        k: slope per token on a grid of 576, with its 95% interval over images where the prior has groups of them.
-        explained: share of the variance of log A_bias over the cells that the law explains, in the same way.
+        k: slope per token on a grid of 576, with its 95% interval over images if the prior has groups of them.
+        explained: share of the variance of log A_bias over the cells that the law explains, likewise with an interval.
     """
 
     k: Estimate
@@ -47,7 +47,7 @@ class RecencyLaw:
         return math.exp((TOKENS - 1) * self.k.value)
 
     def __str__(self) -> str:
-        """Say the slope with its interval, and how much it explains."""
+        """One line: the slope with its interval, and how much it explains."""
         interval = "" if self.k.low is None else f" (95 % interval {self.k.low:.2e} to {self.k.high:.2e})"
         return f"k = {self.k.value:.2e}{interval} a token of 576, which explains {max(self.explained.value, 0):.0%} of log attention"
 
@@ -64,10 +64,10 @@ class PublishedSlope:
 def fit_recency(prior: Prior, layer: int, plane: str | None = None) -> RecencyLaw:
     """Fit exp(k·i) to the map of a prior: a straight line by least squares through the row means of log A_bias, each row weighing the same.
 
-    Row means leave out what happens inside a row, where a map in two dimensions need not follow the flattened index.
+    Row means ignore variation inside a row, where a two-dimensional map need not follow the flattened index.
 
     Args:
-        layer: decoder layer whose map is meant. plane: None takes the prior's primary one.
+        layer: decoder layer of the map. plane: None takes the prior's primary one.
 
     Raises:
         PriorError: no such plane or layer.
@@ -93,10 +93,10 @@ def fit_recency(prior: Prior, layer: int, plane: str | None = None) -> RecencyLa
 
 
 def recency_bias(n_tokens: int, k: float) -> Maps:
-    """Return exp(k·i) over n tokens in sequence order, as a density: [N] float64 with mean 1. It stands in for a calibrated a_bias.
+    """Return exp(k·i) over n tokens in sequence order, scaled to mean 1: [N] float64, for use in place of a calibrated a_bias.
 
     Raises:
-        BiaskitError: k is not finite, or so large that the law is 0 in places.
+        BiaskitError: k is not finite, or so large that the law underflows to 0.
 
     Example:
         >>> bias = recency_bias(4, 1e-3)
@@ -116,7 +116,7 @@ def recency_bias(n_tokens: int, k: float) -> Maps:
 def published_slopes() -> tuple[PublishedSlope, ...]:
     """Return the forty published slopes of LLaVA-1.5-7B, by method and benchmark.
 
-    They were chosen benchmark by benchmark, by their look on that benchmark's own images: to report results on it, take another's.
+    Each was chosen on its benchmark's own images. To report results on a benchmark, use the slope of another one.
 
     Example:
         >>> slopes = published_slopes()
@@ -128,7 +128,7 @@ def published_slopes() -> tuple[PublishedSlope, ...]:
 
 
 def fastv_bias(n_tokens: int) -> Maps:
-    """Return the published cubic of FastV on n tokens, as a density: [N] float64 with mean 1.
+    """Return the published cubic of FastV on n tokens, scaled to mean 1: [N] float64.
 
     Example:
         >>> curve = fastv_bias(576)

@@ -1,10 +1,10 @@
-"""How a model's attention is biased towards places: metrics with confidence intervals and a verdict, convergence, comparison of priors.
+"""Reports on the positional bias of a model's attention: metrics with confidence intervals, verdict, convergence, comparison of priors.
 
     report(prior)      → BiasReport: per layer and plane the measures of `prior.bias.measures` and the pattern of `prior.bias.verdict`
-    convergence(prior) → how close the prior already was after the first n images
+    convergence(prior) → how close the prior was after the first n images
     compare(a, b)      → how far two priors agree
 
-Intervals are over images (`biaskit.prior.bias.jackknife`); they need a prior that kept its groups of images, as calibrated priors do.
+Intervals are over images (`biaskit.prior.bias.jackknife`); they need a prior with groups of images, as calibrated priors have.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from biaskit.registry import named_arguments
 
 __all__ = ["BiasReport", "Estimate", "LayerBias", "bias_report", "compare", "convergence", "report"]
 
-TOP = 0.25  # `compare` sets the strongest quarter of the cells against each other
+TOP = 0.25  # share of the strongest cells whose overlap `compare` reports
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class LayerBias:
         layer: 0-based decoder layer whose attention was read.
         plane: `image`, `canvas`, …
         rows, cols: the plane's size in visual tokens.
-        metrics: the names of `biaskit.prior.bias.measures.MEASURES`, and `split_half` where there are groups of images.
+        metrics: the names of `biaskit.prior.bias.measures.MEASURES`, and `split_half` if there are groups of images.
         verdict: one of `biaskit.prior.bias.verdict.VERDICTS`.
         why: one sentence with the numbers behind it.
     """
@@ -57,17 +57,17 @@ class LayerBias:
     why: str
 
     def __repr__(self) -> str:
-        """One line: where, what, and why."""
+        """One line: layer, plane, verdict and reason."""
         return f"LayerBias(layer {self.layer}, {self.plane} {self.rows}×{self.cols}: {self.verdict}. {self.why})"
 
 
 @dataclass(frozen=True)
 class BiasReport:
-    """What `report` found.
+    """The result of `report`.
 
     Attributes:
         model: the model's id or folder.
-        n_images: images behind the prior; 0 where it is not known.
+        n_images: images behind the prior; 0 if unknown.
         layers: one entry per plane of at least 2 × 2 cells and layer; the primary plane comes first, layers ascend.
     """
 
@@ -86,7 +86,7 @@ class BiasReport:
         return html_table(["layer", "plane", "size", "verdict", "why"], rows, caption)
 
     def get(self, layer: int, plane: str) -> LayerBias | None:
-        """Return the entry of a layer and plane; None where the plane is too small to have one."""
+        """Return the entry of a layer and plane; None if the plane is too small to have one."""
         return next((entry for entry in self.layers if (entry.layer, entry.plane) == (layer, plane)), None)
 
     def to_json(self) -> dict[str, Any]:
@@ -113,9 +113,9 @@ def bias_report(
     """Measure and name the positional bias of a prior.
 
     Args:
-        prior: the prior, or what `load_prior` finds.
+        prior: the prior, or a name or path for `load_prior`.
         layers: 0-based decoder layers (1, (1, 4), "0-7", "all"), all by default.
-        planes: a plane or several, all by default. Planes below 2 × 2 cells (a newline column) have no pattern and are left out.
+        planes: a plane or several, all by default. Planes smaller than 2 × 2 cells (a newline column) are left out.
 
     Raises:
         PriorError: the prior lacks a layer or plane that was asked for.
@@ -150,18 +150,18 @@ def _bias(prior: Prior, plane: str, layer: int) -> LayerBias:
 
 
 def convergence(prior: Prior, at: Sequence[int] = (10, 20, 50, 100, 200, 500, 1000)) -> list[dict[str, Any]]:
-    """How close the prior was after its first n images.
+    """Return how close the prior was to its final state after its first n images.
 
-    Groups are consecutive blocks of the randomly ordered images, so the mean over the first blocks is what a calibration that stopped
-    there would have given. Each n of `at` is moved to the nearest block boundary (the earlier one of two equally near); boundaries that
-    coincide are reported once.
+    Groups are consecutive blocks of the randomly ordered images, so the mean over the first blocks is the result of a calibration that
+    stopped there. Each n of `at` is moved to the nearest block boundary (the earlier one of two equally near), and each boundary is
+    reported once.
 
     Returns:
         A list of dicts, by plane (primary first), layer and n, empty for a prior without groups of images:
         `n` (images of that plane at the boundary), `plane`, `layer`,
-        `r` (Pearson correlation of the first n images' map with the final map, which holds these n images as well),
+        `r` (Pearson correlation of the first n images' map with the final map, which includes these n images),
         `l1` (mean |difference| over the mean of the final map),
-        `unseen_r` (Pearson correlation with the map of the images after n: free of that overlap; None at the end).
+        `unseen_r` (Pearson correlation with the map of the images after n, without that overlap; None at the end).
     """
     rows: list[dict[str, Any]] = []
     for name in primary_first(prior.planes):
@@ -174,7 +174,7 @@ def convergence(prior: Prior, at: Sequence[int] = (10, 20, 50, 100, 200, 500, 10
 
 
 def _boundaries(counts: NDArray[np.int32], at: Sequence[int]) -> list[int]:
-    """How many groups to take for each wanted number of images; ascending, no two with the same images, none without images."""
+    """Return the numbers of groups for the wanted numbers of images: ascending, each with images that the one before does not have."""
     sizes = np.cumsum(counts, dtype=np.int64)
     boundaries = {int(size): int(np.searchsorted(sizes, size)) + 1 for size in sizes if size > 0}
     if not boundaries:
@@ -203,12 +203,12 @@ def _converged(stats: PlaneStats, plane: str, layer: int, index: int, end: int) 
 
 
 def compare(a: Prior, b: Prior) -> list[dict[str, Any]]:
-    """How far two priors agree, on every plane and layer that both have.
+    """Return how well two priors agree, on every plane and layer that both have.
 
     Returns:
         A list of dicts, by plane (a's primary first) and layer:
         `plane`, `layer`, `rows`, `cols` (the grid compared on),
-        `resampled` (True where the sizes differ: both maps are then taken to the smaller rows and the smaller cols),
+        `resampled` (True if the sizes differ: both maps are then resampled to the smaller rows and the smaller cols),
         `pearson`, `spearman`,
         `top_k` (Jaccard overlap of the strongest 25% of the cells) and `top_k_chance` (the same for random cells),
         `mean_abs_diff` (in multiples of uniform: both maps are first divided by their means).

@@ -4,20 +4,20 @@
 |------------------|-----------------------------------------------------------------------------------------------------------|
 | sink-dominated   | the strongest 1% of the cells hold ≥ 30% of the mass and ≥ 10 × uniform; `why` names the map without them |
 | bottom-focused   | bottom third ≥ 1.15 × uniform and ≥ 1.25 × the top third, centre of mass below the middle                 |
-| top-focused      | the mirror image                                                                                          |
+| top-focused      | as bottom-focused, with top and bottom exchanged                                                          |
 | periphery-focused| outer ring ≥ 1.15 × uniform, and at least three of the four edges ≥ 1.1 × uniform                         |
 | centre-focused   | central half × half ≥ 1.15 × uniform, and at least three of the four edges ≤ 1/1.1 × uniform              |
-| recency          | bottom-focused, but as a ramp over the whole token order: rank correlation with it ≥ 0.8, row means on a  |
-|                  | straight line (R² ≥ 0.9) or the law exp(k·i) explains ≥ 0.8 of the variance of the logarithm, and growth   |
-|                  | along the rows too, at least half of what a raster ramp has                                               |
-| flat             | none of these, and effective share ≥ 0.99, or not shown to be below, or even and odd images do not agree  |
+| recency          | bottom-focused, and a ramp over the whole token order: rank correlation with it ≥ 0.8, row means on a     |
+|                  | straight line (R² ≥ 0.9) or the law exp(k·i) explains ≥ 0.8 of the variance of the logarithm, and growth  |
+|                  | inside the rows too, at least half that of a raster ramp                                                  |
+| flat             | none of these, and effective share ≥ 0.99 or its interval reaches that, or even and odd images disagree   |
 | mixed            | none of these and not flat, or several of them, none with twice the effect of the others                  |
 
-Where the prior has groups of images, every "≥ x × uniform" also needs the 95% interval to exclude uniform: a pattern must be large *and*
-not noise. A ramp in token order is the limit where bottom-focus and recency meet: with R rows the columns carry only 1/R of its slope.
-`recency` therefore asks for evidence along the rows; without it a vertical gradient is called what it surely is, bottom-focused.
+If the prior has groups of images, every "≥ x × uniform" also requires that the 95% interval excludes uniform: a pattern must be large *and*
+not noise. A ramp in token order is bottom-focused too, and with R rows only 1/R of its slope is inside a row. `recency` therefore requires
+growth inside the rows; without it a vertical gradient is called bottom-focused.
 Sinks that do not dominate (cells of the strongest 1%, ≥ 10 × uniform and > 3 × the next cell) are clipped to the next cell first.
-An effect is how far a share has gone from uniform to all of the mass.
+The effect of a pattern is (share − uniform) / (1 − uniform).
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ MIN_RATIO = 1.15  # a region's share over uniform that counts as a pattern
 MIN_CONTRAST = 1.25  # bottom third over top third
 EDGE_RATIO = 1.1  # an edge's share over uniform
 SINK_SHARE = 0.30  # mass of the strongest 1%
-SINK_RATIO = 10.0  # a sink over uniform: on grids of a few cells nothing is one
-SINK_GAP = 3.0  # a sink over the strongest cell that is no sink
+SINK_RATIO = 10.0  # a sink over uniform; unreachable on grids of a few cells
+SINK_GAP = 3.0  # a sink over the strongest cell that is not a sink
 RECENCY_RHO, RECENCY_FIT, RECENCY_LAW, RECENCY_DRIFT = 0.8, 0.9, 0.8, 0.5
 FLAT_SHARE = 0.99  # effective share; 1 − 0.99 is a coefficient of variation of 0.14 between cells, or a third at 1.16 × uniform on a ramp
 DOMINANCE = 2.0  # one pattern's effect over the next
@@ -69,7 +69,7 @@ _PLACE = {
 
 @dataclass(frozen=True)
 class _Evidence:
-    """The numbers the rules look at, of the map with its sinks clipped."""
+    """The numbers that the rules use, of the map with its sinks clipped."""
 
     metrics: dict[str, Estimate]
     edges: tuple[float, float, float, float]  # top, bottom, left, right over uniform
@@ -106,7 +106,7 @@ def classify(replicates: Replicates, metrics: dict[str, Estimate]) -> tuple[str,
 
 
 def _sinks(mean: Maps, dominated: bool) -> Array:
-    """Flat indices of the sinks of a map [rows, cols]: all of the strongest 1% where they dominate, else those of them that stand alone."""
+    """Flat indices of the sinks of a map [rows, cols]: all of the strongest 1% if they dominate, else those far above the next cell."""
     order = np.argsort(-mean, axis=None, kind="stable")
     top, others = order[: top_percent(mean.size)], order[top_percent(mean.size) :]
     if dominated:
@@ -132,7 +132,7 @@ def _evidence(replicates: Replicates, metrics: dict[str, Estimate]) -> _Evidence
 
 
 def _above(found: Estimate, threshold: float) -> bool:
-    """The value lies above the threshold, and so does its interval if there is one."""
+    """True if the value and its interval, if any, lie above the threshold."""
     return found.value > threshold and (found.low is None or found.low > threshold)
 
 
@@ -141,13 +141,13 @@ def _below(found: Estimate, threshold: float) -> bool:
 
 
 def _exceeds(found: Estimate, ratio: float = MIN_RATIO) -> bool:
-    """The value is at least `ratio` × uniform, and the interval excludes uniform."""
+    """True if the value is at least `ratio` × uniform, and the interval, if any, excludes uniform."""
     assert found.uniform is not None
     return found.value >= ratio * found.uniform and _above(found, found.uniform)
 
 
 def _patterns(evidence: _Evidence) -> dict[str, float]:
-    """The regional patterns that hold, with their effects: (share − uniform) / (1 − uniform)."""
+    """The regional patterns that the map has, with their effects: (share − uniform) / (1 − uniform)."""
     m = evidence.metrics
     bottom, top, row = m["bottom_third"], m["top_third"], m["centre_row"]
     edges = sorted(evidence.edges)
@@ -167,7 +167,7 @@ def _patterns(evidence: _Evidence) -> dict[str, float]:
 
 
 def _drift(evidence: _Evidence) -> float:
-    """Growth along the rows over what a linear ramp in token order with this growth along the columns would have.
+    """Growth inside the rows, divided by that of a linear ramp in token order with the same growth from row to row.
 
     With density a + s·(r·cols + c) the centre of mass moves by s·cols·(rows² − 1)/(12·rows) down and s·(cols² − 1)/(12·cols) right.
     """
@@ -185,12 +185,12 @@ def _is_ramp(evidence: _Evidence) -> bool:
 
 
 def _is_law(m: dict[str, Estimate]) -> bool:
-    """Whether exp(k·i) with k > 0 describes the map."""
+    """True if exp(k·i) with k > 0 describes the map."""
     return m["law"].value >= RECENCY_LAW and _above(m["slope"], 0.0)
 
 
 def _pattern(evidence: _Evidence, agreement: Estimate | None) -> tuple[str, str]:
-    """Apply the table to a map without sinks; the sentence has no capital and no full stop yet."""
+    """Apply the table to a map without sinks. The returned sentence has no capital letter and no full stop."""
     m = evidence.metrics
     effects = _patterns(evidence)
     ranked = sorted(effects, key=lambda name: -effects[name])
@@ -211,7 +211,7 @@ def _pattern(evidence: _Evidence, agreement: Estimate | None) -> tuple[str, str]
 
 
 def _without_place(m: dict[str, Estimate], agreement: Estimate | None) -> tuple[str, str]:
-    """No regional pattern holds: flat or mixed."""
+    """Verdict for a map without a regional pattern: flat or mixed."""
     flatness = m["effective_share"]
     even = f"effective share {flatness.value:.3f}{_interval(flatness, percent=False)}"
     if flatness.value >= FLAT_SHARE:

@@ -21,18 +21,18 @@ Indices = NDArray[np.int64]
 PANEL = 192
 """Columns of the similarity matrix held at once where all pairs are looked at; twice as many of short rows."""
 
-_LARGE = 2**18  # features of fewer elements gain nothing from a bfloat16 product
-_WIDE = 384  # nor do the greedy selections from rows of fewer channels: they ask for more exact cosines
-_LONG = 2048  # channels: rows above this are long
-_MULTIPLE = 32  # products are a multiple of this many columns wide: others are slower, and each new shape costs oneDNN a kernel
-_CLEAR = 8  # standard deviations of the cosines, in errors of the bfloat16 product, below which it leaves too many pairs undecided
-_ROUNDED = 2.0**-8  # what rounding to bfloat16 takes of a number
-_SLACK = 2.0**-18  # for the few roundings of float32 that follow
+_LARGE = 2**18  # elements of the features; below, a bfloat16 product gains nothing
+_WIDE = 384  # channels; below, the greedy selections gain nothing from it, because they need more exact cosines
+_LONG = 2048  # channels; longer rows are multiplied in narrower panels
+_MULTIPLE = 32  # columns of a product are padded to a multiple: others are slower, and oneDNN compiles a kernel per shape
+_CLEAR = 8  # bfloat16 is used if the cosines' standard deviation is more than this many times its error: else too many undecided pairs
+_ROUNDED = 2.0**-8  # relative error of rounding to bfloat16
+_SLACK = 2.0**-18  # bound for the few float32 roundings after the product
 
 
 @cache
 def bfloat16_is_faster() -> bool:
-    """Return whether this processor multiplies bfloat16 1.5 times as fast as float32 (AMX, AVX512-BF16), measured once in some 10 ms."""
+    """Return True if this processor multiplies bfloat16 1.5 times as fast as float32 (AMX, AVX512-BF16); measured once, in about 10 ms."""
     times = {torch.float32: np.inf, torch.bfloat16: np.inf}
     for _ in range(4):
         for dtype in times:
@@ -58,11 +58,11 @@ class Product:
     """Cosines of the rows of features [N, d], float32 or half precision, on the CPU.
 
     Attributes:
-        zeros: [N] which rows are all zero; their cosines are 0.
+        zeros: [N] bool, rows that are all zero; their cosines are 0.
     """
 
     def __init__(self, features: Tensor, *, low: torch.dtype | None = None) -> None:
-        """Prepare the rows. `low` is the dtype of the approximate product if not the size chooses it.
+        """Prepare the rows. `low` is the dtype of the approximate product; None chooses it by size.
 
         Raises:
             BiaskitError: values that are not finite.
@@ -82,11 +82,11 @@ class Product:
         return len(self._rows)
 
     def error(self, cosine: float = 1.0) -> float:
-        """Return the bound on |approximate − exact cosine| of approximate ones up to this size."""
+        """Return the bound on |approximate − exact cosine| for approximate cosines up to this absolute value."""
         return self._least + self._share * cosine
 
     def errors(self, approximate: Floats) -> Floats | np.float32:
-        """Return the bound on |approximate − exact cosine| of every one; one number if it is the same for all."""
+        """Return the bound on |approximate − exact cosine| for each; one number if it is the same for all."""
         if not self._share:
             return np.float32(self._least)
         found: Floats = np.abs(approximate)
@@ -112,16 +112,16 @@ class Product:
         return approximate - error, approximate + error
 
     def panels(self) -> Iterator[tuple[int, Tensor]]:
-        """Yield all pairs once, as (s, approximate cosines of tokens s … N − 1 with s … s + m − 1). A block is overwritten by the next."""
+        """Yield all pairs once, as (s, approximate cosines of tokens s … N − 1 with s … s + m − 1). The next block overwrites it."""
         width = PANEL if self._low.shape[1] > _LONG else 2 * PANEL
-        buffer = torch.empty(len(self), width, dtype=torch.float32, device="cpu")  # one for all of them: new memory is slow
+        buffer = torch.empty(len(self), width, dtype=torch.float32, device="cpu")  # reused: allocating new memory is slow
         for start in range(0, len(self), width):
             found = _multiply(self._low[start:], self._low[start : start + width])
             block = buffer.flatten()[: found.numel()].view(found.shape).copy_(found)
             yield start, block.mul_(self._inverse[start : start + width]).mul_(self._inverse[start:, None])
 
     def windows(self, size: int) -> Iterator[tuple[int, Tensor]]:
-        """Yield (s, approximate cosines among the tokens of windows in sequence from s: [w, m, m]); m is `size`, or the rest."""
+        """Yield (s, approximate cosines inside each of w consecutive windows of m tokens from s: [w, m, m]); m is `size` or the rest."""
         whole = len(self) // size * size
         for start, stop, width in ((0, whole, size), (whole, len(self), len(self) - whole)):
             if start < stop:
@@ -133,7 +133,7 @@ class Product:
         unit = unit_rows(vectors).to(torch.float32 if multiplies_float32("cpu") else torch.float64)
         found = np.empty((len(unit), len(self)), np.float32)
         size = chunk(unit.shape[1])
-        for start in range(0, len(self), size):  # a few rows at a time, for they may have to be widened
+        for start in range(0, len(self), size):  # a few rows at a time, since they may have to be converted
             found[:, start : start + size] = _multiply(unit, self._rows[start : start + size].to(unit.dtype)).numpy()
         found *= self._inverse.numpy()
         return found, _summed(unit.shape[1])
@@ -154,7 +154,7 @@ class Product:
         return found
 
     def exact_table(self, tokens: Indices, others: Indices) -> Exact:
-        """Return exact cosines of k tokens with m others: [k, m]. Cheaper than pair by pair where most are asked for."""
+        """Return exact cosines of k tokens with m others: [k, m]. Cheaper than pair by pair if most of them are needed."""
         mine, found = self._wide(tokens), np.empty((len(tokens), len(others)), np.float64)
         for start in range(0, len(others), PANEL):
             some = others[start : start + PANEL]
@@ -162,24 +162,24 @@ class Product:
         return found
 
     def exact_panels(self) -> Iterator[tuple[int, Exact]]:
-        """Yield all pairs once, as (s, exact cosines of tokens s … s + m − 1 with s … N − 1: [m, N − s]). In float64, so slow."""
+        """Yield all pairs once, as (s, exact cosines of tokens s … s + m − 1 with s … N − 1: [m, N − s]). Slow, in float64."""
         for start in range(0, len(self), PANEL):
             later = np.arange(start, len(self))
             yield start, self.exact_table(later[:PANEL], later)
 
     def _wide(self, index: Indices) -> Exact:
-        """Rows in float64: [m, d]."""
+        """Return rows in float64: [m, d]."""
         return self._rows.index_select(0, torch.from_numpy(index)).double().numpy()
 
 
 def _cosines(dots: Exact, lengths: Exact) -> Exact:
-    """Divide and round as `cosine.rounded` does; rows of zeros are similar to nothing."""
+    """Divide and round as `cosine.rounded` does; 0 for rows of zeros."""
     cosine = np.divide(dots, lengths, out=np.zeros_like(dots), where=lengths > 0)
     return np.rint(cosine * EXACT_STEPS) / EXACT_STEPS
 
 
 def _summed(d: int) -> float:
-    """Bound on what float32 sums of d products of unit rows are off by, in any order, and what follows."""
+    """Bound on the error of float32 sums of d products of unit rows, in any order, and of the roundings that follow."""
     return 1.1 * (d + 8) * 2.0**-24 + 2.0**-16 + _SLACK
 
 

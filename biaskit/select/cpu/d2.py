@@ -1,4 +1,4 @@
-"""D2Pruner's selection without the graph's matrix: approximate cosines decide most edges, exact ones the undecided pairs that matter."""
+"""D2Pruner's selection without the graph's matrix: approximate cosines decide most edges, exact ones the undecided pairs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from biaskit.select.keep import Keep
 
 Bools = NDArray[np.bool_]
 
-_SMALL = 64  # tokens looked at together, at least
-_MOST = 1024  # … and at the most
-_BLOCK = 256  # blocking tokens whose edges are looked at together
-_MANY = 2**13  # undecided pairs: where a block has more,
-_EACH = 8  # … and more than so many a token, all of it is computed exactly
-_NONE = 2.0  # no cosine is above, and all are above its negative
+_SMALL = 64  # fewest candidate tokens processed together
+_MOST = 1024  # most candidate tokens processed together
+_BLOCK = 256  # blocking tokens whose edges are computed together
+_MANY = 2**13  # a block is computed exactly as a whole if it has more undecided pairs than this
+_EACH = 8  # and more than this many per token
+_NONE = 2.0  # a threshold that no cosine exceeds; all exceed its negative
 
 
 def d2_on_cpu(
@@ -56,22 +56,22 @@ def d2_on_cpu(
 
 
 class Edges:
-    """Which tokens are linked, computed where it is asked.
+    """The edges of the graph, computed on demand.
 
     Attributes:
-        s_min, s_max: range of the cosines. density: share of pairs that are linked, by approximate cosines of a sample (all up to 512
-            tokens).
+        s_min, s_max: range of the cosines. density: share of pairs that are linked, estimated from approximate cosines of a sample of
+            pairs (all pairs up to 512 tokens).
     """
 
     def __init__(self, features: Tensor, links: Tensor | None, *, alpha: float, theta: float, diagonal: bool) -> None:
-        """Look at all pairs once. `links`: [N, 8] neighbours, −1 where there is none."""
+        """Find the range of the cosines by a pass over all pairs. `links`: [N, 8] neighbours, −1 for a missing one."""
         self.product = Product(features)
         self.links: Indices | None = None if links is None else links.numpy()
         self.s_min, self.s_max, sample = cosine_range(self.product, diagonal=diagonal)
         span = self.s_max - self.s_min
 
         def threshold(bonus: float) -> float:
-            """The largest cosine that makes no edge, as `graph.fuse` and `Graph.edges` have it; edges are above it."""
+            """Return the largest cosine without an edge, by the rule of `graph.fuse` and `Graph.edges`: larger cosines make edges."""
             low, high = -int(EXACT_STEPS) - 1, int(EXACT_STEPS)
             while low < high:
                 middle = (low + high + 1) // 2
@@ -88,19 +88,19 @@ class Edges:
         self.density = linked / pairs if pairs else 0.0
 
     def _thresholds(self, tokens: Indices, others: Indices) -> Exact | float:
-        """The largest cosines of k `tokens` and m `others` that make no edge: [k, m], or one number for all."""
+        """Return the largest cosines without an edge for k `tokens` and m `others`: [k, m], or one number for all."""
         if self.links is None:
             return self.apart
         found = np.full((len(tokens), len(others)), self.apart)
         place = np.full(len(self.product) + 1, -1)
         place[tokens] = np.arange(len(tokens))
-        at = place[self.links[others]]  # a link of −1 reads the last entry, which is −1
+        at = place[self.links[others]]  # a link of −1 indexes the last entry, which is −1
         column, k = np.nonzero(at >= 0)
         found[at[column, k], column] = self.beside
         return found
 
     def _approximate(self, tokens: Indices, others: Indices) -> tuple[Floats | Exact, Floats | np.float32]:
-        """By how much approximate cosines of k tokens with m others exceed the threshold, and their error bounds: [k, m]."""
+        """Return approximate cosines of k tokens with m others minus the threshold, and their error bounds: [k, m]."""
         found = self.product.columns(others, tokens)
         error = self.product.errors(found)
         return found - self._thresholds(tokens, others), error
@@ -118,7 +118,7 @@ class Edges:
         return linked
 
     def _touched(self, tokens: Indices, blocking: Indices) -> Bools:
-        """Which of k `tokens` have an edge to a `blocking` one: [k]."""
+        """Return which of k `tokens` have an edge to a `blocking` one: [k] bool."""
         touched = np.zeros(len(tokens), bool)
         for start in range(0, len(blocking), _BLOCK):
             rest, some = np.flatnonzero(~touched), blocking[start : start + _BLOCK]
@@ -134,7 +134,7 @@ class Edges:
         return np.triu(self._settle(over > error, np.triu(np.abs(over) <= error, 1), tokens, tokens), 1)
 
     def first_independent(self, tokens: Indices, blocking: Indices, limit: int) -> Indices:
-        """Return what the greedy loop takes of `tokens`, best first, none linked to `blocking`, at most `limit`; in this order."""
+        """Return the tokens, best first, that the greedy loop takes: not linked to each other or to `blocking`, at most `limit`."""
         taken, size = np.empty(0, np.int64), 2 * limit
         while limit > 0 and len(tokens):
             size = min(max(size, _SMALL), _MOST)
@@ -142,7 +142,7 @@ class Edges:
             some = some[~self._touched(some, np.concatenate([blocking, taken]))]
             mine = some[independent(self._among(some))][:limit]
             taken, limit = np.concatenate([taken, mine]), limit - len(mine)
-            size = min(2 * size, 5 * size * limit // max(4 * len(mine), 1))  # a quarter more than it takes at this rate
+            size = min(2 * size, 5 * size * limit // max(4 * len(mine), 1))  # a quarter more than this rate of success requires
         return taken
 
 
@@ -151,7 +151,7 @@ def _rows(limits: Exact | float, rows: Indices) -> Exact | float:
 
 
 def independent(edges: Bools) -> Bools:
-    """Return what the greedy loop takes of m tokens, best first, whose `edges` [m, m] are above the diagonal: [m]."""
+    """Return which of m tokens, best first, the greedy loop takes: [m] bool. `edges`: [m, m] bool above the diagonal."""
     excluded, taken = np.zeros(len(edges), bool), np.zeros(len(edges), bool)
     for token, row in enumerate(edges):
         if not excluded[token]:

@@ -9,18 +9,18 @@ from torch import Tensor
 
 from biaskit.select.cpu.cosines import Floats, Indices, Product
 
-_MANY = 2**16  # pairs: more than this that may be the extreme are not computed one by one
-_ALL = 512  # tokens: up to here the sample of pairs is all of them
-_STEP = 23  # of so many tokens one is sampled; no row of an image is as long as that or a multiple of it, as a rule
+_MANY = 2**16  # if more candidate pairs remain, all pairs are computed in blocks instead of one by one
+_ALL = 512  # up to this many tokens the sample has all pairs
+_STEP = 23  # every 23rd token is sampled: rows of an image are rarely a multiple of 23 tokens long
 
 
 class Range(NamedTuple):
-    """What one pass over all pairs of N tokens found.
+    """The result of one pass over all pairs of N tokens.
 
     Attributes:
-        s_min, s_max: range of the exact cosines; (1, 1) where there is no pair.
+        s_min, s_max: range of the exact cosines; (1, 1) if there is no pair.
         sample: approximate cosines of an even sample of pairs, as (tokens [k], others [m], their cosines [k, m]); of all pairs up to 512
-            tokens. Each pair stands in it once, with the token of higher index in the rows; where it is not, the entry does not count.
+            tokens. Only entries whose row's token has the higher index count, so that each pair counts once.
     """
 
     s_min: float
@@ -29,7 +29,7 @@ class Range(NamedTuple):
 
 
 def cosine_range(product: Product, *, diagonal: bool) -> Range:
-    """Look at all pairs once. `diagonal`: whether a token's cosine with itself counts."""
+    """Find the range in one pass over all pairs. `diagonal`: True if a token's cosine with itself counts."""
     total = len(product)
     if not total or (total == 1 and not diagonal):
         return Range(1.0, 1.0, [])
@@ -56,7 +56,7 @@ class _Extreme:
         self.many = False
 
     def look(self, block: Tensor, start: int) -> None:
-        """Note the pairs of a block [N − start, m] that may be the extreme one. The block's diagonal is overwritten."""
+        """Add the candidate pairs of a block [N − start, m]. The block's diagonal is overwritten."""
         if self.many:
             return
         block.fill_diagonal_(self.sign * 4.0)

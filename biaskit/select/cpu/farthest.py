@@ -1,4 +1,4 @@
-"""The token farthest from its nearest neighbour, with which DivPrune begins, without the cosines of all pairs."""
+"""DivPrune's first token, the one farthest from its nearest neighbour, found without the cosines of all pairs."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import numpy as np
 from biaskit.select.cpu.cosines import Exact, Product
 
 _ROWS = 32  # tokens whose cosines with all are computed together
-_WINDOW = 64  # tokens in sequence among which neighbours are looked for first
-_PATIENCE = 8  # exact cosines a token: after so many, token by token, all are computed in blocks
+_WINDOW = 64  # consecutive tokens among which near neighbours are searched first
+_PATIENCE = 8  # average number of exact cosines per token after which all are computed in blocks
 
 
 def farthest_token(product: Product) -> int:
     """Return argmin over i of i's largest cosine with another token, the lowest index of equals.
 
-    Most tokens have a near neighbour close by in the sequence, which excludes them. Of the others the largest cosine is bounded from below
-    by all approximate ones, the lowest bound first, until the lowest is an exact value.
+    Most tokens have a similar token close by in the sequence, which excludes them. For the others, lowest lower bound first, the bound of
+    the largest cosine is improved from approximate cosines with all tokens and made exact, until the lowest value is exact.
     """
     total = len(product)
     if total == 1:

@@ -1,10 +1,10 @@
 """The greedy selections: bounds for all tokens from approximate cosines, exact cosines only for undecided comparisons.
 
-A token's value worth − weight · (largest cosine with a chosen one) only falls as more are chosen, so an upper bound stays one (lazy greedy:
-Minoux, 1978). The loop runs among the tokens with the highest bounds, on their cosines with one another, as long as its best is above all
-bounds outside; then the cosines of all tokens with those it chose are computed together. Where the bounds of the best and the next best
-overlap, the best is made exact; where that happens too often, as when all tokens are alike, all further cosines are exact ones, computed in
-blocks. The lowest index of equals wins.
+A token's value worth − weight · (largest cosine with a chosen one) only falls as more are chosen, so an upper bound remains valid (lazy
+greedy: Minoux, 1978). The loop runs among the tokens with the highest bounds, on their mutual cosines, as long as its best is above all
+other bounds; then the cosines of all tokens with those it chose are computed together. If the bounds of the best and the next best overlap,
+the best is computed exactly; if that happens too often, as when all tokens are alike, all further cosines are computed exactly, in blocks.
+A tie goes to the lower index.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from biaskit.select.cpu.farthest import farthest_token
 CANDIDATES = 256
 """Tokens that the loop runs among."""
 
-_ROWS = 64  # chosen tokens whose cosines with all are computed at once
-_DEAR = 128  # an exact cosine asked for by itself costs as much as so many computed in blocks
+_ROWS = 64  # chosen tokens whose cosines with all are computed together
+_DEAR = 128  # cost of a single exact cosine, in exact cosines computed in blocks
 
 
 def lazy_greedy(features: Tensor, n: int, first: int | None, worth: Exact, weight: float) -> Indices:
     """Take `first`, then n − 1 times the highest worth − weight · (largest cosine with a chosen one): [n] in the order of choice.
 
     Args:
-        features: [N, d]. worth: [N] float64. first: None is the token farthest from its nearest neighbour.
+        features: [N, d]. worth: [N] float64. first: an index; None: the token farthest from its nearest neighbour.
     """
     product = Product(features, low=greedy_dtype(features))
     loop = _Greedy(product, n, worth, weight)
@@ -41,7 +41,7 @@ def lazy_greedy(features: Tensor, n: int, first: int | None, worth: Exact, weigh
 
 
 class _Best(NamedTuple):
-    """The tokens of highest value, by index, their values, the highest value outside and the first token with that."""
+    """The tokens of highest value in ascending order, their values, and of the other tokens the highest value and the first that has it."""
 
     tokens: Indices
     value: Exact
@@ -50,7 +50,7 @@ class _Best(NamedTuple):
 
 
 def _best(value: Exact, size: int) -> _Best:
-    """Find the `size` highest of values [N], of equals the lowest indices, without those of −∞."""
+    """Find the `size` highest of values [N] above −∞; a tie goes to the lower index."""
     order = np.argsort(-value, kind="stable")
     order = order[: np.count_nonzero(value > -np.inf)]
     tokens = np.sort(order[:size])
@@ -59,7 +59,7 @@ def _best(value: Exact, size: int) -> _Best:
 
 
 class _Greedy:
-    """The loop, and what it knows of N tokens.
+    """The state of the loop over N tokens.
 
     Attributes:
         order: [n] the tokens in the order of choice, `count` of them so far.
@@ -70,12 +70,12 @@ class _Greedy:
         total = len(product)
         self.product, self.worth, self.weight = product, worth.astype(np.float64), weight
         self.order: Indices = np.empty(n, np.int64)
-        self.count = self.noted = 0  # how many are chosen, and of how many the cosines with all tokens are known
+        self.count = self.noted = 0  # tokens chosen, and how many of them are included in `low` and `high`
         self.low: Exact = np.full(total, -1.0)
         self.high = self.low.copy()
         self._highs = np.empty((n, total), np.float32)  # upper bounds of the cosines with every chosen token
-        self._exact, self._seen = self.low.copy(), np.zeros(total, np.int64)  # exact largest cosine with the first so many chosen
-        self._asked = 0  # exact cosines so far; −1: by now all are
+        self._exact, self._seen = self.low.copy(), np.zeros(total, np.int64)  # exact largest cosine with the first `_seen` chosen
+        self._asked = 0  # single exact cosines so far; −1: all cosines are computed exactly from now on
 
     def choose(self, token: int) -> None:
         """Take a token."""
@@ -84,7 +84,7 @@ class _Greedy:
         self.worth[token] = -np.inf
 
     def update(self) -> None:
-        """Bring the bounds of all tokens up to date with what was chosen."""
+        """Update the bounds of all tokens with those chosen since the last update."""
         if self._asked * _DEAR > self._highs.size:
             self._asked, self.noted = -1, 0
             self.low[:] = self.high[:] = -1
@@ -97,14 +97,14 @@ class _Greedy:
         self.noted = self.count
 
     def _bounds(self, index: Indices, tokens: Indices | None = None) -> tuple[Floats, Floats] | tuple[Exact, Exact]:
-        """Return `product.bounds`, or the exact cosines twice."""
+        """Return `product.bounds`, or exact cosines as both bounds."""
         if self._asked >= 0:
             return self.product.bounds(index, tokens)
         exact = self.product.exact_table(index, np.arange(len(self.product)) if tokens is None else tokens)
         return exact, exact
 
     def choose_among(self, best: _Best) -> None:
-        """Take the best of some tokens, one after another, until a token outside may be better."""
+        """Take the best of some tokens, one after another, until another token may be better."""
         tokens, value, outside, first = best
         low, high, worth = self.low[tokens], self.high[tokens], self.worth[tokens]
         below, above = self._bounds(tokens, tokens)
@@ -131,7 +131,7 @@ class _Greedy:
         self.low[tokens], self.high[tokens] = low, high
 
     def _largest(self, token: int, at_least: float, recent: Floats | Exact) -> float:
-        """Return the exact largest cosine of `token` with the chosen ones, which is known to be `at_least` a number.
+        """Return the exact largest cosine of `token` with the chosen ones; `at_least` is a lower bound.
 
         `recent`: upper bounds of its cosines with those chosen since the last update.
         """
@@ -149,7 +149,7 @@ def least_similar(features: Tensor, centres: Tensor, mine: Indices, n: int, *, i
     """Take `mine`, then for each of `centres` [m, d] in turn its share of the tokens least similar to it: [n].
 
     Args:
-        in_order: sort each centre's tokens by rising cosine; it takes more exact cosines.
+        in_order: sort each centre's tokens by rising cosine, which needs more exact cosines.
     """
     product = Product(features, low=torch.bfloat16 if features.dtype == torch.bfloat16 else torch.float32)  # nothing to convert
     picked, missing = [mine], n - len(mine)

@@ -1,4 +1,4 @@
-"""Rows of features as the approximate product multiplies them, with their lengths, in one pass through memory."""
+"""Convert rows of features for the approximate product and compute their lengths, in one pass through memory."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Rows(NamedTuple):
     """N rows.
 
     Attributes:
-        rows: [N, d] float32 or bfloat16, features times powers of two, by which cosines do not change.
+        rows: [N, d] float32 or bfloat16, features scaled by powers of two, which do not change cosines.
         low: [N, d] the same in the dtype of the approximate product.
         length: [N] float64, Euclidean lengths of `rows`.
-        lost: the largest share of a row's length that its rounding to `low` took; 0 where nothing was rounded.
+        lost: the largest rounding error of a row in `low`, relative to its length; 0 if nothing was rounded.
     """
 
     rows: Tensor
@@ -48,7 +48,7 @@ def prepare(features: Tensor, low: torch.dtype) -> Rows:
         check_finite("features", features)
     if not len(features) or (found.length.min() > 1e-15 and found.length.max() < 1e15):
         return found
-    return _convert(_scale(features.to(torch.float32)), low)  # products that float32 cannot hold
+    return _convert(_scale(features.to(torch.float32)), low)  # otherwise products would overflow or underflow float32
 
 
 def _convert(features: Tensor, low: torch.dtype) -> Rows:
@@ -67,9 +67,9 @@ def _convert(features: Tensor, low: torch.dtype) -> Rows:
 
 
 def _scale(features: Tensor) -> Tensor:
-    """Rows times powers of two, their largest entry in 1/2 … 1: no entry that counts is rounded, so exact cosines stay exact."""
+    """Scale rows by powers of two so that their largest entry is in 1/2 … 1: no relevant entry is rounded, exact cosines do not change."""
     exponent = np.frexp(features.abs().amax(1).numpy())[1]
-    half = exponent // 2  # the whole power may not be a float32
+    half = exponent // 2  # in two steps, since the whole power may exceed float32
     one = np.float32(1)
     first, second = (torch.from_numpy(np.ldexp(one, -part)[:, None]) for part in (half, exponent - half))
     return features * first * second

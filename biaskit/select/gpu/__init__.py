@@ -1,4 +1,4 @@
-"""The selections on a GPU, a batch at a time, on plain tensors: what `select` imports. Triton itself is imported at the first use."""
+"""The selections on a GPU, a batch at a time, on plain tensors. Triton is imported at the first use."""
 
 from __future__ import annotations
 

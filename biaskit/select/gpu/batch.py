@@ -1,7 +1,7 @@
 """Selections for a batch of samples: on a device a constant number of kernel launches and one synchronisation, at the end.
 
-What is kept is what `d2_select`, `mmr_select` and `max_min_select` keep of each sample alone; on a device those go through here. Answers
-are on the CPU: they come in one transfer with the report and with whether all numbers were finite.
+The result is that of `d2_select`, `mmr_select` and `max_min_select` on each sample, which on a device call this code. Results are on the
+CPU: one transfer brings them with the report and the flags for values that are not finite.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from biaskit.select.gpu.cosines import Table
 
 Batch = Tensor | Sequence[Tensor]
-"""[B, N, …], or B tensors [N, …], which saves putting them together."""
+"""[B, N, …], or B tensors [N, …], which saves stacking them."""
 
 
 def d2_on_device(
@@ -81,7 +81,7 @@ def codes(where: Tensor, n_tokens: int, *, alone: bool) -> tuple[NDArray[np.int3
     """Number cells so that two are neighbours iff their numbers differ by 1, width − 1, width or width + 1: [1 or B, N], and the width.
 
     Raises:
-        BiaskitError: not [N, 3] or [B, N, 3], negative, too far apart, or, if tokens must be `alone`, two of a sample in one cell.
+        BiaskitError: not [N, 3] or [B, N, 3], negative, too large, or, with `alone`, two tokens of a sample in one cell.
     """
     (found,) = fetch([where])
     found = found[None] if found.ndim == 2 else found
@@ -90,7 +90,7 @@ def codes(where: Tensor, n_tokens: int, *, alone: bool) -> tuple[NDArray[np.int3
     plane, row, col = (found[..., axis].astype(np.int64) for axis in range(3))
     width, height = int(col.max(initial=0)) + 3, int(row.max(initial=0)) + 3
     if (int(plane.max(initial=0)) + 1) * height * width >= 2**31:
-        raise BiaskitError("cells lie too far apart", "count planes, rows and columns from 0, without gaps")
+        raise BiaskitError("the cells' planes, rows or columns are too large", "count planes, rows and columns from 0, without gaps")
     code = (plane * height + row) * width + col
     if alone and any(len(np.unique(sample)) < n_tokens for sample in code):
         raise BiaskitError("two visual tokens share one cell", "give every token its own (plane, row, col)")
@@ -103,8 +103,8 @@ def _greedily(
     """Select from B samples [N, d] in a constant number of launches. The host synchronises once, at the end.
 
     Args:
-        begin: answers for some samples what `greedy_in_one_launch` takes as worth and first, and then where the inputs that `names` has
-            after "features" are not finite.
+        begin: returns, for some samples, `worth` and `first` of `greedy_in_one_launch`, then one flag tensor (1 if not finite) for each
+            input that `names` lists after "features".
     """
     from biaskit.select.gpu.cosines import chunks, multiply
     from biaskit.select.gpu.greedy import greedy_in_one_launch
@@ -123,7 +123,7 @@ def _greedily(
 
 
 def _rows(features: Batch) -> list[Tensor]:
-    """The samples' features as kernels take them."""
+    """Return the samples' features in a form that kernels take."""
     for part in features:
         check_matrix("features", part)
     rows = [wide(part) for part in features]
@@ -142,14 +142,14 @@ def _values(name: str, values: Batch, features: Batch) -> Tensor:
 
 
 def complain(*checks: tuple[str, NDArray[Any]]) -> None:
-    """Raise BiaskitError for the first of the (name, flags) of which a flag says "not finite"."""
+    """Raise BiaskitError for the first (name, flags) with a flag set, which means that values are not finite."""
     for name, bad in checks:
         if np.any(bad):
             raise not_finite(name)
 
 
 def in_order(picked: NDArray[np.int64], order: Order) -> Tensor:
-    """Bring the indices of a batch, [B, n] in the order of choice, into the order that was asked for."""
+    """Return the indices of a batch, [B, n] in the order of choice, in the wanted order."""
     return torch.from_numpy(np.sort(picked, 1) if order == "sequence" else picked)
 
 

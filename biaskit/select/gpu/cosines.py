@@ -1,8 +1,8 @@
 """Products of all pairs of tokens of a batch, on a device, for selections that read them row by row.
 
-Features of a model in half precision are multiplied as they are, with float32 sums: products of bfloat16 are exact in float32, so only the
-sums round. Lengths are read off the products' diagonal, and every reader divides by them as it goes, so that a token and its copies have
-cosine 1 however the device sums.
+Features in half precision are multiplied in it, with float32 sums: products of bfloat16 are exact in float32, so only the sums round.
+Lengths are taken from the products' diagonal, and readers of the table divide by them, so that a token and its copies have cosine 1
+whatever the order of summation.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from torch import Tensor
 from biaskit.select.cosine import multiplies_float32
 
 ROOM = 2**30
-"""Bytes that the tables of the samples in hand may take; one sample may take more."""
+"""Most bytes of the tables that are in memory together; a single sample may need more."""
 
 PANEL = 1024
-"""Rows multiplied at a time where only the upper triangle is asked for."""
+"""Rows multiplied at a time if only the upper triangle is needed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,9 +29,9 @@ class Table:
     """Products of the scaled rows of B samples.
 
     Attributes:
-        products: [B, N, N] float32; of the lower triangle only what `triangle` left unsaved.
+        products: [B, N, N] float32; with `triangle`, entries below the diagonal are undefined.
         inverse: [B, N] float32, 1 / length of each scaled row, 0 for a row of zeros: products · inverse · inverse are cosines.
-        wrong: [B, N] int8, 1 where a token's features are not finite.
+        wrong: [B, N] int8, 1 if a token's features are not finite.
     """
 
     products: Tensor
@@ -39,7 +39,7 @@ class Table:
     wrong: Tensor
 
 
-# one program a token: scaled by a power of two, which rounds nothing, to a size whose square float32 can hold
+# one program per token: scale it by a power of two, which does not round, so that its square fits into float32
 @triton.jit(do_not_specialize=["shift"])
 def _scale(source, order, target, wrong, stride, dim, shift, ordered: tl.constexpr, block: tl.constexpr):
     token = tl.program_id(0).to(tl.int64)
@@ -68,19 +68,19 @@ def _invert(products, inverse, total, block: tl.constexpr):
 
 
 def chunks(batch: int, n_tokens: int) -> Iterator[slice]:
-    """Yield slices of a batch whose tables fit into `ROOM` bytes together, one sample at least."""
+    """Yield slices of a batch whose tables fit into `ROOM` bytes together, each with at least one sample."""
     step = max(1, ROOM // (4 * n_tokens**2))
     for start in range(0, batch, step):
         yield slice(start, min(start + step, batch))
 
 
 def multiply(features: Sequence[Tensor], order: Tensor | None = None, *, triangle: bool = False) -> Table:
-    """Multiply every token with every other, sample by sample. Nothing is waited for.
+    """Multiply every token with every other, sample by sample, without synchronisation.
 
     Args:
-        features: B tensors [N, d] of one float dtype: half precision as it is, else in float32. Rows may lie apart, channels may not.
-        order: [B, N] int64; row and column r of the table are the token order[r]; None: as they come.
-        triangle: entries (r, c) with r > c are not asked for; a third of the work is saved.
+        features: B tensors [N, d] of one float dtype, half precision or float32. Channels must be contiguous, rows need not be.
+        order: [B, N] int64; row and column r of the table are the token order[r]; None: unchanged order.
+        triangle: entries (r, c) with r > c are not needed, which saves a third of the work.
     """
     (total, dim), batch, dtype = features[0].shape, len(features), features[0].dtype
     rows = torch.empty(batch, total, dim, dtype=dtype, device=features[0].device)
@@ -90,7 +90,7 @@ def multiply(features: Sequence[Tensor], order: Tensor | None = None, *, triangl
         source = source if source.stride(1) == 1 else source.contiguous()
         _scale[(total,)](
             source, rows if order is None else order[number], rows[number], wrong[number], source.stride(0), dim,
-            14 if dtype == torch.float16 else 0,  # float16 has no room for small channels below 1
+            14 if dtype == torch.float16 else 0,  # keeps small channels in float16's range
             ordered=order is not None, block=block, num_warps=min(16, max(1, block // 512)),
         )  # fmt: skip
     products = torch.empty(batch, total, total, dtype=torch.float32, device=rows.device)

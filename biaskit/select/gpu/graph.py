@@ -1,8 +1,8 @@
 """D2Pruner's graph and its greedy expansion on a device: a constant number of launches for a whole batch, without synchronisation.
 
-Tokens are known by their rank, 0 is best, so that row r of the table from column r + 1 on is all that the greedy loop asks of the token of
-rank r: the upper triangle. No edge is stored. Whether two tokens are linked is worked out where it is asked, from their cosine alone: the
-fused similarity grows with the cosine, so for a given range there is one largest cosine that makes no edge, and another for neighbours.
+Tokens are numbered by rank, 0 is best, so that the greedy loop needs only the upper triangle of the table: row r from column r + 1 on.
+Edges are not stored but computed on demand from the cosine: the fused similarity grows with the cosine, so for a given range there is a
+threshold cosine above which two tokens are linked, and a second threshold for neighbours.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from biaskit.select.gpu.cosines import Table
 from biaskit.select.gpu.greedy import rounded_steps
 
 FACTS = 8
-"""Numbers reported a sample: s_min, s_max, the largest cosine in steps that makes no edge, the same for neighbours, whether features or
-scores are not finite, linked pairs of those counted, tokens kept before the fill, tokens kept."""
+"""Numbers reported per sample: s_min, s_max, threshold cosine in steps, the same for neighbours, flags for features and scores that are not
+finite, linked pairs of those counted, tokens kept before the fill, tokens kept."""
 
 _SAMPLED = 256  # rows from which the share of linked pairs is counted
 
@@ -49,9 +49,9 @@ def _range(products, inverse, low, high, total, own, rows: tl.constexpr, columns
 
 @triton.jit
 def _limit(s_min, span, alpha, more, theta):
-    """The largest cosine, in steps, whose fused similarity is no more than θ; −2¹⁸ − 1 if every cosine's is more. Compared as in `fuse`."""
+    """The largest cosine, in steps, whose fused similarity is at most θ; −2¹⁸ − 1 if there is none. Compared as in `fuse`."""
     none = tl.full((), 0, tl.int32)
-    some = tl.full((), 524289, tl.int32)  # of cosines k − 2¹⁸, those below `none` do not link, those from `some` on do
+    some = tl.full((), 524289, tl.int32)  # bisection over cosines k − 2¹⁸: those below `none` do not link, those from `some` on do
     for _ in range(20):
         middle = (none + some) >> 1
         scaled = tl.div_rn((middle - 262144).to(tl.float32) * (1.0 / 262144.0) - s_min, tl.where(span < 1e-5, 1.0, span))
@@ -67,7 +67,7 @@ def _settle(
     low, high, wrong, scores, facts, total, parts, alpha, more, theta,
     block: tl.constexpr, part_block: tl.constexpr, width: tl.constexpr,
 ):  # fmt: skip
-    """The range of each sample's cosines and what follows from it; whether its numbers are finite."""
+    """The range of each sample's cosines, the thresholds that follow from it, and whether its values are finite."""
     sample = tl.program_id(0).to(tl.int64)
     part = tl.arange(0, part_block)
     least = tl.min(tl.load(low + sample * parts + part, mask=part < parts, other=2.0), 0)
@@ -93,7 +93,7 @@ def _settle(
 
 @triton.jit
 def _linked(product, theirs, mine, code, my_code, apart, beside, width, placed: tl.constexpr):
-    """Which pairs are linked, by their products, inverse lengths and cells (see `codes`)."""
+    """Which pairs are linked, from their products, inverse lengths and cells (see `codes`)."""
     steps = rounded_steps(product, theirs, mine)
     linked = steps > apart
     if placed:
@@ -105,7 +105,7 @@ def _linked(product, theirs, mine, code, my_code, apart, beside, width, placed: 
 
 @triton.jit
 def _cell(code, order, sample, total, stride, rank, known, placed: tl.constexpr):
-    """The cells (see `codes`) of the tokens of some ranks; where place does not count, anything of that shape."""
+    """The cells (see `codes`) of the tokens of some ranks; undefined if place does not count."""
     cell = rank
     if placed:
         token = tl.load(order + sample * total + rank, mask=known, other=0)
@@ -118,7 +118,7 @@ def _touch(
     products, inverse, order, code, facts, excluded, total, pivots, width, stride,
     placed: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr, facts_width: tl.constexpr,
 ):  # fmt: skip
-    """Mark the pivots, which have the best ranks, and what is linked to one: [B, N] int8. `stride` is 0 if samples share their cells."""
+    """Mark the pivots, which have the best ranks, and tokens linked to one: [B, N] int8. `stride` is 0 if samples share their cells."""
     sample = tl.program_id(1).to(tl.int64)
     column = tl.program_id(0) * columns + tl.arange(0, columns)
     inside = column < total
@@ -174,7 +174,7 @@ def _walk(
     parts, width, stride,
     placed: tl.constexpr, fill: tl.constexpr, block: tl.constexpr, part_block: tl.constexpr, facts_width: tl.constexpr,
 ):  # fmt: skip
-    """Take the best token that is not excluded, exclude what is linked to it, until n are kept; then fill up by rank."""
+    """Take the best token that is not excluded and exclude the tokens linked to it, until n are kept; then fill up by rank."""
     sample = tl.program_id(0).to(tl.int64)
     token = tl.arange(0, block)
     inside = token < total
@@ -211,17 +211,17 @@ def walk(
     table: Table, order: Tensor, scores: Tensor, code: Tensor | None, width: int, n: int, pivots: int,
     *, alpha: float, theta: float, exclude: bool, fill: bool, diagonal: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Select from B samples of N tokens. Nothing is waited for.
+    """Select from B samples of N tokens, without synchronisation.
 
     Args:
         table: in the order of rank; the upper triangle is enough. order: [B, N] int64, best first. scores: [B, N] float32, contiguous.
-        code: [B or 1, N] int32 cells in the tokens' own order, by `codes`, and their width; None where place does not count.
-        n: how many to keep, 1 … N. pivots: how many of them are the best-ranked.
-        exclude: whether the pivots' neighbours are out of the expansion. fill: keep n whatever the graph leaves.
-        diagonal: whether cosines of tokens with themselves count in the range.
+        code, width: cells in the tokens' own order, [B or 1, N] int32, and their width, from `codes`; None if place does not count.
+        n: how many to keep, 1 … N. pivots: how many of them are pivots, the best-ranked.
+        exclude: exclude the pivots' neighbours from the expansion. fill: keep n even if the graph leaves fewer.
+        diagonal: True if cosines of tokens with themselves count in the range.
 
     Returns:
-        [B, N] int8, 1 where a token is kept, in the tokens' own order; and [B, `FACTS`] float32.
+        [B, N] int8, 1 if a token is kept, in the tokens' own order; and [B, `FACTS`] float32.
     """
     batch, total = order.shape
     device, products, inverse = order.device, table.products, table.inverse
@@ -257,6 +257,6 @@ def walk(
 
 
 def counted(total: int) -> int:
-    """Return how many pairs the share of linked ones is counted from."""
+    """Return how many pairs are sampled for the share of linked ones."""
     every = max(1, total // _SAMPLED)
     return sum(total - 1 - row for row in range(0, total, every))

@@ -1,4 +1,4 @@
-"""The greedy selections on a device in one launch: one program a sample walks through all picks, instead of some six launches a pick."""
+"""The greedy selections on a device in one launch: one program per sample makes all picks, instead of about six launches per pick."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from biaskit.select.gpu.cosines import Table
 
 @triton.jit
 def rounded_steps(product, inverse, own):
-    """A cosine as a whole number of steps of 2⁻¹⁸, halves to even: float32 has no room for fractions beside 1.5 · 2²³."""
+    """A cosine as a whole number of steps of 2⁻¹⁸, halves to even: adding 1.5 · 2²³ rounds a float32 to a whole number."""
     return (product * inverse * own) * 262144.0 + 12582912.0 - 12582912.0
 
 
@@ -27,7 +27,7 @@ def _weigh(importance, worth, first, wrong, total, eps, weight, block: tl.conste
     tl.store(wrong + sample, tl.max(bad.to(tl.int32), 0).to(tl.int8))
     low = tl.min(tl.where(inside, value, float("inf")), 0)
     high = tl.max(tl.where(inside, value, float("-inf")), 0)
-    half = tl.where(high - low < float("inf"), 1.0, 0.5)  # a spread that float32 cannot hold
+    half = tl.where(high - low < float("inf"), 1.0, 0.5)  # the difference may overflow float32
     spread = high * half - low * half + eps * half
     value = tl.div_rn(value * half - low * half, tl.where(spread > 0, spread, 1.0) + tl.zeros((block,), tl.float32))
     best = tl.argmax(tl.where(inside, value, float("-inf")), 0, tie_break_left=True)
@@ -69,11 +69,11 @@ def _pick(products, inverse, worth, first, order, total, n, weight, block: tl.co
         nearest = tl.maximum(nearest, rounded_steps(row, lengths, own) * (1.0 / 262144.0))
         value = tl.where(token == pick, -float("inf"), value)
         pick = tl.argmax(value - weight * nearest, 0, tie_break_left=True).to(tl.int32)
-        pick = tl.minimum(pick, total - 1)  # numbers that are not finite, which are reported, must not lead outside
+        pick = tl.minimum(pick, total - 1)  # values that are not finite are reported later and must not index out of bounds here
 
 
 def weighed(importance: Tensor, eps: float, weight: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Return weight · Imp [B, N] of `mmr_select`, the most important token [B], and 1 where a sample is not finite [B] int8.
+    """Return weight · Imp [B, N] of `mmr_select`, the most important token [B], and [B] int8, 1 if a sample is not finite.
 
     Args:
         importance: [B, N] float32, contiguous.

@@ -1,4 +1,4 @@
-"""When a selection runs in the Triton kernels, a constant number of launches; otherwise it takes several launches a pick or a round."""
+"""Conditions for the Triton kernels, which need a constant number of launches; otherwise each pick or round takes several launches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from biaskit.device import on_device
 
 MOST = 8192
-"""Tokens that one program can hold; the table of a sample is 256 MiB there."""
+"""Most tokens per program; a sample's table then has 256 MiB."""
 
 
 def few_launches(features: Tensor | Sequence[Tensor]) -> bool:

@@ -1,9 +1,9 @@
-"""Measures of a kept set: how important, how diverse, how spread out it is, what it covers, and how two of them overlap.
+"""Measures of a kept set: importance, diversity, spacing, coverage of a box, and overlap of two sets.
 
 Public, on plain tensors, for any code base: no model, no engine. `kept` is always [n] whole numbers, indices into N visual tokens.
 
     importance_retention(attention, kept)                 # IDPruner, definition 2
-    hopkins(features, kept).value                         # IDPruner, definition 3; .reference says against what
+    hopkins(features, kept).value                         # IDPruner, definition 3; .reference names the reference set
     spacing(cells(layout), kept)                          # mean distance to the nearest kept neighbour, in cells
     coverage(box_weights(layout, (0.2, 0.1, 0.5, 0.4)), kept)
     jaccard(kept, other), overlap_coefficient(kept, other)

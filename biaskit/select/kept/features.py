@@ -1,4 +1,4 @@
-"""Importance and diversity of a kept set (IDPruner, definitions 2 and 3), and the nearest-neighbour distance behind the latter."""
+"""Importance and diversity of a kept set (IDPruner, definitions 2 and 3), and the mean nearest-neighbour distance."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Reference = Literal["box", "resample", "sphere"]
 REFERENCES: tuple[str, ...] = get_args(Reference)
 """How `hopkins` draws its reference points."""
 
-_BLOCK = 2048  # reference points whose distances are held at once
+_BLOCK = 2048  # reference points whose distances are in memory together
 
 
 def importance_retention(weights: Tensor, kept: Tensor) -> float:
-    """I(Sel) = Σ_{i∈Sel} w_i / Σ_{i∈V} w_i (IDPruner, definition 2): 0 … 1; of a random set n / N on average.
+    """I(Sel) = Σ_{i∈Sel} w_i / Σ_{i∈V} w_i (IDPruner, definition 2): 0 … 1; n / N on average for a random set.
 
     Args:
         weights: [N] ≥ 0, the same for all methods that are compared: attention A_ori, debiased A_rel, a selector's score.
@@ -51,12 +51,12 @@ class Hopkins:
     """A Hopkins statistic, with what it depends on.
 
     Attributes:
-        value: mean of H over the draws: 1 clustered, 0.5 like the reference, 0 regular, which is diverse. NaN for one kept token.
+        value: mean of H over the draws: 1 is clustered, 0.5 like the reference, 0 regular (diverse). NaN for one kept token.
         sd: standard deviation of H over the draws of the reference; 0 for one draw. NaN for one kept token.
-        nearest: mean cosine distance of a kept token to the nearest other one (s / m): what H follows in many dimensions, where all
+        nearest: mean cosine distance of a kept token to the nearest other one (s / m), which determines H in many dimensions, where all
             reference points are nearly equally far. NaN for one kept token.
-        reference: how the reference was drawn: `box`, `resample`, `sphere`, or `given`. Values of different ones do not compare.
-        draws: how many references were averaged over.
+        reference: how the reference was drawn: `box`, `resample`, `sphere`, or `given`. Different references are not comparable.
+        draws: number of references averaged over.
     """
 
     value: float
@@ -66,7 +66,7 @@ class Hopkins:
     draws: int
 
     def __str__(self) -> str:
-        """Return the value with its switch, which belongs to every number printed."""
+        """Return the value with its reference, without which it means little."""
         return f"{self.value:.3f} (reference {self.reference}, {self.draws} draws, sd {self.sd:.3f})"
 
 
@@ -82,7 +82,7 @@ def hopkins(
     """Hopkins statistic of a kept set in feature space (IDPruner, definition 3): H = u / (u + s), with cosine distance d = 1 − cos.
 
     With m = |Sel| and a reference R of m points, u = Σ_{r∈R} min_{v∈Sel} d(r, v) and s = Σ_{v∈Sel} min_{v'∈Sel∖v} d(v, v').
-    The paper says only that R is "randomly sampled from the same feature space"; hence the switch.
+    The paper says only that R is "randomly sampled from the same feature space"; `reference` chooses how.
 
     Args:
         features: [N, d] of all visual tokens, such as the projector's output.
@@ -90,10 +90,10 @@ def hopkins(
         reference: `box`, uniform in the axis-aligned bounding box of all N tokens (the classical definition); `resample`, m of the N tokens
             without replacement (those in Sel are at distance 0, so a random set scores below 0.5); `sphere`, uniform directions.
         draws: references to average over. seed: of the references.
-        points: [m', d] a reference of your own, in place of drawn ones.
+        points: [m', d] a reference of your own instead.
 
     Returns:
-        The statistic; NaN where n = 1, 0.5 where u + s = 0.
+        The statistic; NaN if n = 1, 0.5 if u + s = 0.
 
     Raises:
         BiaskitError: an unknown reference, no draw, or features that are not [N, d].
@@ -159,7 +159,7 @@ def _to_nearest(points: Tensor, chosen: Tensor) -> float:
 
 
 def _draw(features: Tensor, m: int, reference: Reference, generator: torch.Generator) -> Tensor:
-    """[m, d] reference points; random numbers are drawn on the CPU, so that every device sees the same."""
+    """[m, d] reference points, drawn on the CPU, so that they are the same for every device."""
     n, d = features.shape
     if reference == "resample":
         return features[torch.randperm(n, generator=generator)[:m].to(features.device)]

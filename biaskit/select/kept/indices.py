@@ -1,4 +1,4 @@
-"""The check of what callers call a kept set."""
+"""The check of kept indices."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def check_kept(kept: Tensor, n_tokens: int) -> Tensor:
     """Return [n] int64 indices of a kept set, 1 ≤ n ≤ N, in any order.
 
     Raises:
-        BiaskitError: not one axis of whole numbers, empty, out of range, or an index twice.
+        BiaskitError: not one axis of whole numbers, empty, out of range, or a repeated index.
     """
     if kept.ndim != 1 or kept.is_floating_point() or kept.dtype == torch.bool or not len(kept):
         raise BiaskitError(f"a kept set is {list(kept.shape)} {kept.dtype}", "give [n] whole numbers, n ≥ 1: indices, not a mask")

@@ -1,4 +1,4 @@
-"""How far two kept sets agree."""
+"""Overlap of two kept sets."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def jaccard(a: Tensor, b: Tensor) -> float:
 
 
 def overlap_coefficient(a: Tensor, b: Tensor) -> float:
-    """|A ∩ B| / min(|A|, |B|): 1 where the smaller set lies within the larger one.
+    """|A ∩ B| / min(|A|, |B|): 1 if the smaller set is a subset of the larger one.
 
     Raises:
         BiaskitError: a set is empty.

@@ -1,4 +1,4 @@
-"""Where the kept tokens lie: how far apart on the grid, and how much of an object's box they cover."""
+"""Positions of the kept tokens: their spacing on the grid, and how much of an object's box they cover."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _BLOCK = 2048
 def spacing(where: Tensor, kept: Tensor) -> float:
     """Mean Euclidean distance of a kept token to the nearest other one of its plane, in cells of that plane.
 
-    Distances between planes mean nothing (a base and a canvas show the same place at two scales): a token that is alone in its plane has
-    no neighbour and is left out.
+    Distances between planes are not defined (a base and a canvas show the same place at two scales): a token without another kept one in
+    its plane is left out.
 
     Args:
         where: [N, 3] (plane, row, col) of all tokens, as `select.cells` makes.
         kept: [n] indices.
 
     Returns:
-        At least 1; NaN where no kept token has a neighbour.
+        At least 1; NaN if no plane has two kept tokens.
 
     Raises:
         BiaskitError: not [N, 3], or invalid kept indices.
@@ -55,17 +55,17 @@ def _nearest(some: Tensor, everyone: Tensor, start: int) -> Tensor:
 
 
 def box_weights(layout: Layout, box: Box, image: int = 0) -> NDArray[np.float64]:
-    """Which part of each visual token's cell lies inside an object's box: [N] in 0 … 1.
+    """Share of each visual token's cell that lies inside an object's box: [N] in 0 … 1.
 
-    Every plane that shows a part of the image counts: a base and a canvas each hold tokens of the object.
+    Every plane that shows a part of the image counts: a base and a canvas each have tokens of the object.
 
     Args:
         layout: of the sample, from `family.prepare`, which knows the image's size.
-        box: (left, top, right, bottom) as fractions of the image's width and height; what reaches beyond the image is cut off.
+        box: (left, top, right, bottom) as fractions of the image's width and height; parts outside the image are cut off.
         image: which image of the prompt.
 
     Raises:
-        BiaskitError: a box without area, or no plane that says which part of that image it covers.
+        BiaskitError: a box without area, or no plane with a known box in that image.
 
     Example:
         >>> import numpy as np
@@ -126,7 +126,7 @@ def coverage(weights: NDArray[np.float64], kept: Tensor) -> float:
         kept: [n] indices.
 
     Returns:
-        NaN where the model sees nothing of the box (cropped away).
+        NaN if no visual token shows the box (cropped away).
 
     Raises:
         BiaskitError: invalid kept indices.

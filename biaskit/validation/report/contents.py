@@ -139,6 +139,7 @@ class Report:
 
     def _curves(self) -> list[Drawing]:
         from biaskit.validation.report.curves import average_curves, draw_curves, task_curves
+        from biaskit.validation.report.figure_style import looks
 
         panels = [task_curves(result) for result in self.results]
         if len(self.results) > 1 and self.average:
@@ -149,7 +150,8 @@ class Report:
             "Score against visual tokens kept; dotted black: unpruned. With a prior: thick, filled, a dash pattern for each prior; the "
             "same method without: thin, open and dotted."
         )
-        return [Drawing("score-by-retention", draw_curves(panels, self.results), caption)]
+        look = looks([cell for result in self.results for cell in result.run.cells])
+        return [Drawing("score-by-retention", draw_curves(panels, look, self.results[0].settings.level), caption)]
 
     def _task(self, result: TaskResults) -> Chapter:
         first = [build.score_table(result), build.cost_table(result), *(build.matrix(result, budget) for budget in result.budgets)]

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from biaskit.figures.style import FAINT, INK, ShownFigure, house_style
 from biaskit.validation.report.analyse import TaskResults
 from biaskit.validation.report.average import Average
-from biaskit.validation.report.figure_style import Look, looks, retention_axis, set_gaps, settled
+from biaskit.validation.report.figure_style import Look, retention_axis, set_gaps, settled
 from biaskit.validation.results.labels import UNPRUNED
 from biaskit.validation.statistics.resampling import Estimate
 
@@ -65,7 +65,7 @@ def average_curves(found: Sequence[Average], results: Sequence[TaskResults]) -> 
     return Curves("average over tasks", lines, Estimate(100, 100, 100), "% of the unpruned model")
 
 
-def draw_curves(panels: Sequence[Curves], results: Sequence[TaskResults]) -> Figure:
+def draw_curves(panels: Sequence[Curves], look: dict[str, Look], level: float = 0.95) -> Figure:
     """Draw the panels, at most three side by side, with one legend."""
     with house_style():
         columns = min(len(panels), 2 if len(panels) == 4 else 3)
@@ -73,7 +73,6 @@ def draw_curves(panels: Sequence[Curves], results: Sequence[TaskResults]) -> Fig
         width = 3.6 * columns if all(map(_single, panels)) else 2.75 * columns + _legend_width(panels)
         figure = ShownFigure(figsize=(width, 2.5 * rows + 0.25), layout="constrained")
         set_gaps(figure)
-        look = looks([cell for result in results for cell in result.run.cells])
         grid = figure.subplots(rows, columns, squeeze=False)
         for index, axes in enumerate(grid.flat):
             if index < len(panels):
@@ -91,15 +90,11 @@ def draw_curves(panels: Sequence[Curves], results: Sequence[TaskResults]) -> Fig
             frameon=False,
             fontsize=7.5,
             handlelength=2.6,
-            title=_title(results),
+            title=f"bands: {100 * level:g} % intervals",
             title_fontsize=7,
             alignment="left",
         )
         return settled(figure)
-
-
-def _title(results: Sequence[TaskResults]) -> str:
-    return f"bands: {100 * results[0].settings.level:g} % intervals"
 
 
 def _legend_width(panels: Sequence[Curves]) -> float:

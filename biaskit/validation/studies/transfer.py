@@ -95,6 +95,7 @@ def transfer(
     asking: Asking | None = None,
     reference: str | None = None,
     loaded: Mapping[str, Loaded] | None = None,
+    load: Callable[[str], Loaded] = load_model,
     report: Report | None = None,
 ) -> Study:
     """Calibrate a prior for each condition, compare them, and try each out. The same call resumes an interrupted study.
@@ -103,7 +104,7 @@ def transfer(
         axis, group: as `conditions` gives them. out: folder for priors, answers and the result.
         samples: images of each prior. seed: of their choice. layers: 0-based decoder layers, or "all". batch_size: images a forward pass.
         asking: how to try the priors out. reference: label of the condition that all others are compared with; by default all pairs are.
-        loaded: models by name, where they are loaded already. report: called with the progress.
+        loaded: models by name, where they are loaded already. load: loads the others. report: called with the progress.
 
     Raises:
         BiaskitError: settings that cannot work, or a folder of another study.
@@ -115,7 +116,7 @@ def transfer(
     priors: dict[str, Prior] = {}
     for condition in group:
         if condition.model not in models:
-            models[condition.model] = load_model(condition.model)
+            models[condition.model] = load(condition.model)
 
         def counted(progress: Progress, label: str = condition.label) -> None:
             tell(f"calibrating {label}", progress.done, progress.total)

@@ -27,7 +27,7 @@ def test_an_option_that_the_family_does_not_have(checkpoint):
     assert done.stderr.splitlines() == ["error: Qwen2.5-VL has no --max-tiles", "hint: it has --min-pixels, --max-pixels"]
 
 
-def test_calibrate_prune_and_validate_take_them(checkpoint, tmp_path):
+def test_every_command_that_runs_a_model_takes_them(checkpoint, tmp_path):
     """They refuse before any picture is touched."""
     model = ("--model", str(checkpoint("llava-1.5")), "--max-tiles", "6")
     Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
@@ -35,6 +35,9 @@ def test_calibrate_prune_and_validate_take_them(checkpoint, tmp_path):
         ("calibrate", *model, "--data", str(tmp_path), "--out", str(tmp_path / "p.safetensors")),
         ("prune", *model, "--image", str(tmp_path / "a.png")),
         ("validate", *model, "--task", "scenes", "--pruner", "random", "--out", str(tmp_path / "r")),
+        ("study", "enough", *model, "--data", "generated", "--out", str(tmp_path / "e")),
+        ("study", "content-free", *model, "--data", "scenes", "--samples", "8", "--out", str(tmp_path / "c")),
+        ("models", "check", *model[1:]),
     ]
     for words in commands:
         done = biaskit(*words)
