@@ -16,6 +16,7 @@ from typing import Any
 from biaskit.errors import SourceError
 from biaskit.images.answer import LOCAL_COPY
 from biaskit.images.coco_stores import CocoImage
+from biaskit.images.kept_records import keep, kept
 from biaskit.images.regular import read_regular
 from biaskit.text import shortened
 
@@ -35,7 +36,11 @@ def read_records(path: Path) -> list[CocoImage]:
         SourceError: the file cannot be read, lists no images, or two records name one file and differ.
     """
     try:
-        found = json.loads(read_regular(path, MAX_JSON))
+        known = kept(path, MAX_JSON, lambda images: _sorted(path, images))
+        if known is not None:
+            return known
+        data = read_regular(path, MAX_JSON)
+        found = json.loads(data, object_hook=_without_annotations)
     except FileNotFoundError as error:
         raise SourceError(f"COCO annotations {str(path)!r} do not exist", LOCAL_COPY) from error
     except OSError as error:
@@ -49,7 +54,14 @@ def read_records(path: Path) -> list[CocoImage]:
         raise _refused(path, "its 'images' are no list", _FILES)
     if not found.get("images"):
         raise SourceError(f"COCO annotations {str(path)!r} list no images", f"give a file with an 'images' list: {_FILES}")
-    return _sorted(path, found["images"])
+    records = _sorted(path, found["images"])
+    keep(path, data, records)
+    return records
+
+
+def _without_annotations(found: dict[str, Any]) -> dict[str, Any] | None:
+    """Drop an annotation as soon as it is parsed: those of train2017 take 3 GB together."""
+    return None if "image_id" in found and not {"file_name", "images"} & found.keys() else found
 
 
 def _sorted(path: Path, images: list[Any]) -> list[CocoImage]:

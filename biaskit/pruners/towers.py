@@ -18,6 +18,9 @@ from biaskit.select.keep import Keep
 FEATURES = Reading("hidden", "tower", layer=-2)
 """[P, D] output of the tower's second to last block, of which LLaVA's projector makes visual tokens."""
 
+BY_TILE = "tiles share the budget by their tokens, newlines go first; the released code gives every tile the same and drops all newlines"
+"""A deviation that methods of the tower share."""
+
 Attend = Literal["cls", "mean"]
 
 

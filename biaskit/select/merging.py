@@ -41,7 +41,7 @@ class Merge:
     @property
     def merged(self) -> Tensor:
         """[k] which of the n kept tokens have others merged into them."""
-        return torch.nonzero((self.weights != 0).sum(1) > 1)[:, 0]
+        return torch.nonzero(torch.linalg.vector_norm(self.weights, 0, 1) > 1)[:, 0]  # the norm of order 0 counts what is not 0
 
     def into(self, features: Tensor) -> Tensor:
         """Merge [N, d]: [n, d] of the same dtype; tokens that nothing is merged into are unchanged bit for bit."""

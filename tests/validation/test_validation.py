@@ -17,7 +17,9 @@ from models import boxes, wording
 
 from biaskit import prune, validate
 from biaskit.demo.evaluate import answers_of
+from biaskit.engine.tower import tower_sizes
 from biaskit.errors import BiaskitError
+from biaskit.families.checkpoints.flops import tower_cost
 from biaskit.families.checkpoints.load import load_model
 from biaskit.images.scenes.draw import draw_scene
 from biaskit.prior.value import PlaneStats, Prior
@@ -78,7 +80,7 @@ def test_every_cell_answers_every_question_in_order(whole):
         assert found.scores["scenes-presence", cell]["correct"] == pytest.approx(sum(right) / QUESTIONS)
 
 
-def test_a_record_says_what_is_needed_to_ask_and_to_score_again(whole):
+def test_a_record_says_what_is_needed_to_ask_and_to_score_again(demo, whole):
     task = open_task("scenes-presence")
     for record in read_results(whole[0]):
         i = int(record["id"].rpartition("/")[2])
@@ -98,6 +100,7 @@ def test_a_record_says_what_is_needed_to_ask_and_to_score_again(whole):
         config = whole[1].manifest["dims"]
         numbers = 2 * config["kv_heads"] * config["head_dim"] * (9 * record["n_text"] + 3 * 144 + 6 * kept)
         assert record["cache_bytes"] == 4 * numbers
+        assert record["tower_flops"] == tower_cost(tower_sizes(demo), [144])
         assert (record["prior"] is not None) == ("+prior" in record["cell"])
 
 

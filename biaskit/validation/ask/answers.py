@@ -13,17 +13,20 @@ import torch
 from biaskit.engine.decisions import Observe, SampleReport
 from biaskit.engine.greedy import greedy_settings
 from biaskit.engine.prune import prune
+from biaskit.engine.tower import patches_of_tiles, tower_flops, tower_sizes
 from biaskit.errors import BiaskitError
 from biaskit.families import Prepared
 from biaskit.families.checkpoints.device import input_device
+from biaskit.families.checkpoints.flops import TowerDims
 from biaskit.families.checkpoints.load import Loaded
 from biaskit.grid import Layout
-from biaskit.pruners.notation import DOWNSCALE
+from biaskit.pruners.notation import DOWNSCALE, NONE
 from biaskit.select.keep import budget
 from biaskit.tasks.base import Task
 from biaskit.validation.ask.methods import Configuration
 from biaskit.validation.ask.observe import region_coverage
 from biaskit.validation.ask.questions import QuestionBatch, Questions
+from biaskit.validation.ask.shown import shown
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class BatchRunner:
 
     def __init__(self, loaded: Loaded, options: RecordOptions, say: Callable[[str], None], chunk: int) -> None:
         self.loaded, self.options, self.say, self.chunk = loaded, options, say, chunk
+        self.tower = tower_sizes(loaded)
 
     def take(self, task: Task, questions: Questions, batch: QuestionBatch) -> None:
         """Set the current batch, which is copied to the device once."""
@@ -63,7 +67,7 @@ class BatchRunner:
         assert batch.prepared is not None
         device = input_device(self.loaded.model)
         moved = {name: value.to(device, non_blocking=True) for name, value in batch.prepared.inputs.items()}
-        return replace(batch, prepared=Prepared(moved, batch.prepared.layouts))
+        return replace(batch, prepared=Prepared(moved, batch.prepared.layouts), tiles=patches_of_tiles(self.loaded, batch.prepared))
 
     def _cut(self) -> None:
         self.parts = []  # free the old tensors first
@@ -104,7 +108,7 @@ class BatchRunner:
         try:
             for part in self._scaled(cell) if cell.name == DOWNSCALE else self.parts:
                 answers, samples = answer(self.loaded, self.task, part, cell, self.options, self.say)
-                made += records(self.task, part, cell, answers, samples, self.options)
+                made += records(self.tower, self.task, part, cell, answers, samples, self.options)
         except (RuntimeError, MemoryError) as error:
             if not isinstance(error, MemoryError) and not any(words in str(error) for words in ("out of memory", "can't allocate memory")):
                 raise
@@ -137,11 +141,18 @@ def answer(
 
 
 def records(
-    task: Task, batch: QuestionBatch, cell: Configuration, answers: Sequence[str], samples: Sequence[SampleReport], options: RecordOptions
+    tower: TowerDims | None,
+    task: Task,
+    batch: QuestionBatch,
+    cell: Configuration,
+    answers: Sequence[str],
+    samples: Sequence[SampleReport],
+    options: RecordOptions,
 ) -> list[dict[str, Any]]:
     """Return one record per question, with everything needed to score it again, and to ask it again."""
     assert batch.prepared is not None
     layouts, lengths = batch.prepared.layouts, batch.prepared.inputs["attention_mask"].sum(1).tolist()
+    needs = () if cell.name in (NONE, DOWNSCALE) else cell.pruner.readings()
     made = []
     for row, i in enumerate(batch.items):
         sample = samples[row]
@@ -171,8 +182,10 @@ def records(
             "tags": task.tags(i),
             "task": task.name,
             "truth": task.truth(i),
+            **({"tower_flops": sum(tower_flops(tower, batch.tiles[row], needs))} if tower and batch.tiles else {}),
             **({"positive": sample.info["positive"]} if "positive" in sample.info else {}),
             **({"kept": sample.indices.tolist()} if options.keep_indices and not scaled else {}),
+            **({"shown": shown(task, i, answers[row], batch.seen[row], layouts[row], sample)} if options.keep_indices else {}),
             **({"selection": _measures(task, i, layouts[row], sample)} if options.observe is not None else {}),
         })  # fmt: skip
     return made

@@ -25,6 +25,7 @@ class QuestionBatch:
     Attributes:
         items: their indices in the task. prompts: their texts. seen: how the model sees each image. prepared: the model's inputs.
         whole: visual tokens of each unscaled image, if images were scaled down; else None.
+        tiles: of each question, the patches of every tile that the vision tower sees; None where the family does not say.
     """
 
     items: tuple[int, ...]
@@ -33,6 +34,7 @@ class QuestionBatch:
     prepared: Prepared | None
     error: BiaskitError | None = None
     whole: tuple[int, ...] | None = None
+    tiles: tuple[tuple[int, ...], ...] | None = None
 
     def pin_memory(self) -> QuestionBatch:
         """Pin the tensors (called by the loader's pinning thread)."""

@@ -19,13 +19,15 @@ class Cost:
 
     Attributes:
         tokens: visual tokens, averaged over all layers. kept: visual tokens after pruning.
-        flops: multiply-adds of prefill in the language model. cache_bytes: of the real cache after prefill.
+        flops: multiply-adds of prefill in the language model. tower: of encoding, and of reading its attention, in the vision tower.
+        cache_bytes: of the real cache after prefill.
         positive: scores above 0 / tokens kept, for scores with a sign (P·log(P/Q)): below 1 the least attended tokens are kept too.
     """
 
     tokens: float | None = None
     kept: float | None = None
     flops: float | None = None
+    tower: float | None = None
     cache_bytes: float | None = None
     positive: float | None = None
 
@@ -40,6 +42,7 @@ def costs(run: Run, task: TaskRun) -> dict[str, Cost]:
             tokens=numbers.get("mean_tokens"),
             kept=numbers.get("n_kept"),
             flops=_flops(dims, task.layers[cell.label]),
+            tower=numbers.get("tower_flops"),
             cache_bytes=numbers.get("cache_bytes"),
             positive=numbers.get("positive"),
         )

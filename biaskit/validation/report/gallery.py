@@ -19,11 +19,12 @@ _RIGHT = 0.5  # a score from here on counts as right
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer of one method. score: the primary score, in [0, 1]."""
+    """The answer of one method. score: the primary score, in [0, 1]. shown: data to draw it, from `validation.ask.shown`."""
 
     method: str
     text: str
     score: float
+    shown: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     @property
     def right(self) -> bool:
@@ -32,14 +33,30 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Photo:
+    """A small copy of a question's picture.
+
+    Attributes:
+        jpeg: its bytes. width, height: in pixels. region: what the question is about, (left, top, right, bottom) in fractions; None where
+            that is not one box.
+    """
+
+    jpeg: bytes
+    width: int
+    height: int
+    region: tuple[float, float, float, float] | None
+
+
+@dataclass(frozen=True)
 class Example:
-    """One question. answers: in the order of the tables, the unpruned model's first if there is one."""
+    """One question. answers: in the order of the tables, the unpruned model's first if there is one. photo: its picture, if known."""
 
     id: str
     image: str
     prompt: str
     truth: str
     answers: Sequence[Answer]
+    photo: Photo | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +65,7 @@ class Gallery:
 
     Attributes:
         task, budget: of the questions. n: questions in all. differ: number on which two pruned methods differ. examples: drawn from these.
+        without: why there are no pictures; "" where there are.
     """
 
     task: str
@@ -55,6 +73,7 @@ class Gallery:
     n: int
     differ: int
     examples: Sequence[Example]
+    without: str = ""
 
     @property
     def rule(self) -> str:
@@ -127,7 +146,7 @@ def _example(result: TaskResults, wanted: _Wanted, question: str) -> Example:
     records = [wanted.found.get((label, question), {}) for label in wanted.labels]
     column = {cell.label: number for number, cell in enumerate(result.run.cells)}
     answers = [
-        Answer(method, _text(record.get("answer")), float(result.run.primary[place, column[label]]))
+        Answer(method, _text(record.get("answer")), float(result.run.primary[place, column[label]]), record.get("shown", {}))
         for (label, method), record in zip(wanted.labels.items(), records, strict=True)
     ]
     first = next(filter(None, records), {})

@@ -6,14 +6,15 @@ First comes a screen with the answer and one picture, then sections of tables an
 from __future__ import annotations
 
 import base64
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 
 from biaskit.text import for_html
-from biaskit.validation.report.gallery import Example, Gallery
+from biaskit.validation.report.cards import card
+from biaskit.validation.report.gallery import Gallery
 from biaskit.validation.report.tables import Entry, Table
-from biaskit.validation.results.labels import UNPRUNED
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
@@ -92,32 +93,16 @@ def _part(part: Part) -> str:
     if isinstance(part, Table):
         return table(part)
     if isinstance(part, Gallery):
-        cards = "".join(map(_card, part.examples))
-        return f'<h3>{for_html(part.task)}</h3><p class="note">{for_html(part.rule)}</p><div class="cards">{cards}</div>'
+        task = zlib.crc32(part.task.encode("utf-8"))
+        cards = "".join(card(example, f"photo-{task:08x}-{number}") for number, example in enumerate(part.examples))
+        rule = for_html(f"{part.rule} {part.without}".rstrip())
+        return f'<h3>{for_html(part.task)}</h3><p class="note">{rule}</p><div class="cards">{cards}</div>'
     if isinstance(part, Picture):
         data = base64.b64encode(part.svg).decode("ascii")
         alt = for_html(part.caption)
         caption = f"<figcaption>{for_html(part.caption)}</figcaption>"
         return f'<figure><img alt="{alt}" src="data:image/svg+xml;base64,{data}">{caption}</figure>'
     return f"<p>{for_html(part)}</p>"
-
-
-def _called(method: str) -> str:
-    return "unpruned" if method == UNPRUNED else method
-
-
-def _card(example: Example) -> str:
-    """A question, the right answer, and each method's answer; right and wrong are marked by words and signs, not only by colour."""
-    rows = "".join(
-        f'<tr class="{"right" if one.right else "wrong"}"><th scope="row">{for_html(_called(one.method))}</th>'
-        f'<td class="words">{for_html(one.text)}</td><td>{"✓ right" if one.right else "✗ wrong"}</td></tr>'
-        for one in example.answers
-    )
-    head = '<tr><th scope="col">method</th><th scope="col">answer</th><th scope="col">verdict</th></tr>'
-    return (
-        f'<article class="card"><p><strong>{for_html(example.prompt)}</strong></p><p class="note">right answer: {for_html(example.truth)}'
-        f" · {for_html(example.image)}</p><table><thead>{head}</thead><tbody>{rows}</tbody></table></article>"
-    )
 
 
 def table(shown: Table) -> str:

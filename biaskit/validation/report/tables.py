@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from biaskit.families.checkpoints.flops import TOWER
 from biaskit.files import file_part
 from biaskit.validation.report.analyse import Comparison, TaskResults
 from biaskit.validation.report.average import Average
@@ -103,6 +104,7 @@ def cost_table(result: TaskResults) -> Table | None:
     columns: list[tuple[str, Callable[[Cost], float | None], float, int]] = [
         ("tokens, layer mean", lambda cost: cost.tokens, 1, 1),
         ("GFLOPs, prefill", lambda cost: cost.flops, 1e-9, 3),
+        ("GFLOPs, tower", lambda cost: cost.tower, 1e-9, 3),
         ("cache MB", lambda cost: cost.cache_bytes, 1e-6, 3),
         ("scores above 0 / kept", lambda cost: cost.positive, 1, 2),
     ]
@@ -123,7 +125,8 @@ def cost_table(result: TaskResults) -> Table | None:
     notes = ["Means over samples. Cache: bytes of the real key-value cache after prefill, text included."]
     if any("FLOPs" in title for title, *_ in columns):
         notes.append(
-            f"FLOPs are multiply-adds of the language model's prefill by formula {FORMULA!r}; vision tower and pruning are left out."
+            f"FLOPs are multiply-adds: of the language model's prefill by formula {FORMULA!r}, pruning left out; of the vision tower and "
+            f"of what reads its attention by {TOWER}."
         )
     if any("above 0" in title for title, *_ in columns):
         notes.append(

@@ -33,6 +33,7 @@ def scores(results: Sequence[TaskResults]) -> Rows:
                     "n": result.n, "metric": result.measure.name, **_three("score", result.scores[index]),
                     **_three("of_unpruned", result.ratios[index]), "parsed": None if result.parsed is None else result.parsed[index],
                     "tokens_layer_mean": cost.tokens, "tokens_kept": cost.kept, "flops_prefill": cost.flops,
+                    "flops_tower": cost.tower,
                     "cache_bytes": cost.cache_bytes,
                     "scores_above_0_of_kept": cost.positive,
                 }

@@ -17,7 +17,7 @@ Ints = NDArray[np.int64]
 Steps = tuple[tuple[tuple[int, float], ...], int]
 """(visual tokens per first layer, text tokens) of an answer."""
 
-COSTS = ("mean_tokens", "cache_bytes", "n_kept", "n_visual", "n_text", "positive")
+COSTS = ("mean_tokens", "cache_bytes", "n_kept", "n_visual", "n_text", "tower_flops", "positive")
 
 
 class Columns:

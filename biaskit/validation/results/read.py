@@ -28,7 +28,7 @@ class TaskRun:
         task: its name. metric: the primary score.
         ids: [n]. images: [n], names of the images. tags: [n].
         cells: [m]. scores: name → [n, m]. answered: cell label → answers in the file, also of cells that were left out.
-        costs: cell label → numbers: mean_tokens, cache_bytes, n_kept, n_visual, n_text, positive (means), as far as recorded.
+        costs: cell label → numbers: mean_tokens, cache_bytes, n_kept, n_visual, n_text, tower_flops, positive (means), as far as recorded.
         layers: cell label → {(layer_tokens, n_text): answers with them}.
         notes: what was left out and why.
     """

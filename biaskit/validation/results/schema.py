@@ -155,8 +155,10 @@ LINE: Mapping[str, Check] = {
     "n_kept": optional(is_number),
     "n_visual": optional(is_number),
     "n_text": optional(is_number),
+    "tower_flops": optional(is_number),
     "positive": optional(is_number),
     "kept": optional(list_of(is_whole)),
+    "shown": optional(map_of(list_of(is_number))),
     "selection": optional(map_of(is_number)),
 }
 """Fields of a line of results that are read by some module. Answers, prompts and truths are stored but not read."""
