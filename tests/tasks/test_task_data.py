@@ -111,7 +111,7 @@ def test_refs_that_do_not_fit(release):
     with pytest.raises(TaskError, match="do not match: KeyError"):
         open_task("refcoco", release)
     path.write_text(json.dumps([1, 2]))
-    with pytest.raises(TaskError, match=r"is no instances\.json"):
+    with pytest.raises(TaskError, match=r"is not an instances\.json"):
         open_task("refcoco", release)
     path.unlink()
     with pytest.raises(TaskError, match=r"no instances\.json beside"):

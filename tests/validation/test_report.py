@@ -418,7 +418,7 @@ def test_what_cannot_be_read_is_named(tmp_path):
     folder = make_run(tmp_path / "a", n=6, tasks=("scenes-where",), kept={})
     whole = (folder / "results.jsonl").read_text().splitlines(keepends=True)
     for text, message in (
-        ("".join([whole[0], "{}\n", *whole[1:]]), r"line 2 is no answer of a validation: it has no field 'task'"),
+        ("".join([whole[0], "{}\n", *whole[1:]]), r"line 2 is not an answer of a validation: it has no field 'task'"),
         ("".join([whole[0], whole[0]]), "none answers 'scenes-where/0' twice"),
         ("", "has no answers yet"),
         (whole[0].replace('"iou50": ', '"iou50": NaN, "old": '), "line 1 .* no JSON: NaN is no JSON number"),

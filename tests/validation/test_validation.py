@@ -289,7 +289,7 @@ def test_what_is_no_results_directory(demo, tmp_path):
     run(demo, tmp_path, **few, force=True)
     good = results(tmp_path)
     (tmp_path / "results.jsonl").write_bytes(b"garbage\n" + good)
-    with pytest.raises(BiaskitError, match=r"line 1 is no answer"):
+    with pytest.raises(BiaskitError, match=r"line 1 is not an answer"):
         run(demo, tmp_path, **few)
     (tmp_path / "results.jsonl").write_bytes(good)
     (tmp_path / "run.json").write_text("{")
@@ -322,7 +322,7 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(demo, whole, tmp_pat
     limit = 2
     monkeypatch.setattr(type(demo.model), "generate", small)
     run(demo, tmp_path, methods=METHODS[:2], limit=2 * BATCH, say=said.append)
-    assert said == [f"out of memory: going on with {n} questions a forward pass" for n in (3, 1)]
+    assert said == [f"out of memory: continuing with {n} questions per forward pass" for n in (3, 1)]
     assert set(results(tmp_path).splitlines()) <= set(results(whole[0]).splitlines()) and len(list(read_results(tmp_path))) == 6 * BATCH
     limit = 0
     with pytest.raises(BiaskitError, match="one question of scenes-presence in cell none needs more memory"):
@@ -380,7 +380,7 @@ class _Odd:
 
 @pytest.mark.parametrize(
     ("fault", "message"),
-    [("twice", "two questions with the id same"), ("nan", "a score that is no number"), ("empty", "has no questions")],
+    [("twice", "two questions with the id same"), ("nan", "a score that is not a number"), ("empty", "has no questions")],
 )
 def test_faulty_tasks(demo, tmp_path, fault, message):
     with pytest.raises(BiaskitError, match=message):
