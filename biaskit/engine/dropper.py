@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -27,14 +26,14 @@ from biaskit.engine.detour import detour
 from biaskit.engine.filled import Filled
 from biaskit.engine.image_encoder import ImageEncoderWatch
 from biaskit.engine.inputs import by_name, on_the_host
-from biaskit.engine.limits import check_chunks, check_continues, check_eager, check_no_images, check_padding, check_stages, check_window
-from biaskit.engine.masks import Form, make_mask, mask_form, read_mask
+from biaskit.engine.layer_masks import LayerMasks
+from biaskit.engine.limits import check_chunks, check_continues, check_eager, check_no_images, check_stages
 from biaskit.engine.memory import Decider, Pass, Prompt, Recorded, View
 from biaskit.engine.narrowing import Narrowing, compact_positions, replace_rows, take
 from biaskit.engine.per_thread import AtWork, PerThread
 from biaskit.engine.recorder import Recorder
 from biaskit.errors import ModelError
-from biaskit.families.checkpoints.decoder import decoder
+from biaskit.families.checkpoints.decoder import decoder, layer_kind, rotary
 from biaskit.pruners.readings import Reading
 
 
@@ -62,11 +61,11 @@ class TokenDropper:
     ) -> None:
         self.model, self.layers, self.decider, self.compact = model, check_stages(model, layers), decider, compact
         self.stack = decoder(model)
-        self.form: Form = mask_form(self.stack.config._attn_implementation)
+        self.masks = LayerMasks(model)
         self.deepstack = DeepStack(model, self.layers[0])
         self.images = ImageEncoderWatch(model, readings, merges)
         self.readings = readings
-        self.recorder = Recorder(self.stack, self.layers, readings, lambda: self.now, self._narrowing)
+        self.recorder = Recorder(self.stack, self.layers, readings, lambda: self.now, self._narrowing, self.masks)
         self.filled, self.at_work, self.called = Filled(), AtWork(), False
 
     @contextmanager
@@ -120,7 +119,7 @@ class TokenDropper:
         active = self._begin(embeds)
         rows, size, _ = embeds.shape
         mask = self.inputs.get("attention_mask")
-        padding = None
+        padding = np.ones((rows, size), bool) if active and mask is None else None  # generate() leaves away a mask of ones
         if active and isinstance(mask, Tensor) and mask.shape == (rows, size) and mask.device.type == "cpu":
             padding = mask.numpy().astype(bool)
         prompt = Prompt(rows, size, size, active, [None] * len(self.layers), embeds, padding=padding)
@@ -157,7 +156,7 @@ class TokenDropper:
         if not prompt.active:
             check_no_images(self.model, self.inputs, fresh)
             return Pass(prompt, fresh, cache, prefill=False)
-        given = kwargs.get("attention_mask")
+        given = self.inputs.get("attention_mask", kwargs.get("attention_mask"))  # Gemma 3 makes masks of it before its language model
         padding = given if isinstance(given, Tensor) and given.ndim == 2 else None
         first = prompt.stages[0] if self.layers[0] == 0 else None
         expected = prompt.length - (0 if first is None else prompt.size - len(first))
@@ -165,7 +164,7 @@ class TokenDropper:
         fits = placed and (padding is None or padding.shape[1] == prompt.length + fresh)
         check_continues((rows, fresh), (prompt.rows, prompt.length), cached=past, expected=expected, fits=fits)
         check_no_images(self.model, self.inputs, fresh)
-        check_window(self.stack, self.layers[0], prompt.length + fresh)
+        self.masks.check_continued(self.layers[0], prompt.length + fresh, cache)
         prompt.length += fresh
         tail = None if padding is None else padding[:, prompt.size :].to(torch.bool)
         return Pass(prompt, fresh, cache, prefill=False, tail=tail, look=None if tail is None else Fetch(tail.all()))
@@ -212,7 +211,7 @@ class _Layer:
         if now.prefill or self.dropper.compact:
             rotary = self._rotary(now, narrowing, stage, hidden, rotary, kwargs.get("position_ids"))
         # flash attention takes gaps in position ids for packed sequences, so pruned layers get no position ids
-        mask = self._mask(now, narrowing, stage, hidden)
+        mask = self.dropper.masks.mask(now, narrowing, stage, self.number, hidden)
         return {**kwargs, "attention_mask": mask, "position_ids": None, "position_embeddings": rotary}
 
     def _narrow(self, now: Pass, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
@@ -220,7 +219,7 @@ class _Layer:
         prompt, stage, recorder = now.prompt, self.stage, self.dropper.recorder
         with deferred():
             if prompt.valid is None:
-                prompt.valid = self._valid(prompt, kwargs.get("attention_mask"))
+                prompt.valid = self.dropper.masks.valid(prompt, self.number, kwargs.get("attention_mask"), now.cache)
             before = prompt.stages[stage - 1] if stage else None
             if stage in recorder.upcoming:
                 own = {name: value for name, value in kwargs.items() if name != "hidden_states"}
@@ -251,34 +250,6 @@ class _Layer:
                 recorded[reading] = found if found.narrowing is not None else Recorded(found.values, whole)
         return View(self.stage, self.number, whole if before is None else before, hidden, prompt.embeds, recorded)
 
-    def _valid(self, prompt: Prompt, mask: Any) -> NDArray[np.bool_]:
-        """Which tokens are not padding, [B, S], by the mask that the model made for this layer."""
-        check_window(self.dropper.stack, self.number, prompt.size)
-        valid = read_mask(mask, prompt.rows, prompt.size, prompt.padding)
-        if valid is None:
-            return np.ones((prompt.rows, prompt.size), bool)
-        check_padding(valid)
-        return valid
-
-    def _mask(self, now: Pass, narrowing: Narrowing, stage: int, hidden: Tensor) -> Tensor | None:
-        """Return the mask of a stage's rows at this layer; layers of one stage on one device share it."""
-        form = self.dropper.form
-        static = now.cache is not None and bool(getattr(now.cache, "is_compileable", False))
-        if static and form == "padding":
-            raise ModelError("static caches cannot be pruned under flash attention", "use sdpa attention, or a dynamic cache")
-        width = now.cache.layers[self.number].max_cache_len if static else None
-        key = ("mask", stage, hidden.device, width)
-        if key not in now.made:
-            valid, whole = narrowing.row_mask.to(hidden.device), narrowing.whole
-            if not now.prefill:
-                tail, whole = now.padded_tail(), whole and now.padded_tail() is None
-                told = valid.new_ones(len(valid), now.prompt.length - now.prompt.size) if tail is None else tail.to(valid.device)
-                valid = torch.cat([valid, told], dim=1)
-            queries = len(narrowing) if now.prefill else now.fresh
-            now.made[key] = make_mask(form, valid, queries, whole=whole, width=width, dtype=hidden.dtype)
-        made: Tensor | None = now.made[key]
-        return made
-
     def _rotary(
         self, now: Pass, narrowing: Narrowing, stage: int, hidden: Tensor, own: tuple[Tensor, ...], positions: Any
     ) -> tuple[Tensor, ...]:
@@ -286,7 +257,8 @@ class _Layer:
 
         `own` are those that the model made for the whole prompt, or for the fresh tokens with position ids `positions` [B or 1, fresh].
         """
-        key = ("rotary", stage, own[0].device)
+        kind = layer_kind(self.dropper.stack, self.number)  # Gemma 3 has rotary tables of two kinds
+        key = ("rotary", stage, kind, own[0].device)
         if key not in now.made:
             assert now.prompt.valid is not None
             if now.prefill:
@@ -294,6 +266,6 @@ class _Layer:
                 now.made[key] = tuple(take(part, index) for part in own)
             else:
                 dropped = upload((now.prompt.valid.sum(1) - narrowing.counts())[:, None], positions.device)
-                now.made[key] = self.dropper.stack.rotary_emb(hidden, positions - dropped)
+                now.made[key] = rotary(self.dropper.stack, kind, hidden, positions - dropped)
         made: tuple[Tensor, ...] = now.made[key]
         return made

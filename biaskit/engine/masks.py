@@ -34,49 +34,57 @@ def mask_form(implementation: str) -> Form:
     raise ModelError(f"pruning under {implementation!r} attention is not supported", "load the model with sdpa, flash_attention_2 or eager")
 
 
-def read_mask(mask: Any, batch: int, length: int, known: NDArray[np.bool_] | None = None) -> NDArray[np.bool_] | None:
+def read_mask(
+    mask: Any, batch: int, length: int, known: NDArray[np.bool_] | None = None, pattern: Tensor | None = None
+) -> NDArray[np.bool_] | None:
     """Return which positions of the prompts are tokens, not padding: [B, S] bool, or None if all are.
 
     Args:
         mask: what a decoder layer received at prefill: None, [B, S], or [B or 1, 1, S, ≥ S] bool or additive.
         batch: B. length: S.
         known: the expected answer, from the processor's mask. A mask on a device is compared with it there, without synchronisation.
+        pattern: [B or 1, S, S] bool, the keys that a query attends to; by default the earlier ones and itself.
 
     Raises:
-        ModelError: the mask is of another type, or is not causal attention over all tokens; inside `deferred`, once results are read.
+        ModelError: the mask is of another type, or hides or shows other tokens; inside `deferred`, once results are read.
     """
-    if mask is None:
+    if mask is None and pattern is None:
         return None
     if not isinstance(mask, Tensor) or mask.ndim not in (2, 4):
         raise ModelError(
             f"attention masks of type {type(mask).__name__} cannot be narrowed", "load the model with sdpa, flash_attention_2 or eager"
         )
     if known is None or known.shape != (batch, length) or not on_device(mask):
-        return _looked_at(mask, batch, length)
+        return _looked_at(mask, batch, length, known, pattern)
     told = upload(known, mask.device)
-    same = mask[:, -length:].to(torch.bool) == told if mask.ndim == 2 else _plain(mask, told, batch, length) | ~told
-    expect(same.all(), partial(_complain, mask, known))
+    same = mask[:, -length:].to(torch.bool) == told if mask.ndim == 2 else _plain(mask, told, length, pattern) | ~told
+    expect(same.all(), partial(_complain, mask, known, pattern))
     return known
 
 
-def _looked_at(mask: Tensor, batch: int, length: int) -> NDArray[np.bool_]:
-    """Read a mask from the device."""
+def _looked_at(
+    mask: Tensor, batch: int, length: int, known: NDArray[np.bool_] | None = None, pattern: Tensor | None = None
+) -> NDArray[np.bool_]:
+    """Read a mask from the device. The last query sees all tokens that are no padding, but with a window."""
     if mask.ndim == 2:
         return np.asarray(fetch([mask[:, -length:].to(torch.bool)])[0])
     valid = _allowed(mask, batch)[:, -1, :length]
-    found, plain = fetch([valid, (_plain(mask, valid, batch, length) | ~valid).all()])
+    if pattern is not None and known is not None:
+        valid = torch.from_numpy(known).to(mask.device)
+    found, plain = fetch([valid, (_plain(mask, valid, length, pattern) | ~valid).all()])
     if not plain:
         raise ModelError(
-            "this model's attention mask is not plainly causal (a sliding window shorter than the prompt, or bidirectional parts)",
-            "dropping tokens would change which others are seen; use a model with full causal attention, or a shorter prompt",
+            "this model's attention mask is not the one that is known of its architecture (a window, or tokens seen in both directions)",
+            "pass the processor's whole output, token_type_ids too; dropping tokens could change which others are seen",
         )
     return np.asarray(found)
 
 
-def _complain(mask: Tensor, known: NDArray[np.bool_], same: NDArray[Any]) -> None:
+def _complain(mask: Tensor, known: NDArray[np.bool_], pattern: Tensor | None, same: NDArray[Any]) -> None:
     """Raise ModelError if a mask differs from the expected one."""
     if not same:
-        _looked_at(mask, *known.shape)
+        batch, length = known.shape
+        _looked_at(mask, batch, length, known, pattern)
         raise ModelError("the model's attention mask hides other tokens than the padding", "pass the processor's attention_mask unchanged")
 
 
@@ -86,14 +94,17 @@ def _allowed(mask: Tensor, batch: int) -> Tensor:
     return allowed[:, 0].expand(batch, -1, -1)
 
 
-def _plain(mask: Tensor, valid: Tensor, batch: int, length: int) -> Tensor:
-    """Which queries attend to exactly the earlier tokens that are not padding: [B, S] bool."""
-    allowed = _allowed(mask, batch)
-    causal = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril() & valid[:, None, :]
+def _plain(mask: Tensor, valid: Tensor, length: int, pattern: Tensor | None) -> Tensor:
+    """Which queries attend to exactly the tokens of the pattern that are not padding: [B, S] bool."""
+    allowed = _allowed(mask, len(valid))
+    seen = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril() if pattern is None else pattern.to(mask.device)
+    causal = seen & valid[:, None, :]
     return (allowed[:, :, :length] == causal).all(-1) & ~allowed[:, :, length:].any(-1)
 
 
-def make_mask(form: Form, valid: Tensor, queries: int, *, whole: bool, width: int | None, dtype: torch.dtype) -> Tensor | None:
+def make_mask(
+    form: Form, valid: Tensor, queries: int, *, whole: bool, width: int | None, dtype: torch.dtype, pattern: Tensor | None = None
+) -> Tensor | None:
     """Make the mask of a pruned layer.
 
     Args:
@@ -102,18 +113,23 @@ def make_mask(form: Form, valid: Tensor, queries: int, *, whole: bool, width: in
         whole: True if no key is a padding row.
         width: length of a static cache, whose unused end is masked; None if the keys are just those of `valid`.
         dtype: of an additive mask.
+        pattern: [B or 1, queries, keys] bool, the keys that a query attends to; by default the earlier ones and itself.
 
     Returns:
         The mask, or None if the implementation computes the same without one, and faster.
+
+    Example:
+        >>> make_mask("bool", torch.tensor([[False, True, True]]), 2, whole=False, width=None, dtype=torch.float32).int().tolist()
+        [[[[0, 1, 0], [0, 1, 1]]]]
     """
     keys = valid.shape[1]
     if form == "padding":
         return None if whole else valid
-    if form == "bool" and whole and (queries == keys or (queries == 1 and width is None)):
+    if form == "bool" and whole and pattern is None and (queries == keys or (queries == 1 and width is None)):
         return None
     rows = torch.arange(keys - queries, keys, device=valid.device)[:, None]
     columns = torch.arange(keys, device=valid.device)
-    allowed = (columns <= rows) & valid[:, None, :]
+    allowed = (columns <= rows if pattern is None else pattern) & valid[:, None, :]
     allowed |= columns == rows  # a padding row attends to itself: rows without any key give NaN in some kernels
     allowed = torch.nn.functional.pad(allowed, (0, (width or keys) - keys))[:, None]
     if form == "bool":

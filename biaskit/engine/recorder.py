@@ -19,11 +19,12 @@ from torch import Tensor
 from biaskit.device import upload
 from biaskit.engine.attention import logit_rows
 from biaskit.engine.calls import Call, Stop, watch_calls
-from biaskit.engine.masks import read_mask
+from biaskit.engine.layer_masks import LayerMasks
 from biaskit.engine.memory import Pass, Prompt, Recorded
 from biaskit.engine.narrowing import Narrowing
 from biaskit.engine.per_thread import PerThread
 from biaskit.errors import ModelError
+from biaskit.families.checkpoints.decoder import layer_kind
 from biaskit.pruners.readings import Heads, Reading
 
 _CELLS = 1 << 24  # entries of an attention map that are computed at once
@@ -35,6 +36,7 @@ class Recorder:
     Args:
         stack: the language model. layers: K of each stage. readings: recorded at every stage at which they exist.
         now: returns the running forward pass, or None. narrowing: returns the narrowing at a decoder layer of it.
+        masks: the attention masks of the layers.
     """
 
     probing: PerThread[tuple[int, Narrowing | None] | None] = PerThread(lambda: None)
@@ -46,8 +48,9 @@ class Recorder:
         readings: frozenset[Reading],
         now: Callable[[], Pass | None],
         narrowing: Callable[[int], Narrowing | None],
+        masks: LayerMasks,
     ) -> None:
-        self.stack, self.now, self.narrowing = stack, now, narrowing
+        self.stack, self.now, self.narrowing, self.masks = stack, now, narrowing, masks
         self.calls: dict[int, list[tuple[int, Reading]]] = {}
         self.inputs: dict[int, list[tuple[int, Reading]]] = {}
         self.upcoming: dict[int, list[Reading]] = {}
@@ -107,25 +110,27 @@ class Recorder:
             return
         if self.probing is not None:
             stage, narrowing = self.probing
-            self._record(now, [(stage, reading) for reading in self.upcoming[stage]], call, narrowing)
+            self._record(now, [(stage, reading) for reading in self.upcoming[stage]], layer, call, narrowing)
             raise Stop
-        self._record(now, self.calls.get(layer, ()), call, self.narrowing(layer))
+        self._record(now, self.calls.get(layer, ()), layer, call, self.narrowing(layer))
 
-    def _record(self, now: Pass, wanted: Sequence[tuple[int, Reading]], call: Call, narrowing: Narrowing | None) -> None:
+    def _record(self, now: Pass, wanted: Sequence[tuple[int, Reading]], layer: int, call: Call, narrowing: Narrowing | None) -> None:
         done: dict[Reading, Tensor] = {}  # readings of one layer that differ in `of`, or in the layer relative to K, are computed once
         for stage, reading in wanted:
             kind = Reading(reading.what, queries=reading.queries, heads=reading.heads)
             if kind not in done:
-                done[kind] = self._value(now, kind, call, narrowing)
+                done[kind] = self._value(now, kind, layer, call, narrowing)
             now.recorded[stage, reading] = Recorded(done[kind], narrowing)
 
-    def _value(self, now: Pass, reading: Reading, call: Call, narrowing: Narrowing | None) -> Tensor:
+    def _value(self, now: Pass, reading: Reading, layer: int, call: Call, narrowing: Narrowing | None) -> Tensor:
         if reading.what == "keys":
             return call.key[:, :, : call.query.shape[2]]
         if reading.queries == "last":
             logits = logit_rows(call)[:, :, 0]
             return join_heads(logits.softmax(-1) if reading.what == "attention" else logits, reading.heads)
-        chosen = _chosen(now.prompt, call.mask, reading.queries, narrowing)
+        if narrowing is None and now.prompt.padding is None:  # the processor's mask did not come through: a layer's tells
+            now.prompt.padding = self.masks.valid(now.prompt, layer, call.mask, now.cache)
+        chosen = _chosen(now.prompt, reading.queries, narrowing)
         rows = np.flatnonzero(chosen.any(0))
         weight = upload(chosen[:, rows], call.query.device)
         return mean_of_rows(call, reading, upload(rows, call.query.device), weight)
@@ -134,14 +139,17 @@ class Recorder:
         now = self.now()
         if now is None or not now.prefill or not now.prompt.active:
             return
-        frequencies = getattr(module, "inv_freq", None)
+        kind = kwargs["layer_type"] if "layer_type" in kwargs else args[2] if len(args) > 2 else None
+        frequencies = getattr(module, "inv_freq" if kind is None else f"{kind}_inv_freq", None)
         if frequencies is None:
             raise ModelError(
-                f"{type(module).__name__} has no inv_freq", "a method that reads rotations needs one rotary table for all layers"
+                f"{type(module).__name__} has no inv_freq", "a method that reads rotations needs the rotary table of its layer"
             )
         positions = kwargs["position_ids"] if "position_ids" in kwargs else args[1]
         found = mean_rotations(positions, frequencies)
         for stage, reading in self.turned:
+            if kind not in (None, layer_kind(self.stack, self.starts[stage])):
+                continue
             now.recorded[stage, reading] = Recorded(found.expand(now.prompt.rows, -1, -1), None)
 
     def _entered(self, layer: int, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -168,18 +176,19 @@ def mean_rotations(positions: Tensor, frequencies: Tensor) -> Tensor:
     return found if found.ndim == 3 else found.mean(0)
 
 
-def _chosen(prompt: Prompt, mask: Any, queries: str, narrowing: Narrowing | None) -> NDArray[np.bool_]:
+def _chosen(prompt: Prompt, queries: str, narrowing: Narrowing | None) -> NDArray[np.bool_]:
     """Which rows of the sequence the queries of each sample are: [B, M] bool.
 
     Args:
-        mask: the layer's. queries: one of `Reading.queries` except `last`. narrowing: which positions the rows hold; None: all.
+        queries: one of `Reading.queries` except `last`. narrowing: which positions the rows hold; None: all.
 
     Raises:
-        ModelError: a sample with images has no such row, or the mask cannot be read.
+        ModelError: a sample with images has no such row.
     """
     assert prompt.visual is not None
     if narrowing is None:
-        valid, visual = _not_padding(prompt, mask), prompt.visual
+        assert prompt.padding is not None
+        valid, visual = prompt.padding, prompt.visual
     else:
         valid, visual = narrowing.valid, np.take_along_axis(prompt.visual, narrowing.positions, 1)
     return query_rows(valid, visual, queries, np.asarray(prompt.visual.any(1)))
@@ -215,14 +224,6 @@ def query_rows(
             "put the question after the image, or read the last row: queries='last', a pruner's rows='last'",
         )
     return found & (np.cumsum(found, 1) == 1) if queries == "null" else found
-
-
-def _not_padding(prompt: Prompt, mask: Any) -> NDArray[np.bool_]:
-    """Which tokens of a whole prompt are not padding, [B, S]: from the processor's mask or, if the model got none, from a layer's."""
-    if prompt.padding is None:
-        found = read_mask(mask, prompt.rows, prompt.size)
-        prompt.padding = np.ones((prompt.rows, prompt.size), bool) if found is None else found
-    return prompt.padding
 
 
 def join_heads(values: Tensor, heads: Heads, dim: int = 1) -> Tensor:

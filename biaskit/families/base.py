@@ -60,6 +60,7 @@ class ModelFamily(ABC):
         wording: its published question templates. box_convention: how its answers write boxes.
         options: what a user may choose of the processor; see `configure`.
         fixed_tokens: True if every image gets the same number of visual tokens, whatever its size.
+        bidirectional_images: True if the tokens of an image attend to one another in both directions; two images never adjoin in a prompt.
     """
 
     title: ClassVar[str]
@@ -69,6 +70,7 @@ class ModelFamily(ABC):
     box_convention: ClassVar[BoxConvention] = BoxConvention()
     options: ClassVar[frozenset[str]] = frozenset()
     fixed_tokens: ClassVar[bool] = False
+    bidirectional_images: ClassVar[bool] = False
 
     @abstractmethod
     def tokens(self, config: Any, inputs: Mapping[str, Tensor], sizes: Sequence[Size] | None) -> list[Tokens]:

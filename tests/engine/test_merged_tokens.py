@@ -162,7 +162,7 @@ def test_tower_features_that_were_merged_go_through_the_projector(name):
     for method in (Projects(budget=9), Keeps(budget=9)):
         with prune(model, method):
             logits.append(generate(model, inputs, max_new_tokens=2)[2])
-    torch.testing.assert_close(*logits, atol=1e-6, rtol=0)
+    torch.testing.assert_close(*logits, atol=1e-5 if name == "gemma3" else 1e-6, rtol=0)  # Gemma's norms are in float32 always
 
 
 @pytest.mark.parametrize("shape", [(5,), (4, 64), (5, 63)])

@@ -128,25 +128,24 @@ def mistral(window):
 
 @pytest.mark.parametrize("layer", [0, 2])
 def test_a_sliding_window_shorter_than_the_prompt(layer):
+    """Flash attention and static caches count the window in rows, not in positions of the prompt."""
     model = mistral(64)
     with prune(model, Anywhere(layer=layer)), pytest.raises(ModelError, match="window of 64 tokens is shorter"):
-        generate(model, inputs64())
+        generate(model, inputs64(), cache_implementation="static", disable_compile=True)
 
 
 def inputs64():
     return cast(batch(NAME, "padded"), torch.float64)
 
 
-def test_a_window_that_the_answer_outgrows():
-    inputs = inputs64()
-    model = mistral(inputs["input_ids"].shape[1] + 2)
-    with prune(model, Anywhere(layer=2)), pytest.raises(ModelError, match="is shorter than the sequence"):
-        generate(model, inputs)
+WINDOWS = {"holds a part of the image": 64, "outgrown by the answer": 2, "holds everything": 4096}
 
 
+@pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize("layer", [0, 2])
-def test_a_window_that_holds_everything(layer):
-    model, inputs = mistral(4096), inputs64()
+def test_windows_are_of_positions(layer, window):
+    inputs = inputs64()
+    model = mistral(WINDOWS[window] + (inputs["input_ids"].shape[1] if WINDOWS[window] == 2 else 0))
     with prune(model, Anywhere(layer=layer)) as pruning:
         _, tokens, logits = generate(model, inputs)
     expected = reference_logits(model, inputs, tokens, positions_left(inputs, pruning.samples, model.config))
@@ -157,8 +156,25 @@ def test_masks_that_are_not_causal():
     inputs = dict(batch(NAME, "single"))
     length = inputs["input_ids"].shape[1]
     inputs["attention_mask"] = torch.ones(1, 1, length, length, dtype=torch.bool)
-    with prune(plain(), Top()), pytest.raises(ModelError, match="not plainly causal"):
+    with prune(plain(), Top()), pytest.raises(ModelError, match="not the one that is known"):
         plain()(**inputs)
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+def test_images_that_see_both_ways_are_not_taken_for_causal(layer):
+    """Without token types the stock Gemma 3 masks its image as text, silently."""
+    model, inputs = model_of("gemma3")[0], cast(batch("gemma3", "padded"), torch.float64)
+    inputs.pop("token_type_ids")
+    with prune(model, Anywhere(layer=layer)), pytest.raises(ModelError, match="not the one that is known") as caught:
+        generate(model, inputs)
+    assert "token_type_ids" in caught.value.hint
+
+
+def test_flash_attention_shows_no_image_both_ways():
+    model, _, _ = tiny_model("gemma3")
+    model.get_decoder().config._attn_implementation = "flash_attention_2"
+    with pytest.raises(ModelError, match="in both directions"), prune(model, Top()):
+        pass
 
 
 def test_unknown_attention():

@@ -43,8 +43,8 @@ def alone(name, row, pruner, n_new):
     else:
         turns = [{"role": "user", "content": [{"type": "text", "text": TEXTS[row]}]}]
         inputs = dict(processor.tokenizer(processor.apply_chat_template(turns, add_generation_prompt=True), return_tensors="pt"))
+        inputs.pop("token_type_ids", None)
     inputs = {key: value.to(model.dtype) if value.is_floating_point() else value for key, value in inputs.items()}
-    inputs.pop("token_type_ids", None)
     with torch.inference_mode(), prune(model, pruner):
         output = model.generate(**inputs, max_new_tokens=n_new, do_sample=False)
     return processor.tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)

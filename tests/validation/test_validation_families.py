@@ -81,7 +81,7 @@ def test_how_the_model_sees_an_image(name):
         tile = model.config.vision_config.image_size
         tile = tile[0] if isinstance(tile, list | tuple) else tile
         assert seen.input[0] % tile == seen.input[1] % tile == 0 < seen.input[0]
-        stretched = {"idefics3": 1.0, "smolvlm": 1.0}  # both sides are rounded up to two tiles
+        stretched = {"idefics3": 1.0, "smolvlm": 1.0, "gemma3": 1.0}  # to two tiles a side; to one square
         assert seen.input[1] / seen.input[0] == pytest.approx(stretched.get(name, 4 / 3), rel=0.2)
     assert seen.part == pytest.approx((0, 0.125, 1, 0.875) if name == "llava-1.5" else (0, 0, 1, 1))
 

@@ -36,6 +36,8 @@ _MPO = (
     "so results are not comparable one to one with papers that used the latter"
 )
 
+_GATED = "its licence must be accepted on the hub before it can be downloaded"
+
 CHECKPOINTS = {
     "llava-1.5": Checkpoint("llava-hf/llava-1.5-7b-hf", "llava"),
     "llava-1.5-13b": Checkpoint("llava-hf/llava-1.5-13b-hf", "llava"),
@@ -57,6 +59,7 @@ CHECKPOINTS = {
     "smolvlm2": Checkpoint("HuggingFaceTB/SmolVLM2-2.2B-Instruct", "smolvlm"),
     "idefics3": Checkpoint("HuggingFaceM4/Idefics3-8B-Llama3", "idefics3"),
     "aya-vision": Checkpoint("CohereLabs/aya-vision-8b", "aya_vision"),
+    **{f"gemma-3-{size}": Checkpoint(f"google/gemma-3-{size}-it", "gemma3", _GATED) for size in ("4b", "12b", "27b")},
     "glm-4.1v": Checkpoint("zai-org/GLM-4.1V-9B-Thinking", "glm4v"),
 }
 
@@ -142,7 +145,12 @@ def box_convention_of(family: ModelFamily, base: str) -> BoxConvention:
 
 
 def short_name(name: str) -> str:
-    """Return the short name of a checkpoint, given its hub id or an embedded model's name; "" if it has none."""
+    """Return the short name of a checkpoint, given its hub id or an embedded model's name; "" if it has none.
+
+    Example:
+        >>> short_name("llava-hf/llava-1.5-7b-hf"), short_name("org/other")
+        ('llava-1.5', '')
+    """
     return next((short for short, known in CHECKPOINTS.items() if known.hub_id == name), name if name in EMBEDDED else "")
 
 
@@ -154,7 +162,12 @@ def needs_code(name: str) -> ModelError:
 
 
 def twin(hub_id: str) -> str | None:
-    """Return the checkpoint in HF format that replaces one with remote or foreign code, or None if none is known."""
+    """Return the checkpoint in HF format that replaces one with remote or foreign code, or None if none is known.
+
+    Example:
+        >>> twin("liuhaotian/llava-v1.5-7b"), twin("org/other")
+        ('llava-hf/llava-1.5-7b-hf', None)
+    """
     known = {
         "liuhaotian/llava-v1.5-7b": "llava-hf/llava-1.5-7b-hf",
         "liuhaotian/llava-v1.5-13b": "llava-hf/llava-1.5-13b-hf",

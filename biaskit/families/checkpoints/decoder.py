@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from biaskit.errors import ModelError
@@ -27,6 +28,25 @@ def decoder(model: PreTrainedModel) -> Any:
 def decoder_config(model: PreTrainedModel) -> Any:
     """Return the language model's config."""
     return decoder(model).config
+
+
+def layer_kind(stack: Any, layer: int) -> str | None:
+    """Return the kind of attention of a decoder layer, by the config's name for it; None where all are of one kind."""
+    kinds = getattr(stack.config, "layer_types", None)
+    return None if not kinds else str(kinds[layer])
+
+
+def window_of(stack: Any, layer: int) -> int | None:
+    """Return how many positions a decoder layer's sliding window holds, a query's own included; None where it has none."""
+    window, kind = getattr(stack.config, "sliding_window", None), layer_kind(stack, layer)
+    return None if window is None or kind == "full_attention" else int(window)
+
+
+def rotary(stack: Any, kind: str | None, like: Tensor, positions: Tensor) -> tuple[Tensor, ...]:
+    """Return a language model's rotary embeddings (cos, sin), [B, rows, head_dim] each, of positions, for layers of a kind."""
+    by_kind = "layer_type" in inspect.signature(stack.rotary_emb.forward).parameters
+    found: tuple[Tensor, ...] = stack.rotary_emb(like, positions, kind) if by_kind else stack.rotary_emb(like, positions)
+    return found
 
 
 def chosen_layers(wanted: Layers | None, default: Sequence[int], depth: int) -> tuple[int, ...]:

@@ -13,13 +13,18 @@ _LINEAR = (
     "most of its layers are linear attention: there is no attention row to read, and their state still contains dropped tokens",
     "use a model whose layers all have softmax attention, such as Qwen3-VL",
 )
+_LIST = "use a supported family (biaskit models list)"
 _TWO_WAYS = (
-    "its image tokens attend to one another in both directions, but pruned layers get causal masks: results would not be exact",
-    "use a family with causal attention over the image (biaskit models list)",
+    "its whole prompt, text too, attends in both directions, but pruned layers mask text causally: results would not be exact",
+    _LIST,
 )
-_WINDOWS = (
-    "its image tokens attend to one another in both directions and most of its layers to a window, but pruned layers get causal masks",
-    _TWO_WAYS[1],
+_SHARED = (
+    "its layers can reuse keys and values of earlier ones, which would have to be pruned with them, and no family covers it",
+    _LIST,
+)
+_JUDGE = (
+    "its head says yes or no to a policy instead of writing an answer",
+    "use a Gemma 3 checkpoint, whose tower and language model are of the same kind",
 )
 _OMNI = (
     "its checkpoint has parts for hearing and speech beside the language model, and transformers does not load it as an image-text model",
@@ -32,16 +37,15 @@ UNFIT = {
     "qwen3_5_moe": _LINEAR,
     "minicpmv4_6": _LINEAR,
     "minicpmv4_7": _LINEAR,
-    "gemma3": _WINDOWS,
-    "gemma4": _WINDOWS,
-    "shieldgemma2": _WINDOWS,
+    "gemma4": _SHARED,
+    "shieldgemma2": _JUDGE,
     "qwen2_5_omni": _OMNI,
     "qwen2_5_omni_thinker": _THINKER,
     "qwen3_omni_moe": _OMNI,
     "paligemma": _TWO_WAYS,
     "mllama": (
         "it reads images by cross attention: there are no visual tokens in the sequence",
-        "use a family that has visual tokens in the sequence (biaskit models list)",
+        _LIST,
     ),
 }
 """Model types that no family covers: (reason, what to do)."""

@@ -212,7 +212,8 @@ def tiny_model(
                 fan_in = weight.shape[-1] if "embed" in parameter_name else weight.shape[1:].numel()
                 weight.copy_(noise * 1.5 / math.sqrt(fan_in))
             else:
-                weight.copy_(noise * 0.1 + (0 if parameter_name.endswith("bias") else 1))
+                plain = parameter_name.endswith("bias") or not weight.any()  # Gemma's norms multiply by 1 + weight
+                weight.copy_(noise * 0.1 + (0 if plain else 1))
     model.generation_config.eos_token_id = None
     return model.to(dtype).eval(), build_processor(family, image_processor, tokenizer, settings), family
 

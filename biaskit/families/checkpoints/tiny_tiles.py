@@ -43,6 +43,20 @@ def _aya_vision(layers: int) -> Parts:
     return config, pixels, byte_tokenizer(_TILES), settings
 
 
+_SOFT = ["<start_of_image>", "<end_of_image>", "<image_soft_token>"]
+
+
+def _gemma3(layers: int) -> Parts:
+    vision = hf.SiglipVisionConfig(**VIT, num_hidden_layers=2, image_size=224, patch_size=14, vision_use_head=False)
+    kinds = {"sliding_window": 100, "layer_types": ["full_attention" if k % 3 == 2 else "sliding_attention" for k in range(layers)]}
+    text = hf.Gemma3TextConfig(**text_sizes(layers), head_dim=16, query_pre_attn_scalar=16, **kinds)
+    ids = {f"{name}_token_index": special_id(token, _SOFT) for name, token in zip(("boi", "eoi", "image"), _SOFT, strict=True)}
+    config = hf.Gemma3Config(vision_config=vision, text_config=text, mm_tokens_per_image=64, **ids)
+    tokens = byte_tokenizer(_SOFT, boi_token=_SOFT[0], eoi_token=_SOFT[1], image_token=_SOFT[2])
+    settings = {"image_seq_length": 64, "chat_template": CHATML.replace("IMAGE", _SOFT[0])}
+    return config, hf.Gemma3ImageProcessorPil(size={"height": 224, "width": 224}), tokens, settings
+
+
 _BREAKS = ["[IMG]", "[IMG_BREAK]", "[IMG_END]"]
 
 
@@ -61,6 +75,8 @@ TILES: dict[str, Callable[[int], Parts]] = {"aya-vision": _aya_vision}
 
 if find_spec("torchvision") is not None:  # Pixtral's processor does not exist without it
     TILES["mistral3"] = _mistral3
+if available("Gemma3ImageProcessor"):
+    TILES["gemma3"] = _gemma3
 if available("Idefics3ImageProcessor"):
     TILES |= {
         "idefics3": _idefics3(hf.Idefics3Config, "Idefics3ImageProcessor"),

@@ -1,4 +1,4 @@
-"""What a run is, for its manifest: model, numerics, library versions, tasks, priors and cells."""
+"""The manifest of a run: model, numerics, library versions, tasks, priors and cells."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from biaskit.validation.results.schema import is_text
 
 
 def dims(loaded: Loaded) -> dict[str, int]:
-    """Return the sizes of the language model: what formulas of cost need."""
+    """Return the sizes of the language model, for formulas of cost."""
     config, stack = decoder_config(loaded.model), decoder(loaded.model)
     heads = int(config.num_attention_heads)
     return {
@@ -53,8 +53,8 @@ def make_manifest(
     """Return the manifest of a run.
 
     Args:
-        tasks: name → the whole task. asked: name → how many questions of it. more: what records hold besides, and how it was measured.
-        priors: of `describe_priors`. generation: settings that are not plain greedy decoding.
+        tasks: name → the whole task. asked: name → number of its questions. more: further entries.
+        priors: of `describe_priors`. generation: settings that differ from plain greedy decoding.
     """
     model, processor = loaded.model, loaded.processor
     template = json.dumps(getattr(processor, "chat_template", None), sort_keys=True)
@@ -88,13 +88,13 @@ def make_manifest(
 
 
 def describe_priors(cells: Sequence[Configuration]) -> dict[str, dict[str, Any]]:
-    """Return by name what identifies each prior of the cells; its bytes are made once."""
+    """Return the identification of each prior of the cells, by name; each prior is serialised once."""
     priors = {cell.prior_name: cell.prior for cell in cells if cell.prior_name and cell.prior is not None}
     return {name: describe_prior(prior) for name, prior in priors.items()}
 
 
 def describe_prior(prior: Prior) -> dict[str, Any]:
-    """Return what identifies a prior; equal priors are equal bytes."""
+    """Return the identification of a prior, including the sha256 of its bytes."""
     meta = {key: prior.meta[key] for key in ("source", "prompt", "kind") if key in prior.meta}
     return {"sha256": hashlib.sha256(prior.to_bytes()).hexdigest(), "n_images": prior.n_images, "layers": list(prior.layers), **meta}
 

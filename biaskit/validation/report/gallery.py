@@ -1,4 +1,4 @@
-"""Questions that methods answer differently, drawn by lot, with every answer, right and wrong."""
+"""Randomly drawn questions that methods answer differently, with every method's answer."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from biaskit.validation.results.lines import answer_lines
 from biaskit.validation.results.read import Run
 
 SHOWN = 6
-"""Questions of a task."""
+"""Questions shown per task."""
 _RIGHT = 0.5  # a score from here on counts as right
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What one method said. score: the primary score, in [0, 1]. shown: what can be drawn of it, as `validation.ask.shown` has it."""
+    """The answer of one method. score: the primary score, in [0, 1]. shown: data to draw it, from `validation.ask.shown`."""
 
     method: str
     text: str
@@ -28,7 +28,7 @@ class Answer:
 
     @property
     def right(self) -> bool:
-        """Whether it counts as right: a score of at least a half."""
+        """True for a score of at least a half."""
         return self.score >= _RIGHT
 
 
@@ -49,9 +49,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class Example:
-    """One question. answers: in the order of the tables; the unpruned model's first, where there is one. photo: its picture, where it is
-    known.
-    """
+    """One question. answers: in the order of the tables, the unpruned model's first if there is one. photo: its picture, if known."""
 
     id: str
     image: str
@@ -66,7 +64,7 @@ class Gallery:
     """Questions of one task at one budget.
 
     Attributes:
-        task, budget: which. n: questions in all. differ: those on which two pruned methods differ. examples: drawn from these.
+        task, budget: of the questions. n: questions in all. differ: number on which two pruned methods differ. examples: drawn from these.
         without: why there are no pictures; "" where there are.
     """
 
@@ -79,7 +77,7 @@ class Gallery:
 
     @property
     def rule(self) -> str:
-        """How the examples were chosen."""
+        """A sentence on how the examples were chosen."""
         return (
             f"At {self.budget} kept, one method is right and another wrong on {self.differ} of {self.n} questions of {self.task}. "
             f"{len(self.examples)} of them are shown, drawn by lot, not by hand: their share of wrong answers is no score."
@@ -88,7 +86,7 @@ class Gallery:
 
 @dataclass
 class _Wanted:
-    """Which answers to look for in the file."""
+    """The answers to read from the file."""
 
     task: str
     labels: Mapping[str, str]  # cell → method
@@ -97,10 +95,10 @@ class _Wanted:
 
 
 def galleries(run: Run, results: Sequence[TaskResults], shown: int = SHOWN) -> list[Gallery]:
-    """Draw the examples of every task, at the budget where methods differ most; reads the answers of those questions alone.
+    """Draw the examples of every task, at the budget where methods differ most; only the answers to these questions are read.
 
     Args:
-        run: the folder. results: its tasks, analysed. shown: at most so many questions a task.
+        run: the folder. results: its analysed tasks. shown: most questions per task.
 
     Raises:
         BiaskitError: a line of the results is broken.
@@ -126,7 +124,7 @@ def _columns(result: TaskResults, budget: str) -> list[int]:
 
 
 def _choose(result: TaskResults, shown: int) -> tuple[str, int, list[int]]:
-    """Return the budget at which most questions divide the pruned methods, how many do, and those that are drawn."""
+    """Return the budget at which pruned methods differ on most questions, the number of these, and the drawn ones."""
     best: tuple[str, list[int]] = ("", [])
     for budget in result.budgets:
         columns = [index for index in _columns(result, budget) if not result.run.cells[index].unpruned]
@@ -156,7 +154,7 @@ def _example(result: TaskResults, wanted: _Wanted, question: str) -> Example:
 
 
 def _text(value: Any) -> str:
-    """A prompt, answer or right answer, whatever a file has there; numbers without digits that nobody needs."""
+    """Return a prompt, answer or right answer as text, for any JSON value; numbers with four digits."""
     if isinstance(value, list):
         return ", ".join(_text(inner) for inner in value)
     if isinstance(value, float):

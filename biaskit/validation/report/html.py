@@ -1,6 +1,6 @@
-"""One self-contained page: styles, a few lines of script, figures inline. It asks the network for nothing, and reads in light and dark.
+"""One self-contained page: styles, a short script, inline figures. It needs no network, and has a light and a dark style.
 
-First comes a screen with the answer and one picture, then sections of tables and figures; `report.css` and `report.js` lie beside this.
+First comes a screen with the answer and one picture, then sections of tables and figures; see also `report.css` and `report.js`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure as SVG bytes, with what it shows in words."""
+    """A figure as SVG bytes, with its caption."""
 
     svg: bytes
     caption: str
@@ -29,7 +29,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Code:
-    """Text whose lines stay as they are."""
+    """Preformatted text."""
 
     text: str
 
@@ -39,7 +39,7 @@ Part = str | Table | Picture | Code | Gallery
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with what stands beneath it, in order; `folded` parts open on a click."""
+    """A heading with its parts, in order; `folded` parts open on a click."""
 
     anchor: str
     title: str
@@ -50,7 +50,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Opening:
-    """The first screen: the answer in one sentence, the picture that shows it, and the rest of the answer, which opens on a click."""
+    """The first screen: the answer in one sentence, a picture, and the rest of the answer, which opens on a click."""
 
     answer: str
     rest: str = ""
@@ -58,7 +58,7 @@ class Opening:
 
 
 def page(title: str, subtitle: str, warnings: Sequence[str], opening: Opening, sections: Sequence[Section]) -> str:
-    """Return the whole page; all texts are plain and are escaped here."""
+    """Return the whole page; all arguments are plain text, which is escaped here."""
     links = "".join(f'<a href="#{for_html(section.anchor)}">{for_html(section.title)}</a>' for section in sections)
     body = [f'<header><h1>{for_html(title)}</h1><p class="faint">{for_html(subtitle)}</p></header><main>']
     if warnings:
@@ -116,7 +116,7 @@ def table(shown: Table) -> str:
 
 
 def _head(word: str) -> str:
-    """Return the heading of a column, a button that sorts; one without words still has a name for those who hear it."""
+    """Return the heading of a column, a button that sorts; an empty heading has a name for screen readers."""
     name = "" if word else ' aria-label="name"'
     return f'<th scope="col"><button type="button"{name}>{for_html(word)}</button></th>'
 

@@ -1,4 +1,4 @@
-"""Write a report: markdown, CSV, LaTeX, figures, and one page of HTML that needs nothing beside it."""
+"""Write a report: markdown, CSV, LaTeX, figures, and one self-contained page of HTML."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def write_report(
     if "html" in formats:
         files[out / "index.html"] = as_html(report, data, images).encode()
     drawings = {}
-    if {"png", "svg"} & set(formats):  # figures are only drawn where they are wanted
+    if {"png", "svg"} & set(formats):  # figures are drawn only if they are wanted
         drawings = {out / "figures" / drawing.key: drawing for chapter in report.chapters for drawing in chapter.drawings}
     if "svg" in formats:
         files |= {path.with_name(f"{path.name}.svg"): drawing.svg for path, drawing in drawings.items()}
@@ -75,7 +75,7 @@ def write_report(
 
 
 def check_report_out(out: Path, formats: Sequence[str], force: bool) -> None:
-    """Refuse before any work what could not be written."""
+    """Check formats and folder before any work."""
     for name in formats:
         if name not in FORMATS:
             raise BiaskitError(f"there is no format {name!r}", f"choose among {', '.join(FORMATS)}")
@@ -88,7 +88,7 @@ def check_report_out(out: Path, formats: Sequence[str], force: bool) -> None:
 
 
 def check_interval(kind: str) -> Kind:
-    """Return the kind of interval that a word names."""
+    """Return a kind of interval, after checking its name."""
     for known in get_args(Kind):
         if kind == known:
             return kind  # type: ignore[return-value]
@@ -96,7 +96,7 @@ def check_interval(kind: str) -> Kind:
 
 
 def as_markdown(report: Report, linked: bool = True) -> str:
-    """Return the whole report as markdown; figures are linked where they are written beside it."""
+    """Return the whole report as markdown, with links to the figures if `linked`."""
     lines = [f"# {for_markdown(report.title)}", "", for_markdown(report.subtitle), ""]
     lines += [f"> **Warning.** {for_markdown(warning)}\n" for warning in report.warnings]
     lines += [for_markdown(report.conclusion.text), ""]

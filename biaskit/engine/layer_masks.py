@@ -1,0 +1,142 @@
+"""What each decoder layer lets a row attend to, in the whole prompt and in a narrowed one.
+
+Plain causal attention needs no more than which rows are valid. Two forms go beyond it: a sliding window, within which a query sees the keys
+that lie less than so many positions before it, and images whose tokens attend to one another in both directions. Both are facts about
+*positions* of the prompt, and kept tokens keep theirs: a narrowed layer's mask is the whole prompt's with rows and columns taken out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from biaskit.device import upload
+from biaskit.engine.limits import check_padding, check_window
+from biaskit.engine.masks import Form, make_mask, mask_form, read_mask
+from biaskit.engine.memory import Pass, Prompt
+from biaskit.engine.narrowing import Narrowing
+from biaskit.errors import ModelError
+from biaskit.families import families
+from biaskit.families.checkpoints.decoder import decoder, layer_kind, window_of
+
+_KNOWN = ("full_attention", "sliding_attention")
+
+
+class LayerMasks:
+    """Masks of the layers of one model.
+
+    Raises:
+        ModelError: pruning under its attention implementation is not supported.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.stack = decoder(model)
+        self.form: Form = mask_form(self.stack.config._attn_implementation)
+        self.windows = [window_of(self.stack, layer) for layer in range(len(self.stack.layers))]
+        name = model.config.model_type
+        self.both_ways = name in families and families.get(name).bidirectional_images
+        if self.both_ways and self.form == "padding":
+            raise ModelError(
+                f"image tokens of {type(model).__name__} attend to one another in both directions, which flash attention does not do here",
+                "load the model with sdpa attention",
+            )
+
+    def valid(self, prompt: Prompt, layer: int, mask: Any, cache: Any) -> NDArray[np.bool_]:
+        """Return which tokens are not padding, [B, S], and make sure that the mask that the model made for a layer is as is known here.
+
+        Raises:
+            ModelError: the mask is another one, the padding is on the right, or a window cuts what cannot be narrowed then.
+        """
+        self._check_window(layer, prompt.size, cache)
+        pattern = self._pattern(layer, np.arange(prompt.size)[None], prompt.size, prompt.visual, "cpu")
+        valid = read_mask(mask, prompt.rows, prompt.size, prompt.padding, pattern)
+        if valid is None:
+            return np.ones((prompt.rows, prompt.size), bool)
+        check_padding(valid)
+        return valid
+
+    def _check_window(self, layer: int, length: int, cache: Any) -> None:
+        if self.form == "padding" or _static(cache) or layer_kind(self.stack, layer) not in (None, *_KNOWN):
+            check_window(self.stack, layer, length)
+
+    def check_continued(self, first: int, length: int, cache: Any) -> None:
+        """Refuse to go on with a cache where a window cuts what cannot be narrowed then: `length` tokens, narrowed from layer `first` on.
+
+        Raises:
+            ModelError: a static cache, or flash attention.
+        """
+        self._check_window(first, length, cache)
+
+    def mask(self, now: Pass, narrowing: Narrowing, stage: int, layer: int, hidden: Tensor) -> Tensor | None:
+        """Return the mask of a stage's rows at a layer; layers of one stage on one device share it, if their windows are the same."""
+        static = _static(now.cache)
+        if static and self.form == "padding":
+            raise ModelError("static caches cannot be pruned under flash attention", "use sdpa attention, or a dynamic cache")
+        width = now.cache.layers[layer].max_cache_len if static else None
+        held = self._held(now, layer)
+        key = ("mask", stage, hidden.device, width, self.windows[layer], held)
+        if key not in now.made:
+            valid, whole = narrowing.row_mask.to(hidden.device), narrowing.whole
+            positions, queries, prompt = narrowing.positions, len(narrowing), now.prompt
+            if not now.prefill:
+                tail, whole, queries = now.padded_tail(), whole and now.padded_tail() is None, now.fresh
+                told = valid.new_ones(len(valid), prompt.length - prompt.size) if tail is None else tail.to(valid.device)
+                valid = torch.cat([valid, told], dim=1)
+                later = np.broadcast_to(np.arange(prompt.size, prompt.length), (len(positions), prompt.length - prompt.size))
+                positions = np.concatenate([positions, later], 1)
+            if held is not None:
+                valid, positions = valid[:, -held:], positions[:, -held:]
+            pattern = self._pattern(layer, positions, queries, prompt.visual if now.prefill else None, hidden.device)
+            now.made[key] = make_mask(self.form, valid, queries, whole=whole, width=width, dtype=hidden.dtype, pattern=pattern)
+        made: Tensor | None = now.made[key]
+        return made
+
+    def _held(self, now: Pass, layer: int) -> int | None:
+        """How many keys a layer sees that keeps no more than its window in the cache; None: all."""
+        window = self.windows[layer]
+        if now.prefill or window is None or now.cache is None or _static(now.cache):
+            return None
+        kept = now.cache.layers[layer]
+        return min(int(kept.keys.shape[-2]), window - 1) + now.fresh if getattr(kept, "is_sliding", False) else None
+
+    def _pattern(
+        self, layer: int, positions: NDArray[np.int64], queries: int, visual: NDArray[np.bool_] | None, device: Any
+    ) -> Tensor | None:
+        """Which keys each query may see: [B or 1, queries, keys] bool; None: all that come before it.
+
+        Args:
+            positions: [B or 1, keys] of the prompt, and what follows it. queries: they are the last rows.
+            visual: [B, S], the image placeholders, where queries are among them.
+        """
+        window = self.windows[layer]
+        cuts = window is not None and int(positions.max() - positions.min()) >= window
+        if not cuts and (visual is None or not self.both_ways):
+            return None
+        place = upload(np.ascontiguousarray(positions), torch.device(device))
+        query, key = place[:, -queries:, None], place[:, None, :]
+        allowed = key <= query
+        if visual is not None and self.both_ways:
+            image = np.take_along_axis(image_numbers(visual), np.broadcast_to(positions, (len(visual), positions.shape[1])), 1)
+            number = upload(image, torch.device(device))
+            allowed = allowed | ((number[:, -queries:, None] == number[:, None, :]) & (number[:, None, :] >= 0))
+        return allowed & (query - key < window) if cuts and window is not None else allowed
+
+
+def image_numbers(visual: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Number the runs of visual tokens of each sample: [B, S] bool → [B, S] int64, −1 for other tokens.
+
+    Example:
+        >>> image_numbers(np.array([[True, True, False, True]])).tolist()
+        [[0, 0, -1, 1]]
+    """
+    begins = visual & ~np.pad(visual, ((0, 0), (1, 0)))[:, :-1]
+    return np.where(visual, begins.cumsum(1) - 1, -1)
+
+
+def _static(cache: Any) -> bool:
+    return cache is not None and bool(getattr(cache, "is_compileable", False))
