@@ -38,9 +38,9 @@ def tower_readings(needs: Iterable[Reading]) -> frozenset[Reading]:
 
 
 def tower_flops(dims: TowerDims, tiles: Sequence[int], needs: Iterable[Reading]) -> tuple[int, int]:
-    """Return the multiply-adds of encoding tiles of so many patches, and of what these readings add, by the formula `flops.TOWER`.
+    """Return the multiply-adds of encoding tiles with these numbers of patches, and those that readings add, by `flops.TOWER`.
 
-    Readings of one block with the same queries are of one product of queries and keys.
+    Readings of one block with the same queries share one product of queries and keys.
     """
     read = {(one.layer % dims.blocks, one.queries) for one in tower_readings(needs) if one.what in ("attention", "logits")}
     return tower_cost(dims, tiles), tower_rows_cost(dims, tiles, [1 if queries == "cls" else None for _, queries in read])

@@ -100,7 +100,7 @@ def runs(ids: np.ndarray, token: int) -> list[tuple[int, int]]:
 def marked_runs(ids: np.ndarray, token: int, length: int) -> list[list[tuple[int, int]]]:
     """Return the runs of each image of a sequence, where every view is one run, and the last view of an image has a mark before it.
 
-    The sequence ends with a whole image, so the token before its last run is the mark that stands before the view of the whole image.
+    The sequence ends with the last view of an image, so the token before its last run is the mark of last views.
 
     Args:
         ids: [S]. token: the image placeholder. length: visual tokens of a view.

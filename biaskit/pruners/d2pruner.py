@@ -58,7 +58,7 @@ class D2Pruner(AttentionPruner):
     )
 
     alpha: float = param(1.0, "α: weight of meaning against place in the graph: 1 for understanding, 0.5 for localization")
-    theta: float = param(0.8, "θ: similarity above which two tokens stand for each other (strict)")
+    theta: float = param(0.8, "θ: similarity above which two tokens are linked (strict)")
     pivot_ratio: float = param(0.7, "share of the budget that is pivots, rounded down")
     pivot_mode: PivotMode = param("topk", "pivots: the highest scores (topk), or thinned by the graph too (mis)")
     exclude_pivot_neighbours: bool = param(True, "whether the pivots' neighbours are out of the expansion")

@@ -53,7 +53,7 @@ class TowerDims:
 
 
 def tower_cost(dims: TowerDims, tiles: Sequence[int]) -> int:
-    """Return the multiply-adds of a vision tower over tiles of so many patches, by the formula `TOWER`; the projector is left out.
+    """Return the multiply-adds of a vision tower over tiles with these numbers of patches, by the formula `TOWER`, without the projector.
 
     Example:
         >>> clip = TowerDims(24, 4 * 1024**2 + 2 * 1024 * 4096, 1024, class_tokens=1)
