@@ -73,7 +73,8 @@ def check_plane(name: str, stats: PlaneStats, n_layers: int) -> None:
     rows, cols = stats.mean.shape[1:]
     check_values(f"{name}.mean", stats.mean, (n_layers, rows, cols))
     if not stats.mean.any(axis=(1, 2)).all():
-        raise PriorError(f"{name}.mean is all zero at a layer", REBUILD)
+        window = "with other --layers or shorter prompts if that layer has a sliding window that ends behind the image"
+        raise PriorError(f"{name}.mean is all zero at a layer", f"{REBUILD}; {window}")
     if stats.count < 0:
         raise PriorError(f"count of plane {name} is {stats.count}", REBUILD)
     if stats.var is not None:

@@ -160,6 +160,21 @@ def test_masks_that_are_not_causal():
         plain()(**inputs)
 
 
+@pytest.mark.parametrize("case", ["padded", "ragged"])
+@pytest.mark.parametrize("layer", [0, 1, 2, 3])
+def test_a_window_that_cuts_an_image_seen_both_ways(layer, case, monkeypatch):
+    """Gemma 3: of three layers two have a window, here shorter than the image; the answer's keys are those of the last 60 positions."""
+    model, inputs = model_of("gemma3")[0], cast(batch("gemma3", case), torch.float64)
+    monkeypatch.setattr(model.get_decoder().config, "sliding_window", 60)
+    with prune(model, Anywhere(layer=layer)) as pruning:
+        _, tokens, logits = generate(model, inputs)
+    expected = reference_logits(model, inputs, tokens, positions_left(inputs, pruning.samples, model.config))
+    assert float((expected - logits).abs().max()) < 1e-6
+    monkeypatch.undo()
+    unlike = reference_logits(model, inputs, tokens, positions_left(inputs, pruning.samples, model.config))
+    assert float((unlike - logits).abs().max()) > 1e-3, "the window must have cut something"
+
+
 @pytest.mark.parametrize("layer", [0, 2])
 def test_images_that_see_both_ways_are_not_taken_for_causal(layer):
     """Without token types the stock Gemma 3 masks its image as text, silently."""

@@ -48,7 +48,7 @@ _SOFT = ["<start_of_image>", "<end_of_image>", "<image_soft_token>"]
 
 def _gemma3(layers: int) -> Parts:
     vision = hf.SiglipVisionConfig(**VIT, num_hidden_layers=2, image_size=224, patch_size=14, vision_use_head=False)
-    kinds = {"sliding_window": 100, "layer_types": ["full_attention" if k % 3 == 2 else "sliding_attention" for k in range(layers)]}
+    kinds = {"sliding_window": 192, "layer_types": ["full_attention" if k % 3 == 2 else "sliding_attention" for k in range(layers)]}
     text = hf.Gemma3TextConfig(**text_sizes(layers), head_dim=16, query_pre_attn_scalar=16, **kinds)
     ids = {f"{name}_token_index": special_id(token, _SOFT) for name, token in zip(("boi", "eoi", "image"), _SOFT, strict=True)}
     config = hf.Gemma3Config(vision_config=vision, text_config=text, mm_tokens_per_image=64, **ids)
