@@ -5,8 +5,9 @@ A prior is valid for the prompts it was calibrated with: the last prompt token's
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from biaskit.errors import BiaskitError
@@ -98,6 +99,32 @@ def read_prompts(words: str | os.PathLike[str] | Sequence[str | os.PathLike[str]
         else:
             raise BiaskitError("a prompt is empty", "write a text, a file name, or task:NAME")
     return Prompts(found or (PROMPT,))
+
+
+def wording_warning(meta: Mapping[str, str], wording: Wording) -> str:
+    """Return a warning about a prior that was calibrated with a task's questions in other words than are asked now; "" if there is none.
+
+    A prior of other prompts, such as the neutral one, has no wording to differ from.
+
+    Args:
+        meta: the prior's. wording: how questions are asked now.
+
+    Example:
+        >>> import json
+        >>> meta = {"prompt": json.dumps(read_prompts("task:pope")), "wording": json.dumps(Wording().templates())}
+        >>> wording_warning(meta, Wording()), wording_warning(meta, Wording(yes_no="{} Yes or no?"))[:57]
+        ('', 'this prior was calibrated with the questions of task:pope')
+    """
+    try:
+        prompts, templates = json.loads(meta.get("prompt", "[]")), json.loads(meta.get("wording", "{}"))
+        own = Wording(**templates)
+    except (ValueError, TypeError, RecursionError, BiaskitError):
+        return ""
+    for task, questions in (("refcoco", _refcoco), ("pope", _pope)):
+        then, now = questions(own), questions(wording)
+        if then != now and isinstance(prompts, list) and set(then) <= set(map(str, prompts)):
+            return f"this prior was calibrated with the questions of task:{task}, asked as {then[0]!r}, and is used with {now[0]!r}"
+    return ""
 
 
 def _lines(path: Path) -> list[str]:

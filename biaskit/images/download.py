@@ -125,7 +125,7 @@ class Downloader:
                     raise late(url, deadline) from error
                 refused = isinstance(error, _never_connected()) and attempt >= 3
                 if last or refused or isinstance(error, ValueError):
-                    raise SourceError(f"cannot download {url}: {str(error) or type(error).__name__}", LOCAL_COPY) from error
+                    raise SourceError(f"cannot download {url}: {in_words(error)}", LOCAL_COPY) from error
             wait = asked if asked is not None else self.backoff * 2**attempt if attempt else 0.0
             if wait >= deadline.left:
                 raise late(url, deadline)
@@ -194,6 +194,16 @@ def _disk_errors(target: Path) -> Iterator[None]:
     except OSError as error:
         hint = "free some space or choose another cache with $BIASKIT_CACHE"
         raise SourceError(f"cannot write {str(target)!r}: {error.strerror or error}", hint) from error
+
+
+def in_words(error: BaseException) -> str:
+    """What an error of the network says, without the connection object that urllib3 puts before it.
+
+    Example:
+        >>> in_words(OSError("HTTPConnection(host='a.org', port=80): Failed to resolve 'a.org'"))
+        "Failed to resolve 'a.org'"
+    """
+    return re.sub(r"^\w+\(host=[^)]*\): ", "", str(error)) or type(error).__name__
 
 
 def late(url: str, deadline: Deadline) -> SourceError:

@@ -47,6 +47,46 @@ def test_a_prior_is_calibrated_with_it_and_says_so(checkpoint, own):
     assert "Yes or no: Is there a person in the image?" in json.loads(prior.meta["prompt"])
 
 
+def test_a_prior_of_a_task_in_other_words_says_so_once(checkpoint, own, pope, tmp_path):
+    model = str(checkpoint("llava-1.5"))
+    theirs = {"samples": 1, "workers": 0}
+    prior = biaskit.calibrate(load_model(model), "generated", prompts="task:pope", **theirs)
+    neutral = biaskit.calibrate(load_model(model), "generated", **theirs)
+
+    def said(name, loaded, prior):
+        lines = []
+        options = {"out": tmp_path / name, "progress": False, "limit": 1, "say": lines.append}
+        biaskit.validate(loaded, open_task("pope", pope), ["fastv+prior", "random"], 0.5, prior=prior, **options)
+        kept = json.loads((tmp_path / name / "run.json").read_text())["priors"]
+        return [line for line in lines if "asked as" in line], [one.get("other_wording") for one in kept.values()]
+
+    lines, kept = said("other", load_model(model, wording=own), prior)
+    assert len(lines) == 1 and "task:pope" in lines[0] and "'Yes or no: Is there a person in the image?'" in lines[0]
+    assert kept[0] and lines[0].endswith(kept[0])
+    assert said("same", load_model(model), prior) == said("neutral", load_model(model, wording=own), neutral) == ([], [None])
+
+
+def test_a_calibration_in_other_words_is_not_resumed(checkpoint, own, tmp_path):
+    """A state of one wording is nothing to go on from in another, whatever the prompt is."""
+    from biaskit.errors import CalibrationError
+
+    class Stop(Exception):
+        pass
+
+    def stop(progress):
+        if progress.done:
+            raise Stop
+
+    model, out = str(checkpoint("llava-1.5")), tmp_path / "p.safetensors"
+    settings = {"samples": 3, "workers": 0, "batch_size": 1, "save_every": 0.0, "out": out}
+    with pytest.raises(Stop):
+        biaskit.calibrate(load_model(model), "generated", report=stop, **settings)
+    assert (tmp_path / "p.safetensors.partial").exists()
+    with pytest.raises(CalibrationError, match="wording"):
+        biaskit.calibrate(load_model(model, wording=own), "generated", **settings)
+    assert biaskit.calibrate(load_model(model), "generated", **settings).n_images == 3
+
+
 def test_the_commands_take_it(checkpoint, own, pope, tmp_path):
     from typer.testing import CliRunner
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import transformers
 
+from biaskit.calibration.prompts import wording_warning
 from biaskit.engine.greedy import generation_in_force, greedy_settings
 from biaskit.families.checkpoints.catalog import short_name
 from biaskit.families.checkpoints.decoder import decoder, decoder_config
@@ -18,6 +19,7 @@ from biaskit.families.checkpoints.load import Loaded
 from biaskit.files import VERSION
 from biaskit.prior.value import Prior
 from biaskit.tasks.base import Task
+from biaskit.tasks.conventions import Wording
 from biaskit.validation.ask.methods import Configuration
 from biaskit.validation.results.manifest import SCHEMA
 from biaskit.validation.results.schema import is_text
@@ -87,15 +89,17 @@ def make_manifest(
     }
 
 
-def describe_priors(cells: Sequence[Configuration]) -> dict[str, dict[str, Any]]:
-    """Return the identification of each prior of the cells, by name; each prior is serialised once."""
+def describe_priors(cells: Sequence[Configuration], wording: Wording) -> dict[str, dict[str, Any]]:
+    """Return the identification of each prior of the cells, by name, with a warning where it was calibrated under another wording."""
     priors = {cell.prior_name: cell.prior for cell in cells if cell.prior_name and cell.prior is not None}
-    return {name: describe_prior(prior) for name, prior in priors.items()}
+    return {name: describe_prior(prior, wording) for name, prior in priors.items()}
 
 
-def describe_prior(prior: Prior) -> dict[str, Any]:
+def describe_prior(prior: Prior, wording: Wording) -> dict[str, Any]:
     """Return the identification of a prior, including the sha256 of its bytes."""
     meta = {key: prior.meta[key] for key in ("source", "prompt", "kind") if key in prior.meta}
+    if text := wording_warning(prior.meta, wording):
+        meta["other_wording"] = text
     return {"sha256": hashlib.sha256(prior.to_bytes()).hexdigest(), "n_images": prior.n_images, "layers": list(prior.layers), **meta}
 
 

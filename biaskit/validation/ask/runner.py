@@ -179,7 +179,7 @@ class _Run:
         self.tasks: dict[str, Task] = {name: TaskView(task, order(task, options.limit, options.seed)) for name, task in tasks.items()}
         self.gpu = input_device(loaded.model).type != "cpu"
         self.batch_size = options.batch_size or (8 if self.gpu else 4)
-        self.priors = describe_priors(cells)
+        self.priors = describe_priors(cells, loaded.wording)
         hashes = {name: said["sha256"] for name, said in self.priors.items()}
         record = RecordOptions(options.seed, options.keep_indices, options.generation or {}, hashes, options.observe)
         unused = put_aside(loaded.model, greedy_settings(loaded.model, options.generation))
@@ -191,6 +191,9 @@ class _Run:
         self.running: dict[tuple[str, str], list[float]] = {}
         for prior in {id(cell.prior): cell.prior for cell in cells if cell.prior is not None}.values():
             prior.check_model(loaded.model.config.model_type, loaded.revision, loaded.name, loaded.processor_settings)
+        for name, described in self.priors.items():
+            if "other_wording" in described and not self.ranks.rank:
+                say(f"{name}: {described['other_wording']}")
 
     def run(self) -> Validation:
         """Ask the questions without answers; then put the answers in order."""

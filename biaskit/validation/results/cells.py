@@ -72,7 +72,8 @@ class Cell:
         known, name = self.parameters, self.method.rpartition("+")[2]
         source, slope = known.get("debias", "prior"), known.get("slope")
         law = f"the recency law fitted to {name}" if slope is None else f"the recency law of slope {slope}"
-        by = {"prior": f"the {name} prior", "null": "the null row", "recency": law}.get(str(source), str(source))
+        named = "the prior" if name == "prior" else f"the {name} prior"
+        by = {"prior": named, "null": "the null row", "recency": law}.get(str(source), str(source))
         form = {"p_log": ", p·log(p/q)", "difference": ", difference"}
         return by + form.get(str(known.get("mode")), "")
 
