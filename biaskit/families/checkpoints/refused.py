@@ -10,7 +10,7 @@ from typing import Any
 from biaskit.errors import ModelError
 
 _LINEAR = (
-    "most of its layers are linear attention: there is no attention row to read, and their state still contains dropped tokens",
+    "its layers are mostly linear attention: there is no attention row to read, and their state still contains dropped tokens",
     "use a model whose layers all have softmax attention, such as Qwen3-VL",
 )
 _LIST = "use a supported family (biaskit models list)"
