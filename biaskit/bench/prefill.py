@@ -18,6 +18,7 @@ from biaskit.bench.workload import Workload, dims, n_text, on_device, prompts
 from biaskit.engine.decisions import Pruning
 from biaskit.engine.greedy import greedy_settings
 from biaskit.engine.prune import prune
+from biaskit.engine.tower import patches_of_tiles, tower_flops, tower_sizes
 from biaskit.families.checkpoints.flops import FORMULAS, cache_bytes, ceiling, mean_tokens, prefill_cost
 from biaskit.families.checkpoints.load import Loaded
 
@@ -78,10 +79,21 @@ def measure(
                 _turn(loaded, run, inputs, plan, first=turn == 0, count=turn >= plan.warmup)
         base = next((run for run in runs if run.cell.pruner is None and not run.error), None)
         shared = {"batch": batch, "N": statistics.mean(counts), "n_text": n_text(prepared)}
+        tiles = patches_of_tiles(loaded, prepared)
         for run in runs:
-            rows.append(shared | _row(loaded, run, base, shared, plan.new_tokens))
+            rows.append(shared | _row(loaded, run, base, shared, plan.new_tokens) | _tower(loaded, run.cell, tiles))
             keep(rows[-1])
     return rows
+
+
+def _tower(loaded: Loaded, cell: Workload, tiles: Sequence[tuple[int, ...]] | None) -> dict[str, float]:
+    """Return multiply-adds of encoding, and of what the method reads while the tower runs, a sample: tower_flops, tower_reading_flops."""
+    size = tower_sizes(loaded)
+    if tiles is None or size is None:
+        return {}
+    needs = () if cell.pruner is None else cell.pruner.readings()
+    whole, reading = zip(*(tower_flops(size, mine, needs) for mine in tiles), strict=True)
+    return {"tower_flops": statistics.mean(whole), "tower_reading_flops": statistics.mean(reading)}
 
 
 def _turn(loaded: Loaded, run: _Run, inputs: Mapping[str, Tensor], plan: Plan, *, first: bool, count: bool) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from biaskit.families.checkpoints.flops import TOWER
+
 _HEAD = (
-    "Method", "Batch", "Prefill (ms/sample)", "Total (ms/sample)", "FLOPs (T)", "KV cache (MB)", "First token (ms)", "Encode (ms)",
-    "Of the ceiling", "Decision (ms)", "Decision / unpruned prefill", "Peak memory (MB)", "Samples/s",
+    "Method", "Batch", "Prefill (ms/sample)", "Total (ms/sample)", "FLOPs (T)", "Tower (T)", "KV cache (MB)", "First token (ms)",
+    "Encode (ms)", "Of the ceiling", "Decision (ms)", "Decision / unpruned prefill", "Peak memory (MB)", "Samples/s",
 )  # fmt: skip
 
 NOTE = (
     "Prefill is the language model over the prompt, pruning decision included, vision tower excluded; ± half the interquartile range. "
     "FLOPs are multiply-adds by the papers' formula 4nd² + 2n²d + 2ndm; “of the ceiling” is the prefill speed-up divided by theirs. "
+    f"Tower is the vision tower's multiply-adds, and what reading its attention adds ({TOWER}). "
     "KV cache is the real cache's size, a sample. Peak memory is that of the whole batch beyond the weights."
 )
 
@@ -48,6 +51,7 @@ def _line(row: Mapping[str, Any], base: Mapping[str, Any] | None) -> list[str]:
         _timed(times["prefill_ms"], batch, speedup.get("prefill")),
         _timed(times["total_ms"], batch, speedup.get("total")) if "total_ms" in times else "–",
         f"{flops / 1e12:.3g} ({row['ceiling']['fastv']:.2f}×)",
+        _tower(row),
         f"{cache / 1e6:.4g}" + (f" ({base['cache_bytes'] / cache:.2f}×)" if base else ""),
         f"{times['first_token_ms']['median']:.1f}",
         f"{times['encode_ms']['median']:.1f}",
@@ -57,6 +61,13 @@ def _line(row: Mapping[str, Any], base: Mapping[str, Any] | None) -> list[str]:
         "–" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 1e6:.0f}",
         f"{row['samples_per_s']:.3g}" if "samples_per_s" in row else "–",
     ]
+
+
+def _tower(row: Mapping[str, Any]) -> str:
+    if row.get("tower_flops") is None:
+        return "–"
+    reading = row["tower_reading_flops"]
+    return f"{row['tower_flops'] / 1e12:.3g}" + (f" + {reading / 1e12:.2g}" if reading else "")
 
 
 def _timed(timing: Mapping[str, float], batch: int, speedup: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Run the model on one batch after the other, and take what is counted of each."""
+"""Run the model on batches and record the values that a calibration counts."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from biaskit.families import Prepared
 from biaskit.families.checkpoints.device import input_device
 
 Take = Callable[[PreTrainedModel, Prepared, Mapping[str, Tensor]], Tensor]
-"""Runs the model on a batch, given as it was prepared and on the model's device, and returns what is counted."""
+"""Called with the model, a prepared batch and its tensors on the model's device; runs the model and returns the values to count."""
 
 
 def rows_of(prepared: Prepared, queries: str) -> NDArray[np.bool_]:
-    """Which rows of a batch's prompts the queries are, [B, S], as `engine.recorder.query_rows` says."""
+    """Return which rows of a batch's prompts are the queries: [B, S] bool, by `engine.recorder.query_rows`."""
     valid = prepared.inputs["attention_mask"].numpy().astype(bool)
     visual = np.zeros_like(valid)
     for number, layout in enumerate(prepared.layouts):
@@ -31,10 +31,10 @@ def rows_of(prepared: Prepared, queries: str) -> NDArray[np.bool_]:
 
 
 def attended(model: PreTrainedModel, batches: Iterable[Batch], take: Take) -> Iterator[tuple[Batch, NDArray[Any] | None]]:
-    """Yield each batch with what is taken of it, [L, B, …, S], or None if none of its images is usable.
+    """Yield each batch with its recorded values, [L, B, …, S], or None if none of its images is usable.
 
-    The model runs one batch ahead of the statistics, and rows are copied from a GPU as soon as they are computed: the GPU does not wait for
-    the host.
+    The model runs one batch ahead of the statistics, and values are copied from a GPU as soon as they are computed, so that the GPU does
+    not wait for the host.
 
     Raises:
         CalibrationError: the GPU ran out of memory. ModelError: a prompt that ends with its image has no question.

@@ -1,4 +1,4 @@
-"""What FitPrune's calibration counts: how many tokens each layer would delete at every α, streamed image by image."""
+"""Statistics of FitPrune's calibration: how many tokens each layer would delete at every α, image by image."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PARTS = ("share", "entering", "squares")
 class Deletions:
     """Sums over images, at every α of `ALPHAS` and every layer: the share deleted, the tokens that enter, and their squares. All exact.
 
-    Two attention maps of an image are needed only until its own deletions are known: a calibration holds no map of an image before.
+    An image's attention maps are not stored: they are dropped as soon as its deletions are counted.
 
     >>> from biaskit.grid import Plane, raster
     >>> tokens = raster(Plane("image", 1, 3))
@@ -52,11 +52,11 @@ class Deletions:
         return self.sums[part].value() / self.count
 
     def alike(self) -> Deletions:
-        """Return sums over no images yet."""
+        """Return empty sums of the same shape."""
         return Deletions(self.layers)
 
     def merge(self, other: Deletions) -> None:
-        """Take in the sums over other images of the same calibration."""
+        """Add the sums over other images of the same calibration."""
         self.count += other.count
         for part, total in self.sums.items():
             total.merge(other.sums[part])

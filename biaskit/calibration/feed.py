@@ -33,7 +33,7 @@ class Skip:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Some tasks, done: the usable images prepared for the model, the others with their reasons; or the error that stops everything."""
+    """The result of some tasks: usable images prepared for the model, the others with reasons; or an error that ends the calibration."""
 
     tasks: tuple[Task, ...]
     slots: tuple[int, ...]
@@ -73,7 +73,7 @@ class Preprocessor(Dataset[Batch]):
         return len(self.batches)
 
     def __getitem__(self, number: int) -> Batch:
-        """Prepare one batch. Errors of the whole source come back in it, for exceptions lose their attributes between processes."""
+        """Prepare one batch. Errors of the whole source are returned in it, since exceptions lose their attributes between processes."""
         tasks = self.batches[number]
         try:
             return self._batch(tasks)
@@ -102,7 +102,7 @@ class Preprocessor(Dataset[Batch]):
         return Prepared(cast, made.layouts)
 
     def _prepare(self, images: dict[Task, Image], skipped: list[Skip]) -> Prepared | None:
-        """Prepare the images together; if the processor refuses, find out which one it was, and drop it from `images`."""
+        """Prepare the images together; if the processor refuses, find the image that it refuses, and drop it from `images`."""
         try:
             return self._together(images) if images else None
         except ImageSkipped as error:
@@ -134,7 +134,7 @@ def feed(preprocessor: Preprocessor, batches: Sequence[tuple[Task, ...]], *, wor
 
 
 class HostCopy:
-    """An asynchronous copy of a tensor to the host, begun at once: begun later it would wait for the kernels launched in between."""
+    """An asynchronous copy of a tensor to the host, started at once: started later it would wait for kernels launched in between."""
 
     def __init__(self, rows: Tensor) -> None:
         self.host, self.event = rows, None

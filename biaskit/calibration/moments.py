@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from typing import Self
 
 GROUPS = 20
-"""Blocks of images whose means are kept: the raw material of jackknife intervals, split halves and convergence."""
+"""Number of blocks of images whose means are stored, for jackknife intervals, split halves and convergence."""
 
 
 class PlaneMoments:
-    """Count, sum and sum of squares of maps [L, rows, cols], sums per block and, if wanted, per head; all of them exact."""
+    """Exact count, sum and sum of squares of maps [L, rows, cols], with sums per block and, if wanted, per head."""
 
     def __init__(self, shape: tuple[int, int, int], groups: int, heads: int | None) -> None:
         self.count = 0
@@ -31,7 +31,7 @@ class PlaneMoments:
             self.sums["heads"] = ExactSum((shape[0], heads, *shape[1:]))
 
     def add(self, values: Floats, group: int, per_head: Floats | None) -> None:
-        """Count one image: its map [L, rows, cols] and, if heads are kept, its maps [L, heads, rows, cols]."""
+        """Add one image: its map [L, rows, cols] and, if heads are stored, its maps [L, heads, rows, cols]."""
         self.count += 1
         self.group_count[group] += 1
         self.sums["sum"].add(values)
@@ -41,7 +41,7 @@ class PlaneMoments:
             self.sums["heads"].add(per_head)
 
     def merge(self, other: PlaneMoments) -> None:
-        """Take in the statistics of other images."""
+        """Add the statistics of other images."""
         self.count += other.count
         self.group_count += other.group_count
         for name, total in self.sums.items():
@@ -75,8 +75,8 @@ class Moments:
     """The statistics of all planes.
 
     Args:
-        samples: n, how many images there will be; image number s falls into block ⌊s · groups / n⌋.
-        layers: L. canonical: (rows, cols) of each plane. heads: number of heads if they are kept apart. groups: blocks.
+        samples: n, the planned number of images; image number s is in block ⌊s · groups / n⌋.
+        layers: L. canonical: (rows, cols) of each plane. heads: their number, if stored separately. groups: number of blocks.
 
     >>> from biaskit.grid import Plane, raster
     >>> tokens = raster(Plane("image", 1, 2))
@@ -111,7 +111,7 @@ class Moments:
         Args:
             slot: the image's number, 0 … n − 1.
             layout: its N visual tokens.
-            attention: [L, N], or [L, heads, N] if heads are kept: softmax over all keys, visual tokens only.
+            attention: [L, N], or [L, heads, N] if heads are stored: softmax over all keys, at visual tokens only.
         """
         density = attention.astype(np.float64) * len(layout)
         pooled = density if self.heads is None else density.mean(1)
@@ -125,11 +125,11 @@ class Moments:
             self._plane(plane.name).add(resample(folded, *size), group, None if heads is None else resample(heads, *size))
 
     def alike(self) -> Moments:
-        """Return statistics of no images yet, of the same shape."""
+        """Return empty statistics of the same shape."""
         return Moments(self.samples, self.layers, self.canonical, self.heads, self.groups)
 
     def merge(self, other: Moments) -> None:
-        """Take in the statistics of other images of the same calibration."""
+        """Add the statistics of other images of the same calibration."""
         self.count += other.count
         self.mass.merge(other.mass)
         for name, plane in other.planes.items():

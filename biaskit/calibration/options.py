@@ -1,4 +1,4 @@
-"""How a calibration was asked for, brought to what one model and one source make of it."""
+"""The options of a calibration, and the layers and number of samples that follow for a model and a source."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Options:
     restart: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot work.
+        """Check the values.
 
         Raises:
             CalibrationError: one is too small.
@@ -49,7 +49,7 @@ class Options:
                 raise CalibrationError(f"{name} is {value}", f"give a number from {low}")
 
     def layers_of(self, loaded: Loaded) -> tuple[int, ...]:
-        """Return the decoder layers to read: those wanted, all, or those the family's presets need.
+        """Return the decoder layers to read: the wanted ones, or those the family's presets need.
 
         Raises:
             ModelError: the model has no such layers.
@@ -58,7 +58,7 @@ class Options:
         return chosen_layers(self.layers, loaded.family.default_layers(config), decoder_config(loaded.model).num_hidden_layers)
 
     def samples_of(self, source: ImageSource) -> int:
-        """Return n: as wanted, or 1,000 at most of a source.
+        """Return n: the wanted number, or the source's size up to 1,000.
 
         Raises:
             CalibrationError: the source has fewer images.

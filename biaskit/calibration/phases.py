@@ -1,4 +1,4 @@
-"""Which image fills which place of a calibration, whatever the number of processes and restarts."""
+"""The assignment of images to the slots of a calibration, independent of the number of processes and restarts."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from biaskit.calibration.feed import Task
 class Phases:
     """The tasks of a calibration, in phases.
 
-    Image number s (its slot) is filled with image s of the seeded order. The slots whose image was skipped get the next images of the order
-    in the phase after it, until every slot is filled or the images run out.
+    Slot s gets image s of the seeded order. In each further phase, slots whose image was skipped get the next images of the order, until
+    every slot is filled or the images run out.
 
     Args:
-        order: of the source's images. samples: n, how many slots there are.
+        order: of the source's images. samples: n, the number of slots.
 
     Attributes:
-        tasks: of this phase. empty: slots that no image was left for.
+        tasks: of this phase. empty: number of slots that remain without an image.
 
     >>> phases = Phases([7, 3, 5, 0], samples=2)
     >>> phases.tasks
@@ -40,9 +40,9 @@ class Phases:
         self.cursor += len(slots)
 
     def shared(self, size: int, done: Container[Task], rank: int, count: int) -> list[tuple[Task, ...]]:
-        """Return a process's share of this phase's batches: fixed slices of its tasks, less what is done.
+        """Return a process's share of this phase's batches: fixed slices of its tasks, without the tasks in `done`.
 
-        The batches do not depend on the number of processes, so that an image is always padded with the same others.
+        The batches do not depend on the number of processes, so that an image is always padded together with the same others.
 
         >>> Phases(range(9), samples=6).shared(2, {(0, 0), (1, 1)}, rank=1, count=2)
         [((4, 4), (5, 5))]

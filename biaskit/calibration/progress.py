@@ -1,4 +1,4 @@
-"""How far a calibration is, and the bar that shows it."""
+"""Progress of a calibration, and its progress bar."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from biaskit.display import Bars, wants_progress
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a calibration is: images done on all processes, of how many, and what was skipped on this one since the last report."""
+    """Images done on all processes, of how many, and images skipped on this process since the last report."""
 
     done: int
     total: int
@@ -25,11 +25,11 @@ Report = Callable[[Progress], None]
 
 @contextmanager
 def reported(report: Report | None, title: str, progress: bool | None) -> Iterator[Report]:
-    """Yield what is called after every batch: it draws a bar, prints skipped images above it, and passes everything on to `report`.
+    """Yield a function to call after every batch: it draws a bar, prints skipped images above it, and calls `report`.
 
     Args:
-        progress: whether to draw; None means on a terminal and in a notebook, unless there is a `report`. Of several
-            processes the first one draws, and each prints what it skips.
+        progress: draw the bar; None: on a terminal and in a notebook, unless there is a `report`. Of several processes the first one
+            draws, and each prints its skipped images.
     """
     shown = wants_progress(False if progress is None and report is not None else progress)
     with Bars("images", shown=shown and os.environ.get("RANK", "0") == "0") as bars:

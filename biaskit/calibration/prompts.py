@@ -1,6 +1,6 @@
 """The prompts of a calibration: a text, a file of texts, or the questions of a task.
 
-A prior holds for the prompts it was calibrated with: the last prompt token looks elsewhere when it is asked something else.
+A prior is valid for the prompts it was calibrated with: the last prompt token's attention depends on the question.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from biaskit.tasks.wording import ask_presence
 
 
 class Prompts(tuple[str, ...]):
-    """Texts that were read already: none of them is taken for the name of a file or a task again."""
+    """Prompts that were read already, so that `read_prompts` does not take them for names of files or tasks again."""
 
     __slots__ = ()
 
@@ -60,19 +60,19 @@ TASKS: dict[str, Callable[[Wording], list[str]]] = {
     "scenes-presence": _scenes("presence"),
     "scenes-attribute": _scenes("attribute"),
 }
-"""Task → its questions as a wording asks them: the very words of validation. Those of `refcoco` and `pope` name COCO's categories, not
-what is in the image."""
+"""Task → its questions in a wording, the same as in validation. Those of `refcoco` and `pope` name COCO's categories, whether or not these
+are in the image."""
 
 
 def read_prompts(words: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], wording: Wording | None = None) -> tuple[str, ...]:
-    """Read what a user gave as prompts; none means the neutral prompt.
+    """Read prompts from texts, task names and files; an empty list gives the neutral prompt.
 
     Args:
         words: one or several; each a text, `task:NAME`, or an existing file with one prompt a line (empty lines are left out).
-        wording: how the model is asked (`biaskit.families.checkpoints.catalog.wording_of`); by default as most families are.
+        wording: the question templates of the model (`biaskit.families.checkpoints.catalog.wording_of`); by default those of most families.
 
     Raises:
-        BiaskitError: an unknown task, an empty text, something that is no text, or a file that has no prompt or cannot be read.
+        BiaskitError: an unknown task, an empty text, something that is not a text, or a file that has no prompt or cannot be read.
 
     >>> read_prompts("What is it?"), read_prompts(["What?", "Where?"]), len(read_prompts("task:pope"))
     (('What is it?',), ('What?', 'Where?'), 56)

@@ -18,11 +18,11 @@ T = TypeVar("T")
 
 _NOTE = re.compile(r"\.biaskit-torchrun\.(\d{1,10})\.([0-9a-f]{8})")
 _LOGS = re.compile(r"torchelastic_\w+")
-_PATIENCE = timedelta(days=7)  # for a process that has more to do; a lost one is noticed at once
+_PATIENCE = timedelta(days=7)  # to wait for a slower process; a lost one is noticed at once
 
 
 class Ranks:
-    """This process among the processes that torchrun started; alone without it.
+    """This process among those that torchrun started; without torchrun, a single process.
 
     They communicate over gloo, on the CPU, whatever the model runs on: the messages are small.
 
@@ -54,7 +54,7 @@ class Ranks:
 
     @property
     def main(self) -> bool:
-        """Tell whether this process writes the result."""
+        """True if this process writes the result."""
         return self.rank == 0
 
     def gather(self, value: T) -> list[T]:
@@ -73,7 +73,7 @@ class Ranks:
         return values
 
     def lead(self, act: Callable[[], T]) -> T:
-        """Do something on the first process, and return what it returns on every process.
+        """Call `act` on the first process, and return its result on every process.
 
         Raises:
             BiaskitError: on every process, what `act` raised; or a process was lost.
@@ -96,7 +96,7 @@ class Ranks:
         return value
 
     def wait(self) -> None:
-        """Return when every process has called this.
+        """Wait until every process has called this.
 
         Raises:
             BiaskitError: a process was lost.
@@ -116,10 +116,10 @@ class Ranks:
 
 
 def sweep_torchrun() -> None:
-    """Remove the folder for logs that an earlier torchrun of ours left, and note down where this one has its own.
+    """Remove the log folder that an earlier torchrun of ours left, and record the folder of this one.
 
-    torchrun makes such a folder and never removes it. It is taken for ours only if a note of an earlier process names it, whose torchrun
-    runs no more on this machine.
+    torchrun makes such a folder and never removes it. It is removed only if a record of an earlier process names it and that process's
+    torchrun no longer runs on this machine.
     """
     folder = Path(tempfile.gettempdir())
     with suppress(OSError, FileError):

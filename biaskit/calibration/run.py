@@ -60,25 +60,25 @@ def calibrate(
 
     Args:
         model: a loaded checkpoint, a name for `load_model`, or a stock model and its processor as (model, processor).
-        source: images, or what `open_source` opens: a name or a path.
-        out: where the prior goes. The state of an unfinished run is kept beside it as `OUT.partial`, and the same call resumes it;
-            once it is finished, the same call returns what it wrote. Without `out` nothing is written.
+        source: images, or a name or path for `open_source`.
+        out: file for the prior. The state of an unfinished run is stored beside it as `OUT.partial`, and the same call resumes it;
+            after it is finished, the same call returns the file's prior. Without `out` nothing is written.
         report: called after every batch. progress: show a bar with the rate and the time left, and skipped images; by default on a terminal
             and in a notebook, unless there is a `report`.
-        samples: n; by default 1,000, or all images of a smaller source. seed: of their choice.
+        samples: n; by default 1,000, or all images of a smaller source. seed: of the random choice of images.
         prompts: a text or several, `task:NAME`, files with a prompt a line; cycled over the images, each in the model's chat template.
-        layers: 0-based decoder layers (1, (1, 4), "0-7", "all"), or None for those the presets need.
-        rows: whose attention: last (prompt token), question (mean of the text after the image), null (its first token).
-        per_head: also keep each head's mean. groups: blocks of images whose means are kept, at most one an image.
-        batch_size: images a forward pass; by default 8 on a GPU, 2 on a CPU. Results agree to about 1e-6 relative between sizes.
-        workers: preprocessing processes; by default as the machine has cores to spare.
-        max_skips: give up after this many unusable images; by default a quarter of n, at least 10.
+        layers: 0-based decoder layers (1, (1, 4), "0-7", "all"); None: those that the presets need.
+        rows: rows of attention: last (the last prompt token), question (mean of the text after the image), null (that text's first token).
+        per_head: also store each head's mean. groups: blocks of images whose means are stored, at most one per image.
+        batch_size: images per forward pass; by default 8 on a GPU, 2 on a CPU. Results agree to about 1e-6 relative between sizes.
+        workers: preprocessing processes; by default half of the cores beside a GPU, one beside a model on the CPU.
+        max_skips: stop with an error after this many unusable images; by default a quarter of n, at least 10.
         save_every: seconds between two writes of the state. force: overwrite `out`. restart: delete an unfinished state.
 
-    Returns: the same bytes for the same inputs on the same stack, however often it was interrupted.
+    Returns: the prior; the same bytes for the same inputs and library versions, however often it was interrupted.
 
     Raises:
-        BiaskitError: settings that cannot work, a source that runs dry, too many unusable images. The state is kept.
+        BiaskitError: invalid settings, too few usable images in the source, too many unusable images. The state is kept.
 
     >>> from biaskit.testing import tiny_model
     >>> model, processor, _ = tiny_model("llava-1.5")
@@ -92,13 +92,13 @@ def calibrate(
     )  # fmt: skip
     images = open_source(source)
     if options.samples is not None and 0 < len(images) < options.samples:
-        images = open_source(source, n=options.samples)  # pictures that are generated are made in any number
+        images = open_source(source, n=options.samples)  # generated pictures are made in any number
     with reported(report, str(out or loaded.name), progress) as tell:
         return Calibration(loaded, images, options, None if out is None else Path(out), tell, _Attention(loaded, options)).run()
 
 
 class _Attention(Quantity[Prior]):
-    """What a prior is made of: the last prompt token's attention at some layers."""
+    """The quantity of a prior: rows of attention at some layers."""
 
     def __init__(self, loaded: Loaded, options: Options) -> None:
         self.layers, self.per_head, self.groups = options.layers_of(loaded), options.per_head, options.groups

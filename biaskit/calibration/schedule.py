@@ -1,4 +1,4 @@
-"""Calibrate FitPrune's schedule: images × model → Schedule. As resumable as a prior."""
+"""Calibrate FitPrune's schedule: images × model → Schedule. Resumable, as `calibrate`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from biaskit.families.checkpoints.wrap import AnyModel
 
 SAMPLES = 66
-"""Images by default: the paper's 0.01 % of a mix of 665,000."""
+"""Default number of images: the paper's 0.01 % of a mix of 665,000."""
 
 
 @named_arguments
@@ -55,19 +55,18 @@ def calibrate_schedule(
     force: bool = False,
     restart: bool = False,
 ) -> Schedule:
-    """Count how many visual tokens each layer can spare while two attention maps keep 1 − α of their mass (FitPrune, arXiv 2409.10197).
+    """Count how many visual tokens each layer can delete while two attention maps keep 1 − α of their mass (FitPrune, arXiv 2409.10197).
 
-    Each image's maps are looked at once, at every α that the paper's bisection can end at, so that one schedule serves every budget, and an
-    interrupted run is resumed.
+    Each image's maps are evaluated at every α that the paper's bisection can end at, so that one schedule serves every budget.
 
     Args:
         model, source, out, report, progress, prompts, seed, batch_size, workers, max_skips, save_every, force, restart: as of `calibrate`.
         samples: n; by default 66, the paper's number, or all images of a smaller source.
 
-    Returns: the same bytes for the same inputs on the same stack, however often it was interrupted.
+    Returns: the schedule; the same bytes for the same inputs and library versions, however often it was interrupted.
 
     Raises:
-        BiaskitError: settings that cannot work, a source that runs dry, too many unusable images. The state is kept.
+        BiaskitError: invalid settings, too few usable images in the source, too many unusable images. The state is kept.
 
     >>> from biaskit.testing import tiny_model
     >>> model, processor, _ = tiny_model("llava-1.5")
@@ -88,7 +87,7 @@ def calibrate_schedule(
 
 
 class _Maps(Quantity[Schedule]):
-    """What a schedule is made of: the text's and the picture's own map, at every layer."""
+    """The quantity of a schedule: the attention maps text → visual and visual → visual at every layer."""
 
     def __init__(self, loaded: Loaded) -> None:
         config = decoder_config(loaded.model)
@@ -113,7 +112,7 @@ class _Maps(Quantity[Schedule]):
         try:
             found = Schedule.load(path)
         except PriorError as error:
-            raise CalibrationError(f"{path} exists, and is no schedule: {error.message}", other) from None
+            raise CalibrationError(f"{path} exists, and is not a schedule: {error.message}", other) from None
         made = provenance(settings) | {"n_images": str(settings["n_images"])}
         if differing := differences({name: found.meta.get(name, "") for name in made}, made):
             raise CalibrationError(f"{path} exists, of a calibration with other settings: {'; '.join(differing)}", other)

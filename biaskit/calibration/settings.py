@@ -1,4 +1,4 @@
-"""Everything the result of a calibration depends on: what a state must share to be resumed, and what the prior records."""
+"""All settings that the result of a calibration depends on: compared when a state is resumed, and recorded in the prior."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from biaskit.prior.value import Prior
 from biaskit.text import differences
 
 _IN_THE_MAPS = ("layers", "per_head", "groups", "n_images")
-"""Settings that a prior shows by its tensors, or counts itself."""
+"""Settings that are not in a prior's metadata, because its tensors or counts show them."""
 
 
 def all_settings(loaded: Loaded, source: ImageSource, options: Options, *, samples: int, layers: Sequence[int]) -> dict[str, Any]:
-    """Return the settings as JSON values. Two calibrations that share them give the same bytes on the same stack."""
+    """Return the settings as JSON values. Equal settings give equal bytes with the same library versions."""
     processor = loaded.processor
     template = json.dumps(getattr(processor, "chat_template", None), sort_keys=True)
     return {
@@ -55,7 +55,7 @@ def all_settings(loaded: Loaded, source: ImageSource, options: Options, *, sampl
 
 
 def provenance(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Return the settings as a prior's metadata has them: flat strings, whatever is not text as JSON.
+    """Return the settings as metadata of a prior: flat strings, with JSON for values that are not text.
 
     >>> provenance({"model": "org/name", "seed": 0, "layers": [1, 4]})
     {'model': 'org/name', 'seed': '0'}
@@ -75,7 +75,7 @@ def finished_prior(out: Path, model: str, settings: Mapping[str, Any] | None = N
     try:
         prior = Prior.load(out)
     except PriorError as error:
-        raise CalibrationError(f"{out} exists, and is no prior: {error.message}", _OTHER_PLACE) from None
+        raise CalibrationError(f"{out} exists, and is not a prior: {error.message}", _OTHER_PLACE) from None
     if prior.meta.get("model") != model:
         raise CalibrationError(f"{out} exists, and is of {prior.meta.get('model') or 'an unnamed model'}, not {model}", _OTHER_PLACE)
     if differing := [] if settings is None else changed(prior, settings, exact=exact):
@@ -84,10 +84,10 @@ def finished_prior(out: Path, model: str, settings: Mapping[str, Any] | None = N
 
 
 def changed(prior: Prior, settings: Mapping[str, Any], *, exact: bool = True) -> list[str]:
-    """Say what differs between the settings that made a prior and others; nothing where these would make it again, byte for byte.
+    """Return the differences between a prior's settings and others; [] if these would make the same bytes.
 
     Args:
-        exact: False where `n_images` is the size of the source, of which images may have been unusable.
+        exact: False if `n_images` is the size of the source, in which some images may have been unusable.
     """
     old = dict(prior.meta)
     new = provenance(settings)

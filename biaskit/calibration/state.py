@@ -25,11 +25,11 @@ _FORMAT = 2
 
 @dataclass
 class Ledger:
-    """Which images were counted, and which could not be used.
+    """The images that were counted, and those that could not be used.
 
     Attributes:
         counted: tasks whose images are in the statistics. skips: the others.
-        aborted: the run gave up because of too many skips.
+        aborted: True if the run stopped because of too many skips.
     """
 
     counted: set[Task] = field(default_factory=set)
@@ -42,7 +42,7 @@ class Ledger:
         return self.counted | {(skip.slot, skip.index) for skip in self.skips}
 
     def merge(self, other: Ledger) -> None:
-        """Take in what another process did."""
+        """Add another process's ledger."""
         self.counted |= other.counted
         self.skips += other.skips
         self.aborted |= other.aborted
@@ -73,8 +73,8 @@ class _State:
 class States:
     """The files of a calibration's state: `OUT.partial` of the first process, `OUT.partial.R` of process R.
 
-    Each has a name of its own inside. A first process that resumes takes the others' in, and its file says which ones it holds: a file that
-    a kill kept from being deleted is not counted again.
+    Each file contains a unique name. When the first process resumes, it merges the other files, and its own file lists their names: a file
+    that could not be deleted because the process was killed is not counted twice.
 
     Args:
         out: the result's file; None keeps nothing. rank: of this process.
@@ -85,7 +85,7 @@ class States:
         self.mine = None if out is None else out.with_name(f"{out.name}.partial{f'.{rank}' if rank else ''}")
 
     def files(self) -> list[Path]:
-        """Return the files that are there, of however many processes."""
+        """Return the existing files of all processes."""
         if self.out is None or not self.out.parent.is_dir():
             return []
         fits = re.compile(re.escape(self.out.name) + r"\.partial(\.\d+(of\d+)?)?")
@@ -96,7 +96,7 @@ class States:
         return [_read(path).settings for path in self.files()]
 
     def take(self, settings: Mapping[str, Any], counts: Statistics) -> Ledger:
-        """Read all files into `counts`, and leave one in their place.
+        """Read all files into `counts`, and replace them by one.
 
         Raises:
             CalibrationError: they belong to other settings (the message names them), or cannot be read.
@@ -110,12 +110,12 @@ class States:
             if differing := differences(state.settings, settings):
                 raise CalibrationError(
                     f"{state.path} was left by a calibration with other settings: {'; '.join(differing)}",
-                    "run the old command to finish it, or use --restart to begin anew",
+                    "run the old command to finish it, or use --restart to begin again",
                 )
             if state.name in held:
                 continue
             if twice := ledger.counted & state.ledger.counted:
-                raise CalibrationError(f"{state.path} has {len(twice)} images that another state has, too", "use --restart to begin anew")
+                raise CalibrationError(f"{state.path} has {len(twice)} images that another state has, too", "use --restart to begin again")
             ledger.merge(state.ledger)
             counts.merge(counts.alike().restore(state.tensors))
         self.holds = sorted(held | {state.name for state in found})
@@ -157,4 +157,4 @@ def _read(path: Path) -> _State:
         ledger = Ledger(counted, [Skip(**skip) for skip in head["skips"]], head["aborted"])
         return _State(path, head["name"], head["holds"], head["settings"], ledger, tensors)
     except Exception as error:
-        raise CalibrationError(f"{path} is no state of a calibration: {error}", "delete it, or use --restart to begin anew") from error
+        raise CalibrationError(f"{path} is not a state of a calibration: {error}", "delete it, or use --restart to begin again") from error

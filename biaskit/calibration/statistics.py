@@ -1,4 +1,4 @@
-"""What a calibration counts, and of what it makes its result: the two things in which calibrations differ."""
+"""Interfaces of what differs between calibrations: the statistics that are counted, and the result made of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Statistics(Protocol):
-    """Sums over images that come out the same in any order: they can be saved, restored and merged.
+    """Sums over images that do not depend on their order, and can be saved, restored and merged.
 
     Attributes:
         count: images so far.
@@ -29,13 +29,13 @@ class Statistics(Protocol):
     count: int
 
     def add(self, slot: int, layout: Layout, values: Floats) -> None:
-        """Count image number `slot`: what was recorded of its N visual tokens, [L, …, N]."""
+        """Add image number `slot`: the recorded values of its N visual tokens, [L, …, N]."""
 
     def alike(self) -> Self:
-        """Return statistics of no images yet, of the same shape."""
+        """Return empty statistics of the same shape."""
 
     def merge(self, other: Any) -> None:
-        """Take in the statistics of other images of the same calibration."""
+        """Add the statistics of other images of the same calibration."""
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """Return everything as arrays, for the state on disk."""
@@ -49,20 +49,20 @@ class Stored(Protocol):
 
     @property
     def meta(self) -> Mapping[str, str]:
-        """What it says of where it is from."""
+        """Its provenance."""
 
     def save(self, path: Path, force: bool = False) -> None:
-        """Write it in one step."""
+        """Write it atomically."""
 
 
 R = TypeVar("R", bound=Stored)
 
 
 class Quantity(ABC, Generic[R]):
-    """What is calibrated.
+    """A quantity that can be calibrated.
 
     Attributes:
-        layers: 0-based decoder layers that are read. settings: what its result depends on beside the images and the model, as JSON values.
+        layers: 0-based decoder layers that are read. settings: further settings that its result depends on, as JSON values.
     """
 
     layers: tuple[int, ...]
@@ -70,15 +70,15 @@ class Quantity(ABC, Generic[R]):
 
     @abstractmethod
     def statistics(self, samples: int) -> Statistics:
-        """Return statistics of no images yet, for n of them."""
+        """Return empty statistics for n images."""
 
     @abstractmethod
     def take(self, model: PreTrainedModel, prepared: Prepared, moved: Mapping[str, Tensor]) -> Tensor:
-        """Run the model on a batch, as it was prepared and on the model's device, and return what is counted: [L, B, …, S]."""
+        """Run the model on a batch, given as prepared and on the model's device, and return the values to count: [L, B, …, S]."""
 
     @abstractmethod
     def result(self, counted: Any, meta: Mapping[str, str]) -> R:
-        """Make the result of what was counted."""
+        """Make the result from the statistics."""
 
     @abstractmethod
     def finished(self, path: Path, model: str, settings: Mapping[str, Any]) -> R:

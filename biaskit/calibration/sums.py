@@ -1,4 +1,4 @@
-"""Sums of arrays that come out the same in whatever order, and on however many processes, they are added up."""
+"""Sums of arrays that do not depend on the order of summation or the number of processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SPLIT = 2.0**27 + 1.0  # halves of 26 bits, whose products are exact
 class ExactSum:
     """A sum of float64 arrays in fixed point, so that it is exact and its order does not matter.
 
-    Each number is rounded down to a multiple of 2⁻⁷⁰ and added to two integers: multiples of 2⁻²⁰ and what is left. Sums may reach 2⁴³.
+    Each number is rounded down to a multiple of 2⁻⁷⁰ and added to two integers: multiples of 2⁻²⁰ and the rest. Sums may reach 2⁴³.
 
     Attributes:
         limbs: [2, …] int64, the high and the low parts; 0 ≤ low < 2⁵⁰.
@@ -44,7 +44,7 @@ class ExactSum:
         low[at] = raised & _MASK
 
     def add_squares(self, values: Floats) -> None:
-        """Add the squares of values, with what rounding takes from each (Dekker 1971)."""
+        """Add the squares of values together with the rounding error of each (Dekker 1971)."""
         square = values * values
         raised = values * _SPLIT
         top = raised - (raised - values)
@@ -69,7 +69,7 @@ class ExactSum:
 
 
 def variance(total: ExactSum, squares: ExactSum, count: int) -> Floats:
-    """Return the sample variance (n − 1), from the sum and the sum of squares; rounded once. 0 of fewer than two.
+    """Return the sample variance (n − 1), from the sum and the sum of squares; rounded once. 0 for fewer than two samples.
 
     >>> total, squares = ExactSum((1,)), ExactSum((1,))
     >>> for value in (1e4, 1e4 + 1e-3, 1e4 + 2e-3):

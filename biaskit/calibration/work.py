@@ -1,4 +1,4 @@
-"""The work of a calibration, whatever it counts: images in, a result out. Resumable at any moment, on one process or several (torchrun)."""
+"""A calibration run, for any quantity: images → result. Resumable at any moment, on one process or several (torchrun)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from biaskit.text import differences
 
 
 class Calibration(Generic[R]):
-    """One run: what it works on, what it has counted, where its state lies."""
+    """One run: model and source, statistics so far, and state files."""
 
     def __init__(
         self, loaded: Loaded, source: ImageSource, options: Options, out: Path | None, report: Report, quantity: Quantity[R]
@@ -45,8 +45,8 @@ class Calibration(Generic[R]):
         self.max_skips = max(10, self.samples // 4) if options.max_skips is None else options.max_skips
         self.counts = quantity.statistics(self.samples)
         self.ledger = Ledger()
-        self.before, self.skipped_before, self.counted_before = set[Task](), 0, 0  # by runs that were interrupted
-        self.counting = False  # a batch is half counted
+        self.before, self.skipped_before, self.counted_before = set[Task](), 0, 0  # by earlier, interrupted runs
+        self.counting = False  # True while a batch is only partly counted
         self.settings = {**all_settings(loaded, source, options, samples=self.samples, layers=quantity.layers), **quantity.settings}
         self.states = States(out, self.ranks.rank)
 
@@ -83,14 +83,14 @@ class Calibration(Generic[R]):
         return self.ledger.done, len(self.ledger.skips), len(self.ledger.counted)
 
     def _finished(self, out: Path) -> R:
-        """Return the result on disk if this very run made it, and delete the rest of its state; else refuse."""
+        """Return the result on disk if a run with these settings made it, and delete its state; else raise CalibrationError."""
         result = self.quantity.finished(out, self.loaded.name, self.settings)
         if all(not differences(found, self.settings) for found in self.states.settings()):
             self.states.clear()
         return result
 
     def _last_phase(self) -> list[Task]:
-        """Return the tasks of the last phase in which something was done: to skip less before it would change what followed."""
+        """Return the tasks of the last phase with any done: retrying skips of earlier phases would change the later ones."""
         phases, done = Phases(self.order, self.samples), self.ledger.done
         skipped = done - self.ledger.counted
         while True:
@@ -115,7 +115,7 @@ class Calibration(Generic[R]):
                 )
 
     def _work(self, todo: list[tuple[Task, ...]]) -> None:
-        """Do batches of tasks, and save the state every few seconds."""
+        """Process batches of tasks, and save the state every few seconds."""
         preprocessor = Preprocessor(
             self.source, self.loaded.family, self.loaded.processor, self.config, self.options.prompts, self.loaded.model.dtype
         )
@@ -137,7 +137,7 @@ class Calibration(Generic[R]):
                 saved = time.monotonic()
 
     def _count(self, batch: Batch, attention: NDArray[Any] | None) -> list[Skip]:
-        """Count the images of a batch, given what was read of it, [L, B, …, S]; return those whose attention is not finite, uncounted."""
+        """Count the images of a batch from its values [L, B, …, S]; return as skips those whose attention is not finite."""
         if batch.prepared is None or attention is None:
             return []
         indices, skipped = dict(batch.tasks), []
@@ -152,12 +152,12 @@ class Calibration(Generic[R]):
         return skipped
 
     def _progress(self, skipped: tuple[Skip, ...]) -> Progress:
-        """Say how far all are, as if they were equally fast."""
+        """Return the progress of all processes, estimated as if they were equally fast."""
         new = self.counts.count - (self.counted_before if self.ranks.main else 0)
         return Progress(min(self.samples, self.counted_before + new * self.ranks.count), self.samples, skipped)
 
     def _check_skips(self, skips: Sequence[Skip], more: int = 0) -> None:
-        """Give up if there are too many skips: these, and `more` that were skipped before."""
+        """Raise CalibrationError if there are too many skips: these, and `more` from before."""
         count = len(skips) + more
         if skips and count > self.max_skips:
             recent = skips[-1]
@@ -169,7 +169,7 @@ class Calibration(Generic[R]):
             )
 
     def _result(self) -> R:
-        """Put the counts of all processes together."""
+        """Merge the statistics of all processes and return the result."""
         counted = self.counts.alike()
         for tensors in self.ranks.gather(self.counts.tensors()):
             counted.merge(self.counts.alike().restore(tensors))

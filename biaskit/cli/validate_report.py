@@ -35,6 +35,11 @@ def report(
     resamples: Annotated[int, typer.Option(min=100, help="Resamples of the bootstrap.")] = 10_000,
     seed: Seed = 0,
     published_as: PublishedAs = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", "-d", help="Where the questions are, for the pictures of the page; scenes need none.", show_default=False),
+    ] = None,
+    images: Annotated[Path | None, typer.Option("--images", help="Where their images are, if elsewhere.", show_default=False)] = None,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
@@ -49,7 +54,7 @@ def report(
     settings = Settings(resamples=resamples, flips=resamples, seed=seed, kind=check_interval(interval))
     check_report_out(place, chosen, force)
     found = Report.of(read_run(folder), settings, published_as)
-    files = write_report(found, place, chosen, force=force)
+    files = write_report(found, place, chosen, data=data, images=images, force=force)
     if as_json:
         echo_json({"out": str(place), "files": [str(path) for path in files], **found.summary()}, 1)
         return

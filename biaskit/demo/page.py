@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def write_page(
         f"<figcaption>{for_html(caption)}</figcaption></figure>"
         for path, caption in figures
     )
-    told = "".join(f"<p>{for_html(line)}</p>" for line in verdict.splitlines())
+    told = "".join(f"<ul>{''.join(lines)}</ul>" if item else "".join(lines) for item, lines in _grouped(verdict))
     page = f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>biaskit demo</title><style>
@@ -72,9 +73,17 @@ def write_page(
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }}
 table {{ border-collapse: collapse; }} th, td {{ padding: .3rem .8rem; text-align: left; border-bottom: 1px solid #8886; }}
 caption {{ text-align: left; font-weight: 600; padding-bottom: .5rem; }}
+h2 {{ font-size: 1.1rem; margin: 1.2rem 0 .3rem; }} ul {{ margin: 0; }}
 figure {{ margin: 2rem 0; }} img {{ max-width: 100%; background: #fff; }} figcaption {{ opacity: .8; }}
 </style></head><body><h1>Does debiasing help the embedded model?</h1>
 {html_table(head, rows, title)}
 {told}{shown}</body></html>
 """
     write_file(out, page.encode(), force)
+
+
+def _grouped(verdict: str) -> list[tuple[bool, list[str]]]:
+    """The lines of the verdict: a heading for each K, items for what is compared there, else paragraphs."""
+    kinds = [(text, "li" if text.startswith("  ") else "h2" if text.startswith("K = ") else "p") for text in verdict.splitlines()]
+    made = [(kind == "li", f"<{kind}>{for_html(text.strip())}</{kind}>") for text, kind in kinds]
+    return [(item, [line for _, line in run]) for item, run in itertools.groupby(made, key=lambda one: one[0])]

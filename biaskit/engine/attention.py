@@ -32,6 +32,11 @@ def attention_row(
 
     Returns:
         [B, heads, keys], softmax over all keys.
+
+    Example:
+        >>> query, key = torch.zeros(1, 2, 3, 4), torch.zeros(1, 1, 3, 4)
+        >>> attention_row(query, key)[0, 0].mul(3).tolist()
+        [1.0, 1.0, 1.0]
     """
     at = None if rows is None else rows[:, None]
     return logit_rows(Call(query, key, mask, scaling=scaling, softcap=softcap), at)[:, :, 0].softmax(-1)

@@ -94,7 +94,12 @@ def run(places: Indices, device: torch.device) -> slice | Tensor:
 
 
 def span(places: Indices) -> slice | Indices:
-    """Ascending places as a slice, if they have no gaps."""
+    """Ascending places as a slice, if they have no gaps.
+
+    Example:
+        >>> span(np.array([3, 4, 5])), span(np.array([3, 5]))
+        (slice(3, 6, None), array([3, 5]))
+    """
     if len(places) and places[-1] - places[0] + 1 == len(places):
         return slice(int(places[0]), int(places[-1]) + 1)
     return places

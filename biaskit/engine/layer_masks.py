@@ -1,8 +1,8 @@
-"""What each decoder layer lets a row attend to, in the whole prompt and in a narrowed one.
+"""Which rows each decoder layer's queries may attend to, in the whole prompt and in a pruned one.
 
-Plain causal attention needs no more than which rows are valid. Two forms go beyond it: a sliding window, within which a query sees the keys
-that lie less than so many positions before it, and images whose tokens attend to one another in both directions. Both are facts about
-*positions* of the prompt, and kept tokens keep theirs: a narrowed layer's mask is the whole prompt's with rows and columns taken out.
+Plain causal attention depends only on which rows are valid. Two forms need more: sliding windows, in which a query attends to keys less
+than a number of positions before it, and images whose tokens attend to one another in both directions. Both depend on *positions* of the
+prompt, which kept tokens keep: a pruned layer's mask is that of the whole prompt without the dropped rows and columns.
 """
 
 from __future__ import annotations
@@ -47,10 +47,11 @@ class LayerMasks:
             )
 
     def valid(self, prompt: Prompt, layer: int, mask: Any, cache: Any) -> NDArray[np.bool_]:
-        """Return which tokens are not padding, [B, S], and make sure that the mask that the model made for a layer is as is known here.
+        """Return which tokens are not padding, [B, S] bool, after checking that the model's mask of a layer is of a known form.
 
         Raises:
-            ModelError: the mask is another one, the padding is on the right, or a window cuts what cannot be narrowed then.
+            ModelError: the mask has another form, the padding is on the right, or a sliding window is shorter than the prompt and the
+                attention implementation or cache cannot be pruned with it.
         """
         self._check_window(layer, prompt.size, cache)
         pattern = self._pattern(layer, np.arange(prompt.size)[None], prompt.size, prompt.visual, "cpu")
@@ -65,10 +66,10 @@ class LayerMasks:
             check_window(self.stack, layer, length)
 
     def check_continued(self, first: int, length: int, cache: Any) -> None:
-        """Refuse to go on with a cache where a window cuts what cannot be narrowed then: `length` tokens, narrowed from layer `first` on.
+        """Refuse to continue a sequence of `length` tokens, pruned from layer `first` on, if a sliding window is shorter than it.
 
         Raises:
-            ModelError: a static cache, or flash attention.
+            ModelError: with a static cache or flash attention, which cannot be pruned with shorter windows.
         """
         self._check_window(first, length, cache)
 
@@ -97,7 +98,7 @@ class LayerMasks:
         return made
 
     def _held(self, now: Pass, layer: int) -> int | None:
-        """How many keys a layer sees that keeps no more than its window in the cache; None: all."""
+        """Return how many keys a layer attends to if its cache has only its window; None: all."""
         window = self.windows[layer]
         if now.prefill or window is None or now.cache is None or _static(now.cache):
             return None
@@ -107,11 +108,11 @@ class LayerMasks:
     def _pattern(
         self, layer: int, positions: NDArray[np.int64], queries: int, visual: NDArray[np.bool_] | None, device: Any
     ) -> Tensor | None:
-        """Which keys each query may see: [B or 1, queries, keys] bool; None: all that come before it.
+        """Return which keys each query may attend to: [B or 1, queries, keys] bool; None: all earlier ones.
 
         Args:
-            positions: [B or 1, keys] of the prompt, and what follows it. queries: they are the last rows.
-            visual: [B, S], the image placeholders, where queries are among them.
+            positions: [B or 1, keys], in the prompt and after it. queries: their number; they are the last rows.
+            visual: [B, S] bool, the image placeholders, if queries are among them.
         """
         window = self.windows[layer]
         cuts = window is not None and int(positions.max() - positions.min()) >= window

@@ -43,7 +43,7 @@ def read_mask(
         mask: what a decoder layer received at prefill: None, [B, S], or [B or 1, 1, S, ≥ S] bool or additive.
         batch: B. length: S.
         known: the expected answer, from the processor's mask. A mask on a device is compared with it there, without synchronisation.
-        pattern: [B or 1, S, S] bool, which keys a query attends to; all that come before it, by default.
+        pattern: [B or 1, S, S] bool, the keys that a query attends to; by default the earlier ones and itself.
 
     Raises:
         ModelError: the mask is of another type, or hides or shows other tokens; inside `deferred`, once results are read.
@@ -113,10 +113,14 @@ def make_mask(
         whole: True if no key is a padding row.
         width: length of a static cache, whose unused end is masked; None if the keys are just those of `valid`.
         dtype: of an additive mask.
-        pattern: [B or 1, queries, keys] bool, which keys a query attends to; all that come before it, by default.
+        pattern: [B or 1, queries, keys] bool, the keys that a query attends to; by default the earlier ones and itself.
 
     Returns:
         The mask, or None if the implementation computes the same without one, and faster.
+
+    Example:
+        >>> make_mask("bool", torch.tensor([[False, True, True]]), 2, whole=False, width=None, dtype=torch.float32).int().tolist()
+        [[[[0, 1, 0], [0, 1, 1]]]]
     """
     keys = valid.shape[1]
     if form == "padding":

@@ -53,7 +53,7 @@ class Cut:
 
     Attributes:
         keep_mask: [B, S] bool, the positions of the prompt that are kept; padding and text are.
-        values: row of the batch → (positions [n] of its kept visual tokens, [n, d] what stands there from now on).
+        values: row of the batch → (positions [n] of its kept visual tokens, [n, d] their new hidden states).
     """
 
     keep_mask: NDArray[np.bool_]

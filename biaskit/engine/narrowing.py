@@ -103,7 +103,12 @@ class Narrowing:
 
 
 def take(x: Tensor, index: Tensor) -> Tensor:
-    """Pick rows per sample: x [B or 1, S, width], index [B, M] → [B, M, width], on the device of x (layers may be spread over several)."""
+    """Pick rows per sample: x [B or 1, S, width], index [B, M] → [B, M, width], on the device of x (layers may be spread over several).
+
+    Example:
+        >>> take(torch.tensor([[[1.0], [2.0], [3.0]]]), torch.tensor([[0, 2]])).tolist()
+        [[[1.0], [3.0]]]
+    """
     index = index.to(x.device)
     return x.expand(len(index), -1, -1).gather(1, index[:, :, None].expand(-1, -1, x.shape[2]))
 
@@ -114,6 +119,11 @@ def replace_rows(hidden: Tensor, values: Mapping[int, tuple[Indices, Tensor]], n
     Args:
         hidden: [B, M, d]. values: row of the batch → (positions [n], their new contents [n, d]).
         narrowing: which positions the M rows hold; None: all.
+
+    Example:
+        >>> rows = replace_rows(torch.zeros(1, 3, 1), {0: (np.array([1]), torch.ones(1, 1))}, None)
+        >>> rows.flatten().tolist()
+        [0.0, 1.0, 0.0]
     """
     if not values:
         return hidden
@@ -134,6 +144,11 @@ def compact_positions(valid: Bools | Tensor, narrowed: Narrowing) -> Tensor:
 
     Returns:
         [B, M] int64 on the device: the position whose rotary embedding each row gets; padding rows get the sample's first token's.
+
+    Example:
+        >>> valid = np.array([[False, True, True, True, True]])
+        >>> compact_positions(valid, Narrowing.of(np.array([[False, True, False, True, True]]))).tolist()
+        [[1, 2, 3]]
     """
     full = Narrowing.of(valid, narrowed.device)
     rank = np.arange(len(narrowed)) - (len(narrowed) - narrowed.counts())[:, None]

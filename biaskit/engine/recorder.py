@@ -35,7 +35,8 @@ class Recorder:
 
     Args:
         stack: the language model. layers: K of each stage. readings: recorded at every stage at which they exist.
-        now: returns the running forward pass, or None. narrowing: returns the narrowing at a decoder layer of it. masks: the layers'.
+        now: returns the running forward pass, or None. narrowing: returns the narrowing at a decoder layer of it.
+        masks: the attention masks of the layers.
     """
 
     probing: PerThread[tuple[int, Narrowing | None] | None] = PerThread(lambda: None)

@@ -123,7 +123,7 @@ class _Sample:
     Attributes:
         rows: [M] ascending, the kept positions. state: [M, d] their hidden states.
         rotary: kind of layer → cos and sin, [M, head_dim]. added: layer → [S, d] that the model adds to the layer's output (DeepStack).
-        images: [S] number of the image that a token belongs to, if its tokens attend to one another in both directions; −1 for text.
+        images: [S] number of the image of a token where image tokens attend to one another in both directions; −1 for text.
     """
 
     rows: Tensor
@@ -172,7 +172,7 @@ def _images(model: PreTrainedModel, ids: Tensor, steps: int) -> list[Tensor] | N
 
 
 def _rotary(stack: Any, kind: str | None, embeds: Tensor, position_ids: Tensor | None, valid: Tensor) -> list[Tensor]:
-    """Cos and sin, [B, S, head_dim], for layers of one kind, at positions counted from the first token, or multi-axis ones."""
+    """Cos and sin, [B, S, head_dim], for layers of a kind, at positions counted from each sample's first token, or at the model's own."""
     if position_ids is None or position_ids.ndim == 2:
         position_ids = (valid.cumsum(1) - 1).clamp(min=0)
     elif len(position_ids) == 4:

@@ -7,7 +7,7 @@ or windows. Either way the recorded readings have one row per patch, in the orde
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import pairwise
@@ -19,13 +19,48 @@ from torch import Tensor
 from biaskit.engine.calls import Call, watch_calls
 from biaskit.engine.recorder import join_heads, mean_of_rows
 from biaskit.errors import ModelError
-from biaskit.families.checkpoints.tower import Tower
+from biaskit.families import Prepared
+from biaskit.families.checkpoints.flops import TowerDims, tower_cost, tower_rows_cost
+from biaskit.families.checkpoints.load import Loaded
+from biaskit.families.checkpoints.tower import Tower, tower_dims
 from biaskit.pruners.readings import Reading
 
 
 def tower_readings(needs: Iterable[Reading]) -> frozenset[Reading]:
-    """Return the readings of the vision tower among `needs`, without those of merging, which changes what the tower computes."""
+    """Return the readings of the vision tower among `needs`, without those of merging, which changes what the tower computes.
+
+    Example:
+        >>> found = tower_readings({Reading("attention"), Reading("hidden", "tower", layer=-2)})
+        >>> [str(reading) for reading in found]
+        ['hidden[tower, layer=-2]']
+    """
     return frozenset(reading for reading in needs if reading.at == "tower" and reading.what != "groups")
+
+
+def tower_flops(dims: TowerDims, tiles: Sequence[int], needs: Iterable[Reading]) -> tuple[int, int]:
+    """Return the multiply-adds of encoding tiles with these numbers of patches, and those that readings add, by `flops.TOWER`.
+
+    Readings of one block with the same queries share one product of queries and keys.
+    """
+    read = {(one.layer % dims.blocks, one.queries) for one in tower_readings(needs) if one.what in ("attention", "logits")}
+    return tower_cost(dims, tiles), tower_rows_cost(dims, tiles, [1 if queries == "cls" else None for _, queries in read])
+
+
+def tower_sizes(loaded: Loaded) -> TowerDims | None:
+    """Return the sizes of a checkpoint's vision tower; None where it is not known."""
+    try:
+        return tower_dims(loaded.family.tower(loaded.model))
+    except ModelError:
+        return None
+
+
+def patches_of_tiles(loaded: Loaded, prepared: Prepared) -> tuple[tuple[int, ...], ...] | None:
+    """Return how many patches each tile of each sample has; None where the family does not say."""
+    try:
+        found = loaded.family.patch_index(loaded.model.config, prepared.inputs, prepared.layouts)
+    except ModelError:
+        return None
+    return tuple(index.tiles for index in found)
 
 
 def check_tower(tower: Tower, readings: Iterable[Reading]) -> None:

@@ -60,7 +60,7 @@ class ModelFamily(ABC):
         wording: its published question templates. box_convention: how its answers write boxes.
         options: what a user may choose of the processor; see `configure`.
         fixed_tokens: True if every image gets the same number of visual tokens, whatever its size.
-        bidirectional_images: the tokens of an image attend to one another in both directions; images do not touch in a prompt.
+        bidirectional_images: True if the tokens of an image attend to one another in both directions; two images never adjoin in a prompt.
     """
 
     title: ClassVar[str]

@@ -1,4 +1,4 @@
-"""Gemma 3: the image as one square of fixed size, its patches averaged in blocks; image tokens see one another in both directions."""
+"""Gemma 3: the image is one square of fixed size, its patches averaged in blocks; image tokens attend to one another in both directions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @families.register("gemma3")
 class Gemma3(ModelFamily):
-    """Gemma 3 from 4B on (SigLIP tower). Five of six layers see a window of positions; kept tokens keep theirs, and so the window."""
+    """Gemma 3 from 4B on (SigLIP tower). Five of six layers have a sliding window over positions, which kept tokens keep."""
 
     title = "Gemma 3"
     processor = "Gemma3Processor"

@@ -64,7 +64,7 @@ class Llava(ModelFamily):
         ]
 
     def shown(self, config: Any, inputs: Mapping[str, Tensor], layouts: Sequence[Layout]) -> list[NDArray[np.bool_]]:
-        """Tokens of which at least half lies on the picture, where pictures are padded to squares, as the original code did."""
+        """Tokens of which at least half shows the picture, if pictures are padded to squares as in the original code."""
         pictures = iter(inputs["pixel_values"])
         found = []
         for layout in layouts:

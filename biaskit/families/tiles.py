@@ -44,7 +44,11 @@ class TileFamily(ModelFamily):
         return [len(found) for ids in input_ids.cpu().numpy() for found in marked_runs(ids, config.image_token_id, length)]
 
     def tokens(self, config: Any, inputs: Mapping[str, Tensor], sizes: Sequence[Size] | None) -> list[Tokens]:
-        """Count each image's tiles in the prompt; their grid follows from the image's size or, if unknown, from the thumbnail."""
+        """Count each image's tiles in the prompt; their grid follows from the image's size or, if unknown, from the thumbnail.
+
+        Raises:
+            ModelError: the prompt has placeholders for another number of views than the images have.
+        """
         counts = self.views(config, inputs["input_ids"])
         if sum(counts) != len(inputs["pixel_values"]):
             raise ModelError(
@@ -96,13 +100,17 @@ def runs(ids: np.ndarray, token: int) -> list[tuple[int, int]]:
 def marked_runs(ids: np.ndarray, token: int, length: int) -> list[list[tuple[int, int]]]:
     """Return the runs of each image of a sequence, where every view is one run, and the last view of an image has a mark before it.
 
-    The sequence ends with a whole image, so the token before its last run is the mark that stands before the view of the whole image.
+    The sequence ends with the last view of an image, so the token before its last run is the mark of last views.
 
     Args:
         ids: [S]. token: the image placeholder. length: visual tokens of a view.
 
     Raises:
         ModelError: a run has another length.
+
+    Example:
+        >>> marked_runs(np.array([1, 9, 9, 2, 9, 9, 1, 9, 9, 2, 9, 9]), 9, 2)
+        [[(1, 3), (4, 6)], [(7, 9), (10, 12)]]
     """
     found = runs(ids, token)
     if any(end - start != length for start, end in found):
@@ -151,7 +159,12 @@ def _grids(tiles: int) -> list[tuple[int, int]]:
 
 
 def arrangement(tiles: int, aspect: float) -> tuple[int, int]:
-    """Return (rows, cols) of the tiles: the grid of that many tiles whose shape is nearest to the image's (`aspect` = width / height)."""
+    """Return (rows, cols) of the tiles: the grid of that many tiles whose shape is nearest to the image's (`aspect` = width / height).
+
+    Example:
+        >>> arrangement(6, 1.5), arrangement(6, 0.2)
+        ((2, 3), (6, 1))
+    """
     return min(_grids(tiles), key=lambda grid: (abs(aspect - grid[1] / grid[0]), grid[0]))
 
 
@@ -192,7 +205,13 @@ def _arrangement_seen(views: np.ndarray) -> tuple[int, int]:
 
 
 def tiled(rows: int, cols: int, side: int) -> Tokens:
-    """Tokens of rows × cols tiles, tile by tile, on one canvas."""
+    """Tokens of rows × cols tiles, tile by tile, on one canvas.
+
+    Example:
+        >>> tokens = tiled(1, 2, 2)
+        >>> tokens.row.tolist(), tokens.col.tolist()
+        ([0, 0, 1, 1, 0, 0, 1, 1], [0, 1, 0, 1, 2, 3, 2, 3])
+    """
     index = np.arange(rows * cols * side * side, dtype=np.int64)
     tile, inside = np.divmod(index, side * side)
     tile_row, tile_col = np.divmod(tile, cols)

@@ -181,7 +181,7 @@ class _Overlay:
             seen = f"; the model sees {frame.seen[0]} × {frame.seen[1]} of them" if frame.margins else ""
             return "original", f"{width} × {height} pixels{seen}", ""
         words = [f"{len(panel.indices)} of {len(self.layout)} visual tokens"]
-        words += [f"K = {panel.k}"] * bool(panel.k) + [f"prior {panel.prior}"] * bool(panel.prior)
+        words += [f"K = {panel.k}"] * bool(panel.k) + ["a prior" if panel.prior == "prior" else f"prior {panel.prior}"] * bool(panel.prior)
         return _shortened(panel.title, 45), _shortened(" · ".join(words), 60), f"“{_shortened(panel.text, 56)}”" if panel.text else ""
 
     def _legend(self, figure: Figure, frame: Frame) -> None:

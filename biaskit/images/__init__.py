@@ -1,4 +1,4 @@
-"""Image sources: COCO, a folder, generated pictures, the embedded models' scenes. They hand out pictures and names; no model, no prompt."""
+"""Image sources: COCO, a folder, generated pictures, the embedded models' scenes. They give pictures and names; no model, no prompt."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ def open_source(
     n: int | None = None,
     seed: int = 0,
 ) -> ImageSource:
-    """Open an image source from what the user wrote.
+    """Open an image source by name or path.
 
     Args:
-        spec: an image source, which is returned as it is;
+        spec: an image source, which is returned unchanged;
             `coco` (the local copy at `coco_root` or $BIASKIT_COCO, else streamed from the network), `generated`, `grey`, `noise` and
             `colours` (pictures without content), `scenes` (with `scenes-photo`, `scenes-empty`: see `images.scenes.draw.PLACEMENTS`), a
             directory (a COCO root or any folder of images), or a COCO annotation file (`*.json`; images beside it, else streamed). Names
             win over paths: write `./coco` for a directory called coco.
-        coco_root: local copy of COCO; only goes with `coco`.
+        coco_root: local copy of COCO; only for `coco`.
         split: which part of COCO.
-        n: how many pictures to generate; other sources are as long as they are.
+        n: number of generated pictures; ignored for other sources.
         seed: of the generated pictures.
 
     Raises:
         SourceError: the source exists but cannot be used.
-        BiaskitError: nothing is called `spec`, or `coco_root` was given for another source.
+        BiaskitError: there is no source `spec`, or `coco_root` was given for another source.
 
     Example:
         >>> source = open_source("scenes", n=3)

@@ -1,4 +1,4 @@
-"""An answer from the network: how long it may be, and its body, unpacked within that bound."""
+"""An HTTP response: its largest allowed size, and its body, unpacked up to that size."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ LOCAL_COPY = (
     " and val2017/ or val2017.zip; without either, scenes, generated, grey, noise and colours need no network: --data scenes"
 )
 MAX_BODY = 64 << 20
-"""Bytes of an answer that is kept in memory, unpacked, where nothing else says how long it may be."""
+"""Default for the largest unpacked size in bytes of a response that is kept in memory."""
 MAX_FILE = 2 << 30
-"""Bytes of an answer that is written to disk. COCO's annotation zips have 250 MB."""
+"""Largest size in bytes of a response that is written to disk. COCO's annotation zips have 250 MB."""
 FILE_SECONDS = 3600.0
-"""Seconds for all of a file that is written to disk."""
+"""Most seconds for a file that is written to disk."""
 
 
 _LONGEST_WAIT = 60.0  # seconds: a server may ask for an hour by Retry-After: longer waits are refused
@@ -33,16 +33,16 @@ _BLOCK = 1 << 16
 
 
 class NotServedError(SourceError):
-    """The server is well but does not hand out this one file (403, 404, 410)."""
+    """The server works but does not serve this file (403, 404, 410)."""
 
 
 class TooLargeError(SourceError):
-    """The answer is longer than anything that was asked for."""
+    """The response is longer than allowed."""
 
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """An answer, read in full: HTTP status, headers (their names in any case), and the body as it was before it was packed."""
+    """A response, read in full: HTTP status, headers (names in any case), and the unpacked body."""
 
     status: int
     headers: Mapping[str, str]

@@ -1,4 +1,4 @@
-"""What every image source answers: how many images, what each is called, its bytes, and a fingerprint of the whole."""
+"""The base class of image sources: number of images, their names and bytes, and a fingerprint of the whole."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from biaskit.registry import Registry
 
 @dataclass(frozen=True)
 class SourceRequest:
-    """What a user asked for when naming a source.
+    """The arguments of opening a source by name.
 
     Attributes:
         name: one of the names that the source is registered under. n: how many pictures to draw, None for the default. seed: of drawn ones.
@@ -45,13 +45,13 @@ class SourceRequest:
 
 
 class ImageSource(ABC):
-    """A sized, indexable collection of images that are decoded when asked for.
+    """A sized, indexable collection of images, which are decoded on demand.
 
     A subclass writes `__len__`, `identify` and `open`. Indices given to the methods are 0 ≤ index < len; only `source[index]` counts from
     the end as well. A source can be pickled: every worker process gets its own copy, and a copy also works in a forked child.
 
     Attributes:
-        name: what kind of source it is (`coco`, `folder`, `generated`); stored in the prior.
+        name: kind of source (`coco`, `folder`, `generated`); stored in the prior.
     """
 
     name: str = ""
@@ -83,11 +83,11 @@ class ImageSource(ABC):
 
         Raises:
             ImageSkipped: this one image cannot be used (missing, not served any more).
-            SourceError: the source as a whole failed (directory gone, no network).
+            SourceError: the source as a whole failed (directory deleted, no network).
         """
 
     def extent(self, index: int) -> str:
-        """Return what is known of an image's size without decoding it, for the fingerprint; empty if nothing is."""
+        """Return an image's size as text for the fingerprint, if it is known without decoding; else ""."""
         del index
         return ""
 
@@ -95,12 +95,12 @@ class ImageSource(ABC):
         """Return one image, decoded, upright and RGB.
 
         Raises:
-            ImageSkipped, SourceError: as `open`, and ImageSkipped for bytes that are no usable picture.
+            ImageSkipped, SourceError: as `open`, and ImageSkipped for bytes that are not a usable picture.
         """
         return decode(self.open(index), self.identify(index))
 
     def fetch(self, indices: Iterable[int]) -> None:
-        """Hint that these images come next: a streaming source downloads the missing ones at the same time. Default: nothing.
+        """Announce that these images come next, so that a streaming source can download them concurrently. Default: nothing.
 
         Raises:
             SourceError: the source as a whole failed. An image that cannot be fetched is not reported here but by `open`.
@@ -108,7 +108,7 @@ class ImageSource(ABC):
         del indices
 
     def fingerprint(self) -> str:
-        """Return the sha256 (hex) of the sorted identifiers and extents: the same data in another directory has the same one."""
+        """Return the sha256 (hex) of the sorted identifiers and extents; it does not depend on the directory."""
         listing = sorted([self.identify(index), self.extent(index)] for index in range(len(self)))
         return hashlib.sha256(json.dumps(listing).encode("ascii")).hexdigest()
 
@@ -159,7 +159,7 @@ class View(ImageSource):
 def order(source: ImageSource, seed: int) -> NDArray[np.int64]:
     """Return all indices in seeded random order, int64 [len(source)].
 
-    The first n are the images of a run of n; whatever has to be skipped is replaced from the ones that follow.
+    A run of n images uses the first n; skipped ones are replaced by those that follow.
 
     Example:
         >>> from biaskit.images import open_source

@@ -1,4 +1,4 @@
-"""Pictures without content: grey, noise, plain colours, and one picture of a source's mean colour. What a model prefers on them is its own.
+"""Pictures without content: grey, noise, plain colours, and a source's mean colour. A positional preference on them is the model's own.
 
 They have the sizes of everyday photographs in turn, so that models with dynamic grids see all shapes.
 """

@@ -26,12 +26,12 @@ class CocoSource(ImageSource):
     Args:
         annotations: an `instances_*.json`, or any other file with COCO's list of images: see `coco_records`.
         images: a directory or a zip with the image files; None streams each image from its `coco_url`.
-        cache: where streamed images are kept; default `coco_files.cache_directory()`.
+        cache: directory for streamed images; default `coco_files.cache_directory()`.
         downloader: makes the requests when streaming.
 
     Attributes:
         annotations: the annotation file.
-        records: what it says of each image, in the order of the source.
+        records: its entry of each image, in the order of the source.
 
     Raises:
         SourceError: the annotations cannot be read, or none of the images can be fetched.
@@ -78,7 +78,7 @@ class CocoSource(ImageSource):
 
         Raises:
             ImageSkipped: this image is missing, damaged in the zip, or not served any more.
-            SourceError: directory or zip gone, or no network after several attempts.
+            SourceError: directory or zip deleted, or no network after several attempts.
         """
         return self._store.read(self.records[index])
 
@@ -86,7 +86,7 @@ class CocoSource(ImageSource):
         """Return one image, decoded, upright and RGB. A cached copy that is not a picture is deleted and fetched again.
 
         Raises:
-            ImageSkipped, SourceError: as `open`, and ImageSkipped for bytes that are no usable picture.
+            ImageSkipped, SourceError: as `open`, and ImageSkipped for bytes that are not a usable picture.
         """
         record = self.records[index]
         try:
@@ -97,7 +97,7 @@ class CocoSource(ImageSource):
         return decode(self.open(index), record.file_name)
 
     def fetch(self, indices: Iterable[int]) -> None:
-        """Download those of these images that the cache lacks, several at a time; nothing to do for local copies.
+        """Download those of these images that are not in the cache, several at a time; nothing for local copies.
 
         Raises:
             SourceError: no network after several attempts.

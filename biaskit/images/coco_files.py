@@ -21,7 +21,7 @@ COCO_URL = "http://images.cocodataset.org"
 
 
 class CocoFiles(NamedTuple):
-    """An annotation file and where its images lie: a directory, a zip, or None for nowhere on this machine."""
+    """An annotation file and its images: a directory, a zip, or None if they are not on this machine."""
 
     annotations: Path
     images: Path | None
@@ -87,7 +87,7 @@ def find_images(root: Path, split: str) -> Path | None:
 
 
 def looks_like_coco(directory: Path) -> bool:
-    """Tell whether a directory is a COCO root (of any split) rather than a folder of images."""
+    """Return True if a directory is a COCO root (of any split) rather than a folder of images."""
     return any(
         any(folder.glob(name)) for folder in (directory, directory / "annotations") for name in ("instances_*.json", "annotations_*.zip")
     )
@@ -98,11 +98,11 @@ def fetch_annotations(
 ) -> Path:
     """Return the official annotation file of a split, downloading it into the cache if it is not there.
 
-    Of the 240 MB zip only the directory and the one member are read, by HTTP Range; from a server that cannot do that all of it is
-    downloaded, and deleted afterwards.
+    Of the 240 MB zip only the directory and this member are read, by HTTP Range; if the server does not support that, the whole zip is
+    downloaded and deleted afterwards.
 
     Raises:
-        SourceError: an unknown split, no network, or the server has something else there.
+        SourceError: an unknown split, no network, or something other than the zip at the address.
     """
     if not re.fullmatch(r"(train|val)20(14|17)", split):
         raise SourceError(f"COCO split {split!r} is unknown", "the official ones are val2017, train2017, val2014 and train2014")

@@ -1,6 +1,6 @@
-"""The image list of a COCO annotation file, as people have them: instances, captions, keypoints, or a list of images alone.
+"""The image list of a COCO annotation file: instances, captions, keypoints, or only a list of images.
 
-Annotations are not looked at, so they need no ids, boxes or categories.
+Annotations are ignored, so they need no ids, boxes or categories.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from typing import Any
 from biaskit.errors import SourceError
 from biaskit.images.answer import LOCAL_COPY
 from biaskit.images.coco_stores import CocoImage
+from biaskit.images.kept_records import keep, kept
 from biaskit.images.regular import read_regular
 from biaskit.text import shortened
 
 MAX_JSON = 1 << 30
-"""Bytes of an annotation file: that of train2017, the largest of COCO's, has 470 MB."""
+"""Largest size in bytes of an annotation file: that of train2017, COCO's largest, has 470 MB."""
 
 _FILES = "instances_*.json, captions_*.json and person_keypoints_*.json have such a list"
 
@@ -28,14 +29,18 @@ _FILES = "instances_*.json, captions_*.json and person_keypoints_*.json have suc
 def read_records(path: Path) -> list[CocoImage]:
     """Return the images of an annotation file in order of file name: the order inside the file carries no meaning.
 
-    Records that share an id are kept, for they are different images; records that are equal are one image. File names may be absolute
-    or written with backslashes: they become relative to the folder that all of them share.
+    Different records with the same id are different images; equal records are one image. File names may be absolute or have backslashes:
+    they are made relative to their common folder.
 
     Raises:
-        SourceError: the file cannot be read, lists no images, or two records name one file and differ.
+        SourceError: the file cannot be read, lists no images, or two different records name the same file.
     """
     try:
-        found = json.loads(read_regular(path, MAX_JSON))
+        known = kept(path, MAX_JSON, lambda images: _sorted(path, images))
+        if known is not None:
+            return known
+        data = read_regular(path, MAX_JSON)
+        found = json.loads(data, object_hook=_without_annotations)
     except FileNotFoundError as error:
         raise SourceError(f"COCO annotations {str(path)!r} do not exist", LOCAL_COPY) from error
     except OSError as error:
@@ -49,7 +54,14 @@ def read_records(path: Path) -> list[CocoImage]:
         raise _refused(path, "its 'images' are no list", _FILES)
     if not found.get("images"):
         raise SourceError(f"COCO annotations {str(path)!r} list no images", f"give a file with an 'images' list: {_FILES}")
-    return _sorted(path, found["images"])
+    records = _sorted(path, found["images"])
+    keep(path, data, records)
+    return records
+
+
+def _without_annotations(found: dict[str, Any]) -> dict[str, Any] | None:
+    """Drop an annotation as soon as it is parsed: those of train2017 take 3 GB together."""
+    return None if "image_id" in found and not {"file_name", "images"} & found.keys() else found
 
 
 def _sorted(path: Path, images: list[Any]) -> list[CocoImage]:
@@ -94,7 +106,7 @@ def _relative(path: Path, images: list[Any]) -> list[str]:
 
 
 def _pixels(path: Path, number: int, key: str, value: Any) -> int | None:
-    """Return a width or height, None where there is none (some tools write 0 for unknown)."""
+    """Return a width or height, None if there is none (some tools write 0 for unknown)."""
     if value is None or (isinstance(value, (int, float)) and value == 0):
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e9 or value != int(value):

@@ -1,4 +1,4 @@
-"""Where the files of COCO images lie: in a directory, in the released zip, or on a server with a cache in front."""
+"""Stores of COCO's image files: a directory, the released zip, or a server with a local cache."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ class CocoImage:
 
 
 class Store(ABC):
-    """Hands out the encoded files of COCO images."""
+    """Gives the encoded files of COCO images."""
 
     @abstractmethod
     def read(self, image: CocoImage) -> bytes:
-        """Return the file. Raises ImageSkipped for this one image, SourceError if the whole store is gone."""
+        """Return the file. Raises ImageSkipped for this one image, SourceError if the whole store is not available."""
 
     @abstractmethod
     def holds_any(self, images: Iterable[CocoImage]) -> bool:
         """True if at least one of these images may be available."""
 
     def fetch(self, images: Iterable[CocoImage]) -> None:
-        """Get these images ready; nothing to do for local files. Raises SourceError if the whole store is gone."""
+        """Prepare these images; nothing for local files. Raises SourceError if the whole store is not available."""
         del images
 
     def discard(self, image: CocoImage) -> bool:
@@ -101,11 +101,11 @@ class ZipStore(Store):
         self._open()  # a bad file shows here and not in the middle of a run
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the open file behind."""
+        """Pickle without the open file."""
         return {**self.__dict__, "_opened": None}
 
     def _open(self) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo | None]]:
-        """Return this process's handle, and members by full name and by last part of it (None: several share that)."""
+        """Return this process's handle, and members by full name and by its last part (None: several have that)."""
         if self._opened is None or self._opened[0] != os.getpid():
             try:
                 archive = zipfile.ZipFile(self.path)
@@ -118,7 +118,7 @@ class ZipStore(Store):
                 last = PurePosixPath(info.filename).name
                 members[last] = None if last in members else info
             members.update((info.filename, info) for info in files)
-            self._opened = (os.getpid(), archive, members)  # one assignment: threads see all of it or nothing
+            self._opened = (os.getpid(), archive, members)  # one assignment, so that threads see a consistent state
         return self._opened[1:]
 
     def _find(self, image: CocoImage) -> zipfile.ZipInfo:
@@ -151,9 +151,9 @@ class ZipStore(Store):
 
 
 class UrlStore(Store):
-    """Files behind each record's `coco_url`, kept in a cache directory: what is there is not fetched again.
+    """Files at each record's `coco_url`, with a cache directory.
 
-    Only pictures enter the cache: what comes is decoded first, and compared with the size in the annotations where they give one.
+    Only pictures enter the cache: downloads are decoded first, and compared with the size in the annotations if there is one.
     """
 
     def __init__(self, cache: Path, downloader: Downloader) -> None:
@@ -161,7 +161,7 @@ class UrlStore(Store):
         self.downloader = downloader
 
     def place(self, url: str) -> Path:
-        """Return where the cache keeps the file of an address: the name stays readable, other servers and folders do not collide."""
+        """Return the cached file of an address, with a readable name that is unique per server and folder."""
         folder, _, name = url.partition("?")[0].rpartition("/")
         plain = file_part(name)
         if plain != name or "?" in url:
@@ -170,13 +170,13 @@ class UrlStore(Store):
 
     def read(self, image: CocoImage) -> bytes:
         """Return the file from the cache, or download it into the cache first."""
-        with suppress(OSError):  # not cached, or cached but unreadable: the network decides
+        with suppress(OSError):  # not cached, or unreadable: download it
             if image.coco_url and (data := read_regular(self.place(image.coco_url), MAX_BODY)) and not _foreign(data, image):
                 return data
         return self._download(image)
 
     def discard(self, image: CocoImage) -> bool:
-        """Remove the image from the cache; tell whether it was there."""
+        """Remove the image from the cache; return True if it was there."""
         try:
             self.place(image.coco_url or "").unlink()
         except OSError:
@@ -184,7 +184,7 @@ class UrlStore(Store):
         return True
 
     def fetch(self, images: Iterable[CocoImage]) -> None:
-        """Download what the cache lacks, several at a time."""
+        """Download the images that are not in the cache, several at a time."""
         wanted = {image.coco_url: image for image in images if image.coco_url}
         missing = [image for url, image in wanted.items() if not self.place(url).is_file()]
         if not missing:
@@ -192,7 +192,7 @@ class UrlStore(Store):
         pool = ThreadPoolExecutor(THREADS, thread_name_prefix="biaskit-coco")
         try:
             for done in as_completed([pool.submit(self._download, image) for image in missing]):
-                with suppress(ImageSkipped):  # told by `read`, to the one who asks for this image
+                with suppress(ImageSkipped):  # `read` raises it again for this image
                     done.result()
         finally:  # on Ctrl-C or a dead network: start no further download, and do not wait for those in progress
             pool.shutdown(wait=False, cancel_futures=True)
@@ -210,7 +210,7 @@ class UrlStore(Store):
         except (NotServedError, TooLargeError) as error:
             raise ImageSkipped(f"image {image.file_name!r}: {error.message}") from error
         kind = answer.headers.get("Content-Type", "")
-        if not answer.data or kind.startswith("text/html"):  # a login page, most often
+        if not answer.data or kind.startswith("text/html"):  # usually a login page
             raise ImageSkipped(f"image {image.file_name!r}: {url} answers with {kind if answer.data else 'nothing'}, no image")
         decode(answer.data, image.file_name)
         if reason := _foreign(answer.data, image):
@@ -228,7 +228,7 @@ def _most_bytes(image: CocoImage) -> int:
 
 
 def _foreign(data: bytes, image: CocoImage) -> str:
-    """Say what speaks against these bytes being the picture that the annotations describe, judged from its header; else nothing."""
+    """Return why these bytes cannot be the picture in the annotations, judged by its header; "" if they can."""
     try:
         found = measure(data, image.file_name)
     except ImageSkipped as error:

@@ -1,4 +1,4 @@
-"""A time by which an answer from the network is whole, however slowly it comes: the timeouts of a socket begin anew with every byte."""
+"""A deadline for a whole response. Socket timeouts are not enough: they restart with every byte."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Deadline:
     """A number of seconds from now for one object: all attempts, redirects and waits together.
 
     Attributes:
-        seconds: how many there were. passed: whether the connection was cut because they were over.
+        seconds: in all. passed: True if the connection was closed because of the deadline.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -30,12 +30,12 @@ class Deadline:
 
     @property
     def left(self) -> float:
-        """Return the seconds that are left, 0 where none are."""
+        """Return the seconds that remain, at least 0."""
         return max(0.0, self._end - time.monotonic())
 
     @contextmanager
     def guard(self) -> Iterator[None]:
-        """Cut the connection that this thread reads from within the block once the time is over."""
+        """Close the connection that this thread reads from inside the block when the deadline passes."""
         timer = threading.Timer(self.left, self._cut)
         timer.daemon = True
         token = _CURRENT.set(self)
@@ -48,7 +48,7 @@ class Deadline:
             self._socket = None
 
     def watch(self, connected: Any) -> None:
-        """Take note of the socket that an answer is read from; called by the connection."""
+        """Set the socket that a response is read from; called by the connection."""
         self._socket = connected
         if self.passed:
             self._cut()
@@ -65,7 +65,7 @@ _CURRENT: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
 
 @cache
 def watched_pools() -> dict[str, type[urllib3.HTTPConnectionPool]]:
-    """Return urllib3's pools by scheme, with connections that show their socket to the current deadline; urllib3 is imported here."""
+    """Return urllib3's pools by scheme, with connections that register their socket with the current deadline."""
     import urllib3
     from urllib3.connection import HTTPConnection, HTTPSConnection
 

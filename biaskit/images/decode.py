@@ -1,4 +1,4 @@
-"""One safe way from the bytes of an image file to an upright RGB picture."""
+"""Decode the bytes of an image file safely to an upright RGB picture."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from biaskit.errors import ImageSkipped
 from biaskit.images.rgb import to_rgb
 
 MIN_SIDE = 16
-"""Pixels. Below this there is nothing to see, and some image processors divide by zero."""
+"""Smallest side in pixels; smaller pictures show nothing, and some image processors divide by zero."""
 
 MAX_PIXELS = 64_000_000
-"""Pixels by the file's own header: more is taken for a decompression bomb."""
+"""Most pixels by the file's header; more is taken for a decompression bomb."""
 
 MAX_MEMORY = 900_000_000
-"""Bytes that decoding may take, by the header: pixels times bytes a pixel of the decoder, of the picture as stored, and in RGB."""
+"""Most bytes for decoding, by the header: pixels times bytes per pixel of the decoder, of the stored picture, and of RGB."""
 
 MAX_SCANNED = 700_000_000
-"""Pixels times scans of a progressive JPEG: every scan goes over the whole picture again."""
+"""Most pixels times scans of a progressive JPEG: every scan processes the whole picture again."""
 
 _STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}  # bytes a pixel; every other mode has 4
 _DECODER = {"JPEG": 6, "MPO": 6, "TIFF": 4, "WEBP": 10, "AVIF": 8, "JPEG2000": 12}  # bytes a pixel that it takes on the way
@@ -54,7 +54,7 @@ _Accept = Callable[[bytes], "bool | str"]
 
 
 def decode(data: bytes, name: str) -> Image.Image:
-    """Decode an image file into an upright RGB image that carries no metadata.
+    """Decode an image file into an upright RGB image without metadata.
 
     The EXIF orientation is applied; transparency is laid on white; 16-bit, float, palette, grey, bilevel and CMYK pictures become RGB;
     of an animation the first frame counts. Whether the picture is too large is decided from its header, before any pixel is decoded, by
@@ -63,26 +63,26 @@ def decode(data: bytes, name: str) -> Image.Image:
 
     Args:
         data: the whole file.
-        name: what to call it in the reason.
+        name: of the image, for messages.
 
     Raises:
-        ImageSkipped: the bytes are no usable picture; the message says precisely why. Nothing else is raised, whatever the bytes.
+        ImageSkipped: the bytes are not a usable picture; the message says why. No other error is raised, whatever the bytes.
     """
     with _reasons(data, name):
         rgb, turn = _pixels(data, name)
         if turn is not None:
             rgb = rgb.transpose(turn)
-    rgb.info = {}  # so that the picture is not turned a second time later
+    rgb.info = {}  # without the orientation, which would turn the picture again
     return rgb
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What the header of an image file says.
+    """Size and orientation in the header of an image file.
 
     Attributes:
-        size: (cols, rows) of the picture as `decode` returns it, upright. stored: (cols, rows) as it lies in the file.
-        turn: how it is brought upright; None where nothing has to be done.
+        size: (cols, rows) of the upright picture, as `decode` returns it. stored: (cols, rows) in the file.
+        turn: how it is turned upright; None if it is.
     """
 
     size: tuple[int, int]
@@ -105,7 +105,7 @@ def measure(data: bytes, name: str) -> Measured:
 
 @contextmanager
 def _reasons(data: bytes, name: str) -> Iterator[None]:
-    """Turn whatever PIL raises into an ImageSkipped that says precisely why."""
+    """Turn any error of PIL into an ImageSkipped that says why."""
     if not data:
         raise ImageSkipped(f"image {name!r} is empty (0 bytes)")
     try:
@@ -114,7 +114,9 @@ def _reasons(data: bytes, name: str) -> Iterator[None]:
         raise
     except Image.DecompressionBombError as error:
         raise ImageSkipped(f"image {name!r} is over the pixel limit of PIL: {_reason(error)}") from error
-    except Exception as error:  # PIL plugins raise nearly anything on broken files: SyntaxError, struct.error, KeyError, MemoryError, …
+    except (
+        Exception
+    ) as error:  # PIL plugins raise errors of many types on broken files: SyntaxError, struct.error, KeyError, MemoryError, …
         raise ImageSkipped(f"image {name!r} is truncated or corrupt: {_reason(error)}") from error
 
 
@@ -123,7 +125,7 @@ def _pixels(data: bytes, name: str) -> tuple[Image.Image, Image.Transpose | None
     with _identify(data, name) as image:
         _check_cost(image, data, name)
         image.load()
-        _check_cost(image, data, name)  # an icon or a TIFF may only know its true size now
+        _check_cost(image, data, name)  # the true size of an icon or a TIFF may be known only now
         return to_rgb(image), _turn_of(image)
 
 
@@ -159,7 +161,7 @@ def _identify(data: bytes, name: str) -> Image.Image:
 
 
 def _check_cost(image: Image.Image, data: bytes, name: str) -> None:
-    """Refuse what would take too much memory or time, judged by the header."""
+    """Refuse pictures that would take too much memory or time, judged by the header."""
     width, height = image.size
     if min(width, height) < MIN_SIDE:
         raise ImageSkipped(f"image {name!r} is {width}x{height} pixels: a side is under {MIN_SIDE}")
@@ -198,14 +200,14 @@ def _check_icon(data: bytes, name: str) -> None:
 
 
 def _turn_of(image: Image.Image) -> Image.Transpose | None:
-    """Return how the EXIF orientation of an image says to turn it."""
-    with suppress(Exception):  # broken metadata is no reason to lose a sound picture
+    """Return how to turn an image by its EXIF orientation."""
+    with suppress(Exception):  # a good picture with broken metadata is used
         return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
     return None
 
 
 def _reason(error: Exception) -> str:
-    """Return an error's text. Object addresses go: the reason is stored in the prior, which must come out the same every time."""
+    """Return an error's text without object addresses: it is stored in the prior, which must be reproducible."""
     if isinstance(error, UnidentifiedImageError):
         return "it holds a part that is not an image"
     return re.sub(r" at 0x[0-9a-fA-F]+", "", str(error)) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Downloads over unreliable networks: retried with back-off, whole or not at all, bounded in time and size."""
+"""Downloads over unreliable networks: retried with back-off, atomic, limited in time and size."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Downloader:
         self._pools: tuple[int, dict[str | None, urllib3.PoolManager]] = (0, {})
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the open connections behind."""
+        """Pickle without the open connections."""
         return {**self.__dict__, "_pools": (0, {})}
 
     def get(self, url: str, headers: Mapping[str, str] | None = None, limit: int = MAX_BODY) -> Answer:
@@ -74,7 +74,7 @@ class Downloader:
         return self._ask(url, headers, receive, Deadline(self.deadline))
 
     def length_if_ranged(self, url: str) -> int | None:
-        """Return the size of a remote file in bytes if the server hands out parts of it, else None. The body is not read.
+        """Return the size of a remote file in bytes if the server supports Range requests, else None. The body is not read.
 
         Raises:
             NotServedError, SourceError: as `get`.
@@ -107,7 +107,7 @@ class Downloader:
     def _ask(
         self, url: str, headers: Mapping[str, str] | None, receive: Callable[[urllib3.BaseHTTPResponse], _T], deadline: Deadline
     ) -> _T:
-        """Hand the first answer that is a success to `receive`, again where that fails on the way."""
+        """Pass the first successful response to `receive`, with retries if that fails."""
         _address(url)
         for attempt in range(self.retries + 1):
             last = attempt == self.retries
@@ -116,7 +116,7 @@ class Downloader:
                 with deadline.guard(), self._answer(url, headers, deadline) as response:
                     if response.status not in _RETRIED or last:
                         received = receive(_checked(response, url))
-                        if deadline.passed:  # a body without a length looks whole when its connection is cut
+                        if deadline.passed:  # a body without a length looks complete when its connection is closed
                             raise TimeoutError
                         return received
                     asked = retry_after(response.headers.get("Retry-After", ""))
@@ -125,7 +125,7 @@ class Downloader:
                     raise late(url, deadline) from error
                 refused = isinstance(error, _never_connected()) and attempt >= 3
                 if last or refused or isinstance(error, ValueError):
-                    raise SourceError(f"cannot download {url}: {str(error) or type(error).__name__}", LOCAL_COPY) from error
+                    raise SourceError(f"cannot download {url}: {in_words(error)}", LOCAL_COPY) from error
             wait = asked if asked is not None else self.backoff * 2**attempt if attempt else 0.0
             if wait >= deadline.left:
                 raise late(url, deadline)
@@ -135,7 +135,7 @@ class Downloader:
 
     @contextmanager
     def _answer(self, url: str, headers: Mapping[str, str] | None, deadline: Deadline) -> Iterator[urllib3.BaseHTTPResponse]:
-        """Open the answer at an address, or at the one it leads to; every step must be http or https."""
+        """Open the response at an address, following redirects; every step must be http or https."""
         sent = {"User-Agent": f"biaskit/{VERSION}", "Accept-Encoding": "identity", **(headers or {})}
         place = url
         for _ in range(_MOST_REDIRECTS + 1):
@@ -149,14 +149,14 @@ class Downloader:
                     return
                 place = urljoin(place, response.headers["Location"])
             finally:
-                response.close()  # not drained: it may be a whole file, or never end
+                response.close()  # not read to the end, which may be far or never come
         raise SourceError(f"cannot download {url}: it leads from one address to the next, over {_MOST_REDIRECTS} times", LOCAL_COPY)
 
     def _pool(self, url: str) -> urllib3.PoolManager:
         import urllib3
 
         scheme, host = _address(url)
-        if self._pools[0] != os.getpid():  # connections of a parent process are not ours to write to
+        if self._pools[0] != os.getpid():  # a forked child must not use its parent's connections
             self._pools = (os.getpid(), {})
         proxy = None if proxy_bypass(host) else getproxies().get(scheme)
         pools = self._pools[1]
@@ -175,7 +175,7 @@ class Downloader:
 
 @contextmanager
 def replacing(target: Path) -> Iterator[IO[bytes]]:
-    """Give a file of a unique name that takes the place of `target` when the block ends well, and is deleted when it does not.
+    """Yield a file of a unique name that replaces `target` when the block ends without error, and is deleted otherwise.
 
     Raises:
         SourceError: the disk is full, or the directory cannot be written.
@@ -196,8 +196,18 @@ def _disk_errors(target: Path) -> Iterator[None]:
         raise SourceError(f"cannot write {str(target)!r}: {error.strerror or error}", hint) from error
 
 
+def in_words(error: BaseException) -> str:
+    """What an error of the network says, without the connection object that urllib3 puts before it.
+
+    Example:
+        >>> in_words(OSError("HTTPConnection(host='a.org', port=80): Failed to resolve 'a.org'"))
+        "Failed to resolve 'a.org'"
+    """
+    return re.sub(r"^\w+\(host=[^)]*\): ", "", str(error)) or type(error).__name__
+
+
 def late(url: str, deadline: Deadline) -> SourceError:
-    """Return the error of an answer that did not come in time."""
+    """Return the error for a response that did not arrive in time."""
     return SourceError(f"cannot download {url}: not done within {deadline.seconds:g} s", LOCAL_COPY)
 
 
@@ -223,7 +233,7 @@ def _checked(response: urllib3.BaseHTTPResponse, url: str) -> urllib3.BaseHTTPRe
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """Return what a request may end in; a function, because urllib3 is imported only where something is downloaded."""
+    """Return the exceptions of requests; a function, because urllib3 is imported only for downloads."""
     import urllib3.exceptions
 
     return urllib3.exceptions.HTTPError, HTTPException, OSError, ValueError, zlib.error

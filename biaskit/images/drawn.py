@@ -1,4 +1,4 @@
-"""Sources whose pictures are drawn when asked for: nothing is stored, and nothing decoded."""
+"""Sources whose pictures are drawn on demand, without files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class DrawnSource(ImageSource):
     """`n` drawn pictures. The same seed gives the same bytes, and picture i does not depend on the others.
 
     Attributes:
-        version: of the drawing code; it goes into the fingerprint, so raise it when the pictures change.
+        version: of the drawing code, part of the fingerprint: increase it when the pictures change.
 
     Raises:
         SourceError: n is below 1 or the seed is negative.
@@ -29,7 +29,7 @@ class DrawnSource(ImageSource):
 
     @classmethod
     def named(cls, asked: SourceRequest) -> ImageSource:
-        """Draw as many as were asked for."""
+        """Open the source with the requested number of pictures."""
         return cls(asked.count, asked.seed)
 
     def __init__(self, n: int, seed: int = 0) -> None:
@@ -44,7 +44,7 @@ class DrawnSource(ImageSource):
         return self.n
 
     def extent(self, index: int) -> str:
-        """Return the version of the drawing code: all pixels follow from it and the name."""
+        """Return the version of the drawing code, which together with the name determines all pixels."""
         del index
         return f"v{self.version}"
 

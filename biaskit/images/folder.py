@@ -16,7 +16,7 @@ SUFFIXES = frozenset(f".{kind}" for kind in _KINDS)
 class FolderSource(ImageSource):
     """All image files under a directory, recursively, sorted by relative path.
 
-    Files count by suffix, upper or lower case. Links are followed; hidden files and directories (name begins with a dot) are left out.
+    Files are recognised by suffix, in upper or lower case. Links are followed; hidden files and directories (.NAME) are left out.
 
     Raises:
         SourceError: no such directory, or no image file in it.
@@ -48,7 +48,7 @@ class FolderSource(ImageSource):
 
         Raises:
             ImageSkipped: this file cannot be read.
-            SourceError: the whole directory is gone.
+            SourceError: the whole directory does not exist any more.
         """
         try:
             return read_regular(self.directory / self.files[index])
@@ -62,7 +62,7 @@ class FolderSource(ImageSource):
 def _walk(directory: Path) -> list[str]:
     """Return the relative paths of all image files, unsorted."""
     found = []
-    seen = set()  # of real directories: a link to a parent would otherwise never end
+    seen = set()  # of real directories: a link to a parent would otherwise be followed endlessly
     for folder, folders, files in os.walk(directory, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:

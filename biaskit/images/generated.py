@@ -1,7 +1,7 @@
 """Seeded synthetic pictures: a demonstration needs no data.
 
-Nothing in them prefers a place: gradients point anywhere, ripples start anywhere, shapes are centred uniformly over the picture and may be
-cut by its edge. What a model prefers on their average is the model's own.
+Their content has no preferred position: gradients point in any direction, ripples start anywhere, shapes are centred uniformly over the
+picture and may be cut by its edge. A positional preference on their average is the model's own.
 """
 
 from __future__ import annotations

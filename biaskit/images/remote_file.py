@@ -31,11 +31,11 @@ class RangeFile(io.RawIOBase):
         self._deadline = Deadline(seconds)
 
     def readable(self) -> bool:
-        """Tell that reading works."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """Tell that seeking works."""
+        """Return True, as `readable`."""
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
@@ -51,7 +51,7 @@ class RangeFile(io.RawIOBase):
         return self._position
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Return up to `size` bytes, all that are left without one; never a buffer for more than the file has.
+        """Return up to `size` bytes, or all that remain; the buffer is never larger than the file.
 
         Raises:
             SourceError: as `readinto`.
@@ -62,10 +62,10 @@ class RangeFile(io.RawIOBase):
         return bytes(buffer[: self.readinto(buffer)])
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer by one request, as far as the file goes, and return how many bytes came.
+        """Fill the buffer by one request, up to the end of the file, and return the number of bytes.
 
         Raises:
-            SourceError: the server gave something else than this part, or takes too long.
+            SourceError: the server sent something other than this part, or takes too long.
         """
         start, stop = self._position, min(self._position + len(buffer), self._size)
         if start >= stop:
@@ -81,7 +81,7 @@ class RangeFile(io.RawIOBase):
         return stop - start
 
     def _allowed(self, count: int) -> int:
-        """Return how many bytes are wanted at once. A zip asks for much only if its directory claims to be huge."""
+        """Return `count`, after checking it: zipfile requests many bytes at once only if a zip claims to have a huge directory."""
         if count > MAX_BODY:
             raise TooLargeError(f"{self._url} is no annotation zip: its directory would have {count} bytes", LOCAL_COPY)
         return count

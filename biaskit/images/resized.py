@@ -11,7 +11,7 @@ from biaskit.images.base import ImageSource, View
 
 
 class Resized(View):
-    """A source whose images are all resized (bicubic) to rows × cols pixels; their own shape is lost.
+    """A source whose images are all resized (bicubic) to rows × cols pixels, without keeping the aspect ratio.
 
     Raises:
         SourceError: a side below 16 pixels.
@@ -24,7 +24,7 @@ class Resized(View):
         self.rows, self.cols = rows, cols
 
     def extent(self, index: int) -> str:
-        """Return the size after resizing, and what the source knows of the image."""
+        """Return the size after resizing, and the source's extent of the image."""
         return f"{self.rows}x{self.cols} of {super().extent(index)}"
 
     def load(self, index: int) -> Image.Image:

@@ -1,4 +1,4 @@
-"""From any of PIL's modes to 8-bit RGB, a band of rows at a time: intermediate results take little memory."""
+"""Convert any of PIL's modes to 8-bit RGB, a band of rows at a time, to save memory."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _by_bands(image: Image.Image, convert: Callable[[Image.Image], Image.Image])
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    if image.mode == "La":  # PIL has no direct way from premultiplied grey to RGBA
+    if image.mode == "La":  # PIL cannot convert premultiplied grey directly to RGBA
         image = image.convert("LA")
     white = Image.new("RGBA", image.size, "white")
     white.alpha_composite(image.convert("RGBA"))
@@ -67,8 +67,8 @@ def _keying(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
 def _scaling(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
     """Bring 16-bit, 32-bit and float grey down to 8 bits.
 
-    16-bit values and floats in [0, 1] keep their absolute scale; anything else has no known one and is stretched from its own least to its
-    greatest value. NaN becomes black.
+    16-bit values and floats in [0, 1] keep their absolute scale; other values, whose scale is unknown, are stretched from their minimum to
+    their maximum. NaN becomes black.
     """
     low, high = _range(image)
     if image.mode != "F" and low >= 0 and high <= 65535:
@@ -84,7 +84,7 @@ def _scaling(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
 
 
 def _range(image: Image.Image) -> tuple[float, float]:
-    """Return the least and the greatest finite value; (0, 1) where there is none."""
+    """Return the smallest and the largest finite value; (0, 1) if there is none."""
     found = []
     for _, band in _bands(image):
         values = _values(band)

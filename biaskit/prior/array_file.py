@@ -50,7 +50,7 @@ def read_array_file(path: Path) -> bytes:
     try:
         if not path.is_file():
             path.stat()
-            raise PriorError(f"{path} cannot be read: it is no regular file", "give the path of a file")
+            raise PriorError(f"{path} cannot be read: it is not a regular file", "give the path of a file")
         if path.stat().st_size > MAX_BYTES:
             raise PriorError(f"{path} has {path.stat().st_size} bytes, over the limit of {MAX_BYTES}", "save the map alone")
         return path.read_bytes()

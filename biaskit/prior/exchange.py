@@ -171,6 +171,14 @@ def export_prior(
     Raises:
         PriorError: no such layer or plane, or another ending.
         FileError: the file exists and `force` is not set, or it cannot be written.
+
+    >>> from pathlib import Path
+    >>> from tempfile import mkdtemp
+    >>> prior = Prior({"image": PlaneStats(np.ones((1, 2, 2), np.float32))}, (1,), np.ones(1, np.float32), {"model_type": "llava"})
+    >>> path = Path(mkdtemp()) / "map.npy"
+    >>> export_prior(prior, path, layer=1)
+    >>> import_prior(path, as_="bias", model_type="llava", layer=1)
+    Prior(llava, imported, layer 1; image 2×2)
     """
     path = Path(path)
     suffix = path.suffix.lower()

@@ -130,7 +130,11 @@ def one_word() -> Iterator[None]:
 
 @contextmanager
 def hub_errors(where: str, file: str) -> Iterator[None]:
-    """Turn the hub client's errors into ours."""
+    """Turn the hub client's errors inside the block into ours.
+
+    Raises:
+        PriorError: not installed, gated, unknown, offline, no such file, refused, or any other failure.
+    """
     try:
         from huggingface_hub import errors
     except ImportError:
@@ -167,7 +171,11 @@ def hub_errors(where: str, file: str) -> Iterator[None]:
 
 
 def within(seconds: float, call: Callable[[], str]) -> str:
-    """Return a call's result, or raise TimeoutError after some seconds: the client's own timeouts do not limit a slow answer as a whole."""
+    """Return a call's result. The client's own timeouts do not limit a slow answer as a whole.
+
+    Raises:
+        TimeoutError: it took more than `seconds`.
+    """
     done: list[str] = []
     failed: list[BaseException] = []
 

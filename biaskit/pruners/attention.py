@@ -30,6 +30,16 @@ WORDS = {"last": "the last prompt token's row", "question": "the mean of the que
 Source = Literal["prior", "null", "recency"]
 Form = Literal["ratio", "difference", "p_log", "uniform"]
 
+DEBIASING = (
+    "rows='question', debias='null', mode='p_log' is PriorTR (arXiv 2606.24156), published at K = 3, on InternVL2.5 at 2",
+    "PriorTR: its question has every text row after the image, as ours; its Qwen code leaves the last one out",
+    "PriorTR: its null row on InternVL is the one after </img>, ours that of </img>; on other models they are the same",
+    "PriorTR: its LLaVA code also cuts the caches of layers before K; decimals of its budget are cut off, ours round halves up",
+    "debias='recency' is the law of arXiv 2508.17807 with one slope; its FastV curve is a cubic, other methods have a slope a benchmark",
+    "arXiv 2508.17807 suppresses padding in its baselines too, where more than half of a patch is padding: padding='suppress'",
+)
+"""What the debiased forms of a method deviate in from the papers that they are from."""
+
 _law = lru_cache(64)(fit_recency)  # by prior and layer: fitting resamples the prior
 
 

@@ -40,6 +40,7 @@ class CDPruner(Pruner):
     deviations: ClassVar[tuple[str, ...]] = (
         "relevance is by default the cosine with the mean input embedding of the prompt's text, as in OpenVINO GenAI",
         "the paper's relevance needs CLIP's text tower, which no checkpoint here holds: give relevance=a function of Signals → [N]",
+        "all tokens of the prompt compete; the released code chooses the same number in each tile of any-res prompts",
         "relevance is scaled over the prompt; the released code scales it over all tiles of a batch",
         "where the rank of the kernel is used up the most relevant tokens fill the budget; the released code takes the root of 1e-12",
         "cosines and the kernel in float64; the released code has float32",
@@ -68,7 +69,11 @@ class CDPruner(Pruner):
         return frozenset({EMBEDS, own, *getattr(self.relevance, "needs", ())})
 
     def choose(self, signals: Signals, budget: int) -> Keep:
-        """Score relevance, then pick by conditional variance."""
+        """Score relevance, then pick by conditional variance.
+
+        Raises:
+            BiaskitError: the prompt has no text to be relevant to.
+        """
         source, features = self.relevance, signals[EMBEDS]
         if isinstance(source, str):
             text = signals[TEXT_EMBEDS]

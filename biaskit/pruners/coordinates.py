@@ -45,7 +45,11 @@ class Coordinates(Pruner):
         self.check_range("share", 0, 1)
 
     def choose(self, signals: Signals, budget: int) -> Keep:
-        """Take the coordinate tokens, then draw the rest."""
+        """Take the coordinate tokens, then draw the rest.
+
+        Raises:
+            BiaskitError: the signals have no generator.
+        """
         if signals.generator is None:
             raise BiaskitError("coordinates needs a generator, so that results can be repeated", "pass a seeded torch.Generator in Signals")
         n = len(signals)

@@ -48,12 +48,17 @@ class D2Pruner(AttentionPruner):
     family_presets: ClassVar[Mapping[str, Mapping[str, str]]] = {"llava": {"localization": "localization-llava-1.5"}}
     deviations: ClassVar[tuple[str, ...]] = (
         "neighbours and the prior are on the true grid, plane by plane; the reproduced official call has no grid and must guess one from N",
+        "the head reduction is not stated: the mean; nor the rounding of the budget: halves up; of pivots as many as are whole in 0.7 · n",
+        "the caption of figure 3 subtracts the prior, eq. 3 divides by it: mode='difference'; and thins the pivots out: pivot_mode='mis'",
+        "the prior is stored as a density of mean 1, so that ε = 1e-7 is negligible, as it is not beside raw attention",
+        "several images compete, on which the paper is silent: pool='per_image'; its 2,880 tokens of LLaVA-NeXT have no newlines: newline",
+        "the reproduced official call has two more weights (l1_weight, div_weight), both 0 there and not in the paper: they are not here",
         "when the graph leaves too few tokens, the highest scores fill up (fill); the paper is silent",
         "cosines are rounded to 2⁻¹⁸, and a range of them below 1e-5 counts as all alike: float32 cannot tell more",
     )
 
     alpha: float = param(1.0, "α: weight of meaning against place in the graph: 1 for understanding, 0.5 for localization")
-    theta: float = param(0.8, "θ: similarity above which two tokens stand for each other (strict)")
+    theta: float = param(0.8, "θ: similarity above which two tokens are linked (strict)")
     pivot_ratio: float = param(0.7, "share of the budget that is pivots, rounded down")
     pivot_mode: PivotMode = param("topk", "pivots: the highest scores (topk), or thinned by the graph too (mis)")
     exclude_pivot_neighbours: bool = param(True, "whether the pivots' neighbours are out of the expansion")

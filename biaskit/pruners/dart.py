@@ -32,6 +32,7 @@ class DART(Pruner):
     deviations: ClassVar[tuple[str, ...]] = (
         "keeps exactly the budget by default; the paper's rule keeps pivots + 8·int(N·r/8): count='paper'",
         "pivots go visual first, each kind by descending norm; in the released code the order is that of a Python set",
+        "text pivots come from the text after the last visual token, as in the authors' ports; AngelSlim's takes all text",
         "with fewer text tokens after the image than text pivots, their quota is spread over the pivots there are",
         "cosines are exact; the released code computes them in the model's dtype: similarity='model' (docs/methods.md)",
         "at K = 0, which the paper does not have, pivots are input embeddings of largest L1 norm, and embeddings are compared as they are",

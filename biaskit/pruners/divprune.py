@@ -30,6 +30,7 @@ class DivPrune(Pruner):
     deviations: ClassVar[tuple[str, ...]] = (
         "cosines are exact; the released code computes them in the model's dtype: similarity='model' (docs/methods.md)",
         "positions are renumbered as in the released LLaVA code; its Qwen ports keep them: positions='original'",
+        "prompts of any form: the released code expects the image after 35 tokens; newlines take part, as released",
         "the budget rounds halves up; the released code rounds them to even",
     )
 

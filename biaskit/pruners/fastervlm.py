@@ -9,7 +9,7 @@ from torch import Tensor
 
 from biaskit.pruners import pruners
 from biaskit.pruners.signals import Signals
-from biaskit.pruners.towers import TowerPruner
+from biaskit.pruners.towers import BY_TILE, TowerPruner
 from biaskit.select import top_k
 from biaskit.select.keep import Keep
 
@@ -25,7 +25,8 @@ class FasterVLM(TowerPruner):
     year: ClassVar[int | None] = 2024
     arxiv: ClassVar[str] = "2412.01818"
     deviations: ClassVar[tuple[str, ...]] = (
-        "the released code fixes LLaVA-NeXT to five tiles without newlines or padding removed; here tiles share the budget by their tokens",
+        BY_TILE,
+        "the released code fixes LLaVA-NeXT to five tiles, 2,880 tokens: padding is not cut off",
         "towers without a class token: attend='mean', the attention a patch receives from all; not in the paper",
     )
 

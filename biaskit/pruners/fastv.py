@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from biaskit.device import deferred
 from biaskit.pruners import pruners
-from biaskit.pruners.attention import AttentionPruner
+from biaskit.pruners.attention import DEBIASING, AttentionPruner
 from biaskit.pruners.signals import Signals
 from biaskit.select import top_k, top_k_many
 from biaskit.select.keep import Keep
@@ -30,7 +30,9 @@ class FastV(AttentionPruner):
         "tokens are chosen once, at prefill, and dropped; the released mask variant hides them and ranks again at every decoding step",
         "ties go to the lower index; the released code leaves them to topk",
         "the budget rounds halves up; the released code rounds them to even",
+        "K = 0, a random choice in the released code, has no attention to read and is refused: random@k=0",
         "a prior, if given, debiases the attention; that is not FastV any more",
+        *DEBIASING,
     )
 
     def choose(self, signals: Signals, budget: int) -> Keep:

@@ -62,6 +62,7 @@ class FitPrune(AttentionPruner):
     deviations: ClassVar[tuple[str, ...]] = (
         "tokens that a layer deletes go before the next one; the released code deletes them after the layer's attention, before its MLP",
         "retention and budget are what the last layer sees, by the smallest α that leaves no more; saving=ρ is the paper's own parameter",
+        "α is a multiple of 1/128; the paper bisects until its bracket is at most 0.01",
         "schedules are calibrated, not tables; one file holds every α of the bisection, and so every budget",
         "text rows are those after the image; those before it attend to no visual token, and change no order",
         "where images differ in N, the schedule holds shares of N",

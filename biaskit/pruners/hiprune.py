@@ -12,7 +12,7 @@ from biaskit.pruners import pruners
 from biaskit.pruners.base import param
 from biaskit.pruners.readings import Reading
 from biaskit.pruners.signals import Signals
-from biaskit.pruners.towers import Attend, TowerPruner, tower_row
+from biaskit.pruners.towers import BY_TILE, Attend, TowerPruner, tower_row
 from biaskit.select import cells, hiprune_select
 from biaskit.select.hierarchical import Buffers
 from biaskit.select.keep import Keep
@@ -32,6 +32,8 @@ class HiPrune(TowerPruner):
     needs: ClassVar[frozenset[Reading]] = frozenset({tower_row("mean", -16), tower_row("mean")})
     deviations: ClassVar[tuple[str, ...]] = (
         "neighbours are those on the grid; the released code takes indices ±1 and ±24, which wrap around rows: buffers='flat'",
+        BY_TILE,
+        "anchors and their neighbours are at most the budget; ties go to the lower index",
         "the middle block is counted from the end, −16, the 9th of CLIP-L's 24; Qwen2.5-VL's 16th of 32 is −17",
     )
 

@@ -31,6 +31,7 @@ class HiRED(TowerPruner):
     deviations: ClassVar[tuple[str, ...]] = (
         "regions of the small picture are those the tiles cover; the released code takes strips of the raster",
         "all of the budget is shared out; the released code cuts decimals off and can keep fewer",
+        "newlines are dropped first, in the released code always",
         "several images share the budget by their tokens; without tiles the late attention alone chooses, as published for LLaVA-1.5",
         "towers without a class token: attend='mean'; not in the paper",
     )

@@ -48,6 +48,7 @@ class IDPruner(AttentionPruner):
         "the paper's numbers need a trained scorer (importance='selector'); the default importance, feature norm, is training-free",
         "the paper feeds the scorer through differentiable top-k (soft=True), its code the raw scores (soft=False)",
         "cosines are exact; the released code computes them in the model's dtype: similarity='model' (docs/methods.md)",
+        "one token a step, as in the paper; the released parallel_k, 1 by default, is not here",
         "the budget rounds halves up; the released code rounds them to even",
     )
 
@@ -107,7 +108,11 @@ class IDPruner(AttentionPruner):
             return [Keep(kept) for kept in mmr_select_many(scores, features, budget, lam=self.lam)]
 
     def score(self, signals: Signals) -> Tensor:
-        """Return w, one score a token, [N]."""
+        """Return w, one score per token, [N].
+
+        Raises:
+            BiaskitError: importance='debiased' without a prior.
+        """
         source = self.importance
         if isinstance(source, Tensor):
             return source

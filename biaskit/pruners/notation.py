@@ -47,7 +47,12 @@ class Method:
 
 
 def read_value(text: str) -> Any:
-    """Read a number, true, false, null or a list; anything else is text."""
+    """Read a number, true, false, null or a list; anything else is text.
+
+    Example:
+        >>> read_value("0.5"), read_value("true"), read_value("mis")
+        (0.5, True, 'mis')
+    """
     for read in (json.loads, float):
         try:
             return read(text)
@@ -61,6 +66,10 @@ def read_key(text: str) -> str:
 
     Raises:
         BiaskitError: `layer`, which is a layer of attention everywhere else.
+
+    Example:
+        >>> read_key("k"), read_key("tau"), read_key("theta")
+        ('layer', 'strength', 'theta')
     """
     if text == "layer":
         raise BiaskitError("a method's layer is written k", "write k=3: tokens are dropped before decoder layer 3, counted from 0")
@@ -83,6 +92,10 @@ def parse_method(text: str) -> Method:
 
     Raises:
         BiaskitError: it does not follow the grammar, or names no pruner.
+
+    Example:
+        >>> parse_method("d2pruner@alpha=0.5+mine")
+        Method(name='d2pruner', settings={'alpha': 0.5}, prior='mine')
     """
     label = MethodLabel.read(text.strip())
     name, colon, preset = label.name.partition(":")
@@ -100,7 +113,12 @@ def parse_method(text: str) -> Method:
 
 
 def has(name: str, parameter: str) -> bool:
-    """True if a pruner has a parameter that is set for all methods; methods that act before the language model have no K."""
+    """True if a pruner has a parameter that is set for all methods; methods that act before the language model have no K.
+
+    Example:
+        >>> has("fastv", "layer"), has("fastv", "alpha")
+        (True, False)
+    """
     default = {each.name: each.default for each in pruners.get(name).parameters()}
     return parameter in default and (parameter != "layer" or default["layer"] > 0)
 

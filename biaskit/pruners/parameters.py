@@ -17,7 +17,13 @@ class Parameter:
 
 
 def choices(cls: type[Any]) -> dict[str, tuple[Any, ...]]:
-    """Return the allowed values of every parameter whose type is a Literal."""
+    """Return the allowed values of every parameter whose type is a Literal.
+
+    Example:
+        >>> from biaskit.pruners.uniform import Uniform
+        >>> choices(Uniform)["spacing"]
+        ('sequence', 'grid')
+    """
     try:
         hints = get_type_hints(cls)
     except NameError:  # a plug-in whose types exist for the type checker only

@@ -12,7 +12,7 @@ from biaskit.pruners import pruners
 from biaskit.pruners.base import Pruner, param
 from biaskit.pruners.readings import EMBEDS, Reading
 from biaskit.pruners.signals import Signals
-from biaskit.select import Merge, cells, uniform_select
+from biaskit.select import cells, uniform_select
 from biaskit.select.keep import Keep
 
 
@@ -33,29 +33,35 @@ class Pool(Pruner):
     def choose(self, signals: Signals, budget: int) -> Keep:
         """Average each token into the nearest kept token."""
         features = signals[EMBEDS]
-        merge = pooling(cells(signals.layout, newline_column=False), budget)
-        return Keep(merge.indices, {"merged": float(len(merge))}, merge.into(features))
+        places, home = nearest_places(cells(signals.layout, newline_column=False), budget)
+        sizes, home = torch.bincount(home, minlength=len(places)).to(features.device), home.to(features.device)
+        sums = features.new_zeros((len(places), features.shape[1]), dtype=torch.float32).index_add_(0, home, features.float())
+        alone = features[places.to(features.device)]
+        values = torch.where((sizes > 1)[:, None], (sums / sizes[:, None]).to(features.dtype), alone)
+        return Keep(places, {"merged": float(len(places))}, values)
 
 
-def pooling(where: Tensor, n: int) -> Merge:
-    """Return the merge of [N, 3] cells into n evenly spaced ones: plain means of what is nearest, within a plane.
+def nearest_places(where: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Return n evenly spaced ones of [N, 3] cells, and for each cell which of them is nearest within its plane: int64 [n], [N].
 
-    A plane too small for a share of n is averaged into the nearest kept token of the sequence. A tie
-    goes to the later place: where n divides the grid evenly, its blocks are averaged.
+    A plane too small for a share of n goes to the nearest kept token of the sequence. A tie goes to the later
+    place: where n divides the grid evenly, its blocks are averaged.
 
     Example:
         >>> from biaskit.select import cells
-        >>> pooling(cells((2, 4)), 2).weights.tolist()
-        [[0.25, 0.25, 0.0, 0.0, 0.25, 0.25, 0.0, 0.0], [0.0, 0.0, 0.25, 0.25, 0.0, 0.0, 0.25, 0.25]]
+        >>> [part.tolist() for part in nearest_places(cells((2, 4)), 2)]
+        [[5, 7], [0, 0, 1, 1, 0, 0, 1, 1]]
     """
     places = uniform_select(len(where), n, where=where)
-    plane, spot = where[:, 0], where[:, 1:].double()
-    apart = torch.cdist(spot, spot[places])
-    foreign = plane[:, None] != plane[places]
-    along = (torch.arange(len(where))[:, None] - places).abs().double()
-    distance = torch.where(foreign.all(1, keepdim=True), along, torch.where(foreign, torch.inf, apart))
-    home = len(places) - 1 - distance.flip(1).argmin(1)
+    home = torch.empty(len(where), dtype=torch.int64)
+    for plane in where[:, 0].unique():
+        mine, kept = torch.nonzero(where[:, 0] == plane)[:, 0], torch.nonzero(where[places, 0] == plane)[:, 0]
+        if len(kept):
+            spot, other = where[mine, 1:].double(), where[places[kept], 1:].double()
+            apart = (other**2).sum(1) - 2 * (spot @ other.mT)  # squared distances but for the cell's own length: whole numbers, ties exact
+        else:
+            kept = torch.arange(len(places))
+            apart = (mine[:, None] - places).abs()
+        home[mine] = kept[len(kept) - 1 - apart.flip(1).argmin(1)]
     home[places] = torch.arange(len(places))
-    weights = torch.zeros(len(places), len(where))
-    weights[home, torch.arange(len(where))] = 1 / torch.bincount(home, minlength=len(places))[home].float()
-    return Merge(places, weights)
+    return places, home

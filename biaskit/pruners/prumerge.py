@@ -35,6 +35,7 @@ class PruMerge(TowerPruner):
         "by default the budget is kept exactly, so that methods compare; the paper's own count: adaptive=True, the budget unused",
         "attention is softmax(q·k / √C) of whole rows, as released, but without the class token's own key, which scales all of it",
         "the token for the rest stands where the strongest of them stood; in the released code it comes last",
+        "where the released code fails: if none stands out one token is kept, if a third or more does the stride of the regular ones is 1",
         "kept tokens are in raster order; in the released code by falling attention",
         "towers without a class token: attend='mean', mean logits; not in the paper",
     )

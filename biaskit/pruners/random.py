@@ -23,7 +23,11 @@ class Random(Pruner):
     paper: ClassVar[str] = "baseline"
 
     def choose(self, signals: Signals, budget: int) -> Keep:
-        """Draw the tokens."""
+        """Draw the tokens.
+
+        Raises:
+            BiaskitError: the signals have no generator.
+        """
         if signals.generator is None:
             raise BiaskitError("random needs a generator, so that results can be repeated", "pass a seeded torch.Generator in Signals")
         return Keep(random_select(len(signals), budget, signals.generator))

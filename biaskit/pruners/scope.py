@@ -12,7 +12,7 @@ from biaskit.pruners import pruners
 from biaskit.pruners.base import param
 from biaskit.pruners.readings import Reading
 from biaskit.pruners.signals import Signals
-from biaskit.pruners.towers import FEATURES, TowerPruner, tower_row
+from biaskit.pruners.towers import BY_TILE, FEATURES, TowerPruner, tower_row
 from biaskit.select import scope_select
 from biaskit.select.keep import Keep
 
@@ -30,7 +30,8 @@ class SCOPE(TowerPruner):
     needs: ClassVar[frozenset[Reading]] = frozenset({tower_row("cls"), FEATURES})
     deviations: ClassVar[tuple[str, ...]] = (
         "saliency is the mean over heads, not the sum: the same order",
-        "tiles share the budget by their tokens; the released code gives int(T / P + 0.5) to each",
+        BY_TILE,
+        "gains are compared as multiples of 2⁻²⁴ of a cosine, a tie goes to the lower index; the released code sums in the model's dtype",
         "towers without a class token: attend='mean'; where several patches make a token, the mean of their features is compared",
     )
 

@@ -67,6 +67,7 @@ class SparseVLM(AttentionPruner):
         "a recycled token stands at its cluster's centre, among the kept ones; the released code puts them behind",
         "densities have no random noise, so that results repeat; a tie goes to the lower index",
         "version 2 divides attention by a map of the rotary embedding alone, which is not here: debias='recency' is the nearest",
+        "shares of N instead of counts of 576, so that other grids have stages too",
         "counts are fixed, as released; the paper's rule by rank is biaskit.select.rank_deletions",
     )
 

@@ -18,11 +18,19 @@ from biaskit.select.keep import Keep
 FEATURES = Reading("hidden", "tower", layer=-2)
 """[P, D] output of the tower's second to last block, of which LLaVA's projector makes visual tokens."""
 
+BY_TILE = "tiles share the budget by their tokens, newlines go first; the released code gives every tile the same and drops all newlines"
+"""A deviation that methods of the tower share."""
+
 Attend = Literal["cls", "mean"]
 
 
 def tower_row(attend: Attend, layer: int = -2, *, what: What = "attention", heads: Heads = "mean") -> Reading:
-    """Return the reading of a row of the tower: the class token's, or the mean over all rows of a tile."""
+    """Return the reading of a row of the tower: the class token's, or the mean over all rows of a tile.
+
+    Example:
+        >>> str(tower_row("cls"))
+        'attention[tower, layer=-2, queries=cls]'
+    """
     return Reading(what, "tower", layer=layer, queries=attend, heads=heads)
 
 

@@ -29,7 +29,10 @@ class VisionSelector(Pruner):
     acts: ClassVar[str] = "between projector and language model"
     families: ClassVar[str] = "those that weights are for: published for Qwen2.5-VL"
     needs: ClassVar[frozenset[Reading]] = frozenset({EMBEDS})
-    deviations: ClassVar[tuple[str, ...]] = ("the budget rounds halves up; the released code cuts decimals off",)
+    deviations: ClassVar[tuple[str, ...]] = (
+        "the budget rounds halves up; the released code cuts decimals off",
+        "the scorer's weights are given (weights=FILE), none come with it; training, with its differentiable top-k, is left out",
+    )
 
     layer: int = param(0, "K: tokens are dropped before this decoder layer; 0 is before the language model")
     weights: str | os.PathLike[str] | None = param(None, "safetensors file of the scorer: q_proj and k_proj, weight and bias; needed")

@@ -11,7 +11,7 @@ from biaskit.pruners import pruners
 from biaskit.pruners.base import param
 from biaskit.pruners.readings import EMBEDS, Reading
 from biaskit.pruners.signals import Signals
-from biaskit.pruners.towers import FEATURES, TowerPruner, merged, tower_row
+from biaskit.pruners.towers import BY_TILE, FEATURES, TowerPruner, merged, tower_row
 from biaskit.select import visionzip_merge
 from biaskit.select.keep import Keep
 
@@ -32,7 +32,7 @@ class VisionZip(TowerPruner):
     deviations: ClassVar[tuple[str, ...]] = (
         "no token is made of the class token itself: a patch more is dominant in its place (54 + 10 is 54 patches and 10 merged tokens)",
         "a merged token stands at its target's place; the released code puts all of them behind the dominant ones",
-        "tiles share the budget by their tokens; newlines are dropped first, in the released code always",
+        BY_TILE,
         "towers without a class token: attend='mean'; where several patches make a token, they are merged place by place, then projected",
     )
 

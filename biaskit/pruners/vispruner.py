@@ -12,7 +12,7 @@ from biaskit.pruners import pruners
 from biaskit.pruners.base import param
 from biaskit.pruners.readings import Reading
 from biaskit.pruners.signals import Signals
-from biaskit.pruners.towers import FEATURES, TowerPruner, tower_row
+from biaskit.pruners.towers import BY_TILE, FEATURES, TowerPruner, tower_row
 from biaskit.select import vispruner_select
 from biaskit.select.keep import Keep
 
@@ -29,6 +29,7 @@ class VisPruner(TowerPruner):
     arxiv: ClassVar[str] = "2412.01818"
     needs: ClassVar[frozenset[Reading]] = frozenset({tower_row("cls"), FEATURES})
     deviations: ClassVar[tuple[str, ...]] = (
+        BY_TILE,
         "the released loop keeps fewer tokens than asked where a round has fewer even entries than the step, and fails on odd lists",
         "towers without a class token: attend='mean'; where several patches make a token, the mean of their features is compared",
     )

@@ -24,7 +24,12 @@ EXACT_STEPS = 2.0**24
 
 
 def unit_rows(features: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Scale rows [N, d] of any float dtype to length 1, by default in float64 on a CPU, else in float32. A row of zeros is unchanged."""
+    """Scale rows [N, d] of any float dtype to length 1, by default in float64 on a CPU, else in float32. A row of zeros is unchanged.
+
+    Example:
+        >>> unit_rows(torch.tensor([[3.0, 4.0], [0.0, 0.0]])).tolist()
+        [[0.6, 0.8], [0.0, 0.0]]
+    """
     features = features.to(dtype or (torch.float64 if features.device.type == "cpu" else torch.float32))
     largest = features.abs().amax(-1, keepdim=True) if features.shape[-1] else features.new_ones(len(features), 1)
     features = features / torch.where(largest > 0, largest, 1.0)  # the squares of some lengths overflow float32
@@ -63,13 +68,24 @@ def products(a: Tensor, b: Tensor) -> Tensor:
 
 
 def cosines(a: Tensor, b: Tensor) -> Tensor:
-    """Return the rounded cosines of unit rows a [N, d] and b [M, d] or one row [d]: [N, M] or [N], in the dtype of `a`."""
+    """Return the rounded cosines of unit rows a [N, d] and b [M, d] or one row [d]: [N, M] or [N], in the dtype of `a`.
+
+    Example:
+        >>> unit = unit_rows(torch.tensor([[3.0, 4.0], [6.0, 8.0]]))
+        >>> cosines(unit, unit).tolist()
+        [[1.0, 1.0], [1.0, 1.0]]
+    """
     found = products(a, b) if b.ndim == 2 else products(a, b[None])[:, 0]
     return rounded(found.to(a.dtype))
 
 
 def row_blocks(unit: Tensor, own: float | None = None) -> Iterator[Tensor]:
-    """Yield the N × N cosines in blocks of rows; `own`, if given, replaces each token's cosine with itself."""
+    """Yield the N × N cosines in blocks of rows; `own`, if given, replaces each token's cosine with itself.
+
+    Example:
+        >>> [block.tolist() for block in row_blocks(unit_rows(torch.eye(2)), own=-1.0)]
+        [[[-1.0, 0.0], [0.0, -1.0]]]
+    """
     for start in range(0, len(unit), BLOCK):
         block = cosines(unit[start : start + BLOCK], unit)
         if own is not None:

@@ -271,7 +271,12 @@ def check_switches(pivot_ratio: float, pivot_mode: str, fill: str) -> None:
 
 
 def pivots_of(n: int, pivot_ratio: float) -> int:
-    """Return floor(pivot_ratio · n) in decimal: 0.29 of 100 is 29, although the binary product is below."""
+    """Return floor(pivot_ratio · n) in decimal: 0.29 of 100 is 29, although the binary product is below.
+
+    Example:
+        >>> pivots_of(100, 0.29)
+        29
+    """
     return math.floor(round(pivot_ratio * n, 9))
 
 

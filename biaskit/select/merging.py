@@ -41,7 +41,7 @@ class Merge:
     @property
     def merged(self) -> Tensor:
         """[k] which of the n kept tokens have others merged into them."""
-        return torch.nonzero((self.weights != 0).sum(1) > 1)[:, 0]
+        return torch.nonzero(torch.linalg.vector_norm(self.weights, 0, 1) > 1)[:, 0]  # the norm of order 0 counts what is not 0
 
     def into(self, features: Tensor) -> Tensor:
         """Merge [N, d]: [n, d] of the same dtype; tokens that nothing is merged into are unchanged bit for bit."""
@@ -52,7 +52,12 @@ class Merge:
 
 
 def identity_merge(n_tokens: int, kept: Tensor) -> Merge:
-    """Return the merge that keeps the tokens `kept` [n] of `n_tokens` unchanged."""
+    """Return the merge that keeps the tokens `kept` [n] of `n_tokens` unchanged.
+
+    Example:
+        >>> identity_merge(3, torch.tensor([0, 2])).weights.tolist()
+        [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
+    """
     weights = torch.zeros(len(kept), n_tokens, dtype=torch.float32, device=kept.device)
     weights[torch.arange(len(kept), device=kept.device), kept] = 1
     return Merge(kept, weights)

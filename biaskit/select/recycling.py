@@ -183,7 +183,7 @@ def sparsevlm_merge(
 def _density_peaks(points: Tensor, clusters: int, nearest: int) -> tuple[Tensor, Tensor]:
     """Cluster [x, d] points: (centres [clusters] as indices into them, the cluster of each [x])."""
     points = points.double()
-    apart = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist") / math.sqrt(max(points.shape[1], 1))
+    apart = _distances(points) / math.sqrt(max(points.shape[1], 1))
     near = apart.topk(min(nearest, len(points)), dim=1, largest=False).values
     density = torch.exp(-(near**2).mean(1))
     rank = torch.empty_like(density, dtype=torch.int64)
@@ -194,3 +194,11 @@ def _density_peaks(points: Tensor, clusters: int, nearest: int) -> tuple[Tensor,
     home = apart[:, centres].argmin(1)
     home[centres] = torch.arange(len(centres), device=points.device)
     return centres, home
+
+
+def _distances(points: Tensor) -> Tensor:
+    """Distances of all pairs of [x, d] float64 points by one product: [x, x]. What rounding could make of equal points is 0."""
+    own = (points * points).sum(1)
+    both = own[:, None] + own
+    squared = both - 2 * (points @ points.mT)
+    return torch.where(squared > 1e-12 * both, squared, 0.0).sqrt()

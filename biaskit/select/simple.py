@@ -88,7 +88,12 @@ def uniform_select(n_tokens: int, n: int, *, where: Tensor | None = None) -> Ten
 
 
 def spaced(length: int, n: int) -> Tensor:
-    """Return n evenly spaced indices of 0 … length − 1: floor((2i + 1) · length / (2n)), [n] int64 on the CPU."""
+    """Return n evenly spaced indices of 0 … length − 1: floor((2i + 1) · length / (2n)), [n] int64 on the CPU.
+
+    Example:
+        >>> spaced(9, 3).tolist()
+        [1, 4, 7]
+    """
     return (2 * torch.arange(n, device="cpu") + 1) * length // max(2 * n, 1)
 
 

@@ -26,16 +26,16 @@ def open_task(
     images: str | os.PathLike[str] | None = None,
     n: int | None = None,
 ) -> Task:
-    """Open a task from what the user wrote, such as `open_task("refcoco+:testA", "data/refer")`.
+    """Open a task by name, such as `open_task("refcoco+:testA", "data/refer")`.
 
     Args:
         spec: a name as `biaskit tasks list` prints it, then words after colons: `pope:adversarial`, `refcocog:val:split_by=umd`.
         data: file or directory of the questions; the scenes of the embedded model need none.
-        images: directory of the images, where it is not beside the questions.
-        n: how many questions a generated task has (others are as long as their data: use `task.sample`).
+        images: directory of the images, if it is not beside the questions.
+        n: number of questions of a generated task (for other tasks use `task.sample`).
 
     Raises:
-        BiaskitError: an unknown name (the hint offers the nearest).
+        BiaskitError: an unknown name (the hint offers similar ones).
         TaskError: an unknown argument, or data that is missing or broken.
 
     Example:
@@ -54,7 +54,7 @@ def open_task(
 
 
 def task_class(name: str) -> type[Task]:
-    """Return the class of a task by its `name` or spec: enough to add up the scores of a results file.
+    """Return the class of a task by its `name` or spec, which is enough to summarise the scores of a results file.
 
     Raises:
         BiaskitError: an unknown name.

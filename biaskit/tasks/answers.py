@@ -18,9 +18,9 @@ _PERIOD = re.compile(r"\.(?!\d)")
 def normalise(text: str) -> str:
     """Return an answer as the official VQA evaluation compares it.
 
-    Line breaks become blanks. A punctuation mark vanishes where it touches a blank, or where the answer has a comma between digits;
-    elsewhere it becomes a blank. Periods vanish unless a digit follows. Then, word by word in lower case: number words up to ten become
-    digits (and none 0), articles vanish, contractions get their apostrophe back.
+    Line breaks become spaces. A punctuation mark is removed if it is next to a space anywhere in the answer, or if the answer has a comma
+    between digits; otherwise it becomes a space. Periods are removed unless a digit follows. Then, word by word in lower case: number words
+    up to ten become digits ("none" becomes 0), articles are removed, and missing apostrophes of contractions are restored.
 
     >>> normalise("The  two dogs, isnt it?")
     "2 dogs isn't it"
@@ -45,10 +45,10 @@ def exact(answer: str, truths: Sequence[str]) -> float:
 
 
 def vqa_accuracy(answer: str, truths: Sequence[str]) -> float:
-    """Return the official VQA accuracy (Antol et al. 2015): the mean, over leaving out each annotator, of min(1, agreeing others / 3).
+    """Return the official VQA accuracy (Antol et al. 2015): min(1, agreeing annotators / 3), averaged over leaving out each annotator.
 
-    Both sides are normalised always, as TextVQA's evaluation does; the official one leaves unanimous annotators as they are. With fewer
-    than four annotators no answer could reach 1, so an agreement with any of them is 1.
+    Both sides are always normalised, as in TextVQA's evaluation; the official one does not normalise unanimous annotators' answers. With
+    fewer than four annotators no answer could reach 1, so that agreement with any of them counts as 1.
 
     >>> round(vqa_accuracy("dog", ["dog"] * 2 + ["puppy"] * 8), 3)
     0.6
@@ -61,7 +61,7 @@ def vqa_accuracy(answer: str, truths: Sequence[str]) -> float:
 
 
 def edit_distance(one: str, other: str) -> int:
-    """Return the Levenshtein distance: the fewest insertions, deletions and exchanges of a character.
+    """Return the Levenshtein distance: the fewest insertions, deletions and substitutions of a character.
 
     >>> edit_distance("kitten", "sitting")
     3
@@ -75,9 +75,9 @@ def edit_distance(one: str, other: str) -> int:
 
 
 def anls(answer: str, truths: Sequence[str], threshold: float = 0.5) -> float:
-    """Return the normalised Levenshtein similarity to the nearest truth, 0 where the distance is `threshold` of the length or more.
+    """Return the normalised Levenshtein similarity to the nearest truth, 0 if the distance is `threshold` of the length or more.
 
-    Biten et al. 2019 (ST-VQA), as for DocVQA and InfoVQA: lower case, blanks at the ends and repeated ones do not count.
+    Biten et al. 2019 (ST-VQA), as for DocVQA and InfoVQA: case, repeated spaces, and spaces at the ends are ignored.
 
     >>> anls("Coca Cola Co", ["coca cola"]), anls("water", ["coca cola"])
     (0.75, 0.0)
@@ -88,16 +88,16 @@ def anls(answer: str, truths: Sequence[str], threshold: float = 0.5) -> float:
         true = " ".join(truth.lower().split())
         longest = max(len(said), len(true))
         if abs(len(said) - len(true)) >= threshold * longest > 0:
-            continue  # too far by length alone: a very long answer costs no time
+            continue  # the lengths alone differ too much: do not spend time on very long answers
         distance = edit_distance(said, true) / longest if longest else 0.0
         best = max(best, 1 - distance if distance < threshold else 0.0)
     return best
 
 
 def relaxed(answer: str, truths: Sequence[str], tolerance: float = 0.05) -> float:
-    """Return ChartQA's relaxed accuracy (Masry et al. 2022): numbers within 5 % of the truth, other answers equal but for case.
+    """Return ChartQA's relaxed accuracy (Masry et al. 2022): numbers within 5 % of the truth, other answers equal except for case.
 
-    A percentage is its hundredth on both sides; a truth of 0 must be met exactly, as text.
+    Percentages are divided by 100 on both sides; a truth of 0 must be matched exactly, as text.
 
     >>> relaxed("41", ["40"]), relaxed("43", ["40"]), relaxed("50%", ["0.5"])
     (1.0, 0.0, 1.0)
@@ -116,7 +116,7 @@ _NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,2})?")
 
 
 def _number(text: str) -> float | None:
-    """Return a text as a number, None if it is not one; thousands may be set off by commas, a final period is ignored."""
+    """Return a text as a number, None if it is not one; commas may separate thousands, a final period is ignored."""
     text = text.rstrip(".").rstrip()
     percent = text.endswith("%")
     text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text.rstrip("%").strip().lstrip("$"))

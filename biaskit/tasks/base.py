@@ -1,4 +1,4 @@
-"""What every task answers: its items, their prompts and images, what is right, how an answer is scored, and how scores add up."""
+"""The base class of tasks: questions, prompts, images, right answers, scores of answers, and summaries of scores."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ WHOLE: Part = (0.0, 0.0, 1.0, 1.0)
 
 @dataclass(frozen=True)
 class Seen:
-    """How a model saw an image: what its answer's coordinates refer to.
+    """How a model saw an image, which its answer's coordinates refer to.
 
     Attributes:
         size: (rows, cols) of the original image in pixels.
-        input: (rows, cols) in pixels of the resized image that the vision tower got (Qwen: grid × patch; LLaVA-1.5: its square).
-        part: what the model saw of the image; LLaVA-1.5's centre crop lies inside it, padding goes below 0 or above 1.
+        input: (rows, cols) in pixels of the resized image that the vision tower received (Qwen: grid × patch; LLaVA-1.5: its square).
+        part: the part of the image that the model saw; LLaVA-1.5's centre crop is inside the image, padding goes below 0 or above 1.
         boxes: how its answers write boxes.
 
     Example:
@@ -47,14 +47,14 @@ class Seen:
 
 @dataclass(frozen=True)
 class Opening:
-    """What a user asked for when opening a task.
+    """The arguments of opening a task.
 
     Attributes:
         key: the registered name ("refcoco+").
         flags: words after it ("testA" of `refcoco+:testA`). settings: its `name=value` words.
-        data: file or directory of the questions; None where the user named none.
-        images: directory of the images where it is not beside the questions.
-        n: how many questions a generated task has; None for its default.
+        data: file or directory of the questions; None if not given.
+        images: directory of the images, if it is not beside the questions.
+        n: number of questions of a generated task; None for its default.
 
     Example:
         >>> Opening("refcoco+", ("testA",)).flags
@@ -76,10 +76,10 @@ class Task(ABC):
 
     Attributes:
         name: registered name and arguments, such as "refcoco:val": the same words open it again.
-        metric: the primary score, a key of what `score` and `summarise` return; in [0, 1], more is better.
-        max_new_tokens: enough for a whole answer.
-        title: for people. needs: what data it reads. dataset: the name under which that data is published. arguments: what may follow
-            the name, and what is taken where nothing does.
+        metric: the primary score, a key in the results of `score` and `summarise`; in [0, 1], higher is better.
+        max_new_tokens: enough for a complete answer.
+        title: display name. needs: the data that it reads. dataset: the name under which that data is published. arguments: what may
+            follow the name, and the defaults.
     """
 
     name: str
@@ -121,33 +121,33 @@ class Task(ABC):
 
     @abstractmethod
     def prompt(self, i: int, wording: Wording) -> str:
-        """Return the question as a model is asked, by its published wording."""
+        """Return the question in the given wording, as it is put to the model."""
 
     @abstractmethod
     def truth(self, i: int) -> Any:
-        """Return what is right: values that JSON knows."""
+        """Return the right answer, as JSON values."""
 
     @abstractmethod
     def score(self, i: int, answer: str, seen: Seen) -> dict[str, float]:
-        """Return the scores of an answer: `metric`, `parsed` (0 or 1: it could be read), and more; never nan. The keys do not vary."""
+        """Return the scores of an answer: `metric`, `parsed` (1 if it could be read, else 0), and more; never NaN. The keys are fixed."""
 
     def tags(self, i: int) -> dict[str, str]:
-        """Return what kind of question this is, for break-downs: kind → value. Default: nothing."""
+        """Return the question's tags for break-downs: kind → value. Default: {}."""
         return {}
 
     def region(self, i: int) -> Part | None:
-        """Return the part of the image that the question is about, None where that is not one box (the default)."""
+        """Return the part of the image that the question is about; None (the default) if that is not one box."""
         return None
 
     @classmethod
     def summarise(cls, records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-        """Return the scores of many answers, `n` among them. It needs no data: records are lines of a results file.
+        """Return the summary of many answers' scores, including `n`. It does not need the task's data.
 
         Args:
-            records: each with `scores`, what `score` returned. None gives {"n": 0}.
+            records: lines of a results file, each with `scores`, the result of `score`. An empty sequence gives {"n": 0}.
 
         Returns:
-            The mean of every score; a task that has more than means (F1, yes share) adds them.
+            The mean of every score; tasks add measures that are not means (F1, yes share).
         """
         if not records:
             return {"n": 0.0}
@@ -155,9 +155,9 @@ class Task(ABC):
         return {"n": float(len(records)), **{key: float(np.mean([record["scores"][key] for record in records])) for key in keys}}
 
     def sample(self, n: int | None, seed: int = 0) -> Task:
-        """Return a view of n questions at random: the first n of a seeded order of all, so that a larger sample only adds to it.
+        """Return a view of n random questions: the first n of a seeded order of all, so that a larger sample contains a smaller one.
 
-        None, or as many as there are, gives all of them, in their own order.
+        None, or n ≥ the number of questions, gives all of them in their own order.
         """
         if n is None or n >= len(self):
             return self
@@ -165,7 +165,7 @@ class Task(ABC):
         return TaskView(self, [int(index) for index in order])
 
     def fingerprint(self) -> str:
-        """Return the sha256 (hex) over ids, images' names and truths, in order: the same questions elsewhere have the same one."""
+        """Return the sha256 (hex) over ids, image names and truths, in order: equal for the same questions on another machine."""
         listing = [[self.identify(i), self.image_name(i), self.truth(i)] for i in range(len(self))]
         return hashlib.sha256(json.dumps(listing, sort_keys=True).encode("ascii")).hexdigest()
 
@@ -192,7 +192,7 @@ class TaskView(Task):
     def __init__(self, task: Task, indices: Sequence[int]) -> None:
         self.task, self.indices = task, indices
         self.name, self.metric, self.max_new_tokens = task.name, task.metric, task.max_new_tokens
-        self.summarise = task.summarise  # type: ignore[method-assign]  # a view's scores add up as its task's do
+        self.summarise = task.summarise  # type: ignore[method-assign]  # a view's scores are summarised as its task's are
 
     @classmethod
     def open(cls, opening: Opening) -> Task:
@@ -240,7 +240,7 @@ def breakdown(task: type[Task] | Task, records: Sequence[Mapping[str, Any]]) -> 
     """Return kind of tag → value → summary of the records that carry it, kinds and values sorted.
 
     Args:
-        task: whose scores they are.
+        task: the task that was scored.
         records: lines of a results file, with `scores` and `tags`.
 
     Example:

@@ -1,4 +1,4 @@
-"""Scores of a box, and what kind of box it is."""
+"""Scores of an answer's box, and tags of the true box."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from biaskit.tasks.boxes import Box, read_box
 
 
 def score_box(answer: str, truth: Box, seen: Seen, units: str | None = None) -> dict[str, float]:
-    """Return `iou50` (1 if the overlap is at least 0.5), `centre` (of the answer's box in the true one), `iou`, `parsed`.
+    """Return `iou50` (1 if the IoU is at least 0.5), `centre` (1 if the answer's centre is in the true box), `iou`, `parsed`.
 
     Args:
-        answer: of the model. truth: in pixels of the original image. seen: how the model saw it. units: see `read_box`.
+        answer: the model's text. truth: in pixels of the original image. seen: how the model saw it. units: see `read_box`.
     """
     box = read_box(answer, seen, units)
     if box is None:

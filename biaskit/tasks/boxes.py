@@ -31,11 +31,11 @@ def check_units(name: str) -> str:
 
 
 def read_box(text: str, seen: Seen, units: str | None = None) -> Box | None:
-    """Return the first box of an answer, None where there is none that the units allow.
+    """Return the first box of an answer that the units allow, None if there is none.
 
-    Prose around it, missing or mixed brackets, named corners, exchanged corners and percentages are understood. Four decimals of at
-    most 1 are fractions of what the model saw in any units: no box within one pixel is meant. Fractions above 1 are refused: they
-    could be percent, thousandths or pixels. Boxes are not clipped to the image, as the published scorers do not.
+    Surrounding prose, missing or mixed brackets, named corners, exchanged corners and percentages are understood. In any units, four
+    decimals of at most 1 are fractions of the part that the model saw, because they cannot be pixels. Fractions above 1 are refused: they
+    could be percent, thousandths or pixels. Boxes are not clipped to the image, as in the published scorers.
 
     Args:
         text: the model's answer. seen: how it saw the image. units: one of `UNITS`; by default the model's.
@@ -56,7 +56,7 @@ def read_box(text: str, seen: Seen, units: str | None = None) -> Box | None:
 
 
 def write_box(box: Box, seen: Seen, units: str | None = None, label: str = "object") -> str:
-    """Return a box as a perfect model would answer; `read_box` undoes it up to rounding.
+    """Return the text of a box in the model's convention; `read_box` is its inverse up to rounding.
 
     Args:
         box: in pixels of the original image. seen: how the model saw it. units: by default the model's. label: for JSON answers.
@@ -76,7 +76,7 @@ def write_box(box: Box, seen: Seen, units: str | None = None, label: str = "obje
 
 
 def _scale(units: str, seen: Seen) -> tuple[float, float, float, float]:
-    """Return (left, top, wide, high): an answer's x stands for the pixel left + x · wide, its y for top + y · high."""
+    """Return (left, top, width, height): an answer's x is the pixel left + x · width, its y is top + y · height."""
     rows, cols = seen.size
     if units == "square":
         side = float(max(rows, cols))
@@ -94,11 +94,11 @@ def _corners(values: list[float], scale: tuple[float, float, float, float]) -> B
     return xs[0], ys[0], xs[1], ys[1]
 
 
-_SLACK = 1.05  # a box may end a little outside of what the model saw
+_SLACK = 1.05  # a box may end slightly outside the part that the model saw
 
 
 def _read_numbers(words: list[str], units: str, seen: Seen) -> tuple[list[float], tuple[float, float, float, float] | None]:
-    """Return the values of four number words and how they are to be scaled, None where the units have no such values."""
+    """Return the values of four numbers and how to scale them; the scale is None if the units do not allow such values."""
     values = [float(word.rstrip("%")) for word in words]
     if all(word.endswith("%") for word in words):
         values = [value / 100 for value in values]
@@ -114,16 +114,16 @@ def _read_numbers(words: list[str], units: str, seen: Seen) -> tuple[list[float]
 _NUMBER = r"[-+]?(?:\d{1,7}(?:\.\d{0,20})?|\.\d{1,20})\s?%?"
 _NAMES = (r"x(?:_?(?:min|max|[012]))?|left|right", r"y(?:_?(?:min|max|[012]))?|top|bottom")
 _BREAK = r"(?:\s*[,;|]\s*|\s+(?:and|to|,)?\s*|\s*[\])}>]+\s*(?:[,;|]|and|to|-)?\s*[\[({<]+\s*)"
-# corners may be named, but then the names must come as x, y, x, y
+# corners may be named, in the order x, y, x, y
 _FOUR = _BREAK.join(rf"""(?:["']?(?:{_NAMES[i % 2]})["']?\s*[:=]\s*)?({_NUMBER})""" for i in range(4))
-# a box stands in brackets of its own if it can; else it is any run of four numbers. No digit may stand before or after it.
+# a box in brackets is preferred; otherwise any four consecutive numbers without a digit before or after
 _BRACKETED = re.compile(rf"[\[({{<]\s*{_FOUR}\s*[\])}}>]", re.IGNORECASE)
 _BARE = re.compile(rf"(?<![\w.%-]){_FOUR}(?![\w]|\.\d)", re.IGNORECASE)
 _WORDS = re.compile(r"\s*".join([r"(<loc\d\d>)"] * 4))
 
 
 def _candidates(text: str) -> Iterator[list[str]]:
-    """Yield groups of four words that may be a box: location words, numbers in brackets, bare numbers; each kind from left to right."""
+    """Yield groups of four that may be a box: location words, numbers in brackets, other numbers; each kind from left to right."""
     for pattern in (_WORDS, _BRACKETED, _BARE):
         for found in pattern.finditer(text):
             yield [word.replace(" ", "") for word in found.groups()]

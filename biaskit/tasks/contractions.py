@@ -1,4 +1,4 @@
-"""The contractions of the official VQA evaluation (GT-Vision-Lab/VQA): what is written without an apostrophe gets it back."""
+"""The contractions of the official VQA evaluation (GT-Vision-Lab/VQA), to restore missing apostrophes."""
 
 from __future__ import annotations
 
@@ -12,4 +12,4 @@ would've wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll yo
 """.split()  # noqa: SIM905  a hundred quoted words would be harder to read
 
 CONTRACTIONS = {word[:k] + word[k + 1 :]: word for word in _RIGHT for k, sign in enumerate(word) if sign == "'"}
-"""Every word above with one of its apostrophes left out → the word."""
+"""Each word above without one of its apostrophes → the word."""

@@ -1,4 +1,4 @@
-"""How a model is asked and how it writes boxes: plain values that families give and tasks read; neither needs to know the other."""
+"""Question templates and box conventions of models: plain values that families define and tasks read."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ PROMPT = "Please describe the provided image."
 """D2Pruner's neutral prompt."""
 
 UNITS = ("part", "square", "thousand", "pixels", "words")
-"""What the numbers of a box count, all linear, x to the right and y down, corners x1 y1 x2 y2:
+"""Units of a box's numbers, all linear, x to the right and y down, corners x1 y1 x2 y2:
 
-- `part`: 0–1 fractions of what the model saw: where it saw a crop, of the crop; where the picture was padded to a square, of the square.
+- `part`: 0–1 fractions of the part that the model saw: of the crop, or of the square that the picture was padded to.
 - `square`: 0–1 fractions of the image padded to a square, whatever the model saw.
 - `thousand`: 0–1000 of the image.
 - `pixels`: pixels of the image as resized for the vision tower.
-- `words`: 48 location words a side.
+- `words`: 48 location words per side.
 """
 
 
 @dataclass(frozen=True)
 class Wording:
-    r"""The published wording of questions; what goes into the model is the checkpoint's chat template around these words, after the image.
+    r"""The published wording of questions, which the checkpoint's chat template wraps, after the image.
 
-    The defaults are LLaVA-1.5's. Each template holds one `{}`, where the phrase or question goes.
+    The defaults are LLaVA-1.5's. Each template has one `{}` for the phrase or question.
 
     Attributes:
-        region: asks for the box of what a phrase describes (RefCOCO).
+        region: asks for the box of the object that a phrase describes (RefCOCO).
         short: asks for a single word or phrase (GQA, VQAv2, TextVQA).
         yes_no: asks for yes or no (POPE).
         region_source, short_source, yes_no_source: where each was published.
@@ -43,7 +43,7 @@ class Wording:
     yes_no_source: str = "questions of POPE as arXiv 2310.03744 put them, its pope_test.jsonl"
 
     def ask_region(self, phrase: str) -> str:
-        """Ask for the box of what a phrase describes.
+        """Return the question for the box of the object that a phrase describes.
 
         Example:
             >>> Wording(region="where is the {} ?").ask_region("red circle")
@@ -52,15 +52,15 @@ class Wording:
         return self.region.replace("{}", phrase, 1)
 
     def ask_short(self, question: str) -> str:
-        """Ask for a single word or phrase."""
+        """Return the question with the request for a single word or phrase."""
         return self.short.replace("{}", question, 1)
 
     def ask_yes_no(self, question: str) -> str:
-        """Ask for yes or no."""
+        """Return the question with the request for yes or no."""
         return self.yes_no.replace("{}", question, 1)
 
     def templates(self) -> dict[str, str]:
-        """Return the templates by name, without their sources: what identifies a run.
+        """Return the templates by name, without their sources, to identify a run.
 
         Example:
             >>> list(Wording().templates())
@@ -74,8 +74,8 @@ class BoxConvention:
     """How a model writes boxes.
 
     Attributes:
-        units: what the numbers count, one of `UNITS`.
-        written: the form of whole numbers in its answers: the four corners as {0} … {3}, what the box shows as {label}.
+        units: one of `UNITS`.
+        written: format of an answer with whole numbers: the corners are {0} … {3}, the object's name is {label}.
 
     Example:
         >>> BoxConvention("thousand", "<box>[[{0}, {1}, {2}, {3}]]</box>").written.format(1, 2, 3, 4)

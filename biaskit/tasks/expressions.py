@@ -1,13 +1,13 @@
-"""Referring expressions, and reading them from rows (the hub's parquet, JSON lines) and from COCO-style JSON.
+"""Referring expressions, read from rows (the hub's parquet, JSON lines) or from COCO-style JSON.
 
-Layouts of rows that are told apart by their columns; `box` below is how their `bbox` is written:
+Layouts are recognised by their columns; `box` below is the format of their `bbox`:
 
 - lmms-lab/RefCOCO, RefCOCOplus, RefCOCOg (parquet): `question_id, image, answer, bbox, file_name`; several expressions a row; box xywh.
 - Qwen-VL's and InternVL's JSON lines (`refcoco_val.jsonl`): `image, sent, bbox, height, width`; box xyxy.
 - jxu124/refcoco (parquet): `sentences, bbox, image_path, …`; box xyxy.
 - COCO-style JSON: `images` and `annotations` (box xywh) with an expression each, or a list of images that carry one (`bbox_xyxy`).
 
-`bbox_xyxy` and `bbox_xywh` say it themselves, and win.
+`bbox_xyxy` and `bbox_xywh` name their format and take precedence.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ _FILES = ("file_name", "image_path", "image")
 
 @dataclass(frozen=True)
 class Expression:
-    """One referring expression and the box of what it means.
+    """One referring expression and the box of its object.
 
     Attributes:
         id: stable and unique in its task. text: the expression.
         box: (x1, y1, x2, y2) in pixels. file: name of the picture.
-        size: (rows, cols) in pixels, (0, 0) if the data does not say.
-        area: of the object in pixels (its segmentation where known, else its box). tags: for break-downs.
-        number: the row that holds the picture itself.
-        fractions: the data has the box in fractions of 1. Without a size, `box` is in fractions too, until the picture is measured.
+        size: (rows, cols) in pixels, (0, 0) if the data does not give it.
+        area: of the object in pixels (of its segmentation if known, else of its box). tags: for break-downs.
+        number: the row of the file, which may contain the picture.
+        fractions: True if the data has the box in fractions of 1. Without a size, `box` is in fractions too, until the picture is measured.
     """
 
     id: str
@@ -57,8 +57,8 @@ def read_expressions(path: Path, key: str, split: str, style: str = "") -> tuple
 
     Args:
         path: `*.jsonl`, `*.json`, or `*.parquet` (a `*` names shards). key: of the task; ids begin with it.
-        split: rows that name a split are taken if it is this one; rows that do not are all taken.
-        style: how `bbox` is written, "xywh" or "xyxy"; by default by the layout.
+        split: rows that name another split are left out; rows that name none are kept.
+        style: format of `bbox`, "xywh" or "xyxy"; by default that of the layout.
 
     Raises:
         TaskError: the file is broken, a row lacks something, or no row is of the split.
@@ -90,7 +90,7 @@ def by_id(found: Any, what: str, path: Path) -> dict[Any, Any]:
     """Return the records of a COCO list by their id.
 
     Raises:
-        TaskError: two records share an id and differ: which one is meant cannot be told. KeyError, TypeError: a record has none.
+        TaskError: two different records share an id. KeyError, TypeError: a record has no id.
     """
     held: dict[Any, Any] = {}
     twice = 0
@@ -154,7 +154,7 @@ def _from_row(row: Row, number: int, path: Path, key: str, style: str) -> list[E
 
 
 def _area(row: Row, number: int, path: Path) -> float:
-    """Return the area of a row's object in pixels, 0 where it gives none."""
+    """Return the area of a row's object in pixels, 0 if the row has none."""
     found = row.get("area")
     try:
         area = float(found or 0)
@@ -188,14 +188,14 @@ def _box_of(row: Row, number: int, path: Path, style: str, size: tuple[int, int]
         hint = "boxes are named bbox, bbox_xyxy or bbox_xywh"
         raise TaskError(f"{where} has no box of four numbers: {repr(values)[:200]}", hint) from error
     box = (a, b, c, d) if way == "xyxy" else (a, b, a + c, b + d)
-    fractions = all(0 <= value <= 1 for value in (*box, c, d))  # no box within one pixel is meant
+    fractions = all(0 <= value <= 1 for value in (*box, c, d))  # pixels are excluded: no object is smaller than one
     if fractions and min(size) > 0:
         box = box[0] * size[1], box[1] * size[0], box[2] * size[1], box[3] * size[0]
     if not all(map(math.isfinite, box)) or not inside(box, (size[0] or math.inf, size[1] or math.inf)):
-        raise TaskError(f"{where}: {[a, b, c, d]} is no box within the image, read as {way}", other_way(way))
+        raise TaskError(f"{where}: {[a, b, c, d]} is not a box within the image, read as {way}", other_way(way))
     return box, fractions
 
 
 def other_way(way: str) -> str:
-    """Say how a box might be read otherwise."""
+    """Return the hint to read boxes in the other format."""
     return f"if it is written otherwise, add box={'xywh' if way == 'xyxy' else 'xyxy'}"

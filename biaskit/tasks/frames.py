@@ -1,4 +1,4 @@
-"""Boxes are in pixels of the size that the data gives. The picture on disk may be a resized copy, or turned by its EXIF orientation."""
+"""Convert boxes of the data to pixels of the picture on disk, which may be a resized copy or turned by its EXIF orientation."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ UNCLEAR = "turned by its EXIF orientation, taken as annotated upright"
 
 @dataclass(frozen=True)
 class Frame:
-    """How pixels of the data become pixels of the picture as it is seen.
+    """The transformation from pixels of the data to pixels of the upright picture.
 
     Attributes:
-        data: (rows, cols) by the data. picture: (rows, cols) of the picture, upright.
+        data: (rows, cols) in the data. picture: (rows, cols) of the upright picture.
         turn: how the picture was turned after it was annotated, None if it was not.
-        how: what is different, in words; "" where nothing is.
+        how: description of the difference, "" if there is none.
     """
 
     data: Size
@@ -58,13 +58,13 @@ class Frame:
 
 
 def frame_of(data: Size, picture: Measured) -> Frame | None:
-    """Return how a picture differs from what the data says of it; None where it can't be the same picture.
+    """Return the transformation from the data's size to the picture's; None if it cannot be the same picture.
 
-    Upright comes first: annotations of a size that fits the upright picture are taken to be upright. Where the orientation mirrors a
-    picture or turns it upside down, or the picture is square, the size cannot tell, and `how` is `UNCLEAR`.
+    If the size fits the upright picture, annotations are taken to be upright. If the orientation mirrors the picture or turns it upside
+    down, or the picture is square, the size does not decide it, and `how` is `UNCLEAR`.
 
     Args:
-        data: (rows, cols) by the data. picture: what the file's header says.
+        data: (rows, cols) in the data. picture: from the file's header.
     """
     upright, stored = picture.size[::-1], picture.stored[::-1]
     if same_shape(data, upright):
@@ -76,7 +76,7 @@ def frame_of(data: Size, picture: Measured) -> Frame | None:
 
 
 def same_shape(one: Size, other: Size) -> bool:
-    """Tell whether two sizes are one picture's at two scales, each side rounded to a whole pixel either way.
+    """Return True if two sizes can be one picture at two scales, each side rounded up or down to a whole pixel.
 
     >>> same_shape((480, 640), (213, 284)), same_shape((480, 640), (640, 480)), same_shape((480, 640), (480, 600))
     (True, False, False)
@@ -87,7 +87,7 @@ def same_shape(one: Size, other: Size) -> bool:
 
 
 def inside(box: Box, size: tuple[float, float]) -> bool:
-    """Tell whether a box has an area and lies in a picture of (rows, cols); annotators go over its edge by a pixel and 2 % at most."""
+    """Return True if a box has an area and is in a picture of (rows, cols), with a tolerance of a pixel and 2 % at the edges."""
     rows, cols = size
     across, down = 1 + 0.02 * cols, 1 + 0.02 * rows
     fits = -across <= box[0] and -down <= box[1] and box[2] <= cols + across and box[3] <= rows + down

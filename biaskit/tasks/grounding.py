@@ -1,4 +1,4 @@
-"""RefCOCO, RefCOCO+ and RefCOCOg: find what an expression describes. Where bias bites, so scores break down by size and place."""
+"""RefCOCO, RefCOCO+ and RefCOCOg: find the object that an expression describes; scores by size and position of the object."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Grounding(Task):
     """One box per expression.
 
     Args:
-        name: of the task. expressions: the questions. pictures: where their images lie. rows: of the question file, which may hold them.
-        convention: how answers write boxes, None for the model's own way.
+        name: of the task. expressions: the questions. pictures: their images. rows: of the question file, which may contain the images.
+        convention: units of answers' boxes, None for the model's own.
     """
 
     metric = "iou50"
@@ -51,7 +51,7 @@ class Grounding(Task):
 
     @classmethod
     def open(cls, opening: Opening) -> Task:
-        """Open a split from what lies at `data`.
+        """Open a split of the data at `opening.data`.
 
         Raises:
             TaskError: no data, an unknown argument, or data that is broken.
@@ -91,8 +91,8 @@ class Grounding(Task):
         """Return the picture.
 
         Raises:
-            TaskError: it is missing or broken, is not of the size that the data gives (turned and resized copies apart), or does not
-                hold the box.
+            TaskError: it is missing or broken, does not have the size in the data (turned and resized copies are allowed), or does not
+                contain the box.
         """
         one = self.expressions[i]
         data = self._read(one)
@@ -117,14 +117,14 @@ class Grounding(Task):
         return wording.ask_region(self.expressions[i].text)
 
     def truth(self, i: int) -> list[float]:
-        """Return the true box: x1 y1 x2 y2 in pixels of the size that the data gives, the same whatever copy of the picture is here."""
+        """Return the true box: x1 y1 x2 y2 in pixels of the size in the data, whatever copy of the picture is on disk."""
         return [float(value) for value in self.expressions[i].box]
 
     def score(self, i: int, answer: str, seen: Seen) -> dict[str, float]:
-        """Score one box: see `score_box`. The true box is taken to the picture that was seen, if that is resized or turned.
+        """Score one box: see `score_box`. If the picture is a resized or turned copy, the true box is transformed to it.
 
         Raises:
-            TaskError: the picture is not of the size that the data gives, neither resized nor turned.
+            TaskError: the picture is not the one of the data, nor a resized or turned copy.
         """
         one = self.expressions[i]
         box = one.box
@@ -135,10 +135,10 @@ class Grounding(Task):
         return score_box(answer, box, seen, self.convention)
 
     def tags(self, i: int) -> dict[str, str]:
-        """Return `size`, `row`, `ring`, and what the data says of the object.
+        """Return `size`, `row`, `ring`, and the data's own tags of the object.
 
-        Also `picture`, where the picture is a resized or turned copy of the one that was annotated, and `box`, where the data has it in
-        fractions of 1, or gives no size that would tell pixels from thousandths of a small picture: a report counts them.
+        Also `picture`, if the picture is a resized or turned copy of the annotated one, and `box`, if the data has the box in fractions of
+        1, or has no size to distinguish pixels from thousandths: a report counts them.
         """
         one = self.expressions[i]
         frame = self._known_frame(i)
@@ -168,7 +168,7 @@ class Grounding(Task):
         return self._measured[key]
 
     def _known_frame(self, i: int) -> Frame:
-        """Return the frame of a picture; while there is none, that of the data, if it says how large the picture is."""
+        """Return the frame of a picture; before the picture is read, that of the data, if the data has its size."""
         one = self.expressions[i]
         try:
             picture = self._measure(one)
@@ -179,7 +179,7 @@ class Grounding(Task):
         return self._frame(i, picture)
 
     def _frame(self, i: int, picture: Measured) -> Frame:
-        """Return how pixels of the data become pixels of the picture.
+        """Return the transformation from pixels of the data to pixels of the picture.
 
         Raises:
             TaskError: it is not the same picture.
@@ -193,7 +193,7 @@ class Grounding(Task):
         return frame
 
     def _in_pixels(self, one: Expression) -> Expression:
-        """Measure the picture of a box that the data has in fractions of 1 without a size."""
+        """Convert a box in fractions of 1 to pixels, by the size of the picture, if the data has no size."""
         if not one.fractions or min(one.size) > 0:
             return one
         cols, rows = self._measure(one).size

@@ -1,4 +1,4 @@
-"""Rows of parquet shards, as the hub has them: pictures lie inside, and are read when asked for."""
+"""Rows of parquet shards as on the hub, which contain the pictures; these are read on demand."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _MOST_ROWS = 50_000_000
 
 
 class ParquetRows(Rows):
-    """The rows of parquet shards, in order. Pictures are read when asked for, a row group at a time.
+    """The rows of parquet shards, in order. Pictures are read on demand, a row group at a time.
 
     Raises:
-        TaskError: pyarrow is not installed, or a file is no parquet file.
+        TaskError: pyarrow is not installed, or a file is not a parquet file.
     """
 
     def __init__(self, paths: list[Path]) -> None:
@@ -44,7 +44,7 @@ class ParquetRows(Rows):
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """Turn what arrow raises into a TaskError; on broken files that is nearly anything."""
+        """Turn arrow's errors, which can be of any type on broken files, into a TaskError."""
         try:
             yield
         except TaskError:
@@ -56,7 +56,7 @@ class ParquetRows(Rows):
             ) from error
 
     def __iter__(self) -> Iterator[Row]:
-        """Iterate over the rows. Of pictures only the paths are read."""
+        """Iterate over the rows, with the pictures' paths but not their bytes."""
         with self._errors():
             for file in self._files:
                 columns = [name for name in file.schema_arrow.names if name != _IMAGE] + _paths(file.schema_arrow)
@@ -66,7 +66,7 @@ class ParquetRows(Rows):
                     yield from batch.to_pylist()
 
     def picture(self, number: int) -> bytes | None:
-        """Return the picture in the column `image`, as the hub's image feature stores it: {"bytes", "path"}; None for a path alone."""
+        """Return the picture in the column `image`, stored as the hub's image feature {"bytes", "path"}; None if there is only a path."""
         slot = max(slot for slot, group in enumerate(self._groups) if group[0] <= number)
         start, file, group = self._groups[slot]
         with self._errors():
@@ -87,7 +87,7 @@ class ParquetRows(Rows):
 
 
 def _paths(schema: Any) -> list[str]:
-    """Return the columns to read for the paths of pictures: the whole of `image` where it holds texts, `path` where it holds both."""
+    """Return the columns to read for the paths of pictures: `image` if it contains texts, `image.path` if it contains bytes too."""
     if _IMAGE not in schema.names:
         return []
     kind = str(schema.field(_IMAGE).type)

@@ -1,4 +1,4 @@
-"""Finding the picture of a question: published files name COCO's pictures in half a dozen ways."""
+"""Find the picture of a question, whose name may be written in any of the ways that published files use for COCO's pictures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HINT = "give the directory of the images (--images)"
 
 
 def spellings(name: str) -> list[str]:
-    """Return the names under which a picture may lie on disk, the given one first.
+    """Return the names that a picture may have on disk, the given one first.
 
     COCO's pictures are `COCO_train2014_000000581857.jpg` in 2014 and `000000581857.jpg` in 2017; RefCOCO's refs add the number of the
     annotation (`…581857_16.jpg`).
@@ -38,13 +38,13 @@ def spellings(name: str) -> list[str]:
 
 
 class Pictures:
-    """The directories (or zips of COCO) in which pictures are looked for.
+    """The directories (or zips of COCO) that are searched for pictures.
 
     Args:
-        images: what the user named; else places: directories near the questions, with the folders that COCO is usually unpacked to.
+        images: given by the user. places: searched if `images` is None: directories near the questions, and COCO's usual folders in them.
 
     Raises:
-        TaskError: what the user named does not exist.
+        TaskError: `images` does not exist.
     """
 
     def __init__(self, images: Path | None, places: Sequence[Path] = ()) -> None:
@@ -59,7 +59,7 @@ class Pictures:
         """Return a picture, RGB and upright.
 
         Raises:
-            TaskError: it is nowhere, or it is broken.
+            TaskError: it is not found, or it is broken.
         """
         return decoded(self.read(name), name)
 
@@ -67,7 +67,7 @@ class Pictures:
         """Return the file of a picture.
 
         Raises:
-            TaskError: it is nowhere, or cannot be read.
+            TaskError: it is not found, or cannot be read.
         """
         from biaskit.images.coco_stores import CocoImage
         from biaskit.images.regular import read_regular
@@ -106,7 +106,7 @@ def decoded(data: bytes, name: str) -> Image:
     """Decode a picture, RGB and upright.
 
     Raises:
-        TaskError: the bytes are no usable picture.
+        TaskError: the bytes are not a usable picture.
     """
     from biaskit.images.decode import decode
 
@@ -117,7 +117,7 @@ def decoded(data: bytes, name: str) -> Image:
 
 
 def measured(data: bytes, name: str) -> Measured:
-    """Return the size of a picture by its header.
+    """Return the size of a picture from its header.
 
     Raises:
         TaskError: as `decoded`.

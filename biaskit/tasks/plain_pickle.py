@@ -1,4 +1,4 @@
-"""Pickles of plain containers, texts and numbers. A pickle is a program, so what it may do, how long and with how much, is bounded here."""
+"""Read pickles of plain containers, texts and numbers. A pickle is a program, so its operations, time and memory are limited here."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from biaskit.errors import TaskError
 from biaskit.images.regular import read_regular
 
 MAX_BYTES = 128 << 20
-"""Bytes of a file. RefCOCO's largest has some 40 MB."""
+"""Largest size of a file in bytes. RefCOCO's largest has about 40 MB."""
 MAX_STEPS = 12_000_000
-"""Opcodes. RefCOCO's 142,000 sentences take about 30 each, its 50,000 refs as many."""
+"""Most opcodes. RefCOCO's 142,000 sentences take about 30 each, as do its 50,000 refs."""
 MAX_HELD = 4_000_000
-"""Containers, and slots of the memo."""
+"""Most containers, and most slots of the memo."""
 
 _SETS = {(module, name): kind for module in ("builtins", "__builtin__") for name, kind in (("set", set), ("frozenset", frozenset))}
 _ATOMS = (str, int, float, bytes, type(None))
 
-# A byte array is made in full before a byte of it is read; the others build objects, which plain values are not.
+# Byte arrays are allocated before their bytes are read; the other opcodes build objects, which are not plain values.
 _REFUSED = frozenset(b"\x96\x97\x98boi\x81\x92")
 _MAKES = frozenset(b"]}\x8fld\x91t\x85\x86\x87R")
 _COPIES = {code: pickle._Unpickler.dispatch[code] for code in b"ghj2"}
@@ -51,12 +51,12 @@ class _Steps:
 
 
 class _Plain(pickle._Unpickler):
-    """Builds containers, texts and numbers; any other name that a pickle asks for is refused before anything of it runs.
+    """Builds containers, texts and numbers; any other name in a pickle is refused before it is used.
 
-    The reader in Python, not the one in C: ten bytes that name a high memo slot make that one take gigabytes. RefCOCO takes some 10 s.
+    It uses the reader in Python, not in C: ten bytes that name a high memo slot make the latter allocate gigabytes. RefCOCO: about 10 s.
 
     Attributes:
-        shares: whether a container was put into more than one place.
+        shares: True if a container occurs in more than one place.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -75,14 +75,14 @@ class _Plain(pickle._Unpickler):
 
 
 def _copy(reader: Any) -> None:
-    """Put a value of the memo, or the last one, onto the stack once more, and remember if that was a container."""
+    """Push a value of the memo, or the last one, onto the stack again, and note if it is a container."""
     _COPIES[reader.dispatch.code](reader)
     if reader.stack and isinstance(reader.stack[-1], (list, tuple, dict, set, frozenset)):
         reader.shares = True
 
 
 def _check_keys(code: int, stack: list[Any]) -> None:
-    """Refuse keys that are containers: the hash of tuples in tuples takes for ever, and refs have none."""
+    """Refuse keys that are containers: hashing nested tuples can take exponential time, and refs have none."""
     if code == ord("s"):
         keys = stack[-2:-1]
     elif code in _AFTER_MARK:
@@ -97,7 +97,7 @@ def _check_keys(code: int, stack: list[Any]) -> None:
 
 
 def _nodes(root: Any, most: int) -> int:
-    """Return how many values are within a value, those in shared containers as often as they are reached; at most about `most`.
+    """Count the values inside a value, those in shared containers once per occurrence; at most about `most`.
 
     Raises:
         UnpicklingError: there are more, or a container holds itself.
@@ -125,10 +125,10 @@ def _nodes(root: Any, most: int) -> int:
 
 
 def read_plain_pickle(path: Path) -> Any:
-    """Return what a pickle of plain containers, texts and numbers holds; nothing in it is ever executed.
+    """Return the value of a pickle of plain containers, texts and numbers; nothing in it is executed.
 
     Raises:
-        TaskError: it is damaged, larger than any published one, or asks for anything else.
+        TaskError: it is damaged, larger than any published one, or refers to anything else.
     """
     hint = "refs(unc).p holds lists, dicts, texts and numbers only: download it again from where it was published"
     try:
@@ -141,6 +141,6 @@ def read_plain_pickle(path: Path) -> Any:
     except OSError as error:
         why = error.strerror or error
         raise TaskError(f"cannot read {str(path)!r}: {why}", "give the directory that holds refs(unc).p") from error
-    except Exception as error:  # a hostile pickle fails in every way there is
+    except Exception as error:  # a hostile pickle can raise any error
         raise TaskError(f"{str(path)!r} is refused: {str(error)[:300] or type(error).__name__}", hint) from error
     return found

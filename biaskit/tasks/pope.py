@@ -1,4 +1,4 @@
-"""POPE: is there such a thing in the image? Half of the questions ask for things that are not, chosen in three ways."""
+"""POPE: is an object in the image? Half of the questions are about absent objects, chosen in three ways."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class _Question:
 
 @tasks.register("pope")
 class POPE(Task):
-    """POPE (Polling-based Object Probing Evaluation, arXiv 2305.10355): things asked for at random, popular ones, or likely ones."""
+    """POPE (Polling-based Object Probing Evaluation, arXiv 2305.10355): absent objects are random, popular or likely ones."""
 
     metric = "correct"
     max_new_tokens = 16
@@ -93,7 +93,7 @@ class POPE(Task):
         return self.asked[i].file
 
     def prompt(self, i: int, wording: Wording) -> str:
-        """Return the question as the model's wording asks for yes or no."""
+        """Return the question with the wording's request for yes or no."""
         return wording.ask_yes_no(self.asked[i].text)
 
     def truth(self, i: int) -> str:
@@ -115,7 +115,7 @@ class POPE(Task):
 
 
 def _read(path: Path, rows: Rows, source: int) -> list[_Question]:
-    """Return the questions of a file; those that name no subset have the one of the file's name."""
+    """Return the questions of a file; those that do not name a subset have that of the file's name."""
     named = next((subset for subset in SUBSETS if subset in path.name), "")
     found = []
     for number, row in enumerate(rows):
@@ -147,7 +147,7 @@ def _read(path: Path, rows: Rows, source: int) -> list[_Question]:
 
 
 def _find(data: Path, wanted: str) -> list[Path]:
-    """Return the question files at `data`; those with labels win."""
+    """Return the question files at `data`; those with labels take precedence."""
     if ((there := existing(data)) and there.is_file()) or "*" in data.name:
         return [data]
     subsets = SUBSETS if wanted == "all" else (wanted,)

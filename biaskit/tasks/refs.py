@@ -36,7 +36,7 @@ def read_refs(refs: Path, instances: Path, split: str, key: str) -> list[Express
         names = {one["id"]: str(one["name"]) for one in coco.get("categories") or ()}
     except (KeyError, TypeError, AttributeError) as error:
         raise TaskError(
-            f"{str(instances)!r} is no instances.json: {error!r}"[:500], "give COCO's instances.json beside the refs"
+            f"{str(instances)!r} is not an instances.json: {error!r}"[:500], "give COCO's instances.json beside the refs"
         ) from error
     try:
         chosen = [ref for ref in found if _in_split(ref["split"], split)]
@@ -51,7 +51,7 @@ def read_refs(refs: Path, instances: Path, split: str, key: str) -> list[Express
 
 
 def _in_split(of_ref: str, split: str) -> bool:
-    """REFER's rule: testA also holds the refs of `testAB`; test those of every test part."""
+    """REFER's rule: testA includes the refs of `testAB`; test includes those of every test part."""
     if split in ("testA", "testB", "testC"):
         return of_ref.startswith("test") and split[-1] in of_ref[4:]
     return "test" in of_ref if split == "test" else of_ref == split

@@ -1,4 +1,4 @@
-"""Rows of published question files: JSON lines, JSON lists, parquet. They are only read here; what the columns mean is the task's."""
+"""Rows of published question files: JSON lines, JSON lists, parquet. Tasks interpret the columns."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ Row = Mapping[str, Any]
 
 SUFFIXES = (".jsonl", ".json", ".parquet")
 _IMAGE = "image"
-_LISTS = ("data", "questions", "annotations", "rows")  # where TextVQA, VQAv2 and others keep their list in a JSON object
+_LISTS = ("data", "questions", "annotations", "rows")  # keys under which TextVQA, VQAv2 and others have their list
 
 MAX_BYTES = 1 << 30
-"""Bytes of a file of questions, and of what a column of a parquet file may unpack to at once."""
+"""Largest size in bytes of a file of questions, and of the part of a parquet column that is unpacked at once."""
 
 
 class Rows(ABC):
-    """The rows of one or more files, and the encoded pictures that lie in them."""
+    """The rows of one or more files, and the encoded pictures in them."""
 
     @abstractmethod
     def __iter__(self) -> Iterator[Row]:
-        """Iterate over the rows; a picture inside a row is left out (`picture` gets it)."""
+        """Iterate over the rows, without the pictures in them (see `picture`)."""
 
     def picture(self, number: int) -> bytes | None:
-        """Return the picture inside row `number`, None where rows only name theirs."""
+        """Return the picture in row `number`, None if rows only name their pictures."""
         return None
 
 
@@ -41,7 +41,7 @@ class TextRows(Rows):
     """The rows of a JSON or JSON-lines file (POPE's `.json` files hold JSON lines, too).
 
     Args:
-        path: the file. key: where the list lies in a JSON object, such as "annotations"; by default where it usually lies.
+        path: the file. key: key of the list in a JSON object, such as "annotations"; by default one of the usual ones.
 
     Raises:
         TaskError: it cannot be read, or holds something other than objects.
@@ -56,13 +56,13 @@ class TextRows(Rows):
         return iter(self.rows)
 
     def picture(self, number: int) -> bytes | None:
-        """Return the picture that a row holds in base64, None where it names a file."""
+        """Return the picture that a row contains in base64, None if it names a file."""
         found = single(self.rows[number].get(_IMAGE), number, self.path)
         return unpacked(found) if isinstance(found, str) else None
 
 
 def listed(found: Any, path: Path, key: str = "") -> list[dict[str, Any]]:
-    """Return the list of rows in what a JSON file holds; `key` as for TextRows.
+    """Return the list of rows in the contents of a JSON file; `key` as for TextRows.
 
     Raises:
         TaskError: it holds something other than objects.
@@ -95,7 +95,7 @@ _PICTURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM", b"II*\0", b"M
 
 
 def unpacked(text: str) -> bytes | None:
-    """Return the picture that a base64 text holds, None where the text is more likely a name."""
+    """Return the picture in a base64 text, None if the text is more likely a name."""
     if len(text) < 200:
         return None
     try:
@@ -106,7 +106,7 @@ def unpacked(text: str) -> bytes | None:
 
 
 def picture_file(row: Row, number: int, path: Path) -> str | None:
-    """Return what the column `image` calls the picture of a row, None where it says nothing. Pictures in base64 are named by their hash.
+    """Return the picture's name in the column `image` of a row, None if there is none. Pictures in base64 are named by their hash.
 
     Raises:
         TaskError: the row has several pictures.
@@ -119,10 +119,10 @@ def picture_file(row: Row, number: int, path: Path) -> str | None:
 
 
 def file_of(row: Row, number: int, path: Path, *names: str) -> str:
-    """Return the file name of a row's picture, "" where the row has none.
+    """Return the file name of a row's picture, "" if the row has none.
 
-    `local_file` wins, then the column `image`, then the first of the columns `names`. Where `image` is the hub's {"bytes", "path"}, its
-    path comes last: `names` say which picture of the data set it is.
+    It is in `local_file`, else in the column `image`, else in the first of the columns `names`. If `image` is the hub's {"bytes", "path"},
+    its path comes last, because `names` identify the picture in the data set.
 
     Raises:
         TaskError: the row has several pictures.
@@ -150,7 +150,7 @@ _AnyItem = TypeVar("_AnyItem", bound=_Item)
 
 
 def distinct(found: list[_AnyItem]) -> list[_AnyItem]:
-    """Return questions with unique ids: where some share one, every id gets the place of its question appended.
+    """Return questions with unique ids: if some share an id, the index of its question is appended to every id.
 
     Example:
         >>> from biaskit.tasks.expressions import Expression
@@ -163,7 +163,7 @@ def distinct(found: list[_AnyItem]) -> list[_AnyItem]:
 
 
 def read_json(path: Path) -> Any:
-    """Return what a JSON file holds; a file of JSON lines is a list. Lines end at line feeds alone: JSON allows U+2028 inside a text.
+    """Return the contents of a JSON file, of JSON lines as a list. Only line feeds separate lines: JSON allows U+2028 inside a text.
 
     Raises:
         TaskError: it cannot be read; the message names the line.
@@ -197,7 +197,7 @@ _HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def _checked(found: Any, text: str, path: Path) -> Any:
-    """Refuse halves of surrogate pairs: no tokenizer, file or terminal takes them."""
+    """Refuse halves of surrogate pairs, which tokenizers, files and terminals cannot handle."""
     if _HALF.search(text):
         try:
             json.dumps(found, ensure_ascii=False).encode()
@@ -230,10 +230,10 @@ def lacking(row: Row, number: int, path: Path, *names: str) -> TaskError:
 
 
 def whole(row: Row, number: int, path: Path, *names: str) -> int:
-    """Return the whole number of the first of these columns, 0 where there is none.
+    """Return the whole number of the first of these columns, 0 if there is none.
 
     Raises:
-        TaskError: it is something else than a whole number from 0.
+        TaskError: it is not a whole number from 0.
     """
     found = pick(row, *names)
     if found is None:

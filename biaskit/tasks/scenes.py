@@ -1,4 +1,4 @@
-"""The embedded model's own questions about its scenes: where is a thing, is there one, of what colour or shape is it. No data is needed."""
+"""The embedded models' questions about drawn scenes: where an object is, whether it is there, its colour or shape. No data is needed."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Scenes(Task):
         return f"scene-{self.placement}-{self.seed}-{range(self.n)[i]:06d}"
 
     def prompt(self, i: int, wording: Wording) -> str:
-        """Return the question as the embedded model was taught it."""
+        """Return the question as worded in the embedded model's training."""
         return self.question(i).text
 
     def truth(self, i: int) -> Any:
@@ -100,7 +100,7 @@ class Scenes(Task):
         return self.question(i).answer
 
     def tags(self, i: int) -> dict[str, str]:
-        """Return `size`, `row` and `ring` of the thing asked about, if it is one thing, and how many things there are."""
+        """Return `size`, `row` and `ring` of the object in question, if it is a single one, and the number of objects."""
         things = things_of(self.seed, range(self.n)[i], self.placement)
         target = self.question(i).target
         crowd = {"things": "4-6" if len(things) <= 6 else "7-10"}
@@ -109,7 +109,7 @@ class Scenes(Task):
         return {"size": SIZES[things[target].size], **place_tags(things[target].box, (EDGE, EDGE)), **crowd}
 
     def region(self, i: int) -> Part | None:
-        """Return the box of the thing asked about, None where it is not one thing."""
+        """Return the box of the object in question, None if it is not a single one."""
         target = self.question(i).target
         if target < 0:
             return None
@@ -140,7 +140,7 @@ class ScenesWhere(Scenes):
 
 @tasks.register("scenes-presence")
 class ScenesPresence(Scenes):
-    """Is there a small red circle? The noes recombine what the scene has."""
+    """Is there a small red circle? Questions with the answer "no" recombine attributes in the scene."""
 
     title, kind, metric = "Scenes: presence", "presence", "correct"
 
@@ -160,16 +160,16 @@ class ScenesPresence(Scenes):
 
 @tasks.register("scenes-attribute")
 class ScenesAttribute(Scenes):
-    """What colour is the small circle? Or what shape: a thing that the phrase singles out."""
+    """What colour is the small circle, or what shape is the red one? The phrase fits a single object."""
 
     title, kind, metric = "Scenes: attributes", "attribute", "correct"
 
     def score(self, i: int, answer: str, seen: Seen) -> dict[str, float]:
-        """Return `correct`, the first word is the true one, and `parsed`, it is a colour or a shape at all."""
+        """Return `correct` (the first word is the true one) and `parsed` (it is a colour or a shape)."""
         said = answer.split()[:1]
         known = bool(said) and said[0] in (*COLOUR_NAMES, *SHAPES)
         return {"correct": float(said == self.question(i).answer.split()[:1]), "parsed": float(known)}
 
     def tags(self, i: int) -> dict[str, str]:
-        """Return the thing's tags, and what was asked for."""
+        """Return the object's tags, and whether the colour or the shape was asked for."""
         return {**super().tags(i), "asked": "colour" if " colour " in self.question(i).text else "shape"}

@@ -1,4 +1,4 @@
-"""Opening a question file of any kind."""
+"""Open a question file of any kind."""
 
 from __future__ import annotations
 

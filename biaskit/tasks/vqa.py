@@ -1,4 +1,4 @@
-"""Short questions from a file: VQAv2, GQA, TextVQA, DocVQA, ChartQA, or one's own."""
+"""Questions with short answers from a file: VQAv2, GQA, TextVQA, DocVQA, ChartQA, or your own."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class VQA(Task):
         return self.asked[i].file
 
     def prompt(self, i: int, wording: Wording) -> str:
-        """Return the row's own prompt as it is, else the question with the sentence that asks for a short answer."""
+        """Return the row's own prompt unchanged, else the question with the request for a short answer."""
         own = self.asked[i].prompt
         return own if own is not None else wording.ask_short(self.asked[i].text)
 
@@ -95,9 +95,9 @@ class VQA(Task):
         return list(self.asked[i].truths)
 
     def score(self, i: int, answer: str, seen: Seen) -> dict[str, float]:
-        """Return `correct`, the score by the chosen metric; all four metrics; and `parsed`: there is an answer at all.
+        """Return `correct` (the score by the chosen metric), all four metrics, and `parsed` (the answer is not empty).
 
-        Of an answer the first line counts.
+        Only the first line of an answer counts.
         """
         one = self.asked[i]
         said = answer.strip().split("\n")[0].strip()

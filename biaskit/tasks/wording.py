@@ -1,4 +1,4 @@
-"""Questions that tasks put together themselves, and wordings that a user writes down; how a model is asked is its `Wording`."""
+"""Questions that tasks compose themselves, and wordings from a user's file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FORM = 'write a JSON object such as {"region": "Where is {}?"}; what it leaves 
 
 
 def ask_presence(thing: str) -> str:
-    """Return POPE's question about a thing.
+    """Return POPE's question about an object.
 
     Example:
         >>> ask_presence("apple")
@@ -32,7 +32,7 @@ def read_wording(path: str | os.PathLike[str], published: Wording) -> Wording:
 
     Args:
         path: a JSON object: `region`, `short` and `yes_no`, each a text with one `{}`, where the phrase or question goes.
-        published: how the model is asked otherwise.
+        published: the wording for what the file leaves out.
 
     Raises:
         TaskError: the file cannot be read, or has another form.

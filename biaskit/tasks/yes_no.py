@@ -1,4 +1,4 @@
-"""Yes or no: reading an answer, and adding up answers as POPE does."""
+"""Yes or no: read an answer, and summarise answers as POPE does."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _AFFIRMS = frozenset({"yes", "yeah", "yep", "true", "there"})  # "There is a dog
 def read_yes(text: str) -> bool | None:
     """Return whether an answer says yes, None if it says neither.
 
-    The first word decides if it is yes or no. Otherwise the first sentence does, by POPE's own rule: it says no if it has a "no", a "not"
-    (or "isn't", "none", …) anywhere. That rule takes everything else for a yes; here an answer must at least have a "yes" or a "there",
-    else it counts as not read.
+    The first word decides if it is yes or no. Otherwise the first sentence does, by POPE's rule: it says no if it has a "no" or "not"
+    (or "isn't", "none", …) anywhere. POPE takes everything else for yes; here an answer must have a "yes" or a "there", otherwise it
+    counts as not readable.
 
     >>> read_yes("Yes, a dog."), read_yes("There isn't one."), read_yes("A dog")
     (True, False, None)
@@ -43,9 +43,9 @@ def score_yes(answer: str, truth: bool) -> dict[str, float]:
 
 
 def summarise_yes(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return POPE's figures of some records: `correct` (accuracy), `f1`, `precision`, `recall` of yes, `yes_share`, `parsed`, `n`.
+    """Return POPE's measures of some records: `correct` (accuracy), `f1`, `precision`, `recall` of yes, `yes_share`, `parsed`, `n`.
 
-    Precision, recall and F1 are 0 where they are not defined.
+    Precision, recall and F1 are 0 if they are not defined.
 
     >>> records = [{"scores": score_yes(said, true)} for said, true in (("yes", True), ("yes", False), ("no", False))]
     >>> found = summarise_yes(records)

@@ -1,1 +1,1 @@
-"""Ask a model the questions of tasks, with and without pruning, keep every answer, and report. Speed and memory are measured in `bench`."""
+"""Ask a model the questions of tasks, with and without pruning, store every answer, and report. `bench` measures speed and memory."""

@@ -60,14 +60,17 @@ def test_random_models_of_every_family_are_pruned(name):
 
 def test_prefill_columns_and_batches():
     loaded = random_model("llava-1.5", device="cpu", shrink=(64, 4))
-    rows = measure(loaded, cells(loaded, ["none", "d2pruner", "divprune"], [0.1]), Plan((1, 2), None, 1, 35, 0, 2))
-    assert [(row["method"], row["batch"], row["n"]) for row in rows[:3]] == [("none", 1, 576), ("d2pruner", 1, 58), ("divprune", 1, 58)]
+    rows = measure(loaded, cells(loaded, ["none", "d2pruner", "divprune", "hired"], [0.1]), Plan((1, 2), None, 1, 35, 0, 2))
+    assert [(row["method"], row["n"]) for row in rows[:4]] == [("none", 576), ("d2pruner", 58), ("divprune", 58), ("hired", 58)]
+    assert [row["batch"] for row in rows] == [1] * 4 + [2] * 4
+    assert [row["tower_reading_flops"] for row in rows[:4]] == [0, 0, 0, 2 * 577 * 64], "two rows of a tower of 64 channels"
+    assert len({row["tower_flops"] for row in rows}) == 1
     assert rows[1]["layers"] == [2] and rows[2]["layers"] == [0]
     assert rows[2]["mean_tokens"] == 58 and rows[1]["mean_tokens"] == (2 * 576 + 2 * 58) / 4
     size = dims(loaded)
     assert rows[0]["flops"]["fastv"] == 4 * (4 * 611 * 64**2 + 2 * 611**2 * 64 + 2 * 611 * 64 * size.inner)
     assert rows[0]["speedup"]["prefill"] == 1 and rows[2]["peak_bytes"] >= 0
-    assert table(rows).count("\n") == 7
+    assert table(rows).count("\n") == 9
 
 
 def test_prompts_have_the_wanted_size():

@@ -64,9 +64,11 @@ def row(method, prefill, **more):
 
 def test_table_shows_ratios_and_errors():
     whole = row("none", 100.0, cache_bytes=300_000_000, speedup={"prefill": 1.0}, of_ceiling=1.0, decision_share=0.0)
-    pruned = row("fastv", 20.0, speedup={"prefill": 5.0}, of_ceiling=5 / 6.1, decision_share=0.008)
+    pruned = row(
+        "fastv", 20.0, speedup={"prefill": 5.0}, of_ceiling=5 / 6.1, decision_share=0.008, tower_flops=9e11, tower_reading_flops=1e10
+    )
     lines = table([whole, pruned, {"method": "dart", "retention": 0.5, "batch": 2, "error": "out of memory"}]).splitlines()
-    assert "fastv (11.2 %) | 2 | 10.0 ± 0.0 (5.00×) | – | 2.77 (6.10×) | 100 (3.00×)" in lines[3]
+    assert "fastv (11.2 %) | 2 | 10.0 ± 0.0 (5.00×) | – | 2.77 (6.10×) | 0.9 + 0.01 | 100 (3.00×)" in lines[3]
     assert "| 82 % |" in lines[3] and "| 0.80 % |" in lines[3]
     assert "out of memory" in lines[4] and len({line.count("|") for line in lines}) == 1
 

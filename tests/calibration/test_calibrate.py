@@ -333,7 +333,7 @@ def test_state_of_other_settings_is_refused_and_named(tmp_path):
 def test_broken_state_is_named(tmp_path):
     out = tmp_path / "prior.safetensors"
     Path(f"{out}.partial").write_bytes(b"nonsense")
-    with pytest.raises(CalibrationError, match="no state of a calibration"):
+    with pytest.raises(CalibrationError, match="not a state of a calibration"):
         calibrate(loaded("llava-1.5"), Pictures(4), workers=0, out=out)
 
 

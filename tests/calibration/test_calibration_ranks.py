@@ -189,7 +189,7 @@ def test_restart_throws_away_the_states_of_all(unit, whole, tmp_path):
     out = tmp_path / "prior.safetensors"
     kill(unit, out, 3, 0, after=2)
     (tmp_path / f"{out.name}.partial.0of2").write_bytes(b"of an older version")
-    with pytest.raises(CalibrationError, match="no state of a calibration"):
+    with pytest.raises(CalibrationError, match="not a state of a calibration"):
         run(unit, out)
     first = []
     assert run(unit, out, restart=True, report=lambda progress: first.append(progress.done)).to_bytes() == whole

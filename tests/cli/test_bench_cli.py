@@ -28,7 +28,7 @@ def test_prefill_on_the_embedded_model(tmp_path):
         (["--random-weights", "--shrink", "100x2"], 1, "100 channels"),
         (["--random-weights", "--shrink", "big"], 2, "CHANNELSxLAYERS"),
         (["--random-weights", "--shrink", "64x2", "--device", "cpu"], 1, "acts before layer 2 of 2"),
-        (["-r", "half"], 1, "retention 'half' is no number"),
+        (["-r", "half"], 1, "retention 'half' is not a number"),
         (["all", "--plan", "tpu"], 1, "unknown plan 'tpu'"),
         (["--random-weights", "--dtype", "int8"], 1, "unknown dtype 'int8'"),
     ],

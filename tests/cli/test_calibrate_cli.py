@@ -188,7 +188,7 @@ def test_existing_prior_is_kept(tmp_path, checkpoint):
     there.write_text("precious")
     done = biaskit("calibrate", "--model", checkpoint, "--data", "generated", "-n", "2", cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: priors/tiny-llava.safetensors exists, and is no prior")
+    assert done.stderr.startswith("error: priors/tiny-llava.safetensors exists, and is not a prior")
     assert done.stderr.endswith("\nhint: choose another --out, or overwrite it with --force\n")
     assert there.read_text() == "precious"
 

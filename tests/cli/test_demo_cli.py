@@ -24,6 +24,7 @@ def test_demo_runs_the_whole_chain(tmp_path):
     assert all((tmp_path / "out" / name).is_file() for name in FILES)
     page = (tmp_path / "out/index.html").read_text(encoding="utf-8")
     assert page.count('src="data:image/png;base64,') == 2 and "http" not in page
+    assert page.count("<h2>K = ") == 2 and page.count("<li>") == 12 and page.count("<ul>") == 2
     assert all(name in page for name in (*SHOWN, "DivPrune, as published", "K = 2", "K = 5"))
     assert len(Image.open(tmp_path / "out/kept.png").convert("RGB").getcolors(1 << 24)) > 500
     assert "K = 5" in found["verdict"] and -1 <= found["correlation"]["2"] <= 1

@@ -116,7 +116,7 @@ FEW = ["-m", "demo", "--questions", "2", "--out", "none"]
         ([*FEW, "-t", "scenes-wear", "-p", "fastv"], "unknown task 'scenes-wear'.*did you mean scenes-where"),
         ([*FEW, "-t", "scenes-where", "-p", "fastw"], "unknown pruner 'fastw'.*did you mean fastv"),
         ([*FEW, "-t", "scenes-where", "-p", "fastv", "-r", "0"], "retention is 0"),
-        ([*FEW, "-t", "scenes-where", "-p", "fastv", "-r", "0.5,x"], "retention 'x' is no number"),
+        ([*FEW, "-t", "scenes-where", "-p", "fastv", "-r", "0.5,x"], "retention 'x' is not a number"),
         ([*FEW, "-t", "scenes-where", "-p", "fastv+prior", "--prior", "qwen.safetensors"], "model type 'qwen2_5_vl', not 'llava'"),
         ([*FEW, "-t", "scenes-where", "-p", "fastv+prior"], "there is no prior 'prior'"),
         ([*FEW, "-t", "scenes-where", "-p", "fastv", "--prior", "nowhere.safetensors"], "no prior 'nowhere.safetensors'"),

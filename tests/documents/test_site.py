@@ -95,3 +95,12 @@ def test_every_command_of_a_page_is_one(page):
         except Exception as error:
             incomplete = type(error).__name__ in ("MissingParameter", "NoArgsIsHelpError") or "requires an argument" in str(error)
             assert incomplete and not whole, (inside, words, str(error))
+
+
+def test_every_picture_is_shown_somewhere():
+    """A picture of docs/ that no page shows is looked at by nobody."""
+    shown = set()
+    for page in PAGES:
+        for link in re.findall(r"!\[[^\]]*\]\(([^)]+\.png)\)", page.read_text(encoding="utf-8")):
+            shown.add((page.parent / link).resolve())
+    assert sorted({path.resolve() for path in (ROOT / "docs").rglob("*.png")} - shown) == []

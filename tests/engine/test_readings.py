@@ -11,6 +11,7 @@ import pytest
 import torch
 from cases import batch
 from reference import Steps, Top, cast, model_of, picture
+from torch.utils.flop_counter import FlopCounterMode
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from biaskit.engine.attention import logit_rows, record_attention
@@ -18,9 +19,10 @@ from biaskit.engine.calls import Call
 from biaskit.engine.image_encoder import encode_once
 from biaskit.engine.prune import prune
 from biaskit.engine.recorder import mean_of_rows
-from biaskit.engine.tower import _of_patches, _pieces
+from biaskit.engine.tower import _of_patches, _pieces, tower_flops
 from biaskit.errors import BiaskitError, ModelError
-from biaskit.families.checkpoints.tiny import TINY
+from biaskit.families.checkpoints.tiny import TINY, tiny_model
+from biaskit.families.checkpoints.tower import tower_dims
 from biaskit.pruners.readings import EMBEDS, HIDDEN, NAMES, Reading
 from biaskit.select.keep import Keep
 
@@ -600,3 +602,23 @@ def test_a_prompt_without_text():
     ids = inputs["input_ids"][inputs["input_ids"] == model.config.image_token_id][None]
     with pytest.raises(ModelError, match="sample 0 of the batch has no text"):
         seen_by(model, inputs | {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, Reading("attention", queries="text"))
+
+
+def test_the_formula_of_a_tower_counts_its_matrix_products():
+    """Against torch's own count of a forward pass, patch embedding left out."""
+    model, _, family = tiny_model("llava-1.5")
+    tower, side = model.model.vision_tower, model.config.vision_config.image_size
+    implementation = tower.config._attn_implementation
+    tower.set_attn_implementation("eager")
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            tower(torch.zeros(2, 3, side, side))
+    finally:
+        tower.set_attn_implementation(implementation)
+    counts = counter.get_flop_counts()["Global"]
+    products = sum(count for name, count in counts.items() if "convolution" not in str(name)) / 2
+    dims, patches = tower_dims(family.tower(model)), (side // model.config.vision_config.patch_size) ** 2
+    needs = {Reading("attention", "tower", layer=-2, queries="cls"), Reading("logits", "tower", layer=-2, queries="cls", heads="each")}
+    needs |= {Reading("hidden", "tower", layer=-2), Reading("attention", "tower", layer=0, queries="mean")}
+    assert tower_flops(dims, [patches] * 2, needs) == (products, 2 * ((patches + 1) + (patches + 1) ** 2) * dims.width)
+    assert tower_flops(dims, [patches] * 2, {HIDDEN})[1] == 0

@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from biaskit.errors import BiaskitError
-from biaskit.families.checkpoints.flops import Dims, cache_bytes, ceiling, layer_cost, mean_tokens, prefill_cost
+from biaskit.families.checkpoints.flops import (
+    Dims,
+    TowerDims,
+    cache_bytes,
+    ceiling,
+    layer_cost,
+    mean_tokens,
+    prefill_cost,
+    tower_cost,
+    tower_rows_cost,
+)
 
 VICUNA = Dims(32, 4096, 11008, 32, 32, 128, 32064)
 QWEN = Dims(28, 3584, 18944, 28, 4, 128, 152064)
@@ -98,3 +108,11 @@ def test_refuses_what_no_model_does(visual):
         prefill_cost(VICUNA, 35, visual)
     with pytest.raises(BiaskitError, match="unknown formula 'sparse'"):
         layer_cost(VICUNA, 5, "sparse")
+
+
+def test_a_tower_s_cost_is_that_of_its_layers_and_grows_by_the_tile():
+    """A tower's block is a layer with full heads; five tiles cost five times one, and a tile of five times the patches more."""
+    clip = TowerDims(24, 4 * 1024**2 + 2 * 1024 * 4096, 1024, class_tokens=1)
+    assert tower_cost(clip, [576]) == 24 * layer_cost(Dims(24, 1024, 4096, 16, 16, 64, 1), 577, "fastv")
+    assert tower_cost(clip, [576] * 5) == 5 * tower_cost(clip, [576]) < tower_cost(clip, [2880])
+    assert tower_rows_cost(clip, [576] * 5, [1, None]) == 5 * (577 + 577**2) * 1024

@@ -181,6 +181,7 @@ def test_dead_network_says_how_to_use_a_local_copy(server: Server, source: CocoS
     for attempt in (lambda: source.open(0), lambda: source.fetch(range(10))):
         with pytest.raises(SourceError, match=r"cannot download http://127\.0\.0\.1.*refused") as caught:
             attempt()
+        assert "(host=" not in caught.value.message, "no object of urllib3's"
         assert "--coco-root DIR or $BIASKIT_COCO" in caught.value.hint
         assert "annotations/instances_val2017.json" in caught.value.hint
         assert "val2017.zip" in caught.value.hint

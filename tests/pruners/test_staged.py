@@ -70,6 +70,8 @@ def test_published_counts_of_sparsevlm(preset, counts):
     pruner = get_pruner("sparsevlm", preset=preset)
     assert [stage.tokens(576) for stage in pruner.stages()] == counts
     assert [stage.layer for stage in pruner.stages()] == [3, 7, 16]
+    by_layer = layer_counts(576, 32, [(stage.layer, stage.tokens(576)) for stage in pruner.stages()])
+    assert by_layer == [576] * 3 + [counts[0]] * 4 + [counts[1]] * 9 + [counts[2]] * 16
 
 
 @pytest.mark.parametrize(("label", "mean"), [(192, 206.5), (128, 145.4), (96, 114.1), (64, 82.3)])

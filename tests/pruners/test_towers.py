@@ -13,7 +13,7 @@ from reference import by_hand, cast, model_of
 from biaskit import get_pruner, prune
 from biaskit.engine.reference import reference_logits
 from biaskit.errors import BiaskitError, ModelError
-from biaskit.grid import Layout, PatchIndex, Plane
+from biaskit.grid import Layout, PatchIndex, Plane, raster
 from biaskit.pruners import pruners
 from biaskit.pruners.base import Pruner
 from biaskit.pruners.readings import EMBEDS, Reading
@@ -111,6 +111,21 @@ def test_contents_are_merged_before_the_projector(name):
         else:
             rows = torch.einsum("n,ngd->gd", weights.double(), features.double())
             torch.testing.assert_close(row.double(), signals.project(rows[None].to(features.dtype))[0].double(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("budget", "merged"), [(64, 10), (128, 20), (192, 30)])
+def test_published_counts_of_visionzip(budget, merged):
+    """54 + 10 is 64 tokens of the language model, 108 + 20 and 162 + 30 twice and three times as many."""
+    layout, generator = raster(Plane("image", 24, 24)), torch.Generator().manual_seed(0)
+    random = {reading: torch.rand(*shape, generator=generator) for reading, shape in (
+        (tower_row("cls"), (576,)), (KEYS, (576, 8)), (FEATURES, (576, 8)), (EMBEDS, (576, 8)),
+    )}  # fmt: skip
+    index = PatchIndex(np.arange(576)[:, None], (576,))
+    signals = Signals(
+        Layout(np.arange(576), layout.planes, layout.plane, layout.row, layout.col), 0, random, index, project=lambda rows: rows.sum(1)
+    )
+    keep = get_pruner("visionzip", budget=budget).select(signals, budget)
+    assert len(keep) == budget and keep.info["merged"] == merged
 
 
 def test_tiles_share_a_budget_and_newlines_go_first():

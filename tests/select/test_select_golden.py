@@ -74,3 +74,16 @@ def test_mmr_in_space(lam: float, order: list[int]) -> None:
 def test_max_min() -> None:
     assert max_min_select(ON_CIRCLE, 4, order="choice").tolist() == [5, 0, 3, 2]
     assert max_min_select(IN_SPACE, 3, order="choice").tolist() == [4, 0, 2]
+
+
+FREE_OF_TIES = torch.tensor(
+    [[0.9, 0, 0.1, 0.4], [0.8, 0.4, 1, -0.2], [0, 0.4, -0.2, 0], [0.5, 0, 0.7, 0.8], [-0.1, 0.5, 0.5, 0.2], [-0.1, 0.4, 0.2, 0.5]]
+)
+
+
+def test_where_no_step_ties() -> None:
+    """Card 35.8: SCOPE and CDPruner, in their own files, choose others again."""
+    weights = torch.tensor([0.95, 1, 0.6, 0.9, 0.3, 0.7])
+    assert max_min_select(FREE_OF_TIES, 3, order="choice").tolist() == [2, 3, 4]
+    assert mmr_select(weights, FREE_OF_TIES, 3, lam=0.5, order="choice").tolist() == [1, 2, 0]
+    assert mmr_select(weights, FREE_OF_TIES, 3, lam=0.0, order="choice").tolist() == [1, 2, 5]

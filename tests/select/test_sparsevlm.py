@@ -86,6 +86,15 @@ def test_scores_are_of_the_heads_that_look_at_the_picture() -> None:
     torch.testing.assert_close(rater_scores(attention, raters, heads=9), rater_scores(attention, raters))
 
 
+def test_equal_states_are_no_distance_apart() -> None:
+    """The squares of copies' distances, by one product, are rounding, below 0 too: then not the first of each kind were its centre."""
+    kinds = torch.randn(4, 7, generator=torch.Generator().manual_seed(0)) * 3
+    states = torch.cat([torch.zeros(1, 7), kinds.repeat(10, 1)])
+    merge = sparsevlm_merge(torch.arange(41.0, 0, -1), states, 1, clusters=4, nearest=2)
+    assert merge.indices.tolist() == [0, 1, 2, 3, 4]
+    np.testing.assert_allclose(merge(states)[1:].numpy(), kinds.numpy(), rtol=1e-5)
+
+
 def test_deletions_by_rank() -> None:
     assert rank_deletions(torch.eye(3, 10)) == 7
     assert rank_deletions(torch.eye(10)) == 0

@@ -111,7 +111,7 @@ def test_refs_that_do_not_fit(release):
     with pytest.raises(TaskError, match="do not match: KeyError"):
         open_task("refcoco", release)
     path.write_text(json.dumps([1, 2]))
-    with pytest.raises(TaskError, match=r"is no instances\.json"):
+    with pytest.raises(TaskError, match=r"is not an instances\.json"):
         open_task("refcoco", release)
     path.unlink()
     with pytest.raises(TaskError, match=r"no instances\.json beside"):
@@ -212,7 +212,7 @@ def test_json_lines_of_qwen_and_internvl(tmp_path):
     task = open_task("refcoco+:testA", tmp_path)
     assert task.truth(0) == [10.5, 20, 40, 60] and task[0] == "refcoco+/0" and task.image(1).size == (640, 480)
     assert task.tags(1) == {"size": "large", "row": "middle", "ring": "centre"}
-    with pytest.raises(TaskError, match=r"row 0 .* is no box within the image, read as xywh") as caught:
+    with pytest.raises(TaskError, match=r"row 0 .* is not a box within the image, read as xywh") as caught:
         open_task("refcoco:testA:box=xywh", lines(tmp_path / "a.jsonl", [{**rows[1], "bbox": [500, 200, 600, 300]}]))
     assert caught.value.hint == "if it is written otherwise, add box=xyxy"
 
@@ -305,9 +305,9 @@ def test_coco_style_annotations(tmp_path):
         ({"image": "a.jpg", "sent": "x"}, "has no box of four numbers: None"),
         ({"image": "a.jpg", "sent": "x", "bbox": [0, 0, 1]}, "has no box of four numbers"),
         ({"sent": "x", "bbox": [0, 0, 1, 1]}, "has no file_name"),
-        ({"image": "a.jpg", "sent": "x", "bbox": [5, 5, 5, 9]}, "is no box"),
+        ({"image": "a.jpg", "sent": "x", "bbox": [5, 5, 5, 9]}, "is not a box"),
         ({"image": "a.jpg", "sent": "x", "bbox": ["a", 0, 1, 1]}, "no box of four"),
-        ({"image": "a.jpg", "sent": "x", "bbox": [0, 0, "nan", 1]}, "is no box"),
+        ({"image": "a.jpg", "sent": "x", "bbox": [0, 0, "nan", 1]}, "is not a box"),
         ({"image": "a.jpg", "sent": " ", "bbox": [0, 0, 1, 1]}, "no expression"),
     ],
 )  # fmt: skip

@@ -151,7 +151,7 @@ def test_a_box_past_the_edge_is_refused_without_a_size_too(tmp_path, bbox):
     with pytest.raises(TaskError, match=r"is not within a\.png, which has 640x480 pixels") as caught:
         opened(tmp_path, [one]).image(0)
     assert "box=xyxy" in caught.value.hint
-    with pytest.raises(TaskError, match="is no box within the image"):
+    with pytest.raises(TaskError, match="is not a box within the image"):
         opened(tmp_path, [{**one, "width": W, "height": H}])
 
 

@@ -170,7 +170,7 @@ def test_every_prior_is_asked_about(tmp_path):
         )
     run = read_run(folder)
     found = conclude([analyse(run, run.tasks[0], QUICK)])
-    assert found.verdicts["FastV with the prior prior against FastV without it"] == "helps"
+    assert found.verdicts["FastV with the prior against FastV without it"] == "helps"
     assert found.verdicts["FastV with the idle prior against FastV without it"] == "makes no difference"
     assert "Debiased FastV (idle prior) against random tokens" in found.verdicts
     assert "the idle prior changes not one score of FastV" in found.text
@@ -227,13 +227,13 @@ def test_every_debiasing_is_asked_about_and_held_against_every_other(tmp_path):
     found = conclude([result])
     null, best = "FastV with the null row", "FastV (rows = question) with the null row, p·log(p/q)"
     assert found.verdicts == {
-        "FastV with the prior prior against FastV without it": "helps",
+        "FastV with the prior against FastV without it": "helps",
         f"{null} against FastV without it": "cannot tell",
         f"{best} against FastV (rows = question) without it": "helps",
         "Their method with the prior against Their method without it": "helps",
         "FastV (rows = question) against FastV": "helps",
-        f"{null} against FastV with the prior prior": "hurts",
-        f"{best} against FastV with the prior prior": "helps",
+        f"{null} against FastV with the prior": "hurts",
+        f"{best} against FastV with the prior": "helps",
         f"{best} against {null}": "helps",
         "Debiased Their method against random tokens": "helps",
     }
@@ -243,7 +243,7 @@ def test_every_debiasing_is_asked_about_and_held_against_every_other(tmp_path):
         "fastv@rows=question",
     )
     assert [c.found.corrected for c in found.contrasts] == pytest.approx(holm([c.found.p for c in found.contrasts]))
-    assert f"Debiasings against each other: {null} is worse than FastV with the prior prior; {best} is better than" in found.text
+    assert f"Debiasings against each other: {null} is worse than FastV with the prior; {best} is better than" in found.text
     assert "p is corrected (Holm) over the 9 comparisons" in found.text
 
 
@@ -259,7 +259,7 @@ def test_every_format_has_the_rivals(tmp_path):
     kept = {name: RIVALS[name] for name in ("fastv", "fastv+prior", "fastv@debias=null")}
     run = read_run(make_run(tmp_path / "run", n=60, unpruned=1.0, kept=kept, retentions=(0.25,), tasks=("scenes-where",)))
     write_report(Report.of(run, QUICK), tmp_path / "out", ("md", "html", "csv", "json", "tex"))
-    words = "FastV with the null row against FastV with the prior prior"
+    words = "FastV with the null row against FastV with the prior"
     holding = {path.suffix for path in (tmp_path / "out").rglob("*") if path.is_file() and words in path.read_text(errors="ignore")}
     assert {".md", ".html", ".csv", ".json"} <= holding
 
@@ -418,7 +418,7 @@ def test_what_cannot_be_read_is_named(tmp_path):
     folder = make_run(tmp_path / "a", n=6, tasks=("scenes-where",), kept={})
     whole = (folder / "results.jsonl").read_text().splitlines(keepends=True)
     for text, message in (
-        ("".join([whole[0], "{}\n", *whole[1:]]), r"line 2 is no answer of a validation: it has no field 'task'"),
+        ("".join([whole[0], "{}\n", *whole[1:]]), r"line 2 is not an answer of a validation: it has no field 'task'"),
         ("".join([whole[0], whole[0]]), "none answers 'scenes-where/0' twice"),
         ("", "has no answers yet"),
         (whole[0].replace('"iou50": ', '"iou50": NaN, "old": '), "line 1 .* no JSON: NaN is no JSON number"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -13,9 +14,14 @@ from browser import Browser, axe, chromium
 from PIL import Image
 from runs import KEPT, make_run
 
+from biaskit.grid import overlap
+from biaskit.tasks import open_task
+from biaskit.validation.ask.runner import validate
 from biaskit.validation.report.analyse import Settings
+from biaskit.validation.report.cards import card
 from biaskit.validation.report.contents import Report
-from biaskit.validation.report.gallery import galleries
+from biaskit.validation.report.gallery import Answer, Example, Photo, galleries
+from biaskit.validation.report.photos import with_photos
 from biaskit.validation.report.write import as_html
 from biaskit.validation.results.read import read_run
 
@@ -114,3 +120,65 @@ def test_tables_sort_by_keyboard(browser, page):
         found = [value for value in browser.run(values) if value is not None]
         assert len(found) > 3 and found == sorted(found, reverse=way == "descending")
         assert browser.run("document.activeElement.closest('th').getAttribute('aria-sort')") == way
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    """A run of the embedded model, with all that can be drawn of it."""
+    folder = tmp_path_factory.mktemp("asked") / "run"
+    validate("demo", "scenes-where", "none,random,fastv", 0.25, out=folder, limit=16, keep_indices=True, progress=False)
+    return folder
+
+
+def test_the_gallery_shows_pictures_kept_tokens_and_boxes(asked):
+    """What is drawn is what the run has: the picture of the question, its true box, the answer's box, and the dropped cells."""
+    report = Report.of(read_run(asked), QUICK)
+    (found,) = with_photos(galleries(report.run, report.results))
+    records = {(r["id"], r["cell"]): r for r in map(json.loads, (asked / "results.jsonl").read_text().splitlines())}
+    task = open_task("scenes-where")
+    ids = {task.identify(i): i for i in range(len(task))}
+    assert found.examples and not found.without
+    for example in found.examples:
+        photo, place = example.photo, ids[example.id]
+        small = np.asarray(Image.open(io.BytesIO(photo.jpeg)), dtype=float)
+        assert np.abs(small - np.asarray(task.image(place).resize((photo.width, photo.height)))).mean() < 8
+        assert len(photo.jpeg) < 30_000 and photo.region == pytest.approx((*task.region(place)[1::-1], *task.region(place)[:1:-1]))
+        for answer in example.answers:
+            record = records[example.id, "none" if answer.method == "none" else f"{answer.method}/r0.25"]
+            assert answer.shown["cells"] == record["kept"] and answer.shown["grid"] == [12, 12]
+            box = answer.shown.get("box")
+            if record["scores"]["parsed"]:
+                side = task.image(place).size
+                assert overlap([v * s for v, s in zip(box, side * 2, strict=True)], record["truth"]) == pytest.approx(
+                    record["scores"]["iou"], abs=1e-3
+                )
+    text = as_html(report)
+    assert text.count('<svg class="photo"') == len(found.examples) and text.count('<svg class="thumb"') == 3 * len(found.examples)
+    assert not re.search(r'(?:src|href)="(?!data:|#)', text) and len(text) < 900_000
+
+
+def test_a_gallery_without_the_data_says_so(report):
+    """The run's questions are not those of the task: no picture of another question is shown."""
+    for one in with_photos(galleries(report.run, report.results)):
+        assert "Without pictures" in one.without and not any(example.photo for example in one.examples)
+    assert "Without pictures" in as_html(report)
+
+
+def test_only_cells_that_were_dropped_are_veiled():
+    photo = Photo(b"", 60, 40, None)
+    answer = Answer("fastv", "x", 1.0, {"grid": [2, 3], "place": [0, 0, 1, 1], "cells": [1, 5]})
+    text = card(Example("1", "a.jpg", "what?", "x", [answer], photo), "photo-1")
+    assert 'd="M0.0 0.0h20.0v20.0h-20.0zM40.0 0.0h20.0v20.0h-20.0zM0.0 20.0h40.0v20.0h-40.0z"' in text
+    assert 'aria-label="2 of 6 cells kept"' in text and 'class="said"' not in text
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_pictures_fit_the_page(browser, asked, look, tmp_path):
+    page = tmp_path / "index.html"
+    page.write_text(as_html(Report.of(read_run(asked), QUICK)), encoding="utf-8")
+    browser.errors.clear()
+    browser.open(page, **LOOKS[look])
+    assert browser.errors == [] and browser.run("document.documentElement.scrollWidth <= innerWidth")
+    assert browser.run("[...document.querySelectorAll('.thumb use, .photo image')].every((one) => one.getBoundingClientRect().width > 40)")
+    if axe() is not None:
+        assert browser.violations(axe()) == []

@@ -143,7 +143,7 @@ def test_raw_values_in_a_line_name_file_and_line(whole, tmp_path, raw, field):
     if field == "id" and raw in (b'"\\ud800"', b'"\\u0000"'):  # names of files may be so; they are never printed as they are
         read_run(tmp_path)
         return
-    with pytest.raises(BiaskitError, match=r"results\.jsonl, line 1 is no answer of a validation: (no JSON|field)"):
+    with pytest.raises(BiaskitError, match=r"results\.jsonl, line 1 is not an answer of a validation: (no JSON|field)"):
         read_run(tmp_path)
 
 
@@ -154,7 +154,7 @@ def test_a_folder_as_it_was_is_read_in_full(whole):
 def test_what_is_no_file_is_refused(whole, tmp_path):
     (tmp_path / "results.jsonl").write_bytes(whole[1])
     (tmp_path / "run.json").mkdir()
-    with pytest.raises(BiaskitError, match=r"run\.json is broken: it is no regular file"):
+    with pytest.raises(BiaskitError, match=r"run\.json is broken: it is not a regular file"):
         read_run(tmp_path)
 
 

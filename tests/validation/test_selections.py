@@ -117,7 +117,7 @@ def test_a_killed_runs_last_line_is_left_out(run):
     path.write_text(path.read_text() + '{"task": "wh')
     assert len(read_selections(folder).records) == len([line for line in lines if line["selection"]])
     path.write_text("{oh\n" + path.read_text())
-    with pytest.raises(BiaskitError, match=r"line 1 is no answer.*no JSON"):
+    with pytest.raises(BiaskitError, match=r"line 1 is not an answer.*no JSON"):
         read_selections(folder)
 
 

@@ -17,7 +17,9 @@ from models import boxes, wording
 
 from biaskit import prune, validate
 from biaskit.demo.evaluate import answers_of
+from biaskit.engine.tower import tower_sizes
 from biaskit.errors import BiaskitError
+from biaskit.families.checkpoints.flops import tower_cost
 from biaskit.families.checkpoints.load import load_model
 from biaskit.images.scenes.draw import draw_scene
 from biaskit.prior.value import PlaneStats, Prior
@@ -78,7 +80,7 @@ def test_every_cell_answers_every_question_in_order(whole):
         assert found.scores["scenes-presence", cell]["correct"] == pytest.approx(sum(right) / QUESTIONS)
 
 
-def test_a_record_says_what_is_needed_to_ask_and_to_score_again(whole):
+def test_a_record_says_what_is_needed_to_ask_and_to_score_again(demo, whole):
     task = open_task("scenes-presence")
     for record in read_results(whole[0]):
         i = int(record["id"].rpartition("/")[2])
@@ -98,6 +100,7 @@ def test_a_record_says_what_is_needed_to_ask_and_to_score_again(whole):
         config = whole[1].manifest["dims"]
         numbers = 2 * config["kv_heads"] * config["head_dim"] * (9 * record["n_text"] + 3 * 144 + 6 * kept)
         assert record["cache_bytes"] == 4 * numbers
+        assert record["tower_flops"] == tower_cost(tower_sizes(demo), [144])
         assert (record["prior"] is not None) == ("+prior" in record["cell"])
 
 
@@ -286,7 +289,7 @@ def test_what_is_no_results_directory(demo, tmp_path):
     run(demo, tmp_path, **few, force=True)
     good = results(tmp_path)
     (tmp_path / "results.jsonl").write_bytes(b"garbage\n" + good)
-    with pytest.raises(BiaskitError, match=r"line 1 is no answer"):
+    with pytest.raises(BiaskitError, match=r"line 1 is not an answer"):
         run(demo, tmp_path, **few)
     (tmp_path / "results.jsonl").write_bytes(good)
     (tmp_path / "run.json").write_text("{")
@@ -319,7 +322,7 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(demo, whole, tmp_pat
     limit = 2
     monkeypatch.setattr(type(demo.model), "generate", small)
     run(demo, tmp_path, methods=METHODS[:2], limit=2 * BATCH, say=said.append)
-    assert said == [f"out of memory: going on with {n} questions a forward pass" for n in (3, 1)]
+    assert said == [f"out of memory: continuing with {n} questions per forward pass" for n in (3, 1)]
     assert set(results(tmp_path).splitlines()) <= set(results(whole[0]).splitlines()) and len(list(read_results(tmp_path))) == 6 * BATCH
     limit = 0
     with pytest.raises(BiaskitError, match="one question of scenes-presence in cell none needs more memory"):
@@ -346,7 +349,9 @@ def test_selections_are_measured_where_they_are_made(demo, tmp_path):
     records = {(record["pruner"], record["id"]): record for record in read_results(tmp_path)}
     for record in read_results(tmp_path / "plain"):
         measured = records[record["pruner"], record["id"]]
-        assert {key: value for key, value in measured.items() if key not in ("kept", "selection")} == record, "measuring changes nothing"
+        assert {key: value for key, value in measured.items() if key not in ("kept", "shown", "selection")} == record, (
+            "measuring changes nothing"
+        )
     for (pruner, name), record in records.items():
         assert len(record["kept"]) == record["n_kept"]
         if pruner == "none":
@@ -377,7 +382,7 @@ class _Odd:
 
 @pytest.mark.parametrize(
     ("fault", "message"),
-    [("twice", "two questions with the id same"), ("nan", "a score that is no number"), ("empty", "has no questions")],
+    [("twice", "two questions with the id same"), ("nan", "a score that is not a number"), ("empty", "has no questions")],
 )
 def test_faulty_tasks(demo, tmp_path, fault, message):
     with pytest.raises(BiaskitError, match=message):

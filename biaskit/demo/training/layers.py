@@ -206,7 +206,7 @@ def study(directory: Path, n: int, say: Any) -> tuple[dict[str, Any], dict[str, 
                 f"debiased_{name}": preference(rows / (prior + 1e-7), test.target, test.others) for name, prior in priors[placement].items()
             },
         }
-        maps |= {f"{placement}, generic prompt": generic.mean(1), f"{placement}, where prompts": task.mean(1)}
+        maps |= {f"{placement}, neutral prompt": generic.mean(1), f"{placement}, where prompts": task.mean(1)}
         report["maps"] |= {f"{placement}/generic": map_facts(generic), f"{placement}/where": map_facts(task)}
         report["correlation"][f"{placement}: generic, where"] = correlations(generic, task)
         say(f"recall, {placement}: raw {np.round(report['recall'][placement]['raw'], 2).tolist()}")
@@ -227,7 +227,7 @@ def _controls(model: Any, processor: Any, n: int, report: dict[str, Any], maps: 
     fresh = architecture_of(model).make_model(model.config.text_config.num_hidden_layers).eval()
     found["untrained"] = rows_of(fresh, processor, uniform, [GENERIC] * n)
     for name, rows in found.items():
-        maps[f"{name}, generic prompt"] = rows.mean(1)
+        maps[f"{name}, neutral prompt"] = rows.mean(1)
         report["maps"][name] = map_facts(rows)
         report["correlation"][f"uniform, {name}"] = correlations(base, rows)
         say(f"map, {name}: r with uniform {np.round(report['correlation'][f'uniform, {name}'], 2).tolist()}")

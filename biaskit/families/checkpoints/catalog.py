@@ -145,7 +145,12 @@ def box_convention_of(family: ModelFamily, base: str) -> BoxConvention:
 
 
 def short_name(name: str) -> str:
-    """Return the short name of a checkpoint, given its hub id or an embedded model's name; "" if it has none."""
+    """Return the short name of a checkpoint, given its hub id or an embedded model's name; "" if it has none.
+
+    Example:
+        >>> short_name("llava-hf/llava-1.5-7b-hf"), short_name("org/other")
+        ('llava-1.5', '')
+    """
     return next((short for short, known in CHECKPOINTS.items() if known.hub_id == name), name if name in EMBEDDED else "")
 
 
@@ -157,7 +162,12 @@ def needs_code(name: str) -> ModelError:
 
 
 def twin(hub_id: str) -> str | None:
-    """Return the checkpoint in HF format that replaces one with remote or foreign code, or None if none is known."""
+    """Return the checkpoint in HF format that replaces one with remote or foreign code, or None if none is known.
+
+    Example:
+        >>> twin("liuhaotian/llava-v1.5-7b"), twin("org/other")
+        ('llava-hf/llava-1.5-7b-hf', None)
+    """
     known = {
         "liuhaotian/llava-v1.5-7b": "llava-hf/llava-1.5-7b-hf",
         "liuhaotian/llava-v1.5-13b": "llava-hf/llava-1.5-13b-hf",

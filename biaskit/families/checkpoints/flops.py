@@ -1,7 +1,8 @@
 """What a forward pass costs by formula: multiply-adds of prefill and decode, bytes of the key-value cache. Plain numbers, no model.
 
-Papers write FLOPs and count multiply-adds; so does every function here (hardware FLOPs are twice that). Vision tower, embeddings, norms and
-the pruning decision are left out, as in the papers; `lm_head=True` adds the head for the one position that prefill needs.
+Papers write FLOPs and count multiply-adds; so does every function here (hardware FLOPs are twice that). Embeddings, norms and the pruning
+decision are left out, as in the papers; `lm_head=True` adds the head for the one position that prefill needs. The papers leave the vision
+tower out, too: what it costs, and what methods add that read its attention, are functions of their own.
 
 `visual` says how many visual tokens each layer sees: pairs (first layer, tokens), ascending, each in force until the next one's layer;
 `[(0, 2880), (2, 322)]` is K = 2. Tokens may be fractional, for papers that multiply a retention by N.
@@ -22,6 +23,9 @@ FORMULAS = {
 }
 """n tokens of a layer (visual and text), d hidden size, m feed-forward size, Hq and Hkv query and key heads, dh head size."""
 
+TOWER = "pw + 2p²d a block and tile: p patches (and class token), w weights of a block, d channels; a row that is read adds pd, all add p²d"
+"""The tower's formula. Keys and features that are read were computed anyway; attention within windows is counted as of the whole tile."""
+
 Visual = Sequence[tuple[int, float]]
 
 
@@ -38,11 +42,52 @@ class Dims:
     vocab: int
 
 
+@dataclass(frozen=True)
+class TowerDims:
+    """Sizes of a vision tower: blocks, weights of one (its matrices), channels, class tokens of a tile."""
+
+    blocks: int
+    weights: int
+    width: int
+    class_tokens: int = 0
+
+
+def tower_cost(dims: TowerDims, tiles: Sequence[int]) -> int:
+    """Return the multiply-adds of a vision tower over tiles with these numbers of patches, by the formula `TOWER`, without the projector.
+
+    Example:
+        >>> clip = TowerDims(24, 4 * 1024**2 + 2 * 1024 * 4096, 1024, class_tokens=1)
+        >>> f"{tower_cost(clip, [576]) / 1e9:.0f} G"
+        '191 G'
+    """
+    sizes = [patches + dims.class_tokens for patches in tiles]
+    return dims.blocks * sum(p * dims.weights + 2 * p * p * dims.width for p in sizes)
+
+
+def tower_rows_cost(dims: TowerDims, tiles: Sequence[int], rows: Sequence[int | None]) -> int:
+    """Return the multiply-adds of reading attention of the tower beside it, by the formula `TOWER`.
+
+    Args:
+        dims, tiles: as `tower_cost`. rows: of each block that is read, how many rows of a tile: 1 is the class token's, None is all.
+
+    Example:
+        >>> clip = TowerDims(24, 4 * 1024**2 + 2 * 1024 * 4096, 1024, class_tokens=1)
+        >>> tower_rows_cost(clip, [576], [1]), tower_rows_cost(clip, [576], [None])
+        (590848, 340919296)
+    """
+    sizes = [patches + dims.class_tokens for patches in tiles]
+    return sum((p if count is None else count) * p * dims.width for count in rows for p in sizes)
+
+
 def tokens_per_layer(dims: Dims, n_text: float, visual: Visual) -> list[float]:
     """Return how many tokens, text and visual, each layer sees.
 
     Raises:
         BiaskitError: `visual` does not begin at layer 0, is not ascending, goes past the last layer, or grows.
+
+    Example:
+        >>> tokens_per_layer(Dims(4, 8, 16, 2, 2, 4, 100), 10, [(0, 100), (2, 25)])
+        [110, 110, 35, 35]
     """
     starts = [first for first, _ in visual]
     ascending = all(one < two for one, two in pairwise(starts)) and all(one >= two for (_, one), (_, two) in pairwise(visual))
@@ -81,6 +126,10 @@ def layer_cost(dims: Dims, tokens: float, formula: str = "fastv", *, causal: boo
 
     Raises:
         BiaskitError: unknown formula.
+
+    Example:
+        >>> layer_cost(Dims(4, 8, 16, 2, 2, 4, 100), 10.0)
+        6720.0
     """
     pairs = tokens * (tokens + 1) / 2 if causal else tokens * tokens
     return tokens * _linear(dims, formula) + 2 * pairs * _width(dims, formula)
@@ -97,13 +146,22 @@ def prefill_cost(
 
     Raises:
         BiaskitError: unknown formula, or `visual` that does not fit the model.
+
+    Example:
+        >>> prefill_cost(Dims(4, 8, 16, 2, 2, 4, 100), 10, [(0, 0)])
+        26880
     """
     total = sum(layer_cost(dims, count, formula, causal=causal) for count in tokens_per_layer(dims, n_text, visual))
     return total + (dims.hidden * dims.vocab if lm_head else 0)
 
 
 def ceiling(dims: Dims, n_text: float, n_visual: float, visual: Visual, formula: str = "fastv", *, causal: bool = False) -> float:
-    """Return the speed-up of prefill if time were proportional to multiply-adds: `n_visual` tokens in every layer, divided by `visual`."""
+    """Return the speed-up of prefill if time were proportional to multiply-adds: `n_visual` tokens in every layer, divided by `visual`.
+
+    Example:
+        >>> round(ceiling(Dims(4, 8, 16, 2, 2, 4, 100), 10, 100, [(0, 100), (2, 25)]), 2)
+        1.74
+    """
     whole = prefill_cost(dims, n_text, [(0, n_visual)], formula, causal=causal)
     return whole / prefill_cost(dims, n_text, visual, formula, causal=causal)
 
@@ -117,10 +175,19 @@ def cache_bytes(dims: Dims, n_text: float, visual: Visual, *, itemsize: int = 2)
 
     Raises:
         BiaskitError: `visual` does not fit the model.
+
+    Example:
+        >>> cache_bytes(Dims(4, 8, 16, 2, 2, 4, 100), 0, [(0, 100), (2, 25)])
+        8000
     """
     return sum(tokens_per_layer(dims, n_text, visual)) * 2 * dims.kv_heads * dims.head_dim * itemsize
 
 
 def mean_tokens(dims: Dims, visual: Visual) -> float:
-    """Return T̄, visual tokens per layer averaged over all layers."""
+    """Return T̄, visual tokens per layer averaged over all layers.
+
+    Example:
+        >>> mean_tokens(Dims(4, 8, 16, 2, 2, 4, 100), [(0, 100), (2, 25)])
+        62.5
+    """
     return sum(tokens_per_layer(dims, 0, visual)) / dims.layers

@@ -23,7 +23,11 @@ def of_revision(place: Place, revision: str | None) -> dict[str, Any]:
 
 @contextmanager
 def hub_errors(place: Place) -> Iterator[None]:
-    """Turn the hub client's errors into ours."""
+    """Turn the hub client's errors inside the block into ours.
+
+    Raises:
+        ModelError: gated, unknown, offline, no such revision or file, or no answer.
+    """
     from huggingface_hub import errors as hub
 
     client_error: type[Exception] = hub.HfHubHTTPError.__mro__[1]  # whichever HTTP client the hub library uses
@@ -66,7 +70,11 @@ def bars_on_terminals() -> Iterator[None]:
 
 
 def small_file(place: Place, name: str, revision: str | None) -> Path:
-    """Return a small file of the checkpoint, fetched if need be."""
+    """Return the path of a small file of the checkpoint, fetched if it is not local.
+
+    Raises:
+        ModelError: the checkpoint does not have it, or the hub cannot be reached.
+    """
     if place.local:
         path = Path(place.target) / name
         if not path.is_file():

@@ -136,7 +136,7 @@ def load_model(
 def _found(name: str | os.PathLike[str], say: Say) -> Place:
     """Return where a checkpoint is, and say its note if it has one."""
     if not isinstance(name, str | os.PathLike):
-        raise ModelError(f"{name!r} is no name of a checkpoint", "give a short name, a hub id or a directory")
+        raise ModelError(f"{name!r} is not the name of a checkpoint", "give a short name, a hub id or a directory")
     place = resolve(os.fspath(name))
     if place.note:
         say(f"note: {os.fspath(name)} is {place.target}: {place.note}")

@@ -13,13 +13,13 @@ _LINEAR = (
     "most of its layers are linear attention: there is no attention row to read, and their state still contains dropped tokens",
     "use a model whose layers all have softmax attention, such as Qwen3-VL",
 )
-_LIST = "use a family that is supported (biaskit models list)"
+_LIST = "use a supported family (biaskit models list)"
 _TWO_WAYS = (
-    "its whole prompt attends in both directions, text too, but rows of text get causal masks here: results would not be exact",
+    "its whole prompt, text too, attends in both directions, but pruned layers mask text causally: results would not be exact",
     _LIST,
 )
 _SHARED = (
-    "its layers can take keys and values from earlier ones, which would have to be narrowed with them, and no family covers it",
+    "its layers can reuse keys and values of earlier ones, which would have to be pruned with them, and no family covers it",
     _LIST,
 )
 _JUDGE = (

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from biaskit.errors import ModelError
+from biaskit.families.checkpoints.flops import TowerDims
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +43,14 @@ class Tower:
         if features.ndim == 2:
             features = features[:, None].expand(-1, self.merged, -1)
         return self.projector(features)
+
+
+def tower_dims(tower: Tower) -> TowerDims:
+    """Return the sizes that the formula of a tower's cost needs, as its blocks have them: their matrices are counted."""
+    block, attention = tower.blocks[0], tower.attention[0]
+    matrices = [part.weight for part in block.modules() if isinstance(part, nn.Linear)]
+    width = next(part.in_features for part in attention.modules() if isinstance(part, nn.Linear))
+    return TowerDims(len(tower.blocks), sum(weight.numel() for weight in matrices), width, int(tower.has_cls))
 
 
 def blocks_of(module: Any, name: str) -> Sequence[nn.Module]:

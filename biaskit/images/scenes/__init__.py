@@ -1,4 +1,4 @@
-"""Drawn scenes with known content, and questions about them. Data only: the models that learn them are in `demo`."""
+"""Drawn scenes with known content, and questions about them. Data only: the models trained on them are in `demo`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Seeded scenes: coloured shapes of two sizes on a plain background, with everything known about them.
+"""Seeded scenes: coloured shapes of two sizes on a plain background, with annotations.
 
-No two things of a scene agree in size, colour and shape, so that every thing has a description of its own; boxes do not overlap. Scene i of
-a seed does not depend on any other scene, and its things are known without drawing it.
+No two things of a scene agree in size, colour and shape, so that every thing has a unique description; boxes do not overlap. Scene i of a
+seed does not depend on any other scene, and its things can be computed without drawing it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from biaskit.errors import SourceError
 
 VERSION = 1
-"""Goes into fingerprints: raise it when the pictures or their things change."""
+"""Version, part of fingerprints: increase it when the pictures or their things change."""
 EDGE = 168
 """Pixels along each side of a scene."""
 PATCH = 14
@@ -34,7 +34,7 @@ PLACEMENTS = ("uniform", "photo", "empty")
 MOST_THINGS = 10
 
 _SCALE = 2  # drawn this much larger, then averaged: smooth edges
-_OWNED = PATCH  # a patch belongs to a thing that covers at least so many of its pixels
+_OWNED = PATCH  # a patch belongs to a thing that covers at least this many of its pixels
 
 Box = tuple[float, float, float, float]
 """(x1, y1, x2, y2) in pixels, x to the right, y down."""
@@ -73,9 +73,9 @@ class Scene:
     """A drawn scene.
 
     Attributes:
-        things: what is in it.
+        things: its objects.
         pixels: [168, 168, 3] uint8, RGB.
-        owner: [12, 12] int8, index of the thing that covers most of each patch, −1 where none covers 14 of its pixels.
+        owner: [12, 12] int8, index of the thing that covers most of each patch, −1 if none covers 14 of its pixels.
     """
 
     things: tuple[Thing, ...]

@@ -1,4 +1,4 @@
-"""Scenes written to disk the way COCO, RefCOCO and POPE lie there.
+"""Write scenes to disk in the formats of COCO, RefCOCO and POPE.
 
 DIR/val2017/*.png                         the images
 DIR/annotations/instances_val2017.json    things with box, outline and attributes; the categories are the shapes
@@ -32,7 +32,7 @@ def write_scenes(
         force: write into a directory that has files. report: called with the number of scenes done.
 
     Raises:
-        SourceError: `out` has files and `force` is not given, or it is no directory.
+        SourceError: `out` has files and `force` is not given, or it is not a directory.
     """
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not force)):
         raise SourceError(f"{str(out)!r} exists and is not empty", "give a new directory, or overwrite with --force")

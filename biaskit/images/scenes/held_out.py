@@ -1,4 +1,4 @@
-"""The held-out questions: which question is asked about scene i, and how an answer is scored."""
+"""The held-out questions: the question about scene i, and the score of an answer."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ SEED = 9000
 """Scenes of this seed are never trained on (training takes seeds below 1,000)."""
 TASKS = ("where", "presence", "attribute")
 NEW_TOKENS = {"where": 5, "presence": 2, "attribute": 2, "describe": 8}
-"""Tokens of the longest answer, its </s> included."""
+"""Tokens of the longest answer, including its </s>."""
 
 
 def question_about(things: Sequence[Thing], task: str, seed: int, index: int) -> Question:
-    """Return the one question of a task about scene `index` of `seed`; every other presence question is to be answered "no".
+    """Return the question of a task about scene `index` of `seed`; the answer to every other presence question is "no".
 
     The "no" questions recombine attributes that all occur in the scene.
     """
@@ -31,7 +31,7 @@ def question_about(things: Sequence[Thing], task: str, seed: int, index: int) ->
 
 
 def iou_of(answer: str, question: Question) -> float:
-    """Return the overlap of an answer's box with the true one; 0 for an answer that is no box."""
+    """Return the IoU of an answer's box with the true one; 0 for an answer that is not a box."""
     found = read_box(answer)
     return 0.0 if found is None or question.box is None else overlap(found, question.box)
 

@@ -35,10 +35,10 @@ class Question:
         kind: one of KINDS.
         text: the prompt, words with blanks between them.
         answer: the true answer, likewise.
-        phrase: what the question is about ("small red circle"), "" for describe.
-        target: index of the thing it is about, −1 if there is none.
+        phrase: for the object in question ("small red circle"), "" for describe.
+        target: index of that thing, −1 if there is none.
         box: the true box of a `where` question's thing, in pixels.
-        related: things that share a named colour or shape with the phrase (a named size, where it names neither).
+        related: things that share a named colour or shape with the phrase (a named size, if it names neither).
     """
 
     kind: str
@@ -87,10 +87,10 @@ def where_is(things: Sequence[Thing], target: int, use: Use = _FULL) -> Question
 
 
 def presence(rng: np.random.Generator, things: Sequence[Thing], *, yes: bool | None = None, adversarial: float = 0.95) -> Question:
-    """Ask whether there is such a thing; yes and no are equally frequent.
+    """Ask whether there is a thing with some attributes; yes and no are equally frequent.
 
     Args:
-        rng: source of chance. things: of the scene.
+        rng: random generator. things: of the scene.
         yes: the answer, drawn at random by default.
         adversarial: share of the "no" questions whose attributes all occur in the scene, on different things.
     """
@@ -114,7 +114,7 @@ def presence(rng: np.random.Generator, things: Sequence[Thing], *, yes: bool | N
 
 
 def attribute(rng: np.random.Generator, things: Sequence[Thing]) -> Question:
-    """Ask for the colour or the shape of a thing that a phrase without it singles out."""
+    """Ask for the colour or the shape of a thing, by a phrase of its other attributes that fits no other thing."""
     for _ in range(_TRIES * 10):
         target = int(rng.integers(len(things)))
         colour = bool(rng.random() < 0.6)
@@ -126,7 +126,7 @@ def attribute(rng: np.random.Generator, things: Sequence[Thing]) -> Question:
             answer = COLOUR_NAMES[thing.colour] if colour else SHAPES[thing.shape]
             text = f"what {'colour' if colour else 'shape'} is the {phrase} ?"
             return Question("attribute", text, answer, phrase, target, _related(things, thing.key, use))
-    return where(rng, things)  # no thing of this scene stands out: very rare
+    return where(rng, things)  # no phrase is unique, which is very rare
 
 
 def describe(rng: np.random.Generator, things: Sequence[Thing]) -> Question:

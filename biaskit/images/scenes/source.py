@@ -1,4 +1,4 @@
-"""The scenes as an image source: drawn when asked for, so calibration needs no file."""
+"""The scenes as an image source, drawn on demand, so that calibration needs no files."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class SceneSource(DrawnSource):
 
     def __init__(self, n: int, seed: int = 0, placement: str = "uniform") -> None:
         super().__init__(n, seed)
-        things_of(seed, 0, placement)  # refuses what no scene has
+        things_of(seed, 0, placement)  # raises for an invalid seed or placement
         self.placement = placement
 
     @classmethod
     def named(cls, asked: SourceRequest) -> ImageSource:
-        """Place the things as the name says."""
+        """Open the scenes with the placement in the name."""
         return cls(asked.count, asked.seed, asked.name.removeprefix("scenes").removeprefix("-") or "uniform")
 
     def identify(self, index: int) -> str:

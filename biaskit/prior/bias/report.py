@@ -162,6 +162,12 @@ def convergence(prior: Prior, at: Sequence[int] = (10, 20, 50, 100, 200, 500, 10
         `r` (Pearson correlation of the first n images' map with the final map, which includes these n images),
         `l1` (mean |difference| over the mean of the final map),
         `unseen_r` (Pearson correlation with the map of the images after n, without that overlap; None at the end).
+
+    >>> maps = np.ones((2, 1, 2, 2), np.float32) + np.eye(2, dtype=np.float32)
+    >>> stats = PlaneStats(maps[0], group_mean=maps, group_count=np.array([5, 5], np.int32), count=10)
+    >>> prior = Prior({"image": stats}, (1,), np.ones(1, np.float32), {"model_type": "llava"})
+    >>> [(found["n"], round(found["r"], 3)) for found in convergence(prior, at=(5, 10))]
+    [(5, 1.0), (10, 1.0)]
     """
     rows: list[dict[str, Any]] = []
     for name in primary_first(prior.planes):

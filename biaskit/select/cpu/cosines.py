@@ -73,7 +73,7 @@ class Product:
         self.zeros = self._length == 0
         self._inverse = torch.from_numpy(np.divide(1, self._length, out=np.zeros_like(self._length), where=~self.zeros)).float()
         if low == torch.float32 and not multiplies_float32("cpu"):
-            lost = _ROUNDED  # torch was told to round the rows to bfloat16 on the way
+            lost = _ROUNDED  # torch's precision setting lets it round the rows to bfloat16
         self._share = 1.02 * _ROUNDED * (1 + lost) ** 2 if low == torch.bfloat16 else 0.0
         self._least = 2 * lost + lost**2 + _summed(features.shape[1])
 

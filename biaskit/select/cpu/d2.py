@@ -151,7 +151,12 @@ def _rows(limits: Exact | float, rows: Indices) -> Exact | float:
 
 
 def independent(edges: Bools) -> Bools:
-    """Return which of m tokens, best first, the greedy loop takes: [m] bool. `edges`: [m, m] bool above the diagonal."""
+    """Return which of m tokens, best first, the greedy loop takes: [m] bool. `edges`: [m, m] bool above the diagonal.
+
+    Example:
+        >>> independent(np.triu(np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], bool), 1)).tolist()
+        [True, False, True]
+    """
     excluded, taken = np.zeros(len(edges), bool), np.zeros(len(edges), bool)
     for token, row in enumerate(edges):
         if not excluded[token]:

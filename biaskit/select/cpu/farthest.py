@@ -16,6 +16,11 @@ def farthest_token(product: Product) -> int:
 
     Most tokens have a similar token close by in the sequence, which excludes them. For the others, lowest lower bound first, the bound of
     the largest cosine is improved from approximate cosines with all tokens and made exact, until the lowest value is exact.
+
+    Example:
+        >>> import torch
+        >>> farthest_token(Product(torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])))
+        2
     """
     total = len(product)
     if total == 1:

@@ -13,6 +13,10 @@ def check_kept(kept: Tensor, n_tokens: int) -> Tensor:
 
     Raises:
         BiaskitError: not one axis of whole numbers, empty, out of range, or a repeated index.
+
+    Example:
+        >>> check_kept(torch.tensor([2, 0]), 3).tolist()
+        [2, 0]
     """
     if kept.ndim != 1 or kept.is_floating_point() or kept.dtype == torch.bool or not len(kept):
         raise BiaskitError(f"a kept set is {list(kept.shape)} {kept.dtype}", "give [n] whole numbers, n ≥ 1: indices, not a mask")

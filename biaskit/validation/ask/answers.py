@@ -1,4 +1,4 @@
-"""Ask a batch in one cell: greedy answers, and what each cost in visual tokens and cache."""
+"""Answer a batch in one cell: greedy answers, with the visual tokens and cache bytes of each."""
 
 from __future__ import annotations
 
@@ -13,26 +13,29 @@ import torch
 from biaskit.engine.decisions import Observe, SampleReport
 from biaskit.engine.greedy import greedy_settings
 from biaskit.engine.prune import prune
+from biaskit.engine.tower import patches_of_tiles, tower_flops, tower_sizes
 from biaskit.errors import BiaskitError
 from biaskit.families import Prepared
 from biaskit.families.checkpoints.device import input_device
+from biaskit.families.checkpoints.flops import TowerDims
 from biaskit.families.checkpoints.load import Loaded
 from biaskit.grid import Layout
-from biaskit.pruners.notation import DOWNSCALE
+from biaskit.pruners.notation import DOWNSCALE, NONE
 from biaskit.select.keep import budget
 from biaskit.tasks.base import Task
 from biaskit.validation.ask.methods import Configuration
 from biaskit.validation.ask.observe import region_coverage
 from biaskit.validation.ask.questions import QuestionBatch, Questions
+from biaskit.validation.ask.shown import shown
 
 
 @dataclass(frozen=True)
 class RecordOptions:
-    """What goes into every record besides the answer.
+    """Options for the records of answers.
 
     Attributes:
-        seed: of the run. keep_indices: list the kept tokens. priors: name → sha256. observe: measures of selections.
-        generation: settings that are not plain greedy decoding.
+        seed: of the run. keep_indices: record the kept tokens. priors: name → sha256. observe: measures of selections.
+        generation: settings that differ from plain greedy decoding.
     """
 
     seed: int = 0
@@ -46,14 +49,15 @@ class BatchRunner:
     """Answers the questions of a batch in one cell after another, in chunks that fit into memory.
 
     Attributes:
-        chunk: questions a forward pass; halved, for good, when memory runs out.
+        chunk: questions per forward pass; halved permanently when memory runs out.
     """
 
     def __init__(self, loaded: Loaded, options: RecordOptions, say: Callable[[str], None], chunk: int) -> None:
         self.loaded, self.options, self.say, self.chunk = loaded, options, say, chunk
+        self.tower = tower_sizes(loaded)
 
     def take(self, task: Task, questions: Questions, batch: QuestionBatch) -> None:
-        """Take up a batch; it goes to the device once."""
+        """Set the current batch, which is copied to the device once."""
         self.task, self.questions, self.items = task, questions, batch.items
         self.parts = [self._moved(batch)]
         if len(self.items) > self.chunk:
@@ -63,7 +67,7 @@ class BatchRunner:
         assert batch.prepared is not None
         device = input_device(self.loaded.model)
         moved = {name: value.to(device, non_blocking=True) for name, value in batch.prepared.inputs.items()}
-        return replace(batch, prepared=Prepared(moved, batch.prepared.layouts))
+        return replace(batch, prepared=Prepared(moved, batch.prepared.layouts), tiles=patches_of_tiles(self.loaded, batch.prepared))
 
     def _cut(self) -> None:
         self.parts = []  # free the old tensors first
@@ -86,14 +90,14 @@ class BatchRunner:
             if self.chunk == 1:
                 raise BiaskitError(
                     f"one question of {self.task.name} in cell {cell.label} needs more memory than is available",
-                    "what was answered is kept; continue with --dtype bfloat16, another --device, or more free memory",
+                    "answers so far are kept; continue with --dtype bfloat16, another --device, or more free memory",
                 )
             self.chunk = max(1, min(self.chunk, len(self.items)) // 2)
-            self.say(f"out of memory: going on with {self.chunk} questions a forward pass")
+            self.say(f"out of memory: continuing with {self.chunk} questions per forward pass")
             self._cut()
 
     def _scaled(self, cell: Configuration) -> Iterator[QuestionBatch]:
-        """The batch with images scaled down to a share of the visual tokens that each has as it is."""
+        """The batch with images scaled down to a share of the visual tokens that each would have unscaled."""
         for part in self.parts:
             assert part.prepared is not None
             most = [budget(len(layout), cell.retention) for layout in part.prepared.layouts]
@@ -104,7 +108,7 @@ class BatchRunner:
         try:
             for part in self._scaled(cell) if cell.name == DOWNSCALE else self.parts:
                 answers, samples = answer(self.loaded, self.task, part, cell, self.options, self.say)
-                made += records(self.task, part, cell, answers, samples, self.options)
+                made += records(self.tower, self.task, part, cell, answers, samples, self.options)
         except (RuntimeError, MemoryError) as error:
             if not isinstance(error, MemoryError) and not any(words in str(error) for words in ("out of memory", "can't allocate memory")):
                 raise
@@ -121,13 +125,13 @@ def seed_of(seed: int, task: str, name: str) -> int:
 def answer(
     loaded: Loaded, task: Task, batch: QuestionBatch, cell: Configuration, options: RecordOptions, say: Callable[[str], None]
 ) -> tuple[list[str], tuple[SampleReport, ...]]:
-    """Return the answers, special tokens left out, and the pruning of each question."""
+    """Return the answers without special tokens, and the pruning report of each question."""
     assert batch.prepared is not None
     model, inputs = loaded.model, batch.prepared.inputs
     seeds = [seed_of(options.seed, task.name, task.identify(i)) for i in batch.items]
 
     settings = {**greedy_settings(model, options.generation), "max_new_tokens": task.max_new_tokens, "disable_compile": True}
-    if model.generation_config.pad_token_id is None:  # else every call warns that it takes the end token instead
+    if model.generation_config.pad_token_id is None:  # otherwise every call warns that it uses the end token
         settings["pad_token_id"] = loaded.processor.tokenizer.pad_token_id
     with prune(model, cell.pruner, prior=cell.prior, seed=seeds, say=say, observe=options.observe) as pruning:
         output = model.generate(**inputs, **settings)
@@ -137,11 +141,18 @@ def answer(
 
 
 def records(
-    task: Task, batch: QuestionBatch, cell: Configuration, answers: Sequence[str], samples: Sequence[SampleReport], options: RecordOptions
+    tower: TowerDims | None,
+    task: Task,
+    batch: QuestionBatch,
+    cell: Configuration,
+    answers: Sequence[str],
+    samples: Sequence[SampleReport],
+    options: RecordOptions,
 ) -> list[dict[str, Any]]:
-    """Return one record a question: everything needed to score it again, and to ask it again."""
+    """Return one record per question, with everything needed to score it again, and to ask it again."""
     assert batch.prepared is not None
     layouts, lengths = batch.prepared.layouts, batch.prepared.inputs["attention_mask"].sum(1).tolist()
+    needs = () if cell.name in (NONE, DOWNSCALE) else cell.pruner.readings()
     made = []
     for row, i in enumerate(batch.items):
         sample = samples[row]
@@ -171,28 +182,30 @@ def records(
             "tags": task.tags(i),
             "task": task.name,
             "truth": task.truth(i),
+            **({"tower_flops": sum(tower_flops(tower, batch.tiles[row], needs))} if tower and batch.tiles else {}),
             **({"positive": sample.info["positive"]} if "positive" in sample.info else {}),
             **({"kept": sample.indices.tolist()} if options.keep_indices and not scaled else {}),
+            **({"shown": shown(task, i, answers[row], batch.seen[row], layouts[row], sample)} if options.keep_indices else {}),
             **({"selection": _measures(task, i, layouts[row], sample)} if options.observe is not None else {}),
         })  # fmt: skip
     return made
 
 
 def _measures(task: Task, i: int, layout: Layout, sample: SampleReport) -> dict[str, float]:
-    """What the observer said of a decision, and how much of the question's region is kept; nothing where nothing was decided."""
+    """The observer's measures of a decision, and the coverage of the question's region; {} without a decision."""
     if not sample.observed:
         return {}
     return {**sample.observed, **region_coverage(layout, task.region(i), sample.indices)}
 
 
 def layer_tokens(sample: SampleReport) -> list[list[int]]:
-    """Return from which decoder layer on how many visual tokens there are: [[0, N], [K, n]]."""
+    """Return the numbers of visual tokens, each with the decoder layer from which on it is in force: [[0, N], [K, n]]."""
     found = {0: sample.n_visual, **{layer: left for layer, left, _ in sample.stages}}
     return [[layer, count] for layer, count in sorted(found.items())]
 
 
 def own_cache_bytes(sample: SampleReport, n_text: int) -> int | None:
-    """Return the bytes of a question's own keys and values after prefill; padding of the batch does not count."""
+    """Return the bytes of a question's keys and values after prefill, without padding of the batch."""
     if sample.cache_bytes is None or sample.cache_lengths is None:
         return None
     steps = layer_tokens(sample)

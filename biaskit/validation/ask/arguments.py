@@ -1,4 +1,4 @@
-"""Methods, shares and priors in the spellings that the command line takes, for Python and the command line alike."""
+"""Read methods, shares and priors in the notation of the command line, also from Python."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from biaskit.prior.value import Prior
 from biaskit.validation.ask.methods import read_retention
 
 AnyPrior = Prior | str | os.PathLike[str]
-"""A prior, or what `load_prior` finds."""
+"""A prior, or a name or path for `load_prior`."""
 
 
 def words(given: str | Sequence[str]) -> list[str]:
-    """Return names: the parts of a comma-separated text, or a sequence as it is.
+    """Return names: the parts of a comma-separated text, or a sequence unchanged.
 
     Raises:
-        BiaskitError: one is no text.
+        BiaskitError: one is not a text.
 
     >>> words("none,fastv+prior"), words(["none", "fastv"])
     (['none', 'fastv+prior'], ['none', 'fastv'])
@@ -29,7 +29,7 @@ def words(given: str | Sequence[str]) -> list[str]:
     found = [word.strip() for word in given.split(",")] if isinstance(given, str) else _several(given)
     for word in found:
         if not isinstance(word, str):
-            raise BiaskitError(f"{word!r} is no name", 'write texts, such as "none,fastv+prior"')
+            raise BiaskitError(f"{word!r} is not a name", 'write texts, such as "none,fastv+prior"')
     return [word for word in found if word]
 
 
@@ -37,7 +37,7 @@ def read_shares(given: float | str | Sequence[float | str]) -> list[float]:
     """Return the shares of the visual tokens that are kept.
 
     Raises:
-        BiaskitError: one is no number in (0, 1].
+        BiaskitError: one is not a number in (0, 1].
 
     >>> read_shares(0.25), read_shares("0.5,1/4"), read_shares([0.5, "1/8"])
     ([0.25], [0.5, 0.25], [0.5, 0.125])
@@ -57,7 +57,7 @@ def named(text: str, default: str) -> tuple[str, str]:
 
 
 def read_priors(given: AnyPrior | Sequence[AnyPrior] | Mapping[str, AnyPrior] | None) -> dict[str, Prior]:
-    """Return priors by the names that methods call them: `+prior` means the one that has none.
+    """Return priors by the names that labels use; a prior without a name is called `prior`.
 
     Raises:
         BiaskitError: two have one name. PriorError: one cannot be found or read.
@@ -76,5 +76,5 @@ def read_priors(given: AnyPrior | Sequence[AnyPrior] | Mapping[str, AnyPrior] | 
 
 
 def _several(given: Any) -> list[Any]:
-    """Return one thing, or several, as a list."""
+    """Return a single value, or several, as a list."""
     return list(given) if isinstance(given, Iterable) and not isinstance(given, str | bytes) else [given]

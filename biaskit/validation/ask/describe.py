@@ -1,4 +1,4 @@
-"""What a run is, for its manifest: model, numerics, library versions, tasks, priors and cells."""
+"""The manifest of a run: model, numerics, library versions, tasks, priors and cells."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from biaskit.validation.results.schema import is_text
 
 
 def dims(loaded: Loaded) -> dict[str, int]:
-    """Return the sizes of the language model: what formulas of cost need."""
+    """Return the sizes of the language model, for formulas of cost."""
     config, stack = decoder_config(loaded.model), decoder(loaded.model)
     heads = int(config.num_attention_heads)
     return {
@@ -55,8 +55,8 @@ def make_manifest(
     """Return the manifest of a run.
 
     Args:
-        tasks: name → the whole task. asked: name → how many questions of it. more: what records hold besides, and how it was measured.
-        priors: of `describe_priors`. generation: settings that are not plain greedy decoding.
+        tasks: name → the whole task. asked: name → number of its questions. more: further entries.
+        priors: of `describe_priors`. generation: settings that differ from plain greedy decoding.
     """
     model, processor = loaded.model, loaded.processor
     template = json.dumps(getattr(processor, "chat_template", None), sort_keys=True)
@@ -90,13 +90,13 @@ def make_manifest(
 
 
 def describe_priors(cells: Sequence[Configuration], wording: Wording) -> dict[str, dict[str, Any]]:
-    """Return by name what identifies each prior of the cells, and whether it was calibrated in other words than are asked now."""
+    """Return the identification of each prior of the cells, by name, with a warning where it was calibrated under another wording."""
     priors = {cell.prior_name: cell.prior for cell in cells if cell.prior_name and cell.prior is not None}
     return {name: describe_prior(prior, wording) for name, prior in priors.items()}
 
 
 def describe_prior(prior: Prior, wording: Wording) -> dict[str, Any]:
-    """Return what identifies a prior; equal priors are equal bytes."""
+    """Return the identification of a prior, including the sha256 of its bytes."""
     meta = {key: prior.meta[key] for key in ("source", "prompt", "kind") if key in prior.meta}
     if text := wording_warning(prior.meta, wording):
         meta["other_wording"] = text

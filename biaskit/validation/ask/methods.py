@@ -1,4 +1,4 @@
-"""The cells of a validation: method × retention, with the labels that users write and that records carry (`biaskit.pruners.notation`)."""
+"""The cells of a validation: method × retention, with the labels of `biaskit.pruners.notation`."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from biaskit.registry import did_you_mean
 from biaskit.validation.results.labels import cell_label
 
 Match = Literal["last", "layer-mean"]
-"""What a retention is a share of: tokens of the last layer, or of the mean over layers."""
+"""What a retention refers to: the tokens in the last layer, or their mean over layers."""
 ABLATION = ("none", "fastv", "fastv+prior", "d2pruner@strength=0", "d2pruner+prior")
 """D2Pruner, Figure 4 left: FastV, debiased importance (DI) alone, structural diversity (SD) alone, DI + SD; and the unpruned model."""
 
 
 @dataclass(frozen=True, eq=False)
 class Configuration:
-    """What is run in a cell: one method at one retention, with the pruner and the prior that carry it out.
+    """A cell: one method at one retention, with its pruner and prior.
 
     Attributes:
         label: unique within a results directory, such as "fastv+prior/r0.25".
-        method: the label without the retention. name: the pruner's registry key, or `none`. title: for people.
-        retention: 1.0 for `none`. pruner: what decides; for `none` one that keeps everything.
-        prior_name: of the prior that is used, if one is. prior: it.
+        method: the label without the retention. name: the pruner's registry key, or `none`. title: display name.
+        retention: 1.0 for `none`. pruner: for `none` one that keeps everything.
+        prior_name, prior: of the prior that is used, if any.
     """
 
     label: str
@@ -45,7 +45,7 @@ class Configuration:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The pruner's full settings, as JSON values; nothing for `none`."""
+        """The pruner's full settings, as JSON values; {} for `none`."""
         if self.name in (NONE, DOWNSCALE):
             return {}
         values = {parameter.name: getattr(self.pruner, parameter.name) for parameter in type(self.pruner).parameters()}
@@ -65,7 +65,7 @@ def read_retention(text: str) -> float:
     try:
         value = float(Fraction(text.strip()))
     except (ValueError, ZeroDivisionError) as error:
-        raise BiaskitError(f"retention {text!r} is no number", "write shares of the visual tokens, such as 0.5,0.25,1/9") from error
+        raise BiaskitError(f"retention {text!r} is not a number", "write shares of the visual tokens, such as 0.5,0.25,1/9") from error
     if not 0 < value <= 1:
         raise BiaskitError(f"retention is {text.strip()}, not in 0 < r ≤ 1", "it is the share of visual tokens kept: 0.1 keeps a tenth")
     return value
@@ -73,14 +73,14 @@ def read_retention(text: str) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """What the user wants to compare.
+    """The methods, retentions and settings to compare.
 
     Attributes:
-        methods: labels. retentions: shares kept. layer: K of all methods that act inside the language model and were not told theirs; by
-            default the presets', where they choose one.
-        match: what a retention is of: last, what the last layer keeps, or layer-mean, the mean over the layers, so that methods cost alike.
-        preset: of all methods that have it. sweeps: parameter → values, each of which every method that has the parameter gets in turn, all
-            else as it is. ablation: add `ABLATION`. priors: name → prior.
+        methods: labels. retentions: shares kept. layer: K of all methods that act inside the language model and whose label has no K; by
+            default that of the presets.
+        match: what a retention refers to: last, the tokens in the last layer, or layer-mean, their mean over layers, for equal cost.
+        preset: for all methods that have it. sweeps: parameter → values, applied one at a time to every method with the parameter.
+        ablation: add `ABLATION`. priors: name → prior.
     """
 
     methods: Sequence[str] = ()
@@ -93,10 +93,10 @@ class Grid:
     match: Match = "last"
 
     def cells(self, config: Any) -> list[Configuration]:
-        """Return the cells, in the order of the methods, for a checkpoint's config; the same settings are asked only once.
+        """Return the cells, in the order of the methods, for a checkpoint's config; cells with equal settings are made once.
 
         Raises:
-            BiaskitError: a label, a value or a prior that cannot work; nothing has been loaded yet.
+            BiaskitError: an invalid label, value or prior.
         """
         labels = [label for label in self.methods if label.strip()] + list(ABLATION if self.ablation else ())
         if not labels:

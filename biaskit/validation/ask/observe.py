@@ -1,4 +1,4 @@
-"""All measures of one decision at once: what validation writes into a record's `selection`."""
+"""The measures of a decision that validation writes into a record's `selection`."""
 
 from __future__ import annotations
 
@@ -22,11 +22,10 @@ Features = Literal["embeds", "hidden"]
 
 @dataclass(frozen=True)
 class Analysis:
-    """Measures a kept set; call it with what the pruner saw and answered.
+    """Measures a kept set. Call it with the pruner's signals and Keep.
 
-    Importance is the last prompt token's attention at layer K − 1, raw and, where there is a prior, debiased: the same for every method at
-    that K. Diversity is measured on the projector's output, which does not depend on K, or on the hidden states before layer K
-    (at K = 0 the same).
+    Importance is the last prompt token's attention at layer K − 1, raw and, with a prior, debiased: the same for every method at that K.
+    Diversity is measured on the projector's output, which does not depend on K, or on the hidden states before layer K (at K = 0 the same).
 
     Attributes:
         features: `embeds` or `hidden`. reference, draws, seed: of the Hopkins statistic.
@@ -39,11 +38,11 @@ class Analysis:
 
     @property
     def needs(self) -> frozenset[Reading]:
-        """What must be recorded of a sample; before the language model (K = 0) there are only the projector's outputs."""
+        """The readings to record; before the language model (K = 0) only the projector's output exists."""
         return frozenset({ATTENTION, EMBEDS, HIDDEN if self.features == "hidden" else EMBEDS})
 
     def settings(self) -> dict[str, Any]:
-        """Return what the numbers depend on, for the manifest."""
+        """Return the settings that the measures depend on, for the manifest."""
         return {
             "importance": "attention of the last prompt token at layer K - 1",
             "features": self.features,
@@ -56,7 +55,7 @@ class Analysis:
         """Return the measures that are defined, all finite.
 
         `share_kept`, `spacing`, `importance` (with attention), `importance_debiased` (with a prior too), `hopkins`, `hopkins_sd` and
-        `nearest_feature`. A method of several stages is measured against what its last stage saw.
+        `nearest_feature`. For a method with several stages, the signals are those of its last stage.
 
         Args:
             signals: of one sample. keep: the pruner's answer, or its [n] indices.
@@ -87,14 +86,14 @@ class Analysis:
 
 
 def region_coverage(layout: Layout, region: tuple[float, float, float, float] | None, kept: Tensor, image: int = 0) -> dict[str, float]:
-    """Return `coverage` of the part of the image that a question is about; nothing where there is none, or where the model sees none of it.
+    """Return `coverage` of the part of the image that a question is about; {} if there is none, or no visual token shows it.
 
     Args:
-        layout: of `family.prepare`, which knows the image's size (the engine does not know it where LLaVA-1.5 crops).
-        region: (top, left, bottom, right), fractions of the image's rows and cols, as tasks give it. kept: [n] indices. image: which one.
+        layout: from `family.prepare`, which knows the image's size (the engine does not, if LLaVA-1.5 crops).
+        region: (top, left, bottom, right), fractions of the image's rows and cols, from the task. kept: [n] indices. image: its number.
 
     Raises:
-        BiaskitError: a region without area, or a layout that does not say what its planes cover.
+        BiaskitError: a region without area, or a layout whose planes have no boxes.
     """
     if region is None:
         return {}
@@ -103,5 +102,5 @@ def region_coverage(layout: Layout, region: tuple[float, float, float, float] | 
 
 
 def _finite(found: Mapping[str, float]) -> dict[str, float]:
-    """Leave out what is not defined, and round for the record."""
+    """Leave out undefined values, and round the others."""
     return {name: round(value, 6) for name, value in found.items() if math.isfinite(value)}

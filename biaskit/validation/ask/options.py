@@ -1,4 +1,4 @@
-"""How a validation was asked for."""
+"""The options of a validation."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Options:
     command: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work, before anything is loaded.
+        """Check the values.
 
         Raises:
-            BiaskitError: a number is too small; `generate()` has no such setting; no published table has the model.
+            BiaskitError: a number is too small; `generate()` has no such setting; the published tables do not have the model.
         """
         least = {"limit": 1, "seed": 0, "batch_size": 1, "workers": 0}
         for name, low in least.items():

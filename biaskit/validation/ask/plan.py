@@ -1,4 +1,4 @@
-"""Which questions are still to be asked, and the final order of the answers."""
+"""The questions that are not answered yet, and the final order of the answers."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from biaskit.validation.results.directory import Key, Line
 
 
 def opened(name: str, limit: int | None, data: str | None = None, images: str | None = None) -> Task:
-    """Open a task; generated ones are made long enough for the limit."""
+    """Open a task; generated ones get at least `limit` questions."""
     task = open_task(name, data, images=images)
     return open_task(name, data, images=images, n=limit) if limit is not None and 0 < len(task) < limit else task
 
 
 def open_tasks(wanted: Sequence[Task | str], limit: int | None) -> dict[str, Task]:
-    """Return tasks by name, those opened that are named.
+    """Return tasks by name; names are opened.
 
     Raises:
-        BiaskitError: no task at all, or one without questions.
+        BiaskitError: no task, or a task without questions.
     """
     tasks: dict[str, Task] = {}
     for one in wanted:
         task = opened(one, limit) if isinstance(one, str) else one
         if not isinstance(task, Task):
-            raise BiaskitError(f"{one!r} is no task", "give a task, or the name of one (biaskit tasks list)")
+            raise BiaskitError(f"{one!r} is not a task", "give a task, or the name of one (biaskit tasks list)")
         if not len(task):
             raise BiaskitError(f"task {task.name} has no questions", "check its data")
         tasks[task.name] = task
@@ -40,14 +40,14 @@ def open_tasks(wanted: Sequence[Task | str], limit: int | None) -> dict[str, Tas
 
 
 def order(task: Task, limit: int | None, seed: int) -> list[int]:
-    """Return which questions are asked, in their order: the first of a seeded order of all, so that a larger limit only adds to it."""
+    """Return the questions to ask: the first of a seeded order of all, so that a larger limit includes those of a smaller one."""
     found: list[int] = np.random.default_rng(seed).permutation(len(task))[:limit].tolist()
     return found
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Questions that are prepared together, and the cells in which they are not answered yet."""
+    """Questions that are prepared together, and the cells in which they have no answers yet."""
 
     items: tuple[int, ...]
     cells: list[Configuration]
@@ -58,8 +58,8 @@ class Plan:
     """The open batches.
 
     Attributes:
-        batches: task → its open batches. dropped: answers of batches that are not whole; they are asked again in the same batches.
-        scores: (task, cell) → primary scores that are there.
+        batches: task → its open batches. dropped: answers of incomplete batches, which are asked again in the same batches.
+        scores: (task, cell) → primary scores so far.
     """
 
     batches: dict[str, list[Batch]] = field(default_factory=dict)
@@ -68,10 +68,10 @@ class Plan:
 
 
 def make_plan(tasks: Mapping[str, Task], cells: Sequence[Configuration], lines: Mapping[Key, Line], batch_size: int) -> Plan:
-    """Compare what is wanted with the answers that are there. Batches are fixed slices of a task's questions.
+    """Compare the wanted answers with those on disk. Batches are fixed slices of a task's questions.
 
     Raises:
-        BiaskitError: two questions of a task have one id.
+        BiaskitError: two questions of a task have the same id.
     """
     plan = Plan()
     for name, task in tasks.items():
@@ -97,7 +97,7 @@ def make_plan(tasks: Mapping[str, Task], cells: Sequence[Configuration], lines: 
 
 
 def arranged(lines: Mapping[Key, Line], manifest: Mapping[str, Any], tasks: Mapping[str, Task], seed: int) -> list[Key]:
-    """Return all answers in order of task, cell and question; questions of tasks that are not opened keep their order.
+    """Return all answers in order of task, cell and question; for tasks that are not open, in their order in the file.
 
     Args:
         tasks: name → the whole task.

@@ -1,4 +1,4 @@
-"""How far a validation is, and the bar that shows it."""
+"""Progress of a validation, and its progress bar."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from biaskit.display import Bars, wants_progress
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a validation is: answers done of all in all cells; and the current cell, its primary score so far, over n questions."""
+    """Answers done and answers in all, over all cells; and the current cell with its primary score so far, over n questions."""
 
     done: int
     total: int
@@ -29,11 +29,10 @@ Say = Callable[[str], None]
 
 @contextmanager
 def reported(report: Report | None, say: Say | None, progress: bool | None) -> Iterator[tuple[Report, Say]]:
-    """Yield what is called after every batch, and what is called with each warning, which is said only once: every batch brings it again.
+    """Yield two functions: one to call after every batch, and one to call with warnings, which shows each only once.
 
     Args:
-        progress: whether to draw a bar; None means on a terminal and in a notebook, unless there is a `report`. Of several
-            processes the first one draws.
+        progress: draw a bar; None: on a terminal and in a notebook, unless there is a `report`. Of several processes the first one draws.
     """
     shown = wants_progress(False if progress is None and report is not None else progress)
     said: set[str] = set()

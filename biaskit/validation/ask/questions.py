@@ -1,4 +1,4 @@
-"""Questions made ready for a model: a batch is prepared once, ahead of the model if there are workers, and answered in every cell."""
+"""Prepare questions for a model: each batch once, in advance if there are workers, for all cells."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from biaskit.tasks.conventions import Wording
 
 @dataclass(frozen=True, eq=False)
 class QuestionBatch:
-    """Questions that are prepared together; or the error of preparing them, which stops the run.
+    """Questions that are prepared together; or the error of preparing them, which ends the run.
 
     Attributes:
-        items: their indices in the task. prompts: their wording. seen: how the model sees each image. prepared: the model's inputs.
-        whole: visual tokens of each image as it is, where they were scaled down; else None.
+        items: their indices in the task. prompts: their texts. seen: how the model sees each image. prepared: the model's inputs.
+        whole: visual tokens of each unscaled image, if images were scaled down; else None.
+        tiles: of each question, the patches of every tile that the vision tower sees; None where the family does not say.
     """
 
     items: tuple[int, ...]
@@ -33,6 +34,7 @@ class QuestionBatch:
     prepared: Prepared | None
     error: BiaskitError | None = None
     whole: tuple[int, ...] | None = None
+    tiles: tuple[tuple[int, ...], ...] | None = None
 
     def pin_memory(self) -> QuestionBatch:
         """Pin the tensors (called by the loader's pinning thread)."""
@@ -44,8 +46,8 @@ class Questions(Dataset[QuestionBatch]):
 
     Args:
         task: the questions. family, processor, config: of the checkpoint. base: its short name, "" if it has none.
-        wording: how it is asked.
-        dtype: pixel values are cast to it. batches: which questions go together.
+        wording: question templates.
+        dtype: of pixel values. batches: indices of the questions of each batch.
     """
 
     def __init__(
@@ -68,7 +70,7 @@ class Questions(Dataset[QuestionBatch]):
         return len(self.batches)
 
     def __getitem__(self, number: int) -> QuestionBatch:
-        """Prepare one batch. Errors come back in it: exceptions lose their attributes between processes."""
+        """Prepare one batch. Errors are returned in it, since exceptions lose their attributes between processes."""
         try:
             return self.prepare(self.batches[number])
         except BiaskitError as error:
@@ -78,10 +80,10 @@ class Questions(Dataset[QuestionBatch]):
         """Prepare some questions together.
 
         Args:
-            most: of each image: it is scaled down until it has so many visual tokens or fewer; None leaves images as they are.
+            most: largest number of visual tokens of each image, which is scaled down accordingly; None: no scaling.
 
         Raises:
-            BiaskitError: an image is broken, or the processor refuses it, or scales small ones up; a validation leaves nothing out.
+            BiaskitError: an image is broken, the processor refuses it, or it cannot be made small enough. No question is skipped.
         """
         originals = images = [self.task.image(i) for i in items]
         whole = None
@@ -103,7 +105,7 @@ class Questions(Dataset[QuestionBatch]):
 
 
 def see(family: ModelFamily, config: Any, base: str, layout: Layout, size: tuple[int, int]) -> Seen:
-    """Say how a model sees an image of (rows, cols) pixels, from where its visual tokens sit."""
+    """Return how a model sees an image of (rows, cols) pixels, from the layout of its visual tokens."""
     part: Part = WHOLE
     for plane in layout.planes:
         if plane.name == "image" and plane.box is not None:

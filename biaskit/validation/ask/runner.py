@@ -1,8 +1,8 @@
-"""Validate: tasks × methods × retentions, every answer kept, resumable at any moment, on one process or several (torchrun).
+"""Validate: tasks × methods × retentions, with every answer stored, resumable at any moment, on one process or several (torchrun).
 
-Batches are the outer loop and cells the inner one: a batch of questions is decoded, preprocessed, sent to the device and seen by the vision
-tower once, and then answered in every cell. Questions come in a seeded random order, so that running scores mean something, and a larger
-limit only adds to it.
+Batches are the outer loop and cells the inner one: a batch of questions is decoded, preprocessed, copied to the device and encoded by the
+vision tower once, and then answered in every cell. Questions come in a seeded random order, so that running scores are estimates of the
+final ones, and a larger limit includes the questions of a smaller one.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Validation:
-    """A validation that is complete.
+    """The result of a complete validation.
 
     Attributes:
-        directory: where everything lies. manifest: `run.json`. asked: answers that this call added; the others were there.
-        scores: (task, cell) → its scores, for all cells of the tasks that were asked for.
+        directory: the results directory. manifest: contents of `run.json`. asked: number of answers that this call added.
+        scores: (task, cell) → its scores, for all cells of the tasks of this call.
     """
 
     directory: Path
@@ -62,7 +62,7 @@ class Validation:
 
     @property
     def doubts(self) -> list[str]:
-        """Which cells lie far below a random choice of tokens, or mostly answer what cannot be read; a line a task and kind."""
+        """Warnings, one line per task and kind, about cells far below a random choice of tokens, or with mostly unreadable answers."""
         metrics = {task["name"]: task["metric"] for task in self.manifest["tasks"]}
         cells = {cell["cell"]: cell for cell in self.manifest["cells"]}
         found: dict[str, list[Scored]] = {}
@@ -75,7 +75,7 @@ class Validation:
         return [line for task, scored in found.items() for line in doubts(task, scored)]
 
     def __repr__(self) -> str:
-        """One line: where, what was asked, and how many answers are new."""
+        """One line: directory, cells, tasks, and the number of new answers."""
         tasks = ", ".join(dict.fromkeys(task for task, _ in self.scores))
         cells = len({cell for _, cell in self.scores})
         return f"Validation({str(self.directory)!r}: {cells} cells of {tasks}; {self.asked} new answers)"
@@ -113,29 +113,29 @@ def validate(
     force: bool = False,
     command: str = "",
 ) -> Validation:
-    """Ask a model the questions of tasks with every method at every retention, and keep every answer.
+    """Ask a model the questions of tasks with every method at every retention, and store every answer.
 
     Args:
         model: a loaded checkpoint, a name for `load_model`, or (model, processor) of a stock one. task: tasks, or names for `open_task`.
-        pruners: methods as `biaskit validate --pruner` writes them, such as "none,d2pruner@alpha=0.5+prior"; or a whole `Grid`.
+        pruners: methods in the notation of `biaskit validate --pruner`, such as "none,d2pruner@alpha=0.5+prior"; or a `Grid`.
         retention: shares of the visual tokens kept: 0.25, [0.5, 0.25], "0.5,1/9".
         out: the results directory. A directory of the same run is continued, or added to; one of another run is refused.
-        prior: of the methods with `+prior`, a `Prior` or what `load_prior` finds; several by name, for `+NAME`: {NAME: …}, ["NAME=FILE"].
-        report: called after every batch and cell. say: called with each warning; else they stand above the bar, or go to `warnings`.
+        prior: for methods with `+prior`, a `Prior`, or a name or path for `load_prior`; several for `+NAME`: {NAME: …}, ["NAME=FILE"].
+        report: called after every batch and cell. say: called with each warning; by default above the bar, or through `warnings`.
         progress: show a bar; by default on a terminal and in a notebook, unless there is a `report`.
-        limit: questions of each task, by default all; a larger limit adds to a smaller one. seed: of their choice, and of random methods.
-        batch_size: questions a forward pass; by default 8 on a GPU, 4 on a CPU; halved without memory. In float16 it may change answers.
-        workers: preprocessing processes; by default none beside a model on the CPU. keep_indices: list the kept tokens in every record.
-        observe: measures of every selection, such as `validation.ask.observe.Analysis()`; `coverage` is added where a task knows a region.
-        generation: settings of `generate()`, as {"repetition_penalty": 1.05}; else plain greedy, whatever the checkpoint says.
-        published_as: hub id of what the model is a copy of, or `none`, for the report; by default recognised by name, or by sizes.
-        force: delete the results that are in the directory. command: what the user typed, for the manifest.
+        limit: questions of each task, by default all; a larger limit includes a smaller one's. seed: of their choice and random methods.
+        batch_size: questions per forward pass; by default 8 on a GPU, 4 on a CPU; halved without memory. In float16 it may change answers.
+        workers: preprocessing processes; by default none beside a model on the CPU. keep_indices: store the kept tokens in every record.
+        observe: measures of every selection, such as `validation.ask.observe.Analysis()`; `coverage` is added if a question has a region.
+        generation: settings of `generate()`, as {"repetition_penalty": 1.05}; by default plain greedy, whatever the checkpoint says.
+        published_as: hub id of the checkpoint that the model is a copy of, or `none`, for the report; by default by name or sizes.
+        force: delete existing results in the directory. command: the command line, for the manifest.
 
     Returns:
-        The results; the same answers in the same order however often the run was interrupted, on however many processes it went on.
+        The results: the same answers in the same order, regardless of interruptions and the number of processes.
 
     Raises:
-        BiaskitError: settings that cannot work, a directory of another run, a broken image, no memory. What was answered is kept.
+        BiaskitError: invalid settings, a directory of another run, a broken image, no memory. Answers so far are kept.
 
     >>> from tempfile import mkdtemp
     >>> found = validate("demo", "scenes-presence", ["none", "fastv"], 0.5, out=mkdtemp(), limit=2, progress=False)
@@ -152,7 +152,7 @@ def validate(
 
 
 def _settings(observe: Observe | None) -> dict[str, Any] | None:
-    """What measures of selections depend on, if the observer says it."""
+    """The settings of the observer's measures, if it has any."""
     if observe is None:
         return None
     settings = getattr(observe, "settings", dict)
@@ -160,7 +160,7 @@ def _settings(observe: Observe | None) -> dict[str, Any] | None:
 
 
 class _Run:
-    """One run: what it asks, and what is there already."""
+    """One run: questions, cells, and the answers on disk."""
 
     def __init__(
         self,
@@ -196,7 +196,7 @@ class _Run:
                 say(f"{name}: {described['other_wording']}")
 
     def run(self) -> Validation:
-        """Ask what is not answered yet; then put the answers in order."""
+        """Ask the questions without answers; then put the answers in order."""
         with ExitStack() as held:
             manifest, open_now = self.ranks.lead(lambda: self._begin(held))
             mine = open_now[self.ranks.rank :: self.ranks.count]  # batches are the same whatever the number of processes
@@ -214,9 +214,9 @@ class _Run:
         return found
 
     def _begin(self, held: ExitStack) -> tuple[dict[str, Any], list[tuple[str, tuple[int, ...], list[int]]]]:
-        """On the first process: hold the directory, take up what is answered, and return the manifest and the open batches.
+        """On the first process: lock the directory, load the answers, and return the manifest and the open batches.
 
-        Returns: of each open batch its task, its questions, and which cells are not answered.
+        Returns: for each open batch its task, its questions, and the cells without answers.
         """
         options = self.options
         held.enter_context(self.directory.held(force=options.force))
@@ -258,7 +258,7 @@ class _Run:
         return summaries(self.directory.path, {name: task.summarise for name, task in self.whole.items()})
 
     def _count(self, task: str, cell: str, scores: Sequence[float], processes: int = 1) -> Progress:
-        """Count answers; of several processes as if they were equally fast."""
+        """Count answers; the other processes' are estimated as if they were equally fast."""
         sums = self.running.setdefault((task, cell), [0.0, 0])
         sums[0] += sum(scores)
         sums[1] += len(scores)

@@ -44,11 +44,11 @@ class Adapter(lmms):  # type: ignore[misc]
             seed: of pruners that draw random numbers.
 
         Raises:
-            BiaskitError: what was asked for cannot be; its note, which tracebacks show, says what to do.
+            BiaskitError: invalid arguments; the error's note, which tracebacks show, says what to do.
         """
         super().__init__()
         if not str(batch_size).isdecimal() or int(batch_size) < 1:
-            raise BiaskitError(f"batch size {batch_size!r} is no whole number from 1", "give --batch_size 8")
+            raise BiaskitError(f"batch size {batch_size!r} is not a whole number from 1", "give --batch_size 8")
         if max_batch_size is not None:
             raise BiaskitError("--max_batch_size has no effect: batches are of --batch_size", "leave it out")
         opened = open_model(pretrained, say=logger.info, **settings)
@@ -68,14 +68,14 @@ class Adapter(lmms):  # type: ignore[misc]
         _refuse(requests, "asks in several rounds", "choose a task of the type generate_until")
 
     def clean(self) -> None:
-        """Release the model, when all requests are answered."""
+        """Release the model after all requests are answered."""
         self.answers = None
         super().clean()
 
     def _run(
         self, title: str, requests: Sequence[Any], work: Callable[[Answers, list[Request], Callable[[int], Any]], list[Any]]
     ) -> list[Any]:
-        """Carry out the requests, under a progress bar; log what that took."""
+        """Process the requests with a progress bar, and log the cost."""
         answers = self.answers
         assert answers is not None, "clean() was called"
         began, before = time.monotonic(), answers.costs.new_tokens
@@ -93,7 +93,7 @@ class Adapter(lmms):  # type: ignore[misc]
 
 
 class Chat(Adapter):
-    """The default: tasks hand over messages, with pictures where they belong."""
+    """The default form: a task gives messages that contain the pictures."""
 
     is_simple: ClassVar[bool] = False
 
@@ -111,7 +111,7 @@ class Chat(Adapter):
 
 
 class Simple(Adapter):
-    """With `--force_simple`: tasks hand over one text and pictures. The only form in which lmms-eval asks for likelihoods."""
+    """The form of `--force_simple`: a task gives one text and pictures. Only in this form does lmms-eval ask for likelihoods."""
 
     is_simple: ClassVar[bool] = True
 
@@ -139,7 +139,7 @@ class Simple(Adapter):
         return Request(f"{task}, document {number}", read, chosen)
 
     def _ending(self, request: Any) -> str:
-        """The answer whose likelihood is asked for: a text, or a function of the document."""
+        """Return the answer whose likelihood is asked for, which a task gives as a text or as a function of the document."""
         _, target, _, number, task, split = request.args
         return str(target(self._document(task, split, number)) if callable(target) else target)
 

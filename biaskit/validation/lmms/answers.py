@@ -1,4 +1,4 @@
-"""Batches of requests through the stock model, pruned: answers, and how likely given answers are."""
+"""Answer batches of requests by the pruned stock model, or compute the likelihood of given answers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from biaskit.validation.lmms.settings import PrunedModel
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """One request: `read` fetches its turns and pictures when their batch comes; `name` is for messages, `options` say how to answer."""
+    """One request: `read` loads its turns and pictures when needed; `name` is for messages; `options` are its generation settings."""
 
     name: str
     read: Callable[[], Conversation]
@@ -32,7 +32,7 @@ class Request:
 
 @dataclass
 class Costs:
-    """What a run cost so far: prompts with images, sums over them of visual tokens, those kept, and their mean over layers; new tokens."""
+    """Cost of a run so far: number of prompts with images, their sums of visual tokens, kept tokens and layer means, and new tokens."""
 
     prompts: int = 0
     visual: int = 0
@@ -48,11 +48,11 @@ class Costs:
 
 @dataclass(eq=False)
 class Answers:
-    """Answers requests in batches of `batch_size`, in their order, batching those together that are to be answered alike.
+    """Answers requests in batches of `batch_size`, in their order; a batch has requests with equal options.
 
     Attributes:
-        pruned: the model and how it is pruned. seed: of pruners that draw; the same for every call.
-        say: called with each warning, once. costs: what the answers took.
+        pruned: the model with its pruner and prior. seed: for pruners that draw random numbers; the same for every call.
+        say: called with each warning, once. costs: of the answers so far.
     """
 
     pruned: PrunedModel
@@ -197,14 +197,14 @@ class Answers:
 
 
 class Forced(LogitsProcessor):  # type: ignore[misc]
-    """Makes each row write given tokens; what the model would have written is left to `output_logits`, which come before this."""
+    """Forces each row to generate given tokens; `output_logits`, which are computed before, have the model's own predictions."""
 
     def __init__(self, wanted: Sequence[Sequence[int]], prompt: int) -> None:
-        """Take the tokens of each row, and the length of the prompts. After its last token a row repeats it."""
+        """`wanted`: tokens of each row, of which the last is repeated. `prompt`: length of the prompts."""
         self.wanted, self.prompt = wanted, prompt
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        """Return scores [B, vocabulary] that leave one token possible."""
+        """Return scores [B, vocabulary] in which one token is possible."""
         step = input_ids.shape[1] - self.prompt
         forced = torch.full_like(scores, -torch.inf)
         for row, tokens in enumerate(self.wanted):
@@ -213,7 +213,7 @@ class Forced(LogitsProcessor):  # type: ignore[misc]
 
 
 def _tokens(tokenizer: Any, text: str, ending: str) -> list[int]:
-    """Return the tokens that `ending` adds to `text`; where the seam would change tokens of the prompt, those of `ending` alone."""
+    """Return the tokens that `ending` adds to `text`; if appending would change tokens of the prompt, those of `ending` alone."""
     before, whole, alone = (tokenizer(words, add_special_tokens=False)["input_ids"] for words in (text, text + ending, ending))
     tokens: list[int] = whole[len(before) :] if whole[: len(before)] == before else alone
     if not tokens:

@@ -1,4 +1,4 @@
-"""What is asked: the turns of a conversation and their pictures, from either of lmms-eval's two forms."""
+"""The turns of a conversation and their pictures, from either of lmms-eval's two forms."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Conversation:
 
     Attributes:
         messages: turns as chat templates take them: `{"role": …, "content": [{"type": "image"}, {"type": "text", "text": …}]}`.
-        images: RGB, in the order of their places in the turns.
+        images: RGB, in the order of the turns.
     """
 
     messages: list[dict[str, Any]]
@@ -31,7 +31,7 @@ class Conversation:
 
 
 def from_messages(messages: Iterable[Mapping[str, Any]]) -> Conversation:
-    """Read the chat form: turns whose parts carry `type` and `text` or `url`.
+    """Read the chat form: turns whose parts have `type` and `text` or `url`.
 
     Raises:
         BiaskitError: a part is neither text nor a still image. SourceError: an image cannot be read.
@@ -56,10 +56,10 @@ def from_messages(messages: Iterable[Mapping[str, Any]]) -> Conversation:
 def from_visuals(text: str, visuals: Sequence[Any] | None) -> Conversation:
     """Read the simple form: one text, and the pictures of the document.
 
-    The pictures stand before the text, or where it has a placeholder `<image>` for each of them.
+    The pictures come before the text, or at its placeholders `<image>` if there is one for each picture.
 
     Raises:
-        BiaskitError: a visual is no still image. SourceError: an image cannot be read.
+        BiaskitError: a visual is not a still image. SourceError: an image cannot be read.
     """
     images = [picture(visual) for visual in visuals or []]
     pieces = text.split(PLACEHOLDER)
@@ -74,10 +74,10 @@ def from_visuals(text: str, visuals: Sequence[Any] | None) -> Conversation:
 
 
 def picture(visual: Any) -> Image.Image:
-    """Return a task's picture as RGB: an image as it is (lmms-eval's models turn none upright), a file upright.
+    """Return a task's picture as RGB: an image without applying its EXIF orientation (as lmms-eval's models), a file upright.
 
     Raises:
-        BiaskitError: it is a video, a sound, an address, or nothing known. SourceError: the file cannot be read.
+        BiaskitError: it is a video, a sound, an address, or of an unknown type. SourceError: the file cannot be read.
     """
     if isinstance(visual, Image.Image):
         return visual if visual.mode == "RGB" else visual.convert("RGB")

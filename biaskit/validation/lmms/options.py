@@ -1,4 +1,4 @@
-"""How a task wants to be answered: its generation settings, and where an answer ends."""
+"""The generation settings of a task, and where its answers end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Options:
     """Generation settings.
 
     Attributes:
-        max_new_tokens: length of an answer. until: what ends it, itself left out.
+        max_new_tokens: length of an answer. until: texts that end it, not included in the answer.
         more: (name, value) pairs for the stock `generate()`. unused: names that `generate()` does not have.
     """
 
@@ -36,12 +36,12 @@ def read_options(given: Mapping[str, Any], max_new_tokens: int = 1024, blank_lin
 
     Args:
         given: `max_new_tokens` (or `max_gen_toks`), `until`, `temperature`, `do_sample`, `num_beams`, …
-        max_new_tokens: of tasks that give none.
-        blank_line_stops: whether a blank line ends an answer where the task says so. lmms-eval says so for every task that names no stop
-            string, and most of its own models do not listen: an answer with paragraphs would be cut.
+        max_new_tokens: for tasks without one.
+        blank_line_stops: let a blank line end an answer if the task says so. lmms-eval says so for every task without a stop string, and
+            most of its own models ignore it, since an answer with paragraphs would be cut.
 
     Raises:
-        BiaskitError: a value that means nothing.
+        BiaskitError: an invalid value.
     """
     length = given.get("max_new_tokens", given.get("max_gen_toks"))
     length = max_new_tokens if length is None else length
@@ -67,7 +67,7 @@ def read_options(given: Mapping[str, Any], max_new_tokens: int = 1024, blank_lin
 
 
 def _samples(given: Mapping[str, Any]) -> bool:
-    """Temperature 0 is greedy, whatever the other settings; without do_sample a temperature above 0 means sampling."""
+    """True for sampling: temperature 0 is greedy, whatever the other settings; without do_sample a temperature above 0 samples."""
     temperature = given.get("temperature")
     wanted = given.get("do_sample")
     return bool(temperature) if wanted is None else bool(wanted) and temperature != 0
@@ -79,12 +79,12 @@ def cut(text: str, stops: Sequence[str]) -> str:
 
 
 class Until(StoppingCriteria):  # type: ignore[misc]
-    """Ends a row of the batch once its answer holds a stop string. It only saves time: `cut` decides where an answer ends."""
+    """Ends a row of the batch once its answer has a stop string. It only saves time: `cut` decides where an answer ends."""
 
     def __init__(self, tokenizer: Any, stops: Sequence[str], prompt: int) -> None:
-        """Watch what follows the first `prompt` tokens."""
+        """`prompt`: number of tokens of the prompt, which are not searched."""
         self.tokenizer, self.stops, self.prompt = tokenizer, stops, prompt
-        self.window = 4 * max(map(len, stops)) + 8  # a character may take four tokens of bytes, and special tokens show nothing
+        self.window = 4 * max(map(len, stops)) + 8  # a character may take four byte tokens, and special tokens have no text
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs: Any) -> torch.BoolTensor:
         """Return [B] bool: the rows that are done."""

@@ -1,4 +1,4 @@
-"""What `--model_args` names: a checkpoint, a pruner with its parameters, and a prior."""
+"""Read `--model_args`: a checkpoint, a pruner with its parameters, and a prior."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EXAMPLE = "write pretrained=llava-1.5,pruner=d2pruner,retention=0.1,prior=FILE"
 
 @dataclass(frozen=True, eq=False)
 class PrunedModel:
-    """A checkpoint and how it is pruned.
+    """A checkpoint with its pruner and prior.
 
     Attributes:
         loaded: the checkpoint. pruner: the method, None for the unpruned model. prior: A_bias, None without.
@@ -46,15 +46,15 @@ def open_model(
     say: Callable[[str], None],
     **parameters: Any,
 ) -> PrunedModel:
-    """Load what `--model_args` names; refuse, before any weights are loaded, what does not fit together.
+    """Load the checkpoint and make the pruner of `--model_args`; conflicts are refused before any weights are loaded.
 
     Args:
         pretrained: as `load_model`'s name. device, dtype, attention, revision: likewise.
         pruner: name of the method, or `none`. prior: file or name of a prior. preset: of the method.
-        say: called with each line for people. parameters: of the method, `retention` or `budget` and `k` among them.
+        say: called with messages. parameters: of the method, including `retention` or `budget`, and `k`.
 
     Raises:
-        BiaskitError: something is missing, unknown, or contradicts itself.
+        BiaskitError: something is missing, unknown, or contradictory.
     """
     if pretrained is None:
         raise BiaskitError("no model is named", EXAMPLE)

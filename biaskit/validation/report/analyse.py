@@ -1,4 +1,4 @@
-"""The numbers of a report: scores, ratios to the unpruned model, differences and their significance, break-downs. No text, no figures."""
+"""The numbers of a report: scores, ratios to the unpruned model, differences with their significance, break-downs. No text or figures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Settings:
-    """How intervals and tests are made. `alpha` is the error of "A beats B" over a whole family."""
+    """Settings of intervals and tests. `alpha` is the error of "A beats B" over a whole family of tests."""
 
     resamples: int = 10_000
     flips: int = 10_000
@@ -57,12 +57,12 @@ class Comparison:
 
     @property
     def same(self) -> bool:
-        """Whether not one sample's score differs."""
+        """True if no sample's score differs."""
         d = self.difference
         return d.value == d.low == d.high == 0
 
     def wins(self, alpha: float = 0.05) -> int:
-        """1: a beats b; −1: b beats a; 0: one cannot tell."""
+        """1: a beats b; −1: b beats a; 0: not decided."""
         return 0 if self.corrected >= alpha else (1 if self.difference.value > 0 else -1)
 
 
@@ -79,12 +79,12 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class TaskResults:
-    """Everything about one task.
+    """All numbers of one task.
 
     Attributes:
-        run: the answers. measure: what the scores are. methods, budgets: rows and columns, without swept settings.
+        run: the answers. measure: of the scores. methods, budgets: rows and columns, without swept settings.
         scores, ratios: [m], of run.cells. parsed: [m], shares of answers that could be read, or None.
-        comparisons: all pairs at every budget, corrected as one family. swept: swept settings against their plain method, another.
+        comparisons: all pairs at every budget, corrected as one family. swept: swept settings against their plain method, another family.
         parts: break-downs. costs: by cell label. resampled: the bootstrap behind the scores. secondary: other scores → [m].
     """
 
@@ -110,7 +110,7 @@ class TaskResults:
 
     @property
     def scored(self) -> list[Scored]:
-        """Every cell with its score, as `doubts` takes them."""
+        """Every cell with its score, for `doubts`."""
         parsed: Sequence[float | None] = self.parsed or [None] * len(self.scores)
         return [
             Scored(cell.label, cell.pruner, cell.budget_name, score.value, self.n, read, cell.parameters.get("positions") == "compact")
@@ -118,11 +118,11 @@ class TaskResults:
         ]
 
     def at(self, method: str, budget: str) -> int | None:
-        """Index of a cell; the unpruned model stands in every budget column."""
+        """Index of a cell; the unpruned model is in every budget column."""
         return find(self.run.cells, method, budget)
 
     def compared(self, a: str, b: str, budget: str) -> Comparison | None:
-        """The comparison of a with b, whichever way round it was made."""
+        """The comparison of a with b, also if it was made as b with a."""
         for found in self.comparisons:
             if found.budget == budget and {found.a, found.b} == {a, b}:
                 return found if found.a == a else found.turned()
@@ -180,7 +180,7 @@ def _sweep_pairs(task: TaskRun) -> list[tuple[str, str, str]]:
     for cell in task.cells:
         if cell.method in swept:
             plain = plain_of(task.cells, cell)
-            assert plain is not None  # else it would not be swept
+            assert plain is not None  # swept methods have a plain one
             pairs.append((cell.method, plain.method, cell.budget_name))
     return pairs
 
@@ -213,7 +213,7 @@ def _tests(task: TaskRun, settings: Settings, pairs: Sequence[tuple[int, int]]) 
     if task.groups is None and np.isin(scores, (0.0, 1.0)).all():
         return "McNemar, exact", np.array([mcnemar(int((d > 0).sum()), int((d < 0).sum())) for d in differences.T])
     name = "sign-flip permutation" if task.groups is None else "sign-flip permutation by image"
-    # the smallest p of random flips must leave room for the correction over all pairs
+    # the smallest p of random flips must be small enough to survive the correction over all pairs
     return name, sign_flip(differences, task.groups, max(settings.flips, 100 * len(pairs)), settings.seed)
 
 
@@ -240,7 +240,7 @@ def break_down(task: TaskRun, measure: Measure, settings: Settings) -> list[Part
 
 
 _NUMBER = re.compile(r"\d+(\.\d+)?")
-MOST_PARTS = 12  # a tag with more values (the name of the object) is a listing, not a break-down
+MOST_PARTS = 12  # a tag with more values (the name of the object) is not used for break-downs
 _ORDERS = (
     ("top", "middle", "bottom"),
     ("left", "middle", "centre", "right"),
@@ -251,7 +251,7 @@ _ORDERS = (
 
 
 def ordered(values: set[str]) -> list[str]:
-    """Bring a tag's values into their natural order: top before bottom, small before large, 4-6 before 10-12, else the alphabet."""
+    """Sort a tag's values naturally: top before bottom, small before large, 4-6 before 10-12, otherwise alphabetically."""
     for order in _ORDERS:
         if values <= set(order):
             return [value for value in order if value in values]

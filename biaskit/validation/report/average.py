@@ -13,7 +13,7 @@ from biaskit.validation.statistics.resampling import Estimate, Floats, Statistic
 
 @dataclass(frozen=True)
 class Average:
-    """A method at one budget, relative to the unpruned model, averaged over tasks. `tasks` says over how many."""
+    """A method at one budget, relative to the unpruned model, averaged over `tasks` tasks."""
 
     method: str
     budget: str
@@ -22,7 +22,7 @@ class Average:
 
 
 def averages(results: Sequence[TaskResults]) -> list[Average]:
-    """Average every method over the tasks that all have it at a budget; none if a task has no unpruned scores.
+    """Average every method and budget that all tasks have; [] if a task has no unpruned scores.
 
     The interval is the percentile one, from `draws_of_tasks`.
     """
@@ -46,12 +46,12 @@ def averages(results: Sequence[TaskResults]) -> list[Average]:
 def draws_of_tasks(results: Sequence[TaskResults]) -> dict[str, Floats]:
     """Return task → the means of its columns in every resample, [B, m], so that resamples of all tasks go together.
 
-    Tasks without a common image are independent, and their own resamples are put together in random order. Tasks that ask about the same
-    images (the three parts of POPE, the scenes) rise and fall together: there images are drawn for all tasks at once.
+    Tasks without common images are independent, and their own resamples are combined in random order. The scores of tasks about the same
+    images (the three parts of POPE, the scenes) are correlated: there images are drawn for all tasks at once.
     """
     images = [result.run.images for result in results]
     if len(set().union(*images)) == sum(len(set(some)) for some in images):
-        # every task was drawn with the same seed: another order for each makes the draws independent
+        # every task was drawn with the same seed: a different order for each makes the draws independent
         return {
             result.run.task: result.resampled.draws[np.random.default_rng(number).permutation(len(result.resampled.draws))]
             for number, result in enumerate(results)
@@ -65,7 +65,7 @@ def draws_of_tasks(results: Sequence[TaskResults]) -> dict[str, Floats]:
         row, column = row + result.n, column + width
     settings = results[0].settings
     drawn = bootstrap(table, [image for some in images for image in some], settings.resamples, settings.seed).draws
-    with np.errstate(divide="ignore", invalid="ignore"):  # a resample may hold none of a task's images
+    with np.errstate(divide="ignore", invalid="ignore"):  # a resample may have none of a task's images
         means = [
             drawn[:, end - width : end] / drawn[:, [sum(widths) + k]]
             for k, (end, width) in enumerate(zip(np.cumsum(widths), widths, strict=True))
@@ -74,7 +74,7 @@ def draws_of_tasks(results: Sequence[TaskResults]) -> dict[str, Floats]:
 
 
 def mean_over_tasks(parts: Sequence[tuple[TaskResults, Statistic]], draws: Mapping[str, Floats]) -> Estimate:
-    """Return the mean of one statistic per task, with a percentile interval; draws as `draws_of_tasks` gives them."""
+    """Return the mean of one statistic per task, with a percentile interval; `draws`: from `draws_of_tasks`."""
     with np.errstate(divide="ignore", invalid="ignore"):
         value = float(np.mean([statistic(result.resampled.observed) for result, statistic in parts]))
         drawn = [np.asarray(statistic(draws[result.run.task]), dtype=np.float64) for result, statistic in parts]

@@ -1,4 +1,4 @@
-"""Ablation as bars: attention alone, debiased importance (DI), structural diversity (SD), both (D2Pruner's Figure 4, left)."""
+"""The ablation as bars: attention only, debiased importance (DI), structural diversity (SD), both (D2Pruner's Figure 4, left)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PAPER = {
     "d2pruner": "SD: structural diversity, raw attention",
     "d2pruner, debiased": "DI + SD: D2Pruner",
 }
-"""How D2Pruner's figure calls its four steps; other methods are called by their own names."""
+"""Names of the four steps in D2Pruner's figure; other methods have their own names."""
 
 
 def ablation(result: TaskResults) -> dict[str, dict[str, Estimate]]:
@@ -43,7 +43,7 @@ def ablation(result: TaskResults) -> dict[str, dict[str, Estimate]]:
 
 
 def step_titles(results: Sequence[TaskResults]) -> dict[str, str]:
-    """Return step → its words in the legend."""
+    """Return step → its text in the legend."""
     names = {cell.pruner: cell.title for result in results for cell in result.run.cells}
     steps = dict.fromkeys(step for result in results for step in ablation(result))
     found = {step: step.replace(pruner, title, 1) for step in steps for pruner, title in names.items() if step.split(", ")[0] == pruner}
@@ -51,7 +51,7 @@ def step_titles(results: Sequence[TaskResults]) -> dict[str, str]:
 
 
 def draw_ablation(results: Sequence[TaskResults]) -> Figure | None:
-    """Draw one panel a task; None if no task has two steps of the ablation."""
+    """Draw one panel per task; None if no task has two steps of the ablation."""
     panels = [(result, steps) for result in results if (steps := ablation(result))]
     if not panels:
         return None

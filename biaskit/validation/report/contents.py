@@ -1,4 +1,4 @@
-"""What a report consists of: warnings, the answer, sections of tables and figures, and the same numbers as tidy rows."""
+"""The contents of a report: warnings, the answer, sections of tables and figures, and the same numbers as tidy rows."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from biaskit.validation.report.tables import Table
 from biaskit.validation.results.doubtful import doubts
 from biaskit.validation.results.read import Run
 
-if TYPE_CHECKING:  # figures take seconds to load: imported where they are drawn
+if TYPE_CHECKING:  # matplotlib takes seconds to load: it is imported where figures are drawn
     from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure, its file name without suffix, and what it shows."""
+    """A figure, its file name without suffix, and its caption."""
 
     key: str
     figure: Figure
@@ -47,7 +47,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Chapter:
-    """A part of the report: tables, figures, and tables that can be folded away."""
+    """A part of the report: tables, figures, and further tables that are collapsed on the page."""
 
     key: str
     title: str
@@ -73,11 +73,11 @@ class Report:
         """Compute everything about a run.
 
         Args:
-            published_as: the hub id of the papers' checkpoint that the model is a copy of, or `none`; by default what the run recorded, or
-                what its name, architecture and sizes tell.
+            published_as: the hub id of the papers' checkpoint that the model is a copy of, or `none`; by default as the run recorded it, or
+                from its name, architecture and sizes.
 
         Raises:
-            BiaskitError: no published table has that model.
+            BiaskitError: the published tables do not have that model.
         """
         chosen = settings or Settings()
         model = recognise(run.manifest, published_as)
@@ -86,14 +86,14 @@ class Report:
 
     @property
     def warnings(self) -> list[str]:
-        """What a reader must know before anything else: the unpruned gate, cells that hardly answer, then what is not complete."""
+        """Warnings for the top: unpruned scores off the published ones, cells with unreadable answers, then incomplete data."""
         doubtful = [line for result in self.results for line in doubts(result.run.task, result.scored)]
         incomplete = (f"{result.run.task}: {note}" for result in self.results for note in result.run.notes)
         return [*warnings(self.papers), *doubtful, *self.run.notes, *incomplete]
 
     @property
     def gate(self) -> str:
-        """Whether the unpruned model was compared with published scores, and if not, why."""
+        """A sentence on whether the unpruned model was compared with published scores, and if not, why."""
         return gate_state(self.recognised, self.papers, self.results)
 
     @property
@@ -123,7 +123,7 @@ class Report:
 
     @cached_property
     def tables(self) -> list[Chapter]:
-        """The chapters that have tables, without their figures: nothing is drawn."""
+        """The chapters that have tables, without drawing their figures."""
         paper = build.paper_table(self.papers)
         notes = [*incomparable(self.recognised, self.results), self.gate]
         shown = Table("paper-against-measured", "Paper against measured", ["task"], [], notes)
@@ -189,7 +189,7 @@ class Report:
         return drawings
 
     def numbers(self) -> dict[str, list[dict[str, Any]]]:
-        """Everything as rows: file name → rows."""
+        """All numbers as rows: file name → rows."""
         return {
             "scores": tidy.scores(self.results),
             "comparisons": tidy.comparisons(self.results),
@@ -200,7 +200,7 @@ class Report:
         }
 
     def summary(self) -> dict[str, Any]:
-        """The report as JSON knows it."""
+        """The report as JSON values."""
         found: dict[str, Any] = {
             "run": str(self.run.folder),
             "model": self.run.model,

@@ -1,4 +1,4 @@
-"""Does debiasing help here? The comparisons that answer it, chosen before the numbers are seen, and a paragraph made of their results."""
+"""Does debiasing help? The comparisons that answer it, chosen independently of the numbers, and a paragraph on their results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Contrast:
     kind: Kind = "with"
 
     def verdict(self, alpha: float) -> str:
-        """Helps, hurts, or cannot tell."""
+        """Return "helps", "hurts" or "cannot tell"."""
         return {1: "helps", -1: "hurts", 0: "cannot tell"}[self.found.wins(alpha)]
 
 
@@ -38,12 +38,12 @@ class Conclusion:
 
     @property
     def sentence(self) -> str:
-        """The answer in one sentence: how the paragraph begins."""
+        """The answer in one sentence, the first of the paragraph."""
         return _opening(self.verdicts) if self.verdicts else self.text
 
 
 def conclude(results: Sequence[TaskResults]) -> Conclusion:
-    """Compare, correct over everything compared, and put it into words."""
+    """Compare, correct p over all comparisons, and write the paragraph."""
     contrasts: list[Contrast] = []
     for result in results:
         asked = [(budget, question) for budget in result.budgets for question in questions(result, budget)]
@@ -66,7 +66,7 @@ def _index(result: TaskResults, method: str, budget: str) -> int:
 
 
 def _verdict(contrasts: Sequence[Contrast], alpha: float) -> str:
-    """One word over all tasks and budgets of a question."""
+    """Return the verdict over all tasks and budgets of a question."""
     if all(contrast.found.same for contrast in contrasts):
         return "makes no difference"
     signs = {contrast.found.wins(alpha) for contrast in contrasts} - {0}
@@ -74,7 +74,7 @@ def _verdict(contrasts: Sequence[Contrast], alpha: float) -> str:
 
 
 def points(estimate: Estimate) -> str:
-    """A difference in points: "+3.2 (1.1 … 5.4)"; where nothing differs, that."""
+    """Return a difference in points, such as "+3.2 (1.1 … 5.4)", or a note that nothing differs."""
     if estimate.value == estimate.low == estimate.high == 0:
         return "none (not one score differs)"
     scaled = estimate.times(100)
@@ -82,7 +82,7 @@ def points(estimate: Estimate) -> str:
 
 
 def p_text(p: float) -> str:
-    """Say a p: "p < 0.001", "p = 0.013"."""
+    """Return a p as text: "p < 0.001", "p = 0.013"."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
@@ -107,7 +107,7 @@ def _paragraph(results: Sequence[TaskResults], contrasts: Sequence[Contrast], ve
 
 
 def _rivals(verdicts: Mapping[str, str]) -> list[str]:
-    """One debiasing against another, those that are settled; the table has the numbers of all."""
+    """Return a sentence on the decided comparisons between debiasings; the table has the numbers of all."""
     if not verdicts:
         return []
     settled = [
@@ -151,7 +151,7 @@ def _clause(question: str, verdict: str) -> str:
 def _question(
     results: Sequence[TaskResults], contrasts: Sequence[Contrast], verdict: str, alpha: float, draws: Mapping[str, Floats]
 ) -> str:
-    """A question, its verdict, and the numbers behind it: first averaged over tasks, then where it is decided."""
+    """Return a question, its verdict and its numbers: averaged over tasks, then on the tasks where it is decided."""
     words = []
     budgets = dict.fromkeys(contrast.found.budget for contrast in contrasts)
     for budget in budgets:
@@ -172,7 +172,7 @@ def _question(
 
 
 def _count(better: int, worse: int, n: int) -> str:
-    """On how many tasks it is settled."""
+    """Return on how many tasks the comparison is decided."""
     if n in (better, worse):
         return f"{'better' if better else 'worse'} on all {n} tasks"
     settled = [f"{word} on {count}" for word, count in (("better", better), ("worse", worse), ("not settled", n - better - worse)) if count]
@@ -180,7 +180,7 @@ def _count(better: int, worse: int, n: int) -> str:
 
 
 def _where(results: Sequence[TaskResults], contrasts: Sequence[Contrast]) -> list[str]:
-    """Where in the image the prior matters most: the parts with the largest and the smallest difference, of the first question asked."""
+    """Return a sentence on the parts of the image with the largest and smallest difference, for the first question."""
     first = [contrast for contrast in contrasts if contrast.question == contrasts[0].question]
     largest = max(first, key=lambda contrast: abs(contrast.found.difference.value))
     result = next(result for result in results if result.run.task == largest.task)

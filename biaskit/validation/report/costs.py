@@ -1,4 +1,4 @@
-"""What a cell costs: visual tokens over all layers, multiply-adds of prefill, bytes of the real key-value cache."""
+"""The cost of a cell: visual tokens over all layers, multiply-adds of prefill, bytes of the real key-value cache."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ _DIMS = ("layers", "hidden", "inner", "heads", "kv_heads", "head_dim", "vocab")
 
 @dataclass(frozen=True)
 class Cost:
-    """Means over samples; None where the run did not record it.
+    """Means over samples; None if the run did not record it.
 
     Attributes:
         tokens: visual tokens, averaged over all layers. kept: visual tokens after pruning.
-        flops: multiply-adds of prefill in the language model. cache_bytes: of the real cache after prefill.
-        positive: scores above 0 over tokens kept, where scores have a sign (P·log(P/Q)): below 1 the least attended tokens fill up.
+        flops: multiply-adds of prefill in the language model. tower: of encoding, and of reading its attention, in the vision tower.
+        cache_bytes: of the real cache after prefill.
+        positive: scores above 0 / tokens kept, for scores with a sign (P·log(P/Q)): below 1 the least attended tokens are kept too.
     """
 
     tokens: float | None = None
     kept: float | None = None
     flops: float | None = None
+    tower: float | None = None
     cache_bytes: float | None = None
     positive: float | None = None
 
@@ -40,6 +42,7 @@ def costs(run: Run, task: TaskRun) -> dict[str, Cost]:
             tokens=numbers.get("mean_tokens"),
             kept=numbers.get("n_kept"),
             flops=_flops(dims, task.layers[cell.label]),
+            tower=numbers.get("tower_flops"),
             cache_bytes=numbers.get("cache_bytes"),
             positive=numbers.get("positive"),
         )
@@ -47,7 +50,7 @@ def costs(run: Run, task: TaskRun) -> dict[str, Cost]:
 
 
 def dimensions(manifest: Mapping[str, Any]) -> Mapping[str, int] | None:
-    """Sizes of the language model as the manifest has them; None if one is missing."""
+    """Sizes of the language model from the manifest; None if one is missing."""
     dims = manifest.get("dims", {})
     return {name: int(dims[name]) for name in _DIMS} if all(name in dims for name in _DIMS) else None
 

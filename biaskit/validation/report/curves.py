@@ -1,4 +1,4 @@
-"""Score against retention with interval bands, one panel a task, and the average over tasks (D2Pruner's Figure 2, right)."""
+"""Score against retention with interval bands, one panel per task, and the average over tasks (D2Pruner's Figure 2, right)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Curves:
 
 
 def kept_share(result: TaskResults, cell: int) -> float:
-    """Share of visual tokens a cell keeps, also where it was asked for a number of tokens."""
+    """Share of visual tokens that a cell keeps, also if its budget is a number of tokens."""
     about = result.run.cells[cell]
     if about.retention is not None:
         return about.retention
@@ -80,7 +80,7 @@ def draw_curves(panels: Sequence[Curves], look: dict[str, Look], level: float = 
             else:
                 axes.set_visible(False)
         if all(map(_single, panels)):
-            return settled(figure)  # the methods stand on the axes
+            return settled(figure)  # without a legend: the axis names the methods
         names = dict.fromkeys(method for panel in panels for method in panel.lines)
         handles = [_handle(look[method], method) for method in sorted(names, key=lambda m: -_lowest(panels, m))]
         handles.append(Line2D([], [], color=INK, linewidth=0.9, linestyle=":", label="unpruned"))
@@ -103,7 +103,7 @@ def _legend_width(panels: Sequence[Curves]) -> float:
 
 
 def _lowest(panels: Sequence[Curves], method: str) -> float:
-    """Mean score at the fewest tokens: the legend is in the order in which lines end."""
+    """Mean score at the fewest tokens, by which the legend is sorted."""
     values = [panel.lines[method][-1][1].value for panel in panels if method in panel.lines]
     return sum(values) / len(values)
 
@@ -116,7 +116,7 @@ def _handle(look: Look, label: str) -> Line2D:
 
 
 def _single(panel: Curves) -> bool:
-    """Whether there is but one retention: nothing to draw a line through."""
+    """True if there is a single retention, so that no lines can be drawn."""
     return len({share for line in panel.lines.values() for share, _ in line}) < 2
 
 

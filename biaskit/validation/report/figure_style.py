@@ -1,4 +1,4 @@
-"""Colours, marks and frames that all figures of a report share. A method looks the same in every one of them."""
+"""Colours, marks and frames of all figures of a report. A method looks the same in every figure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def set_gaps(figure: Figure) -> None:
 
 
 def settled(figure: Figure) -> Figure:
-    """Lay a figure out once and for all: saving it again, in whatever format, moves nothing any more."""
+    """Fix a figure's layout, so that it is the same in every saved format."""
     FigureCanvasAgg(figure)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
@@ -29,7 +29,7 @@ def settled(figure: Figure) -> Figure:
 
 
 def looks(cells: Sequence[Cell]) -> dict[str, Look]:
-    """One look a method; what counts as debiased is what the cells say, not their labels: at strength 0 a prior does nothing."""
+    """Return one look per method. Whether it is debiased is read from the settings, not the label: at strength 0 it is not."""
     shown = [cell for cell in cells if cell.method != UNPRUNED]
     return looks_of(list(dict.fromkeys(cell.method for cell in shown)), {cell.method for cell in shown if cell.debiased})
 

@@ -1,4 +1,4 @@
-"""Questions that methods answer differently, drawn by lot, with every answer, right and wrong."""
+"""Randomly drawn questions that methods answer differently, with every method's answer."""
 
 from __future__ import annotations
 
@@ -13,33 +13,50 @@ from biaskit.validation.results.lines import answer_lines
 from biaskit.validation.results.read import Run
 
 SHOWN = 6
-"""Questions of a task."""
+"""Questions shown per task."""
 _RIGHT = 0.5  # a score from here on counts as right
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What one method said. score: the primary score, in [0, 1]."""
+    """The answer of one method. score: the primary score, in [0, 1]. shown: data to draw it, from `validation.ask.shown`."""
 
     method: str
     text: str
     score: float
+    shown: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     @property
     def right(self) -> bool:
-        """Whether it counts as right: a score of at least a half."""
+        """True for a score of at least a half."""
         return self.score >= _RIGHT
 
 
 @dataclass(frozen=True)
+class Photo:
+    """A small copy of a question's picture.
+
+    Attributes:
+        jpeg: its bytes. width, height: in pixels. region: what the question is about, (left, top, right, bottom) in fractions; None where
+            that is not one box.
+    """
+
+    jpeg: bytes
+    width: int
+    height: int
+    region: tuple[float, float, float, float] | None
+
+
+@dataclass(frozen=True)
 class Example:
-    """One question. answers: in the order of the tables; the unpruned model's first, where there is one."""
+    """One question. answers: in the order of the tables, the unpruned model's first if there is one. photo: its picture, if known."""
 
     id: str
     image: str
     prompt: str
     truth: str
     answers: Sequence[Answer]
+    photo: Photo | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +64,8 @@ class Gallery:
     """Questions of one task at one budget.
 
     Attributes:
-        task, budget: which. n: questions in all. differ: those on which two pruned methods differ. examples: drawn from these.
+        task, budget: of the questions. n: questions in all. differ: number on which two pruned methods differ. examples: drawn from these.
+        without: why there are no pictures; "" where there are.
     """
 
     task: str
@@ -55,10 +73,11 @@ class Gallery:
     n: int
     differ: int
     examples: Sequence[Example]
+    without: str = ""
 
     @property
     def rule(self) -> str:
-        """How the examples were chosen."""
+        """A sentence on how the examples were chosen."""
         return (
             f"At {self.budget} kept, one method is right and another wrong on {self.differ} of {self.n} questions of {self.task}. "
             f"{len(self.examples)} of them are shown, drawn by lot, not by hand: their share of wrong answers is no score."
@@ -67,7 +86,7 @@ class Gallery:
 
 @dataclass
 class _Wanted:
-    """Which answers to look for in the file."""
+    """The answers to read from the file."""
 
     task: str
     labels: Mapping[str, str]  # cell → method
@@ -76,10 +95,10 @@ class _Wanted:
 
 
 def galleries(run: Run, results: Sequence[TaskResults], shown: int = SHOWN) -> list[Gallery]:
-    """Draw the examples of every task, at the budget where methods differ most; reads the answers of those questions alone.
+    """Draw the examples of every task, at the budget where methods differ most; only the answers to these questions are read.
 
     Args:
-        run: the folder. results: its tasks, analysed. shown: at most so many questions a task.
+        run: the folder. results: its analysed tasks. shown: most questions per task.
 
     Raises:
         BiaskitError: a line of the results is broken.
@@ -105,7 +124,7 @@ def _columns(result: TaskResults, budget: str) -> list[int]:
 
 
 def _choose(result: TaskResults, shown: int) -> tuple[str, int, list[int]]:
-    """Return the budget at which most questions divide the pruned methods, how many do, and those that are drawn."""
+    """Return the budget at which pruned methods differ on most questions, the number of these, and the drawn ones."""
     best: tuple[str, list[int]] = ("", [])
     for budget in result.budgets:
         columns = [index for index in _columns(result, budget) if not result.run.cells[index].unpruned]
@@ -127,7 +146,7 @@ def _example(result: TaskResults, wanted: _Wanted, question: str) -> Example:
     records = [wanted.found.get((label, question), {}) for label in wanted.labels]
     column = {cell.label: number for number, cell in enumerate(result.run.cells)}
     answers = [
-        Answer(method, _text(record.get("answer")), float(result.run.primary[place, column[label]]))
+        Answer(method, _text(record.get("answer")), float(result.run.primary[place, column[label]]), record.get("shown", {}))
         for (label, method), record in zip(wanted.labels.items(), records, strict=True)
     ]
     first = next(filter(None, records), {})
@@ -135,7 +154,7 @@ def _example(result: TaskResults, wanted: _Wanted, question: str) -> Example:
 
 
 def _text(value: Any) -> str:
-    """A prompt, answer or right answer, whatever a file has there; numbers without digits that nobody needs."""
+    """Return a prompt, answer or right answer as text, for any JSON value; numbers with four digits."""
     if isinstance(value, list):
         return ", ".join(_text(inner) for inner in value)
     if isinstance(value, float):

@@ -1,4 +1,4 @@
-"""Paper against measured: first the unpruned model, without which no other comparison means anything, then every method."""
+"""Published against measured scores: first the unpruned model, on which all other comparisons depend, then every method."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from biaskit.validation.report.published import Row, benchmark, published, same_
 from biaskit.validation.report.recognise import Recognised
 from biaskit.validation.statistics.resampling import Estimate
 
-LIMIT = 1.0  # points that the unpruned score may be off
+LIMIT = 1.0  # points that the unpruned score may differ from the published one
 _POPE = ("pope:random", "pope:popular", "pope:adversarial")
 
 
@@ -56,7 +56,7 @@ def against_papers(model: Recognised, results: Sequence[TaskResults]) -> list[Ag
 
 
 def incomparable(model: Recognised, results: Sequence[TaskResults]) -> list[str]:
-    """Say which published figures exist but cannot be compared with this run."""
+    """Return notes on published figures that exist but cannot be compared with this run."""
     some = [result.run.task for result in results if result.run.task in _POPE]
     if model.key is None or not 0 < len(some) < len(_POPE):
         return []
@@ -66,7 +66,7 @@ def incomparable(model: Recognised, results: Sequence[TaskResults]) -> list[str]
 
 
 def gate_state(model: Recognised, found: Sequence[Against], results: Sequence[TaskResults]) -> str:
-    """Say whether unpruned scores were compared with published ones, and if not, why."""
+    """Return a sentence on whether unpruned scores were compared with published ones, and if not, why."""
     gated = list(dict.fromkeys(one.task for one in found if one.passed is not None))
     if model.key is None:
         return f"The gate against published scores is off: {model.why}."
@@ -98,7 +98,7 @@ def _held_against(group: Sequence[TaskResults], name: str, row: Row, remark: str
             n = sum(result.n for result in group)
             found.append(Against(task, name, table_title(row.table), method, row.retention, row.values[name], measured, n, note, passed))
             if method == "none":
-                break  # it stands in every budget column
+                break  # it is the same in every budget column
     return found
 
 
@@ -111,14 +111,14 @@ def _same_budget(retention: float | None, budget: int | None, row: Row) -> bool:
 
 
 def _measured(result: TaskResults, cell: int) -> Estimate:
-    """The score that papers print: F1 for POPE, else the task's own."""
+    """Return the score that papers print: F1 for POPE, else the task's own."""
     if result.run.task in ("pope", *_POPE) and "F1" in result.secondary:
         return result.secondary["F1"][cell]
     return result.scores[cell]
 
 
 def warnings(found: Sequence[Against]) -> list[str]:
-    """Return what the report must say at its top: unpruned scores that are off by more than a point."""
+    """Return warnings about unpruned scores that differ from the published ones by more than a point."""
     lines = []
     for one in found:
         if one.passed is False:

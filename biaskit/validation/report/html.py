@@ -1,26 +1,27 @@
-"""One self-contained page: styles, a few lines of script, figures inline. It asks the network for nothing, and reads in light and dark.
+"""One self-contained page: styles, a short script, inline figures. It needs no network, and has a light and a dark style.
 
-First comes a screen with the answer and one picture, then sections of tables and figures; `report.css` and `report.js` lie beside this.
+First comes a screen with the answer and one picture, then sections of tables and figures; see also `report.css` and `report.js`.
 """
 
 from __future__ import annotations
 
 import base64
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 
 from biaskit.text import for_html
-from biaskit.validation.report.gallery import Example, Gallery
+from biaskit.validation.report.cards import card
+from biaskit.validation.report.gallery import Gallery
 from biaskit.validation.report.tables import Entry, Table
-from biaskit.validation.results.labels import UNPRUNED
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure as SVG bytes, with what it shows in words."""
+    """A figure as SVG bytes, with its caption."""
 
     svg: bytes
     caption: str
@@ -28,7 +29,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Code:
-    """Text whose lines stay as they are."""
+    """Preformatted text."""
 
     text: str
 
@@ -38,7 +39,7 @@ Part = str | Table | Picture | Code | Gallery
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with what stands beneath it, in order; `folded` parts open on a click."""
+    """A heading with its parts, in order; `folded` parts open on a click."""
 
     anchor: str
     title: str
@@ -49,7 +50,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Opening:
-    """The first screen: the answer in one sentence, the picture that shows it, and the rest of the answer, which opens on a click."""
+    """The first screen: the answer in one sentence, a picture, and the rest of the answer, which opens on a click."""
 
     answer: str
     rest: str = ""
@@ -57,7 +58,7 @@ class Opening:
 
 
 def page(title: str, subtitle: str, warnings: Sequence[str], opening: Opening, sections: Sequence[Section]) -> str:
-    """Return the whole page; all texts are plain and are escaped here."""
+    """Return the whole page; all arguments are plain text, which is escaped here."""
     links = "".join(f'<a href="#{for_html(section.anchor)}">{for_html(section.title)}</a>' for section in sections)
     body = [f'<header><h1>{for_html(title)}</h1><p class="faint">{for_html(subtitle)}</p></header><main>']
     if warnings:
@@ -92,32 +93,16 @@ def _part(part: Part) -> str:
     if isinstance(part, Table):
         return table(part)
     if isinstance(part, Gallery):
-        cards = "".join(map(_card, part.examples))
-        return f'<h3>{for_html(part.task)}</h3><p class="note">{for_html(part.rule)}</p><div class="cards">{cards}</div>'
+        task = zlib.crc32(part.task.encode("utf-8"))
+        cards = "".join(card(example, f"photo-{task:08x}-{number}") for number, example in enumerate(part.examples))
+        rule = for_html(f"{part.rule} {part.without}".rstrip())
+        return f'<h3>{for_html(part.task)}</h3><p class="note">{rule}</p><div class="cards">{cards}</div>'
     if isinstance(part, Picture):
         data = base64.b64encode(part.svg).decode("ascii")
         alt = for_html(part.caption)
         caption = f"<figcaption>{for_html(part.caption)}</figcaption>"
         return f'<figure><img alt="{alt}" src="data:image/svg+xml;base64,{data}">{caption}</figure>'
     return f"<p>{for_html(part)}</p>"
-
-
-def _called(method: str) -> str:
-    return "unpruned" if method == UNPRUNED else method
-
-
-def _card(example: Example) -> str:
-    """A question, the right answer, and what each method said; right and wrong are words and signs, not colours alone."""
-    rows = "".join(
-        f'<tr class="{"right" if one.right else "wrong"}"><th scope="row">{for_html(_called(one.method))}</th>'
-        f'<td class="words">{for_html(one.text)}</td><td>{"✓ right" if one.right else "✗ wrong"}</td></tr>'
-        for one in example.answers
-    )
-    head = '<tr><th scope="col">method</th><th scope="col">answer</th><th scope="col">verdict</th></tr>'
-    return (
-        f'<article class="card"><p><strong>{for_html(example.prompt)}</strong></p><p class="note">right answer: {for_html(example.truth)}'
-        f" · {for_html(example.image)}</p><table><thead>{head}</thead><tbody>{rows}</tbody></table></article>"
-    )
 
 
 def table(shown: Table) -> str:
@@ -131,7 +116,7 @@ def table(shown: Table) -> str:
 
 
 def _head(word: str) -> str:
-    """Return the heading of a column, a button that sorts; one without words still has a name for those who hear it."""
+    """Return the heading of a column, a button that sorts; an empty heading has a name for screen readers."""
     name = "" if word else ' aria-label="name"'
     return f'<th scope="col"><button type="button"{name}>{for_html(word)}</button></th>'
 

@@ -1,4 +1,4 @@
-"""What a report asks: which method is compared with which, chosen before the numbers are seen, whatever their names."""
+"""The comparisons of a report: pairs of methods, chosen independently of the numbers and of the methods' names."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Kind = Literal["with", "rows", "rival", "other"]
 
 @dataclass(frozen=True)
 class Question:
-    """Whether method a is better than method b.
+    """The question whether method a is better than method b.
 
     Attributes:
-        kind: with (a debiasing or none), rows (which rows are read), rival (one debiasing or another), other (another method).
+        kind: with (debiasing or none), rows (rows that are read), rival (one debiasing or another), other (another method).
         words: "A against B". a, b: labels.
     """
 
@@ -30,11 +30,11 @@ class Question:
 
 
 def questions(result: TaskResults, budget: str) -> list[Question]:
-    """Return what can be asked at a budget, of every method.
+    """Return the questions at a budget, for every method.
 
-    Each debiasing is compared with the method without it, on the same rows where these were run, and with every other debiasing of the
-    method; other rows with the first ones. The last debiased method in the order of the run is also compared with random tokens, and with
-    the best method that reads no attention.
+    Each debiasing is compared with the method without it, on the same rows if these were run, and with every other debiasing of the method;
+    other rows with the first ones. The last debiased method in the order of the run is also compared with random tokens, and with the best
+    method that does not read attention.
     """
     cells = {cell.method: cell for cell in result.run.cells if cell.budget_name == budget}
     found = twins(result.run.cells, budget)
@@ -55,13 +55,13 @@ def questions(result: TaskResults, budget: str) -> list[Question]:
 
 
 def _named(one: Twins, cell: Cell) -> str:
-    """A debiased method in words; a prior that is the only debiasing there is needs no name."""
+    """Return a debiased method's name; a prior that is its only debiasing is not named."""
     plain = len(one.debiased) == 1 and cell.debiasing.startswith("the ") and cell.debiasing.endswith(" prior")
     return f"{one.title} with {'the prior' if plain else cell.debiasing}"
 
 
 def _beyond(result: TaskResults, budget: str, found: Sequence[Twins]) -> list[Question]:
-    """The last debiased method against random tokens, and against the best method that reads no attention."""
+    """Compare the last debiased method with random tokens, and with the best method that does not read attention."""
     if not found:
         return []
     cells = result.run.cells
@@ -81,7 +81,7 @@ def _beyond(result: TaskResults, budget: str, found: Sequence[Twins]) -> list[Qu
 
 
 def reads_no_attention(pruner: str) -> bool:
-    """Whether a registered method decides without attention; unknown ones do not count."""
+    """Return True if a registered method does not read attention; False for unknown ones."""
     from biaskit.pruners import pruners
 
     try:

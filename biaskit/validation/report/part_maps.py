@@ -1,4 +1,4 @@
-"""Break-down as a heatmap: what each method loses against the unpruned model, by where in the image (or how large) the thing is."""
+"""The break-down as a heatmap: each method's difference from the unpruned model, by position in the image, or size, of the object."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from biaskit.validation.results.labels import UNPRUNED
 
 
 def draw_parts(result: TaskResults, kind: str) -> Figure | None:
-    """Draw methods × values of a tag, one panel a retention; None where there is nothing to lay out.
+    """Draw methods × values of a tag, one panel per retention; None if there is nothing to draw.
 
     Numbers are scores in points; colour is the difference from the unpruned model, on one scale for all panels. A dot marks differences
     whose 95 % interval excludes zero.

@@ -1,7 +1,7 @@
-"""The tables that the D2Pruner and IDPruner papers print, as data, and which of their rows a run can be compared with.
+"""The tables of the D2Pruner and IDPruner papers, as data, and the rows that a run can be compared with.
 
-One CSV a table: model, tokens or retention, method, one column a benchmark, the printed average, a note where the print is wrong or comes
-second hand. `sources.json` says where each is from, and how this toolkit's models and tasks are called there.
+One CSV per table: model, tokens or retention, method, one column per benchmark, the printed average, and a note if the print is wrong or
+quotes another paper. `sources.json` has the source of each table, and its names for this toolkit's models and tasks.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class Row:
     """One row of a published table.
 
     Attributes:
-        table: key in `sources.json`. model: the checkpoint as that file names it. method: "none" for the unpruned model.
-        retention: share kept. tokens: number kept, where the paper gives that. values: benchmark → printed number.
-        average: printed mean over benchmarks of score / unpruned score, in percent. note: what is wrong with the row.
+        table: key in `sources.json`. model: the checkpoint's name there. method: "none" for the unpruned model.
+        retention: share kept. tokens: number kept, if the paper gives that. values: benchmark → printed number.
+        average: printed mean over benchmarks of score / unpruned score, in percent. note: on faults of the row.
     """
 
     table: str
@@ -68,7 +68,7 @@ def rows() -> tuple[Row, ...]:
 
 
 def recomputed_average(row: Row) -> float | None:
-    """Return 100 × the mean over benchmarks of the row / its table's unpruned row; missing cells are skipped. None without that row."""
+    """Return 100 × the mean over benchmarks of the row / its table's unpruned row, without missing cells; None without that row."""
     base = next((other for other in rows() if (other.table, other.model, other.method) == (row.table, row.model, "none")), None)
     if base is None or not row.values:
         return None
@@ -76,7 +76,7 @@ def recomputed_average(row: Row) -> float | None:
 
 
 def model_key(name: str) -> str | None:
-    """Return how the tables call a model: given its short name or hub id. None for a model they do not have.
+    """Return the tables' name of a model, given its short name or hub id; None for a model they do not have.
 
     >>> model_key("llava-hf/llava-1.5-7b-hf")
     'llava-1.5-7b'
@@ -88,7 +88,7 @@ def model_key(name: str) -> str | None:
 
 
 def benchmark(task: str) -> str | None:
-    """Return how the tables call a task, such as "refcoco:testA"; val where no split is named. None for what they do not have.
+    """Return the tables' name of a task, such as "refcoco:testA" (without a split: val); None for a task they do not have.
 
     >>> benchmark("refcoco:testA"), benchmark("pope")
     ('RefCOCO testA', 'POPE')
@@ -112,14 +112,14 @@ def _plain(name: str) -> str:
 
 
 def published(model: str | None = None, task: str | None = None) -> list[Row]:
-    """Return the rows of a model and a task (both as this toolkit or the tables call them), all by default."""
+    """Return the rows of a model and a task, each by its name here or in the tables; all by default."""
     key = None if model is None else model_key(model) or model.lower()
     name = None if task is None else benchmark(task) or task
     return [row for row in rows() if key in (None, row.model) and (name is None or name in row.values)]
 
 
 def same_method(ours: str, theirs: str) -> bool:
-    """Whether a method of ours is what a table calls so: fastv, d2pruner with its prior, …; swept settings are not.
+    """Return True if a label of ours is the method that a table names: fastv, d2pruner with its prior, …; not with swept settings.
 
     >>> same_method("d2pruner+prior", "D2Pruner"), same_method("fastv@k=3", "FastV")
     (True, False)
@@ -131,7 +131,7 @@ def same_method(ours: str, theirs: str) -> bool:
 
 
 def table_title(key: str) -> str:
-    """Say which table of which paper: "D2Pruner, Table 3".
+    """Return paper and table, such as "D2Pruner, Table 3".
 
     >>> table_title(rows()[0].table)
     'D2Pruner, Table 1'

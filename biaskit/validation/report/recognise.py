@@ -1,4 +1,4 @@
-"""Which of the papers' checkpoints a run's model is: by its name, by what the user says, or by its architecture and sizes."""
+"""Recognise a run's model as one of the papers' checkpoints, by its name, `--published-as`, or its architecture and sizes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from biaskit.families.checkpoints.sizes import SIZES
 from biaskit.validation.report.published import model_key, sources
 
 NONE = "none"
-"""What a user says of a model that is none of the papers' checkpoints, though it has the sizes of one."""
+"""The value of `--published-as` for a model that is not one of the papers' checkpoints, though it has the sizes of one."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Recognised:
     """A model of the papers' tables, or none.
 
     Attributes:
-        key: how the tables call it; None where the gate against published scores is off.
-        why: how it was recognised, or why it was not. remark: what every comparison must say; "" where the name alone tells.
+        key: its name in the tables; None if the comparison with published scores is off.
+        why: how it was recognised, or why it was not. remark: added to every comparison; "" if it was recognised by name.
     """
 
     key: str | None
@@ -30,7 +30,7 @@ class Recognised:
 
 
 def check_published_as(hub_id: str | None) -> str | None:
-    """Return what a user says a model is: a checkpoint of the papers' tables, or `none`.
+    """Return the value of `--published-as`: a checkpoint of the papers' tables, or `none`.
 
     Raises:
         BiaskitError: the tables have no such model.
@@ -46,10 +46,10 @@ def check_published_as(hub_id: str | None) -> str | None:
 
 
 def recognise(manifest: Mapping[str, Any], published_as: str | None = None) -> Recognised:
-    """Tell which checkpoint of the papers' tables a run's model is.
+    """Return the checkpoint of the papers' tables that a run's model is.
 
     Args:
-        manifest: of the run. published_as: what the user says, before what the manifest says.
+        manifest: of the run. published_as: overrides the manifest's entry.
 
     Raises:
         BiaskitError: as `check_published_as`.

@@ -1,4 +1,4 @@
-"""Measures of a cell: functions of means over samples, so that one bootstrap serves means, F1, differences and ratios alike."""
+"""Measures of a cell as functions of means over samples, so that one bootstrap serves means, F1, differences and ratios."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Measure:
     """A measure of m cells.
 
     Attributes:
-        name: for people. columns: [n, m · width], what is averaged over samples, `width` columns a cell.
-        formula: takes averages [..., width] to the measure [...].
+        name: display name. columns: [n, m · width], to be averaged over samples, `width` columns per cell.
+        formula: averages [..., width] → measure [...].
     """
 
     name: str
@@ -60,7 +60,7 @@ def primary_measure(task: TaskRun) -> Measure:
 
 
 def f1(task: TaskRun) -> Measure | None:
-    """F1 of "yes", for tasks that record `said_yes` and `is_yes`; 0 where no answer and no truth is yes."""
+    """F1 of "yes", for tasks that record `said_yes` and `is_yes`; 0 if no answer and no truth is yes."""
     if not {"said_yes", "is_yes"} <= set(task.scores):
         return None
     said, true = task.scores["said_yes"], task.scores["is_yes"]
@@ -69,7 +69,7 @@ def f1(task: TaskRun) -> Measure | None:
 
 
 def secondary_measures(task: TaskRun) -> list[Measure]:
-    """F1 where there is one, then the means of all other scores."""
+    """F1 if the task has it, then the means of all other scores."""
     extra = f1(task)
     others = [Measure(name, values) for name, values in sorted(task.scores.items()) if name != task.metric]
     return [*([] if extra is None else [extra]), *others]

@@ -1,4 +1,4 @@
-"""Sweeps: score against one parameter of a method, all others held (α, θ, pivot ratio, spatial term, K, τ; D2Pruner's Figure 4, right)."""
+"""Sweeps: score against one parameter of a method (α, θ, pivot ratio, spatial term, K, τ), as D2Pruner's Figure 4, right."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Sweep:
     """One parameter of one method on one task.
 
     Attributes:
-        task, method, parameter: what is swept. values: in order. numeric: whether they are numbers.
+        task, method, parameter: that are swept. values: in order. numeric: True if they are numbers.
         default: the value of the plain method, None if that is not part of the sweep.
-        lines: budget → one estimate a value, in points, None where a cell is missing. unpruned: in points.
+        lines: budget → one estimate per value, in points, None if a cell is missing. unpruned: in points.
     """
 
     task: str
@@ -44,9 +44,9 @@ class Sweep:
 
 
 def find_sweeps(result: TaskResults) -> list[Sweep]:
-    """Find every parameter of which a method has two values or more, the others being equal to the plain method's.
+    """Find every parameter for which a method has two values or more, with the others equal to the plain method's.
 
-    A method without the prior counts as the same method with strength 0; those two alone are no sweep, but the ablation.
+    A method without the prior counts as the same method with strength 0; these two alone are the ablation, not a sweep.
     """
     found = []
     families: dict[tuple[str, str | None], list[int]] = {}
@@ -68,12 +68,12 @@ def find_sweeps(result: TaskResults) -> list[Sweep]:
 
 
 def effective(cell: Cell) -> Mapping[str, Any]:
-    """Return a cell's settings, with strength 0 where there is no prior: that is what it amounts to."""
+    """Return a cell's settings, with strength 0 if there is no prior, which is equivalent."""
     return cell.parameters if cell.prior or "strength" not in cell.parameters else {**cell.parameters, "strength": 0.0}
 
 
 def _most_frequent(cells: Sequence[Cell]) -> Mapping[str, Any]:
-    """The most frequent value of each setting: what a sweep without a plain method starts from."""
+    """Return the most frequent value of each setting, from which a sweep without a plain method starts."""
     keys = {key for cell in cells for key in cell.parameters}
     return {key: Counter(_hashable(effective(cell).get(key)) for cell in cells).most_common(1)[0][0] for key in keys}
 
@@ -113,7 +113,7 @@ def _sweep(result: TaskResults, method: str, parameter: str, values: Sequence[An
 
 
 def draw_sweep(sweeps: Sequence[Sweep]) -> Figure:
-    """Draw one parameter of one method, a panel a task."""
+    """Draw one parameter of one method, one panel per task."""
     with house_style():
         columns = min(len(sweeps), 3)
         rows = math.ceil(len(sweeps) / columns)

@@ -1,4 +1,4 @@
-"""Tables of a report as plain entries; `text_formats` and `html` write them down."""
+"""Tables of a report as plain entries, which `text_formats` and `html` format."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from biaskit.families.checkpoints.flops import TOWER
 from biaskit.files import file_part
 from biaskit.validation.report.analyse import Comparison, TaskResults
 from biaskit.validation.report.average import Average
@@ -18,7 +19,7 @@ from biaskit.validation.statistics.resampling import Estimate
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry: text, a detail that may stand smaller (the interval), what to sort by, and whether to set it off."""
+    """One entry: text, a detail in smaller print (the interval), a value to sort by, and whether it is bold."""
 
     text: str
     detail: str = ""
@@ -28,7 +29,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Table:
-    """A table with a file name (`key`), a title, column heads, rows as long as the head, and notes beneath."""
+    """A table with a file name (`key`), a title, column heads, rows of the same length, and notes."""
 
     key: str
     title: str
@@ -38,7 +39,7 @@ class Table:
 
 
 def number(value: float, digits: int = 1) -> str:
-    """Write a number with a real minus sign; a dash where there is none.
+    """Return a number as text with a typographic minus sign; a dash if it is not finite.
 
     >>> number(-0.25, 2), number(float("nan"))
     ('−0.25', '—')
@@ -57,7 +58,7 @@ def entry(estimate: Estimate | None, factor: float = 100, sign: bool = False, st
 
 
 def name(method: str) -> str:
-    """A method as tables call it."""
+    """Return the name of a method in tables."""
     return "unpruned" if method == UNPRUNED else method
 
 
@@ -67,7 +68,7 @@ def _best(result: TaskResults, budget: str) -> int | None:
 
 
 def score_table(result: TaskResults) -> Table:
-    """Rows methods, columns retentions: score in points, and percent of the unpruned score, with intervals."""
+    """Methods × retentions: score in points, and percent of the unpruned score, with intervals."""
     relative = result.run.unpruned is not None
     head = ["method"]
     for budget in result.budgets:
@@ -103,6 +104,7 @@ def cost_table(result: TaskResults) -> Table | None:
     columns: list[tuple[str, Callable[[Cost], float | None], float, int]] = [
         ("tokens, layer mean", lambda cost: cost.tokens, 1, 1),
         ("GFLOPs, prefill", lambda cost: cost.flops, 1e-9, 3),
+        ("GFLOPs, tower", lambda cost: cost.tower, 1e-9, 3),
         ("cache MB", lambda cost: cost.cache_bytes, 1e-6, 3),
         ("scores above 0 / kept", lambda cost: cost.positive, 1, 2),
     ]
@@ -123,7 +125,8 @@ def cost_table(result: TaskResults) -> Table | None:
     notes = ["Means over samples. Cache: bytes of the real key-value cache after prefill, text included."]
     if any("FLOPs" in title for title, *_ in columns):
         notes.append(
-            f"FLOPs are multiply-adds of the language model's prefill by formula {FORMULA!r}; vision tower and pruning are left out."
+            f"FLOPs are multiply-adds: of the language model's prefill by formula {FORMULA!r}, pruning left out; of the vision tower and "
+            f"of what reads its attention by {TOWER}."
         )
     if any("above 0" in title for title, *_ in columns):
         notes.append(
@@ -133,7 +136,7 @@ def cost_table(result: TaskResults) -> Table | None:
 
 
 def matrix(result: TaskResults, budget: str) -> Table:
-    """Who beats whom at one retention: row − column in points, with interval and corrected p."""
+    """All differences at one retention: row − column in points, with interval and corrected p."""
     names = [method for method in result.methods if result.at(method, budget) is not None]
     rows = []
     for a in names:
@@ -159,7 +162,7 @@ def _difference(found: Comparison, alpha: float) -> Entry:
 
 
 def part_tables(result: TaskResults) -> list[Table]:
-    """One break-down a kind of tag: scores by its values, at every retention."""
+    """One break-down per kind of tag: scores by its values, at every retention."""
     tables = []
     for kind in dict.fromkeys(part.kind for part in result.parts):
         parts = [part for part in result.parts if part.kind == kind]
@@ -178,7 +181,7 @@ def part_tables(result: TaskResults) -> list[Table]:
 
 
 def secondary_table(result: TaskResults) -> Table | None:
-    """All other scores; None if the task has none that varies."""
+    """All other scores; None if there are none that vary."""
     names = [key for key, values in result.secondary.items() if len({estimate.value for estimate in values}) > 1]
     if not names:
         return None

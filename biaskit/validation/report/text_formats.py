@@ -57,7 +57,7 @@ def latex(table: Table) -> str:
 
 
 def tex(text: str) -> str:
-    """Escape what LaTeX would take for its own."""
+    """Escape LaTeX's special characters."""
     return "".join(_TEX.get(letter, letter) for letter in visible(text))
 
 

@@ -1,4 +1,4 @@
-"""All numbers of a report as rows with one number a column: for CSV, for JSON, and for whoever computes on."""
+"""All numbers of a report as rows with one number per column, for CSV, JSON and further computation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _three(prefix: str, estimate: Estimate | None) -> dict[str, float | None]:
 
 
 def scores(results: Sequence[TaskResults]) -> Rows:
-    """One row a cell: score, ratio to unpruned, costs."""
+    """One row per cell: score, ratio to unpruned, costs."""
     found = []
     for result in results:
         for index, cell in enumerate(result.run.cells):
@@ -33,6 +33,7 @@ def scores(results: Sequence[TaskResults]) -> Rows:
                     "n": result.n, "metric": result.measure.name, **_three("score", result.scores[index]),
                     **_three("of_unpruned", result.ratios[index]), "parsed": None if result.parsed is None else result.parsed[index],
                     "tokens_layer_mean": cost.tokens, "tokens_kept": cost.kept, "flops_prefill": cost.flops,
+                    "flops_tower": cost.tower,
                     "cache_bytes": cost.cache_bytes,
                     "scores_above_0_of_kept": cost.positive,
                 }
@@ -48,7 +49,7 @@ def _comparison(task: str, family: str, found: Comparison) -> dict[str, Any]:
 
 
 def comparisons(results: Sequence[TaskResults]) -> Rows:
-    """One row a pair of methods (family "pairs") or a swept setting against its plain method (family "settings")."""
+    """One row per pair of methods (family "pairs"), and per swept setting against its plain method (family "settings")."""
     return [
         _comparison(result.run.task, family, found)
         for result in results
@@ -58,7 +59,7 @@ def comparisons(results: Sequence[TaskResults]) -> Rows:
 
 
 def parts(results: Sequence[TaskResults]) -> Rows:
-    """One row a cell and value of a tag: score, and difference from the unpruned model."""
+    """One row per cell and value of a tag: score, and difference from the unpruned model."""
     return [
         {
             "task": result.run.task, "kind": part.kind, "value": part.value, "n": part.n, "cell": cell.label, "method": cell.method,
@@ -71,19 +72,19 @@ def parts(results: Sequence[TaskResults]) -> Rows:
 
 
 def averages(found: Sequence[Average]) -> Rows:
-    """One row a method and budget: percent of unpruned over all tasks."""
+    """One row per method and budget: percent of unpruned over all tasks."""
     return [{"method": one.method, "budget": one.budget, "tasks": one.tasks, **_three("relative", one.relative)} for one in found]
 
 
 def contrasts(conclusion: Conclusion, alpha: float) -> Rows:
-    """One row a comparison of the conclusion."""
+    """One row per comparison of the conclusion."""
     return [
         {"question": c.question, "verdict": c.verdict(alpha), **_comparison(c.task, "conclusion", c.found)} for c in conclusion.contrasts
     ]
 
 
 def papers(found: Sequence[Against]) -> Rows:
-    """One row a published score that the run can be compared with; all in points."""
+    """One row per published score that the run can be compared with; all in points."""
     return [
         {
             "task": one.task, "method": one.method, "retention": one.retention, "source": one.source, "benchmark": one.benchmark,

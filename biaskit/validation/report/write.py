@@ -1,4 +1,4 @@
-"""Write a report: markdown, CSV, LaTeX, figures, and one page of HTML that needs nothing beside it."""
+"""Write a report: markdown, CSV, LaTeX, figures, and one self-contained page of HTML."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from biaskit.text import for_json, for_markdown
 from biaskit.validation.report.contents import Report
 from biaskit.validation.report.gallery import galleries
 from biaskit.validation.report.html import Code, Opening, Picture, Section, page
+from biaskit.validation.report.photos import with_photos
 from biaskit.validation.report.text_formats import comma_separated, latex, markdown
 from biaskit.validation.results.directory import MANIFEST
 from biaskit.validation.statistics.resampling import Kind
@@ -20,10 +21,22 @@ from biaskit.validation.statistics.resampling import Kind
 FORMATS = ("html", "md", "csv", "tex", "png", "svg", "json")
 
 
-def write_report(report: Report, out: Path, formats: Sequence[str] = FORMATS, *, force: bool = False) -> list[Path]:
+def write_report(
+    report: Report,
+    out: Path,
+    formats: Sequence[str] = FORMATS,
+    *,
+    data: Path | None = None,
+    images: Path | None = None,
+    force: bool = False,
+) -> list[Path]:
     """Write a report into a folder; the same run gives the same bytes.
 
     Files: index.html (self-contained), report.md, csv/*.csv, tex/*.tex, figures/*.png and *.svg, report.json.
+
+    Args:
+        report: what to write. out: the folder. formats: some of `FORMATS`. force: overwrite.
+        data, images: where the questions and images of tasks are that read files, for the pictures of the page's gallery.
 
     Returns:
         The files, in the order of writing.
@@ -42,14 +55,14 @@ def write_report(report: Report, out: Path, formats: Sequence[str] = FORMATS, *,
     if "md" in formats:
         files[out / "report.md"] = as_markdown(report, linked="png" in formats).encode()
     if "html" in formats:
-        files[out / "index.html"] = as_html(report).encode()
+        files[out / "index.html"] = as_html(report, data, images).encode()
     drawings = {}
-    if {"png", "svg"} & set(formats):  # figures are only drawn where they are wanted
+    if {"png", "svg"} & set(formats):  # figures are drawn only if they are wanted
         drawings = {out / "figures" / drawing.key: drawing for chapter in report.chapters for drawing in chapter.drawings}
     if "svg" in formats:
         files |= {path.with_name(f"{path.name}.svg"): drawing.svg for path, drawing in drawings.items()}
-    for path, data in files.items():
-        write_file(path, data)
+    for path, content in files.items():
+        write_file(path, content)
     written = list(files)
     if "png" in formats:
         from biaskit.figures.style import house_style, write_figure
@@ -62,7 +75,7 @@ def write_report(report: Report, out: Path, formats: Sequence[str] = FORMATS, *,
 
 
 def check_report_out(out: Path, formats: Sequence[str], force: bool) -> None:
-    """Refuse before any work what could not be written."""
+    """Check formats and folder before any work."""
     for name in formats:
         if name not in FORMATS:
             raise BiaskitError(f"there is no format {name!r}", f"choose among {', '.join(FORMATS)}")
@@ -75,7 +88,7 @@ def check_report_out(out: Path, formats: Sequence[str], force: bool) -> None:
 
 
 def check_interval(kind: str) -> Kind:
-    """Return the kind of interval that a word names."""
+    """Return a kind of interval, after checking its name."""
     for known in get_args(Kind):
         if kind == known:
             return kind  # type: ignore[return-value]
@@ -83,7 +96,7 @@ def check_interval(kind: str) -> Kind:
 
 
 def as_markdown(report: Report, linked: bool = True) -> str:
-    """Return the whole report as markdown; figures are linked where they are written beside it."""
+    """Return the whole report as markdown, with links to the figures if `linked`."""
     lines = [f"# {for_markdown(report.title)}", "", for_markdown(report.subtitle), ""]
     lines += [f"> **Warning.** {for_markdown(warning)}\n" for warning in report.warnings]
     lines += [for_markdown(report.conclusion.text), ""]
@@ -95,7 +108,7 @@ def as_markdown(report: Report, linked: bool = True) -> str:
     return "\n".join(lines)
 
 
-def as_html(report: Report) -> str:
+def as_html(report: Report, data: Path | None = None, images: Path | None = None) -> str:
     """Return the whole report as one page: the answer with a picture, then all tables and figures, then questions where methods differ."""
     sections, first = [], None
     for chapter in report.chapters:
@@ -103,7 +116,7 @@ def as_html(report: Report) -> str:
         if first is None and pictures:
             first = pictures.pop(0)
         sections.append(Section(chapter.key, chapter.title, [*pictures, *chapter.tables], chapter.more, "Break-downs and other scores"))
-    examples = galleries(report.run, report.results)
+    examples = with_photos(galleries(report.run, report.results), data, images)
     if examples:
         sections.append(Section("gallery", "Questions where methods differ", examples))
     if report.run.manifest:

@@ -1,4 +1,4 @@
-"""Cells of a run: one method at one retention. What a label says, and which cells are the same method at other budgets or settings."""
+"""Cells of a run, each one method at one retention: their labels, and which cells are one method at other budgets or settings."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Cell:
         label: as in the results, unique: "d2pruner@alpha=0.5+prior/r0.25".
         method: the label without its budget: "d2pruner@alpha=0.5+prior"; the same at every budget.
         pruner: registry key; "none" for the unpruned model.
-        retention: share kept; None where a number of tokens was asked for. budget: that number.
+        retention: share kept; None if a number of tokens was given. budget: that number.
         prior_id: sha256 of the prior that was used, None for none. parameters: the pruner's full settings.
-        name: of the method for people, as recorded.
+        name: display name of the method, as recorded.
     """
 
     label: str
@@ -68,11 +68,12 @@ class Cell:
 
     @property
     def debiasing(self) -> str:
-        """What it was debiased by, in words."""
+        """Description of the prior that it was debiased by."""
         known, name = self.parameters, self.method.rpartition("+")[2]
         source, slope = known.get("debias", "prior"), known.get("slope")
         law = f"the recency law fitted to {name}" if slope is None else f"the recency law of slope {slope}"
-        by = {"prior": f"the {name} prior", "null": "the null row", "recency": law}.get(str(source), str(source))
+        named = "the prior" if name == "prior" else f"the {name} prior"
+        by = {"prior": named, "null": "the null row", "recency": law}.get(str(source), str(source))
         form = {"p_log": ", p·log(p/q)", "difference": ", difference"}
         return by + form.get(str(known.get("mode")), "")
 
@@ -88,17 +89,17 @@ class Cell:
 
     @property
     def title(self) -> str:
-        """The method's name for people, as recorded; without "debiased"."""
+        """The method's display name as recorded, without "debiased"."""
         return (self.name or self.pruner).removesuffix(", debiased")
 
     @property
     def settings(self) -> Mapping[str, str]:
-        """What the label sets: {"alpha": "0.5"} of the one above."""
+        """The settings in the label: {"alpha": "0.5"} for the one above."""
         return MethodLabel.read(self.method).settings
 
     @property
     def budget_name(self) -> str:
-        """The column it stands in: "25 %", or "64 tokens"."""
+        """The name of its budget column: "25 %", or "64 tokens"."""
         if self.retention is None:
             return f"{self.budget} tokens"
         return f"{100 * self.retention:.4g} %"
@@ -124,13 +125,13 @@ def methods(cells: Sequence[Cell], swept: bool = False) -> list[str]:
     return sorted(found, key=lambda method: method != UNPRUNED)
 
 
-_CONTROLS = {"strength", "mode"}  # settings of the ablation: what a method is without its prior
-_DEBIASING = {*_CONTROLS, "debias", "slope"}  # settings that say how a method is debiased
-_READING = "rows"  # which rows of attention it reads: a choice that debiasings are made for
+_CONTROLS = {"strength", "mode"}  # settings of the ablation, which remove the effect of a prior
+_DEBIASING = {*_CONTROLS, "debias", "slope"}  # settings of the debiasing
+_READING = "rows"  # the rows of attention that it reads, which debiasings are compared on
 
 
 def plain_of(cells: Sequence[Cell], cell: Cell) -> Cell | None:
-    """The cell whose settings a sweep of this cell's method starts from: without settings, else the control; None if the run has none."""
+    """Return the cell that a sweep of this cell's method starts from: the one without settings, else the control, else None."""
     family = [other for other in cells if (other.pruner, other.prior_id) == (cell.pruner, cell.prior_id)]
     plain = [other for other in family if not other.settings]
     control = [other for other in family if other.settings and set(other.settings) <= _CONTROLS and not other.debiased]
@@ -138,9 +139,9 @@ def plain_of(cells: Sequence[Cell], cell: Cell) -> Cell | None:
 
 
 def swept_methods(cells: Sequence[Cell]) -> set[str]:
-    """Methods that only vary a parameter of another method of the run: they belong into sweeps, not into the main tables.
+    """Return the methods that only vary a parameter of another method of the run, which are shown in sweeps, not in the main tables.
 
-    Strength 0 and the uniform control stay, the comparison that the ablation asks for, and so do other debiasings and other rows.
+    Strength 0 and the uniform control, which the ablation compares, are not among them, nor are other debiasings and other rows.
     """
     found = set()
     for cell in cells:
@@ -152,7 +153,7 @@ def swept_methods(cells: Sequence[Cell]) -> set[str]:
 
 
 def find(cells: Sequence[Cell], method: str, budget: str) -> int | None:
-    """Index of the cell of a method in a budget column; the unpruned model stands in all of them."""
+    """Return the index of the cell of a method in a budget column; the unpruned model is in all of them."""
     for index, cell in enumerate(cells):
         if cell.method == method and (cell.unpruned or cell.budget_name == budget):
             return index
@@ -160,7 +161,7 @@ def find(cells: Sequence[Cell], method: str, budget: str) -> int | None:
 
 
 def role(cell: Cell) -> str | None:
-    """Part that a cell plays in the question whether debiasing helps: pruner, with or without its prior; None for swept settings."""
+    """Return a cell's role in the comparison with and without debiasing: pruner and kind of debiasing; None for swept settings."""
     return None if set(cell.settings) - _CONTROLS or cell.half_debiased else cell.pruner + _PART[cell.debiased, cell.uniform]
 
 
@@ -169,12 +170,12 @@ _PART = {(False, False): "", (True, False): ", debiased", (False, True): ", unif
 
 @dataclass(frozen=True)
 class Twins:
-    """One method with its debiasings and without: labels of `methods`.
+    """One method with and without its debiasings: labels of `methods`.
 
     Attributes:
-        pruner: registry key. family: what those have in common that differ in rows and debiasing alone.
-        title: for people, with the settings that both have. debiased: at full strength, one a debiasing; empty where there is none.
-        plain: without any; None if the run has none. plain_title: as `title`; another where only other rows were run without debiasing.
+        pruner: registry key. family: equal for methods that differ only in rows and debiasing.
+        title: display name, with the common settings. debiased: at full strength, one per debiasing; may be empty.
+        plain: without debiasing; None if the run has none. plain_title: as `title`; another one if plain reads other rows.
     """
 
     pruner: str
@@ -186,10 +187,10 @@ class Twins:
 
 
 def twins(cells: Sequence[Cell], budget: str) -> list[Twins]:
-    """Return every method of a budget, debiased beside the same one without, in order of appearance: by rows that are read.
+    """Return every method of a budget with its debiased forms and without, in order of appearance, by rows that are read.
 
-    Which cells belong together is read from the cells: the same pruner with the same settings, apart from those of debiasing. Where nothing
-    was run without debiasing on the same rows, the method on other rows stands in. Swept settings are left out, as in the main tables.
+    Cells belong together if they have the same pruner and settings, apart from those of debiasing. If nothing was run without debiasing on
+    the same rows, the method on other rows is used. Swept settings are left out, as in the main tables.
     """
     found: dict[tuple[Any, ...], tuple[Cell, list[str], list[str]]] = {}
     for method in methods(cells):

@@ -15,17 +15,17 @@ from biaskit.validation.results.cells import Cell
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Steps = tuple[tuple[tuple[int, float], ...], int]
-"""(from which layer on how many visual tokens, text tokens) of an answer."""
+"""(visual tokens per first layer, text tokens) of an answer."""
 
-COSTS = ("mean_tokens", "cache_bytes", "n_kept", "n_visual", "n_text", "positive")
+COSTS = ("mean_tokens", "cache_bytes", "n_kept", "n_visual", "n_text", "tower_flops", "positive")
 
 
 class Columns:
     """Answers in one cell, in order of the file.
 
     Attributes:
-        cell: as its first line has it. questions: number of each answered question. scores, costs: name → one number an answer, nan where
-            it has none. steps: number of the answer's `Steps`, −1 where they were not recorded.
+        cell: from its first line. questions: number of each answered question. scores, costs: name → one number per answer, NaN if
+            missing. steps: number of the answer's `Steps`, −1 if they were not recorded.
     """
 
     def __init__(self, cell: Cell) -> None:
@@ -49,7 +49,7 @@ class Columns:
         self.steps.append(steps)
 
     def rows_of(self, questions: Ints, count: int) -> Ints:
-        """Return where the answers to some of `count` questions stand."""
+        """Return the rows of the answers to some of `count` questions."""
         places = np.full(count, -1, dtype=np.int64)
         places[np.asarray(self.questions)] = np.arange(len(self.questions))
         return places[questions]
@@ -68,7 +68,7 @@ class Columns:
         return {name: float(values.mean()) for name, values in found.items() if values is not None}
 
     def steps_of(self, rows: Ints, known: Mapping[Steps, int]) -> dict[Steps, int]:
-        """Return how many of the rows have which `Steps`, in order of appearance."""
+        """Return the number of rows with each `Steps`, in order of appearance."""
         names = list(known)
         numbers, first, counts = np.unique(np.asarray(self.steps)[rows], return_index=True, return_counts=True)
         order = np.argsort(first)
@@ -79,7 +79,7 @@ class Table:
     """All answers to one task.
 
     Attributes:
-        ids: id → number of the question. images, tags: of each question, as its first line has them. cells: label → its answers.
+        ids: id → number of the question. images, tags: of each question, from its first line. cells: label → its answers.
         steps: `Steps` → their number.
     """
 

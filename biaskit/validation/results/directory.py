@@ -1,11 +1,11 @@
-"""The directory of a validation on disk: answers are appended as they come; a kill loses at most the current batch.
+"""The directory of a validation: answers are appended as they come, so that a killed run loses at most the current batch.
 
-`results.jsonl` holds one line an answer. During a run, lines stand in the order in which the answers came; when it is complete, they
-are put in order of task, cell and question, so that every way there ends with the same bytes. What is done is read from the lines
-themselves: there is no other state. `run.json` says what the run is; `timing.jsonl` how long each batch took.
+`results.jsonl` has one line per answer. During a run, lines are in the order of answering; at the end they are sorted by task, cell and
+question, so that the bytes do not depend on interruptions. The lines are the only record of what is done. `run.json` describes the run,
+`timing.jsonl` has the time of each batch.
 
-Of several processes (torchrun) the first holds the directory, and process R adds to files of its own, `results.jsonl.R` and
-`timing.jsonl.R`, whose lines go into the others at the end, or when a killed run is resumed.
+Of several processes (torchrun) the first locks the directory, and process R writes files of its own, `results.jsonl.R` and
+`timing.jsonl.R`, whose lines are merged at the end, or when a killed run is resumed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Key = tuple[str, str, str]
 
 @dataclass
 class Line:
-    """Where an answer stands in the file, and its primary score."""
+    """The position of an answer in the file, and its primary score."""
 
     start: int
     end: int
@@ -40,19 +40,21 @@ class Line:
 
 
 def to_line(record: Mapping[str, Any]) -> bytes:
-    """Return a record as a line: keys sorted, ASCII (no character that some readers take for the end of a line), no nan.
+    """Return a record as a line: keys sorted, ASCII (some readers take other characters for line ends), no NaN.
 
     Raises:
-        BiaskitError: a score is nan or infinite.
+        BiaskitError: a score is NaN or infinite.
     """
     try:
         return json.dumps(record, sort_keys=True, allow_nan=False).encode("ascii") + b"\n"
     except ValueError as error:
-        raise BiaskitError(f"question {record.get('id')} has a score that is no number: {record.get('scores')}", "mend the task") from error
+        raise BiaskitError(
+            f"question {record.get('id')} has a score that is not a number: {record.get('scores')}", "mend the task"
+        ) from error
 
 
 class Directory:
-    """A results directory, held by one run at a time.
+    """A results directory, locked by one run at a time.
 
     Args:
         path: the folder. rank: of this process among those that write to it.
@@ -92,36 +94,36 @@ class Directory:
             os.close(handle)
 
     def _mend_timing(self) -> None:
-        """Cut off a line that a kill left without an end."""
+        """Cut off an incomplete last line, which a killed run leaves."""
         data = self.timing.read_bytes() if self.timing.exists() else b"\n"
         if not data.endswith(b"\n"):
             os.truncate(self.timing, data.rfind(b"\n") + 1)
 
     def read_manifest(self) -> dict[str, Any] | None:
-        """Return what an older run left, None if there was none.
+        """Return the manifest of an older run, None if there is none.
 
         Raises:
-            BiaskitError: it is broken, or there are results that no manifest belongs to.
+            BiaskitError: it is broken, or there are results without a manifest.
         """
-        found = read_manifest(self.manifest, "choose another --out, or begin anew with --force", ("commands", "tasks", "priors", "cells"))
+        found = read_manifest(self.manifest, "choose another --out, or begin again with --force", ("commands", "tasks", "priors", "cells"))
         if found is None and self.results.exists():
             raise BiaskitError(f"{self.results} has no {MANIFEST} beside it", "choose another --out, or delete the results with --force")
         return found
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        """Write the manifest in one step, if it changed."""
+        """Write the manifest atomically, if it changed."""
         data = json.dumps(manifest, indent=1, sort_keys=True, default=str).encode("ascii") + b"\n"
         if not self.manifest.exists() or self.manifest.read_bytes() != data:
             write_file(self.manifest, data)
 
     def load(self, metrics: Mapping[str, str]) -> None:
-        """Read which answers are there. A last line without an end is what a kill left, and is cut off later.
+        """Read the answers on disk. An incomplete last line, which a killed run leaves, is cut off later.
 
         Args:
             metrics: task → its primary score.
 
         Raises:
-            BiaskitError: another line is no answer.
+            BiaskitError: another line is not an answer.
         """
         self.lines, self.size = {}, 0
         if not self.results.exists():
@@ -132,17 +134,17 @@ class Directory:
             self.size = end
 
     def _parts(self, name: str) -> list[Path]:
-        """Return what other processes than the first wrote."""
+        """Return the files of processes other than the first."""
         return sorted(path for path in self.path.glob(f"{name}.*") if path.suffix[1:].isdecimal())
 
     def take_in(self, metrics: Mapping[str, str]) -> None:
-        """Put the answers of other processes behind those that are loaded, and delete their files; a cut last line is left out.
+        """Append the answers of other processes to those that are loaded, and delete their files; incomplete last lines are left out.
 
         Args:
             metrics: as `load` takes them.
 
         Raises:
-            BiaskitError: another line is no answer, or the disk is full.
+            BiaskitError: another line is not an answer, or the disk is full.
         """
         self.close()
         for part in self._parts(RESULTS):
@@ -150,7 +152,7 @@ class Directory:
                 target.truncate(self.size)
                 for start, end, record in answer_lines(part):
                     key = (record["task"], record["cell"], record["id"])
-                    if key not in self.lines:  # else it was taken in before a kill
+                    if key not in self.lines:  # else it was merged before the run was killed
                         source.seek(start)
                         target.write(source.read(end - start))
                         self.lines[key] = Line(self.size, self.size + end - start, record["scores"].get(metrics.get(key[0]), 0.0))
@@ -165,7 +167,7 @@ class Directory:
             part.unlink()
 
     def rewrite(self, keys: Sequence[Key]) -> None:
-        """Make the file consist of these answers in this order, in one step; nothing happens if it does already."""
+        """Rewrite the file atomically with these answers in this order, unless it has them already."""
         spans = [(self.lines[key].start, self.lines[key].end) for key in keys]
         sizes = [end - start for start, end in spans]
         starts = [0]
@@ -182,7 +184,7 @@ class Directory:
         self.size = starts[-1]
 
     def append(self, records: Sequence[Mapping[str, Any]], metric: str, timing: Mapping[str, Any]) -> None:
-        """Add the answers of a batch, all of them or, if killed, some; and how long they took."""
+        """Append the answers of a batch and its time. A killed process may write only some of them."""
         data = [to_line(record) for record in records]
         with uninterrupted(), self._writing():
             if self.file is None:
@@ -226,7 +228,7 @@ def _lock(handle: int, path: Path) -> None:
 
 
 def read_results(path: Path) -> Iterator[dict[str, Any]]:
-    """Iterate over the answers of a results directory, or of its results file; a cut last line is left out."""
+    """Iterate over the answers of a results directory, or of its results file; an incomplete last line is left out."""
     file = path / RESULTS if path.is_dir() else path
     for _, _, record in answer_lines(file):
         yield record
@@ -236,7 +238,7 @@ def summaries(path: Path, summarise: Mapping[str, Callable[[Sequence[Mapping[str
     """Return (task, cell) → scores, from a directory whose run is complete.
 
     Args:
-        summarise: task → how its records add up. Tasks that are not there are left out.
+        summarise: task → function that summarises its records. Other tasks are left out.
     """
     found = {}
     for (task, cell), records in groupby(read_results(path), key=lambda record: (record["task"], record["cell"])):

@@ -1,4 +1,4 @@
-"""Cells whose scores a reader must not take at face value: far below a random choice of tokens, or mostly answers that cannot be read."""
+"""Warnings about cells whose scores need care: far below a random choice of tokens, or mostly answers that cannot be read."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 FAR = 0.1
-"""How much lower than a random choice's a score must be, of 1, besides by more than luck (95 %)."""
+"""How far a score in [0, 1] must be below that of a random choice, in addition to being significant (95 %)."""
 UNREADABLE = 0.5
-"""Share of answers that cannot be read from which on a cell is named."""
+"""Share of unreadable answers from which on a cell is reported."""
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,9 @@ class Scored:
     """A cell's score on one task.
 
     Attributes:
-        label: of the cell. pruner: registry key. budget: what is kept, as a text that cells at the same budget share.
-        score: mean, in [0, 1]. n: answers. parsed: share that could be read; None where the task does not say.
-        renumbered: whether the position ids of kept tokens were renumbered.
+        label: of the cell. pruner: registry key. budget: as text, equal for cells at the same budget.
+        score: mean, in [0, 1]. n: answers. parsed: share that could be read; None if the task does not record it.
+        renumbered: True if the position ids of kept tokens were renumbered.
     """
 
     label: str
@@ -32,7 +32,7 @@ class Scored:
 
 
 def doubts(task: str, cells: Sequence[Scored]) -> list[str]:
-    """Say which cells of a task lie far below `random` at the same budget, and which answer what cannot be read, in a line each.
+    """Return a line about cells of a task far below `random` at the same budget, and one about cells with unreadable answers.
 
     >>> random = Scored("random/r0.5", "random", "50 %", 0.92, 1000, 1.0)
     >>> doubts("where", [random, Scored("fastv/r0.5", "fastv", "50 %", 0.43, 1000, 1.0)])

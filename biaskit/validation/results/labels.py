@@ -1,6 +1,6 @@
-"""The labels of cells, written and read here alone: `name[@key=value…][+prior]/r0.25`.
+"""The labels of cells: `name[@key=value…][+prior]/r0.25`. They are written and read only here.
 
-What stands before the slash is the method, the same at every budget; behind it stands how much is kept. The unpruned model is `none`.
+The part before the slash is the method, the same at every budget; after it comes the retention. The unpruned model is `none`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Lines of a validation's results: one answer each. All readers of such a file read it through here."""
+"""Read the lines of a results file, one answer each. All readers of such files use this module."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from biaskit.validation.results.schema import LINE, REQUIRED, fault, parse
 def answer_lines(path: Path, required: tuple[str, ...] = REQUIRED) -> Iterator[tuple[int, int, dict[str, Any]]]:
     """Iterate over the answers of a results file: (start and end of the line in bytes, its record).
 
-    A last line without an end is what a killed run leaves: the iteration stops before it.
+    The iteration stops before an incomplete last line, which a killed run leaves.
 
     Args:
         path: of the file. required: fields that every answer must have.
 
     Raises:
-        BiaskitError: the file cannot be read, or another line is no answer: no JSON, or a field that is missing or cannot be.
+        BiaskitError: the file cannot be read, or another line is not an answer: not JSON, or with a missing or invalid field.
     """
     start = 0
     try:
@@ -34,7 +34,7 @@ def answer_lines(path: Path, required: tuple[str, ...] = REQUIRED) -> Iterator[t
                     says = f"no JSON: {error}"
                 if says:
                     raise BiaskitError(
-                        f"{path}, line {number} is no answer of a validation: {says}",
+                        f"{path}, line {number} is not an answer of a validation: {says}",
                         "delete that line and give the same `biaskit validate` command: it asks that question again",
                     )
                 yield start, start + len(data), record
@@ -44,7 +44,7 @@ def answer_lines(path: Path, required: tuple[str, ...] = REQUIRED) -> Iterator[t
 
 
 def is_cut(path: Path) -> bool:
-    """Tell whether the last line has no end."""
+    """Return True if the last line is incomplete."""
     with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - 1))

@@ -1,4 +1,4 @@
-"""The manifest of a validation, `run.json`: what every answer in the directory has in common, and what an added run must share with it."""
+"""The manifest of a validation, `run.json`: what all answers in the directory have in common, and what an added run must share."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _MAY_GROW = ("commands", "tasks", "cells", "priors", "published_as")
 
 
 def merge(old: Mapping[str, Any] | None, new: dict[str, Any], where: str) -> dict[str, Any]:
-    """Return the manifest of a directory to which a run adds: tasks, cells and priors of both, the older ones first.
+    """Return the manifest of a directory that a run adds to: tasks, cells and priors of both, the older ones first.
 
     Args:
-        old: what the directory has, if anything. where: the directory's name, for messages.
+        old: the directory's manifest, if any. where: the directory's name, for messages.
 
     Raises:
         BiaskitError: the two do not belong together; the message names what differs.
@@ -42,7 +42,7 @@ def merge(old: Mapping[str, Any] | None, new: dict[str, Any], where: str) -> dic
     merged = {**old, "commands": [*old["commands"], *(line for line in new["commands"] if line not in old["commands"])]}
     for name, task in more.items():
         tasks[name] = {**task, "n": max(task["n"], tasks.get(name, task).get("n", 0))}
-    if "published_as" in new:  # it changes no answer, only what the report holds them against
+    if "published_as" in new:  # it does not change answers, only what the report compares them with
         merged["published_as"] = new["published_as"]
     merged["tasks"] = list(tasks.values())
     merged["priors"] = {**new["priors"], **old["priors"]}
@@ -51,7 +51,7 @@ def merge(old: Mapping[str, Any] | None, new: dict[str, Any], where: str) -> dic
 
 
 def _clashes(what: str, old: Mapping[str, Any], new: Mapping[str, Any], keys: Iterable[str]) -> list[str]:
-    """Say what differs between things that are called the same in both."""
+    """Return the differences between entries of the same name."""
     shared = [(name, key) for name in new if name in old for key in keys]
     was, now = ({f"{what} {name} {key}".strip(): some[name].get(key) for name, key in shared} for some in (old, new))
     return differences(was, now)

@@ -1,4 +1,4 @@
-"""Read a folder that `biaskit validate` wrote: `run.json`, and `results.jsonl` with one line an answer."""
+"""Read a folder that `biaskit validate` wrote: `run.json`, and `results.jsonl` with one line per answer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from biaskit.validation.results.directory import MANIFEST, RESULTS
 from biaskit.validation.results.lines import answer_lines, is_cut
 from biaskit.validation.results.schema import read_manifest
 
-# where run.json names no primary score: the first of these that the records have
+# if run.json does not name the primary score: the first of these that the records have
 _METRICS = ("iou50", "correct", "accuracy", "vqa_accuracy", "anls", "relaxed", "exact")
 
 
@@ -27,10 +27,10 @@ class TaskRun:
     Attributes:
         task: its name. metric: the primary score.
         ids: [n]. images: [n], names of the images. tags: [n].
-        cells: [m]. scores: name → [n, m]. answered: cell label → answers in the file, of all cells, also those left aside.
-        costs: cell label → numbers: mean_tokens, cache_bytes, n_kept, n_visual, n_text, positive (means), as far as recorded.
+        cells: [m]. scores: name → [n, m]. answered: cell label → answers in the file, also of cells that were left out.
+        costs: cell label → numbers: mean_tokens, cache_bytes, n_kept, n_visual, n_text, tower_flops, positive (means), as far as recorded.
         layers: cell label → {(layer_tokens, n_text): answers with them}.
-        notes: what was left aside and why.
+        notes: what was left out and why.
     """
 
     task: str
@@ -52,7 +52,7 @@ class TaskRun:
 
     @property
     def groups(self) -> Sequence[str] | None:
-        """Images to resample by, where at least two questions share one; else None."""
+        """Images to resample by, if at least two questions share one; else None."""
         return self.images if len(set(self.images)) < len(self.images) else None
 
     @property
@@ -63,7 +63,7 @@ class TaskRun:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A run: its manifest (empty where there is none), its tasks, and what a reader must know."""
+    """A run: its manifest ({} if there is none), its tasks, and notes for the reader."""
 
     folder: Path
     manifest: Mapping[str, Any]
@@ -77,11 +77,11 @@ class Run:
 
 
 def read_run(folder: Path | str) -> Run:
-    """Read a run, line by line: of an answer stay its scores and what it cost, as columns of numbers.
+    """Read a run line by line; of each answer only its scores and costs are kept, as columns of numbers.
 
     Raises:
-        BiaskitError: no results, a line or a manifest that is broken (but the last line, which a killed run may leave cut), or the same
-            answer twice.
+        BiaskitError: no results, a broken manifest or line (except an incomplete last one, which a killed run leaves), or a repeated
+            answer.
     """
     folder = Path(folder)
     path = folder / RESULTS
@@ -102,7 +102,7 @@ def read_run(folder: Path | str) -> Run:
 
 
 def _common(table: Table, notes: list[str]) -> tuple[list[str], Ints]:
-    """Cells to compare and the questions all of them answered; a cell with few answers is left out."""
+    """Return the cells to compare and the questions that all of them answered; a cell with few answers is left out."""
     answered = {label: np.asarray(columns.questions) for label, columns in table.cells.items()}
     labels = list(answered)
     largest = max(len(found) for found in answered.values())

@@ -1,7 +1,7 @@
-"""What may stand in the files of a results folder, field by field: everything that reads them checks here first.
+"""The schema of the files of a results folder, field by field, which every reader checks.
 
-People edit and merge these files, so anything can be in them. A value of another type, a number that is not finite or too large, nesting
-without end and text that no terminal or encoding takes are errors that name file, line and field.
+Users edit and merge these files, so they may contain anything. Errors about values of another type, numbers that are not finite or too
+large, too deep nesting, and text that cannot be printed or encoded name file, line and field.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from biaskit.errors import BiaskitError
 from biaskit.text import shortened
 
 Check = Callable[[Any], bool]
-"""Whether a value may stand in a field."""
+"""Returns True if a field may have a value."""
 
 _UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")  # control characters, and halves of surrogate pairs
-_LARGEST = 1e15  # no count, size or score comes near; larger whole numbers do not fit into a float
+_LARGEST = 1e15  # far above any count, size or score; larger whole numbers are not exact as floats
 _DEPTH = 32
 
 
@@ -28,7 +28,7 @@ def _constant(word: str) -> NoReturn:
 
 
 def parse(data: bytes) -> Any:
-    """Read JSON as its standard has it.
+    """Read standard JSON.
 
     Raises:
         ValueError: it is not JSON, has NaN or Infinity, or nests too deeply.
@@ -48,7 +48,7 @@ def parse(data: bytes) -> Any:
 
 
 def is_text(value: Any) -> bool:
-    r"""Text that can be printed: no control characters, no half of a surrogate pair.
+    r"""True for text that can be printed: no control characters, no half of a surrogate pair.
 
     >>> is_text("a dog"), is_text("\x1b[31m")
     (True, False)
@@ -57,7 +57,7 @@ def is_text(value: Any) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """A finite number of ordinary size; not true or false.
+    """True for a finite number of ordinary size; not for true or false.
 
     >>> is_number(0.5), is_number(float("nan")), is_number(True)
     (True, False, False)
@@ -66,7 +66,7 @@ def is_number(value: Any) -> bool:
 
 
 def is_whole(value: Any) -> bool:
-    """A whole number from 0 up.
+    """True for a whole number from 0 up.
 
     >>> is_whole(3), is_whole(-1), is_whole(3.0)
     (True, False, False)
@@ -75,7 +75,7 @@ def is_whole(value: Any) -> bool:
 
 
 def is_plain(value: Any, depth: int = _DEPTH) -> bool:
-    """Any JSON value whose texts can be printed and whose numbers are ordinary ones, not too deep.
+    """True for any JSON value whose texts can be printed and whose numbers are ordinary, not nested too deeply.
 
     >>> is_plain({"scores": [1, None, "text"]}), is_plain({"scores": float("inf")})
     (True, False)
@@ -88,7 +88,7 @@ def is_plain(value: Any, depth: int = _DEPTH) -> bool:
 
 
 def optional(check: Check) -> Check:
-    """The value, or null.
+    """Return a check for null or values that pass `check`.
 
     >>> optional(is_whole)(None)
     True
@@ -97,7 +97,7 @@ def optional(check: Check) -> Check:
 
 
 def list_of(check: Check) -> Check:
-    """A list of such values.
+    """Return a check for lists of values that pass `check`.
 
     >>> list_of(is_whole)([1, 2])
     True
@@ -106,7 +106,7 @@ def list_of(check: Check) -> Check:
 
 
 def map_of(check: Check, **fields: Check) -> Check:
-    """An object whose keys are text and whose values are such; named fields have checks of their own.
+    """Return a check for objects whose keys are text and whose values pass `check`; named fields have checks of their own.
 
     >>> map_of(is_number, name=is_text)({"name": "pope", "n": 3})
     True
@@ -115,7 +115,7 @@ def map_of(check: Check, **fields: Check) -> Check:
 
 
 def record_of(**fields: Check) -> Check:
-    """An object that has these fields; others may be anything plain.
+    """Return a check for objects that have these fields; other fields may have any plain value.
 
     >>> record_of(name=is_text)({"n": 3})
     False
@@ -155,11 +155,13 @@ LINE: Mapping[str, Check] = {
     "n_kept": optional(is_number),
     "n_visual": optional(is_number),
     "n_text": optional(is_number),
+    "tower_flops": optional(is_number),
     "positive": optional(is_number),
     "kept": optional(list_of(is_whole)),
+    "shown": optional(map_of(list_of(is_number))),
     "selection": optional(map_of(is_number)),
 }
-"""Fields of a line of results that something reads. Answers, prompts and truths are kept and not read."""
+"""Fields of a line of results that are read by some module. Answers, prompts and truths are stored but not read."""
 REQUIRED = ("task", "cell", "id", "scores")
 
 
@@ -178,11 +180,11 @@ MANIFEST: Mapping[str, Check] = {
     "published_as": optional(is_text),
     "cells": list_of(record_of(cell=_is_name)),
 }
-"""Fields of run.json that something reads; all others may be anything plain."""
+"""Fields of run.json that are read by some module; other fields may have any plain value."""
 
 
 def fault(record: Any, fields: Mapping[str, Check], required: tuple[str, ...] = ()) -> str:
-    """Say which field of a record is wrong; nothing where all is well.
+    """Return a description of the first wrong field of a record; "" if all are right.
 
     Example:
         >>> fault({"task": "pope", "cell": "none", "id": "1", "scores": {"correct": "yes"}}, LINE, REQUIRED)
@@ -205,7 +207,7 @@ def fault(record: Any, fields: Mapping[str, Check], required: tuple[str, ...] = 
 
 
 def _short(value: Any) -> str:
-    """A value in few printable characters."""
+    """Return a value in few printable characters."""
     try:
         text = ascii(value)
     except (RecursionError, ValueError):  # too deep; a whole number of more digits than Python prints
@@ -214,10 +216,10 @@ def _short(value: Any) -> str:
 
 
 def read_manifest(path: Path, hint: str, required: tuple[str, ...] = ()) -> dict[str, Any] | None:
-    """Return what a run.json says; None if there is none.
+    """Return the contents of a run.json; None if the file does not exist.
 
     Args:
-        path: of the file. hint: what to do about a broken one. required: fields that must be there.
+        path: of the file. hint: for errors. required: fields that it must have.
 
     Raises:
         BiaskitError: it cannot be read, or a field is wrong.
@@ -226,7 +228,7 @@ def read_manifest(path: Path, hint: str, required: tuple[str, ...] = ()) -> dict
         return None
     try:
         if not path.is_file():
-            raise ValueError("it is no regular file")
+            raise ValueError("it is not a regular file")
         found = parse(path.read_bytes())
         if not is_plain(found):
             wrong = [name for name, value in found.items() if not is_plain(value)] if isinstance(found, dict) else []

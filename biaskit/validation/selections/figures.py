@@ -1,4 +1,4 @@
-"""Figures of selections: importance against diversity (IDPruner, figure 3), and how far methods keep the same tokens."""
+"""Figures of selections: importance against diversity (IDPruner, figure 3), and overlap of the methods' kept tokens."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def pareto(
 ) -> Figure:
     """Draw importance retention ratio against Hopkins statistic, a point per method and retention with 95 % intervals over questions.
 
-    The ideal lies at the top left. For every retention a dashed line joins the methods that no other one beats in both.
+    The ideal is at the top left. For every retention a dashed line joins the Pareto-optimal methods.
 
     Args:
-        run: a results directory, or what `read_selections` made of it. out: file to write, .png, .pdf or .svg.
-        task: only this one; by default a panel for each. importance: `importance`, or `importance_debiased` where all methods have it.
+        run: a results directory, or a result of `read_selections`. out: file to write, .png, .pdf or .svg.
+        task: only this one; by default a panel for each. importance: `importance`, or `importance_debiased` if all methods have it.
         force: overwrite `out`.
 
     Raises:
@@ -78,7 +78,7 @@ def _measured(points: Sequence[Point], importance: str) -> list[Point]:
 
 
 def frontier(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Return which of (Hopkins, importance) points no other one beats: lower or equal in the first, higher or equal in the second.
+    """Return the Pareto-optimal of (Hopkins, importance) points: no other one is as low in the first and as high in the second.
 
     Ascending by Hopkins statistic.
 
@@ -143,10 +143,10 @@ def _legend(figure: Figure, look: dict[str, Look], retentions: Sequence[float]) 
 def overlap_matrix(
     run: Selections | Path | str, out: Out = None, *, task: str | None = None, measure: str = "jaccard", force: bool = False
 ) -> Figure:
-    """Draw how far every two methods keep the same tokens of the same questions: one matrix per retention.
+    """Draw the overlap of the tokens that every two methods keep for the same questions: one matrix per retention.
 
     Args:
-        run: a results directory, or what `read_selections` made of it. out: file to write, .png, .pdf or .svg.
+        run: a results directory, or a result of `read_selections`. out: file to write, .png, .pdf or .svg.
         task: only this one; by default all together. measure: `jaccard` or `coefficient` (of the smaller set). force: overwrite `out`.
 
     Raises:

@@ -30,7 +30,7 @@ class Point:
     """One method at one retention on one task.
 
     Attributes:
-        task: "" where several are pooled. cell: the label. method: the cell without its retention. retention: share kept.
+        task: "" if several are pooled. cell: the label. method: the label without its retention. retention: share kept.
         n: questions. means: measure → mean over questions. half_widths: measure → 95 % half-width (normal, over images), nan for one.
     """
 
@@ -53,8 +53,8 @@ class Selections:
     """The analysed records of a run.
 
     Attributes:
-        directory: where they come from. settings: how they were measured, as far as the manifest says.
-        records: those of pruned cells, in file order.
+        directory: of the run. settings: of the measures, from the manifest.
+        records: of pruned cells, in file order.
     """
 
     directory: Path
@@ -68,7 +68,7 @@ class Selections:
 
     @property
     def reference(self) -> str:
-        """How Hopkins' reference was drawn, in words that belong to every figure."""
+        """How Hopkins' reference was drawn, to be shown in every figure."""
         return str(self.settings.get("hopkins_reference", "not recorded"))
 
     def of(self, task: str | None) -> list[Mapping[str, Any]]:
@@ -90,13 +90,13 @@ class Selections:
         return [_point(task or "", cell, records) for cell, records in cells.items()]
 
     def overlaps(self, retention: float, task: str | None = None, measure: str = "jaccard") -> tuple[list[str], Any, float]:
-        """Return how far the methods' kept sets agree, question by question, at one retention.
+        """Return the mean overlap of the methods' kept sets, question by question, at one retention.
 
         Args:
             retention: as the records have it. task: one, or all. measure: `jaccard` or `coefficient`.
 
         Returns:
-            (methods, [m, m] mean overlap on the questions both answered (nan where there are none), mean overlap of random sets (Jaccard)).
+            (methods, [m, m] mean overlap on the questions both answered (NaN if there are none), mean Jaccard overlap of random sets).
 
         Raises:
             BiaskitError: an unknown measure.
@@ -130,7 +130,7 @@ def read_selections(directory: Path | str) -> Selections:
     """Read a results directory.
 
     Raises:
-        BiaskitError: there are no results, or none of them is of a pruned model and analysed.
+        BiaskitError: there are no results, or no analysed results of a pruned model.
     """
     directory = Path(directory)
     path = directory / RESULTS
@@ -150,7 +150,7 @@ def read_selections(directory: Path | str) -> Selections:
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    """What the manifest says about the analysis: nothing, if it says nothing."""
+    """Return the analysis settings in the manifest; {} if there are none."""
     said = read_manifest(path, "restore it, or remove it to do without") or {}
     return said.get("analysed") or {}
 

@@ -1,1 +1,1 @@
-"""Bootstrap and paired tests on arrays of scores. Knows no file, task or method."""
+"""Bootstrap and paired tests on arrays of scores, independent of files, tasks and methods."""

@@ -1,8 +1,8 @@
-"""Paired bootstrap over samples: how far a mean, a difference or a ratio of means would move with other questions of the same kind.
+"""Paired bootstrap over samples: how much a mean, difference or ratio of means would vary with other questions of the same kind.
 
-All columns (methods) are resampled by the same draws, so that what is common to them cancels in differences and ratios. Several questions
-on one image are not independent: with `groups`, whole images are drawn, as Davison and Hinkley, "Bootstrap Methods and their Application"
-(1997), section 3.8, do it. Intervals: percentile, or BCa of B. Efron, "Better Bootstrap Confidence Intervals", JASA 82 (1987) 171-185:
+All columns (methods) are resampled by the same draws, so that common variation cancels in differences and ratios. Several questions on one
+image are not independent: with `groups`, whole images are drawn (Davison and Hinkley, "Bootstrap Methods and their Application", 1997,
+section 3.8). Intervals: percentile, or BCa of B. Efron, "Better Bootstrap Confidence Intervals", JASA 82 (1987) 171-185:
 
     z₀ = Φ⁻¹(share of draws below θ̂),   a = Σ d³ / (6·(Σ d²)^1.5),  d = mean of θ₋ᵢ − θ₋ᵢ (leave one group out)
     ends = quantiles of the draws at Φ(z₀ + (z₀ ± z) / (1 − a·(z₀ ± z)))
@@ -41,7 +41,7 @@ class Estimate:
         return Estimate(self.value * factor, self.low * factor, self.high * factor)
 
     def excludes(self, value: float) -> bool:
-        """Tell whether the interval leaves a value out."""
+        """Return True if a value is outside the interval."""
         return not self.low <= value <= self.high
 
 
@@ -49,7 +49,7 @@ class Estimate:
 class Resampled:
     """Column means: as observed [m], of every resample [B, m], and without each group in turn [G, m].
 
-    `unanimous` [m] is the value that all samples of a column share, nan where they differ; n is the number of groups.
+    `unanimous` [m] is the value that all samples of a column share, NaN if they differ; n is the number of groups.
     """
 
     observed: Floats
@@ -59,7 +59,7 @@ class Resampled:
     n: int
 
     def estimate(self, statistic: Statistic, kind: Kind = "bca", level: float = 0.95) -> Estimate:
-        """Return a statistic of the means with its interval; nan where it is undefined (a ratio to zero).
+        """Return a statistic of the means with its interval; NaN if it is undefined (a ratio to zero).
 
         Args:
             statistic: takes means [..., m] to values [...]. kind: of the interval. level: its coverage.
@@ -73,8 +73,8 @@ class Resampled:
     def mean(self, column: int, kind: Kind = "bca", level: float = 0.95) -> Estimate:
         """Return one column's mean.
 
-        Where all n samples are 0, or all 1, every resample is too, which is no evidence of certainty: the interval is then the exact
-        binomial one, whose other end is (α/2)^(1/n).
+        If all n samples are 0, or all 1, so is every resample, and the bootstrap interval would have width 0: the exact binomial interval
+        is used instead, whose other end is (α/2)^(1/n).
         """
         same = float(self.unanimous[column])
         if same in (0.0, 1.0):
@@ -96,7 +96,7 @@ def bootstrap(values: ArrayLike, groups: Sequence[Any] | None = None, resamples:
 
     Args:
         values: one row per sample, one column per method; finite.
-        groups: [n], what is drawn as a whole (the image of each question); None draws rows.
+        groups: [n], units that are drawn as a whole (the image of each question); None draws rows.
         resamples: B. seed: the same one gives the same draws.
 
     Raises:
@@ -139,11 +139,11 @@ def grouped(table: Floats, groups: Sequence[Any] | None) -> tuple[Floats, Floats
 def half_width(values: ArrayLike, groups: Sequence[Any] | None = None) -> float:
     """Return the half-width of a mean's 95 % interval without resampling: 1.96 standard errors; nan for a single group.
 
-    Questions of one image are no independent samples: the error is that of the mean of groups, V = G/(G − 1)·Σ_g (Σ_i x_gi − n_g·x̄)² / n²
+    Questions on one image are not independent, so the error is that of the mean of groups, V = G/(G − 1)·Σ_g (Σ_i x_gi − n_g·x̄)² / n²
     (W. G. Cochran, "Sampling Techniques", 1977, section 6.3 for a ratio estimate). With groups of one it is the usual s²/n.
 
     Args:
-        values: [n]. groups: [n], the image of each; None takes all for independent.
+        values: [n]. groups: [n], the image of each; None: all are independent.
 
     >>> round(half_width([1.0, 0.0, 1.0, 1.0]), 3), round(half_width([1.0, 0.0, 1.0, 1.0], ["a", "a", "b", "c"]), 3)
     (0.49, 0.367)
@@ -167,11 +167,11 @@ def interval(value: float, draws: Floats, left_out: Floats, kind: Kind = "bca", 
     """Return the ends of a statistic's interval.
 
     Args:
-        value: θ̂. draws: [B], θ of the resamples; nan ones are left aside. left_out: [G], θ₋ᵢ; read by BCa alone.
+        value: θ̂. draws: [B], θ of the resamples; NaN ones are ignored. left_out: [G], θ₋ᵢ; used by BCa only.
         kind: "bca" or "percentile". level: coverage.
 
     Returns:
-        nan, nan where θ̂ is undefined or no draw is finite.
+        (NaN, NaN) if θ̂ is undefined or no draw is finite.
     """
     draws = draws[np.isfinite(draws)]
     if not math.isfinite(value) or not len(draws):

@@ -1,4 +1,4 @@
-"""Paired tests for "A beats B" on the same samples, and the correction for asking many such questions.
+"""Paired tests for "A beats B" on the same samples, and the correction for multiple tests.
 
 Binary scores: McNemar's exact test on the samples that exactly one of the two got right. Graded scores, and samples that share an image:
 the sign-flip permutation test on the differences, which under "no difference" are as likely to be of either sign. On independent binary
@@ -19,15 +19,15 @@ from biaskit.validation.statistics.resampling import grouped
 Floats = NDArray[np.float64]
 
 FLIPS = 10_000
-EXACT = 14  # up to this many differing samples, all 2^k sign patterns are looked at
+EXACT = 14  # up to this many differing samples, all 2^k sign patterns are evaluated
 _BLOCK = 4_000_000
 
 
 def mcnemar(a_only: int, b_only: int) -> float:
-    """Return the two-sided exact p: how often a fair coin, thrown a_only + b_only times, is at least this uneven.
+    """Return the two-sided exact p: the probability that a_only + b_only throws of a fair coin are at least this uneven.
 
     Args:
-        a_only: samples that A got right and B did not. b_only: the other way round.
+        a_only: samples that A got right and B did not. b_only: samples that B got right and A did not.
 
     Raises:
         ValueError: a negative count.
@@ -50,8 +50,8 @@ def sign_flip(differences: ArrayLike, groups: Sequence[Any] | None = None, flips
 
     Args:
         differences: [n, p], score of A − score of B, one column per comparison.
-        groups: [n], what is flipped as a whole (the image); None flips single samples.
-        flips: random sign patterns where there are more than `EXACT` differing samples; the smallest p is then 1 / (flips + 1).
+        groups: [n], units that are flipped as a whole (the image); None flips single samples.
+        flips: number of random sign patterns if more than `EXACT` samples differ; the smallest p is then 1 / (flips + 1).
         seed: of those patterns, which all columns share.
 
     >>> sign_flip([[1.0], [1.0], [1.0], [0.0], [1.0]])
@@ -74,7 +74,7 @@ def sign_flip(differences: ArrayLike, groups: Sequence[Any] | None = None, flips
 
 
 def _as_extreme(totals: Floats, observed: Floats) -> NDArray[np.bool_]:
-    """Whether totals are as far from zero as the observed ones, rounding aside."""
+    """Return whether totals are as far from zero as the observed ones, up to rounding."""
     return np.asarray(np.abs(totals) >= np.abs(observed) - 1e-9 * np.maximum(1.0, np.abs(observed)))
 
 
@@ -84,7 +84,7 @@ def _exact(moved: Floats) -> float:
 
 
 def _monte_carlo(sums: Floats, flips: int, seed: int) -> Floats:
-    """The observed pattern counts as one of the random ones: p is never 0, and the test keeps its level."""
+    """Return p; the observed pattern counts as one of the random ones, so that p is never 0 and the test keeps its level."""
     sums = sums[(sums != 0).any(axis=1)]
     observed = sums.sum(axis=0)
     random = np.random.default_rng(seed)
@@ -98,9 +98,9 @@ def _monte_carlo(sums: Floats, flips: int, seed: int) -> Floats:
 
 
 def holm(p: ArrayLike) -> Floats:
-    """Return the p of a family of tests, corrected: below α, one can say so of all of them at once with error α.
+    """Return the p of a family of tests, corrected: rejecting all with p below α has a familywise error of at most α.
 
-    Undefined ones (nan) are no part of the family and stay.
+    Undefined ones (NaN) are not part of the family and are returned as NaN.
 
     >>> holm([0.01, 0.04, float("nan"), 0.03])
     array([0.03, 0.06,  nan, 0.06])

@@ -1,1 +1,1 @@
-"""Studies of priors: how many images are enough, how far one carries over to other prompts, images, sizes, models. No answers."""
+"""Studies of priors: how many images are enough, and how well a prior transfers to other prompts, images, sizes and models."""

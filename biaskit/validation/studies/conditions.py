@@ -1,4 +1,4 @@
-"""What a study varies, one thing at a time, and the prior of each condition: calibrated once, kept in a folder, resumable."""
+"""The conditions of a study, which vary one setting at a time, and their priors: calibrated once, stored in a folder, resumable."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from biaskit.validation.studies.enough import BLOCKS
 
 AXES = ("prompt", "data", "size", "model")
 MEAN = "mean:"
-"""Before the name of a source: pictures of its mean colour."""
+"""Prefix of the name of a source: pictures of its mean colour."""
 
 Size = tuple[int, int]
 
@@ -51,7 +51,7 @@ def conditions(
     """Return which of `AXES` varies, and a condition for each of its values.
 
     Raises:
-        BiaskitError: nothing varies, more than one thing does, or a value is given twice.
+        BiaskitError: no setting varies, more than one does, or a value is given twice.
     """
     given: dict[str, Sequence[Any]] = {"prompt": prompts or [PROMPT], "data": data, "size": sizes or [None], "model": models}
     varied = [axis for axis in AXES if len(given[axis]) > 1]
@@ -67,7 +67,7 @@ def conditions(
 
 
 def _label(value: Any) -> str:
-    """A name that a method's label can carry: it begins with a letter and has no blanks."""
+    """Return a name that can be part of a method's label: it begins with a letter and has no spaces."""
     if isinstance(value, tuple):
         return f"s{value[0]}x{value[1]}"
     if str(value).startswith(MEAN):
@@ -102,10 +102,10 @@ def prior_of(
     batch_size: int | None = None,
     report: Callable[[Progress], None] | None = None,
 ) -> Prior:
-    """Calibrate the prior of a condition, or take the one in the folder that was calibrated so; an unfinished calibration is resumed.
+    """Calibrate the prior of a condition, or load it from the folder; an unfinished calibration is resumed.
 
     Raises:
-        BiaskitError: a prior of that name was calibrated otherwise, or the calibration fails.
+        BiaskitError: the prior in the folder has other settings, or the calibration fails.
     """
     path = folder / f"{condition.label}.safetensors"
     source = source_of(condition, samples, seed)
@@ -127,7 +127,7 @@ def prior_of(
 
 
 def adopt(prior: Prior, target: Prior) -> Prior:
-    """Return a prior as one of the target's model: each of the target's layers gets the map at the same relative depth.
+    """Return a prior converted to the target's model: each of the target's layers gets the map at the same relative depth.
 
     Both must have been calibrated on the same share of their layers, such as all of them. Blocks, variances and heads are left out.
     """

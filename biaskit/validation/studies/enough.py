@@ -1,8 +1,8 @@
-"""How many calibration images are enough? From one pass over the images, whose prior keeps the means of many small blocks.
+"""How many calibration images are enough? Computed from one calibration whose prior has the means of many small blocks.
 
-A prior of n images is put together from blocks drawn at random, many times over. Its reliability is the correlation of two priors from n
-images each, without an image in common. By Spearman and Brown's formula that of k times as many images is k·r / (1 + (k − 1)·r), and the
-expected correlation of a prior with that of infinitely many images the square root of its reliability.
+Priors of n images are made from randomly drawn blocks, many times. Their reliability r is the correlation of two priors from n images each,
+without a common image. By Spearman and Brown's formula that of k times as many images is k·r / (1 + (k − 1)·r), and the expected
+correlation of a prior with that of infinitely many images is the square root of its reliability.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from biaskit.prior.value import PlaneStats, Prior
 Floats = NDArray[np.float64]
 
 AT = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
-"""Numbers of images that are looked at."""
+"""Default numbers of images."""
 BLOCKS = 100
-"""Blocks of images that the pass keeps apart."""
+"""Number of blocks of images whose means are stored."""
 WANTED = (0.95, 0.99)
-"""Correlations with the map of infinitely many images for which the number of images is worked out."""
+"""Correlations with the map of infinitely many images for which the number of images is computed."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Convergence:
     """How well n images determine the map of one layer; means and standard deviations are over random splits of the same images.
 
     Attributes:
-        layer, n: which. Splits of n images overlap more the nearer n is to all: the deviations then say little.
-        full, full_sd: correlation of a prior from n images with the one from all (which holds these n as well).
+        layer, n: of the map. The nearer n is to all images, the more splits overlap, and the less the deviations mean.
+        full, full_sd: correlation of a prior from n images with the one from all (which include these n).
         halves, halves_sd: correlation of two priors from n images each, without a common one; None where 2n exceeds all.
-        reliability: the same as Spearman-Brown predicts it from the largest disjoint halves.
+        reliability: the same, predicted by Spearman-Brown from the largest disjoint halves.
         truth: expected correlation of a prior from n images with that of infinitely many: √reliability.
     """
 
@@ -72,7 +72,7 @@ def images_for(r: float, n: float, truth: float) -> int | None:
         r: reliability of n images. n: images. truth: the wanted correlation; the reliability must be its square.
 
     Returns:
-        At least 1; None where r is 0 or less, and no number is enough.
+        At least 1; None if r is 0 or less, for which no number is enough.
 
     >>> images_for(0.9, 100, 0.95)
     103
@@ -84,11 +84,11 @@ def images_for(r: float, n: float, truth: float) -> int | None:
 
 
 def settle(prior: Prior, *, at: Sequence[int] = AT, splits: int = 50, seed: int = 0, plane: str | None = None) -> list[Convergence]:
-    """Measure how fast a prior settles, layer by layer.
+    """Measure how fast a prior converges with the number of images, layer by layer.
 
     Args:
-        prior: with the means of blocks, as every calibrated prior has (20 of them; `calibrate(groups=100)` keeps more).
-        at: numbers of images, each moved to whole blocks; those beyond all are left out. splits: random draws for each.
+        prior: with means of blocks, as every calibrated prior has (20; `calibrate(groups=100)` stores more).
+        at: numbers of images, each rounded to whole blocks; larger ones than all are left out. splits: random draws for each.
         seed: of the draws. plane: by default the primary one.
 
     Raises:
@@ -116,7 +116,7 @@ def settle(prior: Prior, *, at: Sequence[int] = AT, splits: int = 50, seed: int 
 
 
 def needed(rows: Sequence[Convergence], wanted: Sequence[float] = WANTED) -> dict[int, dict[float, int | None]]:
-    """Return layer → wanted correlation with the map of infinitely many images → how many images it takes."""
+    """Return layer → wanted correlation with the map of infinitely many images → number of images needed."""
     last = {row.layer: row for row in rows}  # rows of a layer ascend in n
     return {layer: {c: images_for(row.reliability, row.n, c) for c in wanted} for layer, row in last.items()}
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from biaskit.figures.style import FAINT, ShownFigure, check_out, house_style, write_figure
 from biaskit.validation.studies.enough import Convergence
 
-_MOST = 12  # layers with a colour and a name of their own
+_MOST = 12  # most layers with their own colour and name
 
 
 def draw_enough(rows: Sequence[Convergence], out: str | os.PathLike[str] | None = None, *, title: str = "", force: bool = False) -> Figure:

@@ -1,7 +1,7 @@
-"""How far a prior carries over: to other prompts, image sets, resolutions, models; and what priors from pictures without content are worth.
+"""How well a prior transfers to other prompts, image sets, resolutions and models, and how useful priors from blank pictures are.
 
 Every condition gets a prior of its own. Priors are compared map by map, and, if wanted, each is used to debias the answers to the same
-questions: what does it cost to swap priors?
+questions, which shows the cost of using another condition's prior.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from biaskit.validation.studies.enough import settle
 
 @dataclass(frozen=True)
 class Asking:
-    """How priors are tried out: tasks, questions of each, and the pruner that they debias at depth K.
+    """The questions that priors are tested on, and the pruner that they debias at layer K.
 
     Attributes:
-        tasks: opened, or names for `open_task`; none means that priors are only compared. questions: of each. pruner: a method's name.
+        tasks: opened, or names for `open_task`; if empty, priors are only compared. questions: of each task. pruner: a method's name.
     """
 
     tasks: Sequence[Task | str] = ()
@@ -49,14 +49,14 @@ class Asking:
 
 @dataclass(frozen=True)
 class Study:
-    """What a study found.
+    """The results of a study.
 
     Attributes:
-        axis: what was varied. conditions: how. samples: images of each prior.
-        maps: pair by pair and layer by layer, the columns of `bias.compare` with `a`, `b` and `ceiling`: the correlation that two priors of
-            the same truth would have, given how reliable each is (the root of the product of their reliabilities).
-        scores: task by task and prior by prior: `score`, and `gain` over no prior, with 95 % half-widths over images, paired.
-        asking: how the scores were made.
+        axis: the setting that varies. conditions: its values. samples: images of each prior.
+        maps: per pair and layer, the columns of `bias.compare` with `a`, `b` and `ceiling`, the correlation that two noisy priors of the
+            same true map would have (the root of the product of their reliabilities).
+        scores: per task and prior: `score`, and `gain` over no prior, with 95 % half-widths over images, paired.
+        asking: settings of the scores.
     """
 
     axis: str
@@ -80,7 +80,7 @@ class Study:
 
 
 Report = Callable[[str, int, int], None]
-"""Told of progress: what is being done, how much is done, of how much."""
+"""Called with the current step, how much of it is done, and how much there is."""
 
 
 def transfer(
@@ -98,16 +98,16 @@ def transfer(
     load: Callable[[str], Loaded] = load_model,
     report: Report | None = None,
 ) -> Study:
-    """Calibrate a prior for each condition, compare them, and try each out. The same call resumes an interrupted study.
+    """Calibrate a prior for each condition, compare them, and test each on questions. The same call resumes an interrupted study.
 
     Args:
-        axis, group: as `conditions` gives them. out: folder for priors, answers and the result.
-        samples: images of each prior. seed: of their choice. layers: 0-based decoder layers, or "all". batch_size: images a forward pass.
-        asking: how to try the priors out. reference: label of the condition that all others are compared with; by default all pairs are.
-        loaded: models by name, where they are loaded already. load: loads the others. report: called with the progress.
+        axis, group: from `conditions`. out: folder for priors, answers and the result.
+        samples: images of each prior. seed: of their choice. layers: 0-based decoder layers, or "all". batch_size: images per forward pass.
+        asking: questions to test the priors on. reference: label of the condition to compare the others with; by default all pairs.
+        loaded: models that are loaded already, by name. load: loads the others. report: called with the progress.
 
     Raises:
-        BiaskitError: settings that cannot work, or a folder of another study.
+        BiaskitError: invalid settings, or a folder of another study.
     """
     tell = report or (lambda what, done, total: None)
     out.mkdir(parents=True, exist_ok=True)
@@ -139,7 +139,7 @@ def transfer(
 
 
 def _checked(asking: Asking, group: Sequence[Condition], samples: int, seed: int, layers: Sequence[int] | str) -> Asking:
-    """Open what is named and return it opened, so that an error is raised before the first calibration and not after the last."""
+    """Open the tasks, so that errors are raised before the first calibration."""
     for name in dict.fromkeys(condition.data.removeprefix(MEAN) for condition in group):
         open_source(name, n=samples, seed=seed)
     if not asking.tasks:
@@ -156,7 +156,7 @@ def _checked(asking: Asking, group: Sequence[Condition], samples: int, seed: int
 
 
 def _reliability(prior: Prior) -> dict[int, float]:
-    """Layer → reliability of the prior, from its own blocks; nothing where it has too few."""
+    """Layer → reliability of the prior, from its own blocks; {} if it has too few."""
     try:
         return {row.layer: row.reliability for row in settle(prior, at=())}
     except BiaskitError:
@@ -183,7 +183,7 @@ def _compared(a: str, b: str, priors: Mapping[str, Prior], reliable: Mapping[str
 def _tried(
     loaded: Loaded, priors: Mapping[str, Prior], asking: Asking, folder: Path, home: str | None, batch_size: int | None, tell: Report
 ) -> list[dict[str, Any]]:
-    """Ask with each prior, with none, and without pruning."""
+    """Ask the questions with each prior, without a prior, and without pruning."""
     cls = pruners.get(asking.pruner)
     bare = f"{asking.pruner}@strength=0" if cls.prior == "required" else asking.pruner
     grid = Grid(["none", bare, *(f"{asking.pruner}+{label}" for label in priors)], [asking.retention], asking.layer, priors=priors)
@@ -194,7 +194,7 @@ def _tried(
     asked = {task for task, _ in done.scores}
     metrics = {task["name"]: task["metric"] for task in done.manifest["tasks"] if task["name"] in asked}
     held: dict[tuple[str, str], dict[str, tuple[float, str]]] = {}
-    # the folder may hold tasks and cells of an older study as well, with another pruner, depth or retention
+    # the folder may also have tasks and cells of an older study, with another pruner, layer or retention
     names = {cell.label: cell.prior_name or {"none": "unpruned"}.get(cell.name, "no prior") for cell in grid.cells(loaded.model.config)}
     for record in read_results(folder):
         if record["cell"] in names and record["task"] in metrics:
@@ -208,7 +208,7 @@ Scores = Mapping[str, tuple[float, str]]
 
 
 def _score(task: str, home: str | None, prior: str, scores: Scores, bare: Scores) -> dict[str, Any]:
-    """One row: mean score, and what the prior gains, paired over questions; half-widths over images."""
+    """Return one row: mean score, and the gain by the prior, paired over questions; half-widths over images."""
     asked = sorted(scores.keys() & bare.keys())
     images = [scores[key][1] for key in asked]
     values = np.array([scores[key][0] for key in asked])

@@ -16,11 +16,11 @@ from biaskit.figures.style import FAINT, INK, ShownFigure, check_out, house_styl
 from biaskit.validation.studies.transfer import Study
 
 _LEFT, _CELL, _ROW, _HEAD, _SCORES = 2.1, 0.36, 0.24, 0.85, 2.3  # inches
-_MOST = 32  # layers shown; of more, every other one or fewer
+_MOST = 32  # most layers shown; with more layers, every k-th one
 
 
 def draw_transfer(study: Study, out: str | os.PathLike[str] | None = None, *, title: str = "", force: bool = False) -> Figure:
-    """Draw a strip of correlations, a row per pair of priors and a column per layer, and beneath it the scores with each prior.
+    """Draw correlations, one row per pair of priors and one column per layer, and below them the scores with each prior.
 
     Args:
         study: of `transfer`. out: file to write, .png, .pdf or .svg. title: a heading. force: overwrite `out`.

@@ -1,0 +1,44 @@
+"""What a report draws of an answer: the box that it names, and the kept cells of the largest plane."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from biaskit.engine.decisions import SampleReport
+from biaskit.grid import Layout
+from biaskit.tasks.base import Seen, Task, TaskView
+from biaskit.tasks.boxes import read_box
+
+
+def shown(task: Task, i: int, answer: str, seen: Seen, layout: Layout, sample: SampleReport) -> dict[str, Any]:
+    """Return what can be drawn of one answer, in values that JSON knows.
+
+    Args:
+        task: whose question i it is. answer: of the model. seen: how it saw the image. layout: its N visual tokens.
+        sample: what was kept of them.
+
+    Returns:
+        `box`: [left, top, right, bottom] in fractions of the image, where the question is about a box and the answer has one; `grid`:
+        [rows, cols] of the image's largest plane, `place`: the fractions of the image that it covers, as `box`, and `cells`: those that
+        were kept, row by row, where the layout says where its planes lie.
+    """
+    found: dict[str, Any] = {}
+    whole = task
+    while isinstance(whole, TaskView):
+        whole = whole.task
+    box = None if task.region(i) is None else read_box(answer, seen, getattr(whole, "convention", None))
+    if box is not None:
+        high, wide = seen.size
+        found["box"] = [round(value / side, 5) for value, side in zip(box, (wide, high, wide, high), strict=True)]
+    views = [number for number, plane in enumerate(layout.planes) if plane.image == 0 and plane.box is not None]
+    if views:
+        main = max(views, key=lambda number: layout.planes[number].rows * layout.planes[number].cols)
+        plane, kept = layout.planes[main], sample.indices.cpu().numpy()
+        mine = kept[layout.plane[kept] == main]
+        assert plane.box is not None
+        found |= {
+            "grid": [plane.rows, plane.cols],
+            "place": [round(float(value), 5) for value in plane.box],
+            "cells": sorted((layout.row[mine] * plane.cols + layout.col[mine]).tolist()),
+        }
+    return found
