@@ -32,10 +32,12 @@ Measured on the CPU in float32 with transformers {transformers} and torch {torch
 - **layout**: how far, in cells, a token looks from where the layout says, at most: a tower of mean colours, a picture of gradients, three
   sizes; and how many lit spots were seen by the cell that covers them.
 - **row**: the last token's attention, as recorded under sdpa, against eager attention's own weights.
+- **commands**: releases of transformers under which it went through `models check`, `calibrate --layers all`, `priors show`, `heatmap`,
+  `prune --compare --overlay`, `validate` of pope and refcoco in batches of two and its report (`tests/support/every_command.py`).
 - **exact**: the largest difference of a logit from a slow reference without a cache, 25 % kept from layer 2 on / from layer 0 on; unpruned.
 
-| checkpoint | files | prompt | tokens | layout | row | exact | boxes | region asked as |
-|---|---|---|---|---|---|---|---|---|
+| checkpoint | files | prompt | tokens | layout | row | exact | commands | boxes | region asked as |
+|---|---|---|---|---|---|---|---|---|---|
 """
 
 ASKING = """
@@ -156,6 +158,7 @@ def page(measured, files):
         cells = [
             f"{known.hub_id} (`{short}`)", marks, "equal" if found["prompt"] else "differs", str(found["tokens"]),
             f"{found['cells']:.2f}; {found['spots']} of {found['spots']} spots", f"{found['row']:.0e}", f"{exact}; {found['unpruned']:.0e}",
+            ", ".join(found.get("commands", [])) or "–",
             form(family.box_convention), cell(family.wording.region_source),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |\n")
@@ -175,7 +178,8 @@ if __name__ == "__main__":
     if len(sys.argv) > 1:
         from checkpoints import DWARFS
 
-        made_of = {name: measure(Path(sys.argv[1]) / name) for name in DWARFS}
+        before = json.loads(MEASURED.read_text(encoding="utf-8"))  # which commands ran is written down by hand
+        made_of = {name: measure(Path(sys.argv[1]) / name) | {"commands": before[name].get("commands", [])} for name in DWARFS}
         MEASURED.write_text(json.dumps(made_of, indent=1) + "\n", encoding="utf-8")
     PAGE.write_text(
         page(json.loads(MEASURED.read_text(encoding="utf-8")), seen_files(Path(os.environ["BIASKIT_REAL_CHECKPOINTS"]))), encoding="utf-8"
