@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import inspect
 import numbers
+import os
 import pkgutil
 import re
 import threading
@@ -193,6 +194,7 @@ _PLAIN: dict[str, tuple[type | tuple[type, ...], str]] = {
     "float": (numbers.Real, "a number"),
     "bool": (bool, "True or False"),
     "str": (str, "a text"),
+    "os.PathLike[str]": (os.PathLike, "a path"),
     "None": (type(None), "None"),
 }
 """Annotation → what a value of it may be, and what it is called."""

@@ -8,32 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from biaskit.errors import BiaskitError
-from biaskit.select.keep import Keep
+from biaskit.select.keep import Keep, kind_of
 
 Indices = NDArray[np.int64]
-
-
-def check_answers(answers: Any, count: int, name: str) -> None:
-    """Check that a pruner returned a list of one Keep per sample, each with a tensor of indices.
-
-    Raises:
-        BiaskitError: it did not; the message names the pruner and what it returned.
-    """
-    if not isinstance(answers, list | tuple) or len(answers) != count:
-        what = f"{len(answers)} answers" if isinstance(answers, list | tuple) else type(answers).__name__
-        raise BiaskitError(f"{name}.select_many answered with {what} for {count} samples", "it must return a list of one Keep a sample")
-    for answer in answers:
-        if not isinstance(answer, Keep):
-            raise BiaskitError(f"{name} answered with {_kind(answer)}", "select must return a biaskit.Keep: Keep(indices)")
-        if not isinstance(answer.indices, Tensor):
-            raise BiaskitError(f"{name} answered with indices that are {_kind(answer.indices)}", "Keep.indices must be an int64 tensor")
-
-
-def _kind(answer: object) -> str:
-    return "None" if answer is None else f"an object of type {type(answer).__module__}.{type(answer).__qualname__}"
 
 
 def check_keep(keep: Keep, n_tokens: int, name: str, *, width: int | None = None) -> Indices:
@@ -69,5 +48,5 @@ def check_observed(answer: Any, observer: object) -> Mapping[str, float]:
     """
     if not isinstance(answer, Mapping):
         name = getattr(observer, "__qualname__", type(observer).__name__)
-        raise BiaskitError(f"observe={name} answered with {_kind(answer)}", "it must return a dict of name → number")
+        raise BiaskitError(f"observe={name} answered with {kind_of(answer)}", "it must return a dict of name → number")
     return answer

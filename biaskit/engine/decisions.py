@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from biaskit.device import Fetch, settle, upload
-from biaskit.engine.answers import check_answers, check_keep, check_observed
+from biaskit.engine.answers import check_keep, check_observed
 from biaskit.engine.gather import first_kept, patches_of, readings_of, span
 from biaskit.engine.memory import Cut, View
 from biaskit.engine.per_thread import PerThread
@@ -26,7 +26,7 @@ from biaskit.grid import Layout, PatchIndex
 from biaskit.prior.value import Prior
 from biaskit.pruners.readings import Reading, check_readings
 from biaskit.pruners.signals import Signals
-from biaskit.select.keep import Keep
+from biaskit.select.keep import Keep, check_answers
 
 if TYPE_CHECKING:
     from biaskit.pruners.base import Pruner

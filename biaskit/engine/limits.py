@@ -61,9 +61,9 @@ def check_eager(stack: Any) -> None:
     """
     if torch.compiler.is_compiling():
         raise ModelError("the model is compiled while it is pruned", "call the stock model: pruning is not supported under torch.compile")
-    if stack.training and torch.is_grad_enabled() and any(getattr(layer, "gradient_checkpointing", False) for layer in stack.layers):
+    if stack.training and any(getattr(layer, "gradient_checkpointing", False) for layer in stack.layers):
         raise ModelError(
-            "gradient checkpointing runs the layers a second time, after the pruned pass is over",
+            "gradient checkpointing runs the layers a second time, after the pruned pass is over, and generates without a cache",
             "model.gradient_checkpointing_disable(), or model.eval()",
         )
 

@@ -18,7 +18,7 @@ from biaskit.pruners.parameters import Parameter, choices, simple_types
 from biaskit.pruners.readings import Reading, check_readings
 from biaskit.pruners.signals import Signals
 from biaskit.registry import did_you_mean
-from biaskit.select.keep import Keep
+from biaskit.select.keep import Keep, check_answers
 from biaskit.select.keep import budget as budget_of
 
 Positions = Literal["original", "compact"]
@@ -256,7 +256,7 @@ class Pruner(ABC):
         if budget >= len(signals):
             return Keep(torch.arange(len(signals)))
         self._check_signals(signals, budget)
-        return self.choose(signals, budget).ascending()
+        return check_answers([self.choose(signals, budget)], 1, type(self).__name__)[0].ascending()
 
     def select_many(self, signals: Sequence[Signals], budgets: Sequence[int]) -> list[Keep]:
         """Decide for several samples, as `select` does for each; samples of equal N and budget go to `choose_many` together.
@@ -273,7 +273,8 @@ class Pruner(ABC):
                 self._check_signals(sample, budget)
                 alike.setdefault((len(sample), budget), []).append(number)
         for (_, budget), numbers in alike.items():
-            for number, keep in zip(numbers, self.choose_many([signals[number] for number in numbers], budget), strict=True):
+            answers = self.choose_many([signals[number] for number in numbers], budget)
+            for number, keep in zip(numbers, check_answers(answers, len(numbers), type(self).__name__), strict=True):
                 kept[number] = keep.ascending()
         return kept
 

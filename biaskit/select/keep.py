@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,6 +46,40 @@ class Keep:
             return replace(self, indices=torch.from_numpy(np.sort(self.indices.numpy())))
         indices, order = self.indices.sort()
         return replace(self, indices=indices, values=None if self.values is None else self.values[order.to(self.values.device)])
+
+
+def check_answers(answers: Any, count: int, name: str) -> list[Keep]:
+    """Return what a method answered for several samples, if it is a list of one Keep a sample, with indices that are a tensor.
+
+    Raises:
+        BiaskitError: it is something else; the message names the method and what it answered.
+
+    Example:
+        >>> check_answers([[1, 2]], 1, "Mine")
+        Traceback (most recent call last):
+        ...
+        biaskit.errors.BiaskitError: Mine answered with an object of type builtins.list...
+    """
+    if not isinstance(answers, list | tuple) or len(answers) != count:
+        what = f"{len(answers)} answers" if isinstance(answers, list | tuple) else kind_of(answers)
+        raise BiaskitError(f"{name} answered with {what} for {count} samples", "it must return a list of one Keep a sample")
+    for answer in answers:
+        if not isinstance(answer, Keep):
+            raise BiaskitError(f"{name} answered with {kind_of(answer)}", "it must return Keep(indices), from biaskit.signals")
+        found = answer.indices
+        if not isinstance(found, Tensor) or found.is_meta or found.layout is not torch.strided or found.ndim != 1:
+            what = f"a tensor {list(found.shape)} on {found.device}" if isinstance(found, Tensor) else kind_of(found)
+            raise BiaskitError(f"{name} answered with indices that are {what}", "Keep.indices must be an int64 tensor [n]")
+    return list(answers)
+
+
+def kind_of(answer: object) -> str:
+    """Say what kind of object this is.
+
+    >>> kind_of(None), kind_of(3)
+    ('None', 'an object of type builtins.int')
+    """
+    return "None" if answer is None else f"an object of type {type(answer).__module__}.{type(answer).__qualname__}"
 
 
 def budget(n_tokens: int, retention: float) -> int:

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 import pytest
 import torch
 from reference import model_of, picture
+from samples import signals
 from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -21,6 +22,8 @@ from biaskit.engine.image_encoder import encode_once
 from biaskit.engine.per_thread import AtWork
 from biaskit.errors import BiaskitError, ModelError
 from biaskit.families.checkpoints.tiny import tiny_model
+from biaskit.pruners.fastv import FastV
+from biaskit.select.keep import Keep
 
 FAMILIES = ["llava-1.5", "qwen2.5-vl", "qwen3-vl"]
 
@@ -371,6 +374,8 @@ def test_gradient_checkpointing_is_refused_by_name():
     with prune(model.train(), get_pruner("fastv", retention=0.1)) as pruning:
         with pytest.raises(ModelError, match="gradient checkpointing runs the layers a second time"):
             model(**job)
+        with pytest.raises(ModelError, match="generates without a cache"):  # each step would decide anew: another answer, silently
+            answer(model, job)
         model.gradient_checkpointing_disable()
         model(**job).logits.sum().backward()
     assert pruning.prefills == 1 and model.get_input_embeddings().weight.grad is not None
@@ -379,15 +384,21 @@ def test_gradient_checkpointing_is_refused_by_name():
 @pytest.mark.parametrize(
     "what", [[1, 2], None, torch.tensor([1, 2]), torch.tensor([1, 2]).numpy()], ids=["list", "None", "tensor", "array"]
 )
-def test_answers_of_a_plug_in_that_are_no_keep(what):
-    from reference import Top
-
-    class Odd(Top):
-        def select(self, signals, budget):
-            return what
-
+@pytest.mark.parametrize("method", ["select", "choose"])
+def test_answers_of_a_plug_in_that_are_no_keep(what, method):
+    odd = type("Odd", (FastV,), {method: lambda self, signals, budget: what})
     model, (job,) = opened("llava-1.5")[0], jobs_of("llava-1.5", 1)
     kind = "None" if what is None else type(what).__name__
-    with prune(model, Odd(budget=5)), pytest.raises(BiaskitError, match=f"Odd answered with .*{kind}") as error:
+    with prune(model, odd(budget=5)), pytest.raises(BiaskitError, match=f"Odd answered with .*{kind}") as error:
         model(**job)
-    assert "biaskit.Keep" in error.value.hint
+    assert "Keep(indices), from biaskit.signals" in error.value.hint
+
+
+@pytest.mark.parametrize("indices", [[1, 2], None, torch.tensor(3), torch.tensor([[1]]), torch.tensor([1]).to_sparse()])
+def test_indices_of_a_plug_in_that_are_no_list_of_places(indices):
+    class Odd(FastV):
+        def choose(self, signals, budget):
+            return Keep(indices)
+
+    with pytest.raises(BiaskitError, match="Odd answered with indices that are"):
+        Odd(budget=5).select_many([signals()], [5])

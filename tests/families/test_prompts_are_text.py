@@ -22,3 +22,9 @@ def test_published_questions_and_plain_text_pass(tiny):
     picture = Image.new("RGB", (56, 56))
     for text in (family.wording.ask_region("the dog"), family.wording.ask_short("a < b > c?"), "<b>bold</b> <|x|>", "< image >"):
         assert len(family.prepare(processor, model.config, [[picture]], [text])) == 1
+
+
+def test_half_a_character_is_refused_as_the_prompt_s_fault(tiny):
+    model, processor, family = tiny
+    with pytest.raises(ModelError, match=r"the prompt 'a\\ud800' has half a surrogate pair"):
+        family.prepare(processor, model.config, [[Image.new("RGB", (56, 56))]], ["a\ud800"])
