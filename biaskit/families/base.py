@@ -54,13 +54,12 @@ class ModelFamily(ABC):
     """One architecture. Stateless; everything is read from the checkpoint's config, so third-party checkpoints of the class work too.
 
     Attributes:
-        title: display name.
-        processor: name of the stock processor class.
+        title: display name. processor: name of the stock processor class.
         image_processor: name of the stock image processor class, without backend suffix.
         wording: its published question templates. box_convention: how its answers write boxes.
         options: what a user may choose of the processor; see `configure`.
         fixed_tokens: True if every image gets the same number of visual tokens, whatever its size.
-        bidirectional_images: True if the tokens of an image attend to one another in both directions; two images never adjoin in a prompt.
+        bidirectional_images: True if the tokens of an image attend to one another in both directions; two images never adjoin.
     """
 
     title: ClassVar[str]
@@ -171,10 +170,7 @@ class ModelFamily(ABC):
         """Turn B samples into one left-padded batch, each prompt wrapped in the model's own chat template with its images first.
 
         Args:
-            processor: the checkpoint's processor.
-            config: the checkpoint's config.
-            images: the images of each sample, RGB.
-            prompts: one text per sample.
+            processor, config: the checkpoint's. images: the images of each sample, RGB. prompts: one text per sample.
 
         Raises:
             ImageSkipped: the processor refuses an image, or makes no visual token of it.
