@@ -26,7 +26,7 @@ _HINTS = {
     errno.ENFILE: "too many files are open on this machine: close some programs",
 }
 _ELSE = "check that path and the disk it is on"
-_ROOM = "choose a folder you may write to, on a disk with room"
+_ROOM = "choose a folder you may write to, on a disk with free space"
 
 
 def of_system(error: OSError) -> FileError:
