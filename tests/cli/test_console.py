@@ -36,7 +36,7 @@ def test_full_output(words):
         code, _, told = run(words, full)
     assert code == 1
     assert told.startswith("error: ") and told.count("\n") == 2, told
-    assert "No space left" in told and "make room" in told
+    assert "No space left" in told and "free some space" in told
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)

@@ -57,7 +57,7 @@ def test_every_head_has_its_map(scale):
         assert np.exp2(values) == pytest.approx(head / head.mean(), rel=1e-5)
     limits = {axes.images[0].norm.vmax for axes in figure.axes if axes.images}
     assert (len(limits) == 1 and len(bars(figure)) == 1) if scale == "shared" else not bars(figure)
-    with pytest.raises(PriorError, match="holds no heads"):
+    with pytest.raises(PriorError, match="has no maps of heads"):
         head_maps(prior(heads=0), 2)
     with pytest.raises(PriorError, match="no layer 1"):
         head_maps(mine, 1)
