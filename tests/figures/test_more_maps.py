@@ -77,7 +77,7 @@ def test_raw_prior_and_debiased_on_one_picture(tmp_path):
     assert len(bars(figure)) == 3
     triple(picture, layout, attention, bias, strength=0.5, out=tmp_path / "b.png")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-    with pytest.raises(BiaskitError, match="53 attentions"):
+    with pytest.raises(BiaskitError, match="53 values of attention"):
         triple(picture, layout, attention[1:], bias)
     with pytest.raises(BiaskitError, match="exists"):
         triple(picture, layout, attention, bias, out=tmp_path / "a.png")
