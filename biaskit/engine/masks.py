@@ -84,7 +84,7 @@ def padding_told(given: Any, rows: int, length: int | None, kind: str | None = N
 def _looked_at(
     mask: Tensor, batch: int, length: int, known: NDArray[np.bool_] | None = None, pattern: Tensor | None = None
 ) -> NDArray[np.bool_]:
-    """Read a mask from the device. The last query sees all tokens that are no padding, but with a window."""
+    """Read a mask from the device. Without a window, the last query attends to all tokens that are not padding."""
     if mask.ndim == 2:
         return np.asarray(fetch([mask[:, -length:].to(torch.bool)])[0])
     valid = _allowed(mask, batch)[:, -1, :length]
