@@ -52,8 +52,11 @@ class Breaks(Top):
         raise self.error("mine")
 
 
-@pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt, ModelError])
-@pytest.mark.parametrize("name", TINY)
+ENDS = [(name, None) for name in TINY] + [(name, RuntimeError) for name in ("llava-1.5", "llava-onevision", "internvl-qwen2", "gemma3")]
+ENDS += [("qwen3-vl", error) for error in (RuntimeError, KeyboardInterrupt, ModelError)]
+
+
+@pytest.mark.parametrize(("name", "error"), ENDS)
 def test_the_model_is_as_before(name, error):
     model, inputs = plain(name), batch(name, "padded")
     _, tokens, logits = generate(model, inputs)
