@@ -18,6 +18,7 @@ from biaskit.families.checkpoints.load import Loaded
 from biaskit.families.checkpoints.processor_settings import processor_settings
 from biaskit.files import VERSION
 from biaskit.images import ImageSource
+from biaskit.prior.revision import read_settings
 from biaskit.prior.value import Prior
 from biaskit.text import differences
 
@@ -89,8 +90,8 @@ def changed(prior: Prior, settings: Mapping[str, Any], *, exact: bool = True) ->
     Args:
         exact: False if `n_images` is the size of the source, in which some images may have been unusable.
     """
-    old = dict(prior.meta)
-    new = provenance(settings)
+    old: dict[str, Any] = {**prior.meta, "processor": read_settings(prior.meta.get("processor", ""))}
+    new = {**provenance(settings), "processor": settings["processor"]}
     found = differences({name: old.get(name) for name in new}, new)
     found += differences({"layers": list(prior.layers)}, {"layers": list(settings["layers"])})
     wanted, made = int(settings["n_images"]), prior.n_images

@@ -16,7 +16,6 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -28,6 +27,7 @@ from biaskit.engine.image_encoder import ImageEncoderWatch
 from biaskit.engine.inputs import by_name, on_the_host
 from biaskit.engine.layer_masks import LayerMasks
 from biaskit.engine.limits import check_chunks, check_continues, check_eager, check_no_images, check_stages
+from biaskit.engine.masks import padding_told
 from biaskit.engine.memory import Decider, Pass, Prompt, Recorded, View
 from biaskit.engine.narrowing import Narrowing, compact_positions, replace_rows, take
 from biaskit.engine.per_thread import AtWork, PerThread
@@ -157,8 +157,8 @@ class TokenDropper:
             check_no_images(self.model, self.inputs, fresh)
             return Pass(prompt, fresh, cache, prefill=False)
         given = self.inputs.get("attention_mask", kwargs.get("attention_mask"))  # Gemma 3 makes masks of it before its language model
-        padding = given if isinstance(given, Tensor) and given.ndim == 2 else None
         first = prompt.stages[0] if self.layers[0] == 0 else None
+        padding = padding_told(given, rows, prompt.length + fresh if first is None else None, layer_kind(self.stack, 0))
         expected = prompt.length - (0 if first is None else prompt.size - len(first))
         placed = first is None or (self.inputs.get("position_ids") is not None and (fresh == 1 or padding is not None))
         fits = placed and (padding is None or padding.shape[1] == prompt.length + fresh)
@@ -166,7 +166,7 @@ class TokenDropper:
         check_no_images(self.model, self.inputs, fresh)
         self.masks.check_continued(self.layers[0], prompt.length + fresh, cache)
         prompt.length += fresh
-        tail = None if padding is None else padding[:, prompt.size :].to(torch.bool)
+        tail = None if padding is None else padding[:, prompt.size :]
         return Pass(prompt, fresh, cache, prefill=False, tail=tail, look=None if tail is None else Fetch(tail.all()))
 
     def _leave(self, _module: Any, _args: tuple[Any, ...], output: Any) -> None:

@@ -6,6 +6,7 @@ implementation expects. The model's own mask is read once per prompt, to check t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -60,6 +61,24 @@ def read_mask(
     same = mask[:, -length:].to(torch.bool) == told if mask.ndim == 2 else _plain(mask, told, length, pattern) | ~told
     expect(same.all(), partial(_complain, mask, known, pattern))
     return known
+
+
+def padding_told(given: Any, rows: int, length: int | None, kind: str | None = None) -> Tensor | None:
+    """Return which of the tokens so far a continued sequence's mask takes for tokens, not padding: [B, ≥ S] bool; None if it does not say.
+
+    Args:
+        given: what the model was called with: [B, S]; [B or 1, 1, queries, ≥ S] or several of these by kind of layer, as `generate()` makes
+            them for static caches; or None.
+        rows: B. length: S, if layer 0 holds all these tokens; None: some were dropped before it, so a 4-D mask has other keys.
+        kind: of layer 0. Masks of other kinds may be made for the length of a pruned layer.
+    """
+    if isinstance(given, Mapping):
+        given = given.get(kind)
+    if not isinstance(given, Tensor) or given.ndim not in (2, 4):
+        return None
+    if given.ndim == 2:
+        return given.to(torch.bool)
+    return None if length is None else _allowed(given, rows)[:, -1, :length]
 
 
 def _looked_at(

@@ -50,9 +50,13 @@ class Gemma3(ModelFamily):
         return [replace(mine, planes=(replace(mine.planes[0], box=box),)) for mine, box in zip(tokens, boxes, strict=True)]
 
     def processor_settings(self, config: Any) -> dict[tuple[str, str], Any]:
-        """The processor writes a fixed number of placeholders for each image."""
+        """The processor writes a fixed number of placeholders for each image, and must not add crops of it."""
         pixels = config.vision_config.image_size
-        return {(PROCESSOR, "image_seq_length"): config.mm_tokens_per_image, (PREPROCESSOR, "size"): {"height": pixels, "width": pixels}}
+        return {
+            (PREPROCESSOR, "do_pan_and_scan"): False,
+            (PROCESSOR, "image_seq_length"): config.mm_tokens_per_image,
+            (PREPROCESSOR, "size"): {"height": pixels, "width": pixels},
+        }
 
     def patches(self, config: Any, inputs: Mapping[str, Tensor]) -> list[PatchIndex]:
         """Square blocks of patches are averaged."""

@@ -34,14 +34,22 @@ def revision_warning(mine: str, theirs: str, what: str = "prior") -> str:
 def settings_warning(mine: str, theirs: Mapping[str, Any], what: str = "prior") -> str:
     """Return a warning about processor settings that differ between a prior's calibration and a checkpoint; "" if none are known to differ.
 
+    A setting that only one of them has is unknown, such as one of another release, unless it is a switch that is on.
+
     Args:
         mine: the prior's metadata `processor`, JSON. theirs: the checkpoint's `processor_settings`.
 
     >>> settings_warning('{"size": 336, "pad": true}', {"size": 224, "pad": True})
     'this prior was calibrated with another setting of the processor: size = 336, and is used with 224'
+    >>> settings_warning('{"size": 336, "pad": true}', {"size": 336})
+    'this prior was calibrated with another setting of the processor: pad = true, and is used with false'
     """
     known = read_settings(mine)
-    differing = [name for name in known if name in theirs and known[name] != theirs[name]]
+    if not known or not theirs:
+        return ""
+    switches = {name: False for name, value in (known | dict(theirs)).items() if value is True}
+    known, theirs = switches | known, switches | dict(theirs)
+    differing = [name for name in sorted(known) if name in theirs and known[name] != theirs[name]]
     if not differing:
         return ""
     parts = [f"{name} = {json.dumps(known[name])}, and is used with {json.dumps(theirs[name])}" for name in differing]

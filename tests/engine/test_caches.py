@@ -10,6 +10,7 @@ import pytest
 import torch
 from cases import NEW, ONE_OF_EACH, First, batch, check, generate, pruner_of
 from reference import Ragged, Top, cast, model_of, picture, positions_left
+from transformers import StaticCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from biaskit.engine.prune import prune
@@ -148,12 +149,14 @@ def test_masks_of_flash_attention(name, case, layer):
     assert {queries for _, queries, _ in SEEN} >= {1}
 
 
-@pytest.mark.parametrize("name", TINY)
-def test_later_turn_with_a_kept_cache(name):
+@pytest.mark.parametrize(("name", "static"), [*((name, False) for name in TINY), ("llava-1.5", True), ("qwen3-vl", True), ("gemma3", True)])
+def test_later_turn_with_a_kept_cache(name, static):
     """Layers below K hold all of the first turn, so generate() knows what is cached, and the second turn is exact."""
     model, inputs = model_of(name)[0], batch(name, "padded")
+    size = inputs["input_ids"].shape[1] + 3 * NEW
+    cache = {"past_key_values": StaticCache(model.config.get_text_config(), max_cache_len=size), "disable_compile": True} if static else {}
     with prune(model, Top(layer=2)) as pruning:
-        first, _, _ = generate(model, cast(inputs, torch.float64))
+        first, _, _ = generate(model, cast(inputs, torch.float64), **cache)
         samples = pruning.samples
         more = torch.tensor([[60, 70, 80, 90]]).expand(2, -1)
         ids = torch.cat([first.sequences, more], 1)
@@ -163,7 +166,8 @@ def test_later_turn_with_a_kept_cache(name):
         extra = {}
         if "mm_token_type_ids" in inputs:
             extra["mm_token_type_ids"] = torch.cat([inputs["mm_token_type_ids"], torch.zeros(2, NEW + 4, dtype=torch.int64)], 1)
-        second, _, logits = generate(model, {"input_ids": ids, "attention_mask": mask, **extra}, past_key_values=first.past_key_values)
+        cache["past_key_values"] = first.past_key_values
+        second, _, logits = generate(model, {"input_ids": ids, "attention_mask": mask, **extra}, **cache)
         assert pruning.prefills == 1
     left = positions_left(inputs, samples, model.config)
     later = second.sequences[:, inputs["input_ids"].shape[1] :]

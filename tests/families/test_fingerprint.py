@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import warnings
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers.normalizers import Lowercase
 
 from biaskit.errors import BiaskitError, ModelError
 from biaskit.families.checkpoints import fingerprint as module
@@ -151,6 +153,25 @@ def test_every_setting_counts():
     assert {name for name in before if before[name] != after[name]} == {"image_processor.max_patches", "chat_template"}
 
 
+def test_the_tokenizer_counts_by_what_it_does():
+    _, processor, _ = tiny_model("llava-1.5")
+    before = processor_settings(processor)
+    processor(text=["padded", "and padded to it"], padding=True)
+    assert processor_settings(processor) == before, "a state that a call leaves behind is no setting"
+    other = copy.deepcopy(processor)
+    other.tokenizer.backend_tokenizer.normalizer = Lowercase()
+    larger = copy.deepcopy(processor)
+    larger.tokenizer.add_tokens(["<new>"])
+    assert len({processor_settings(one)["tokenizer"] for one in (processor, other, larger)}) == 3
+
+
+def test_padding_that_only_one_of_two_knows_is_a_difference(checkpoint):
+    """LLaVA's image processors that pad and that crop are of different classes, with different settings."""
+    pads, crops = (load_model(checkpoint("llava-1.5"), image_mode=mode).processor_settings for mode in ("pad", "crop"))
+    for mine, theirs, said in ((pads, crops, "true, and is used with false"), (crops, pads, "false, and is used with true")):
+        assert f"image_processor.do_pad = {said}" in settings_warning(json.dumps(mine), theirs)
+
+
 def resized(folder, pixels):
     path = folder / "preprocessor_config.json"
     settings = json.loads(path.read_text())
@@ -179,6 +200,8 @@ def test_another_resolution_is_another_run(tmp_path):
     with pytest.raises(BiaskitError, match=r"settings: processor image_processor.size.longest_edge was 313600, is 23520"):
         calibrate(small, "generated", **options)
     calibrate(large, "generated", **options)
+    with pytest.raises(BiaskitError, match=r"other settings: .*processor image_processor.size.longest_edge was 313600, is 23520"):
+        calibrate(small, "generated", **options)
     prior = Prior.load(tmp_path / "p.safetensors")
     assert json.loads(prior.meta["processor"]) == large.processor_settings
     with warnings.catch_warnings():

@@ -39,6 +39,8 @@ FAULTS = [
     ("llava-onevision", WHOLE, {"num_image_tokens": 729}, f"{WHOLE} of .* has num_image_tokens = 729 for a model that needs 81", "81"),
     ("qwen2.5-vl", PIXELS, {"merge_size": 1}, f"{PIXELS} of .* has merge_size = 1 for a model that needs 2", '"merge_size": 2'),
     ("internvl-llama", WHOLE, {"image_seq_length": 256}, f"{WHOLE} of .* has image_seq_length = 256 for a model that needs 64", "64"),
+    ("gemma3", PIXELS, {"do_pan_and_scan": True}, f"{PIXELS} of .* has do_pan_and_scan = True for a model that needs False", "false"),
+    ("gemma3", WHOLE, {"image_seq_length": 256}, f"{WHOLE} of .* has image_seq_length = 256 for a model that needs 64", "64"),
     ("llava-1.5", WORDS, {"pad_token": None}, f"{WORDS} of .* has no pad_token", '"pad_token": "</s>"'),
 ]  # fmt: skip
 

@@ -8,6 +8,7 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers import AutoConfig
 
 from biaskit.errors import ModelError
 from biaskit.families import families
@@ -78,6 +79,14 @@ def test_unfit_architectures_say_why(tmp_path, model_type):
         load_model(str(tmp_path))
     assert caught.value.message.endswith(f"is a '{model_type}' model: {reason}") and caught.value.hint == instead
     assert instead.startswith("use a ") and model_type not in families
+
+
+@pytest.mark.parametrize("model_type", ["gemma3n", "gemma4", "paligemma", "shieldgemma2"])
+def test_cousins_of_gemma3_are_refused_by_their_stock_config(tmp_path, model_type):
+    AutoConfig.for_model(model_type).save_pretrained(tmp_path)
+    words = {"paligemma": "attends in both directions", "shieldgemma2": "says yes or no"}.get(model_type, "reuse keys and values")
+    with pytest.raises(ModelError, match=words):
+        load_model(str(tmp_path))
 
 
 def test_other_sizes_have_short_names():

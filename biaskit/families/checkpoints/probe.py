@@ -70,7 +70,7 @@ def _explained(family: ModelFamily, processor: Any, config: Any, target: str) ->
 def _same(found: Any, wanted: Any) -> bool:
     if isinstance(wanted, dict):
         return all((found.get(key) if isinstance(found, dict) else getattr(found, key, None)) == value for key, value in wanted.items())
-    return bool(found == wanted)
+    return bool(found == wanted) or (wanted is False and found is None)
 
 
 def _broken(target: str, file: str, what: str, hint: str) -> ModelError:

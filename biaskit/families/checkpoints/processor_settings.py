@@ -6,15 +6,21 @@ import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 _NAMES_ONLY = ("image_processor_type", "processor_class", "auto_map", "transformers_version", "_name_or_path")
 """Parts of the serialised form that name classes and versions; a run records those elsewhere."""
+
+_SAMPLE = "Where is the Dog?  Is it 12.5 px left of <b>ÉTÉ</b> e\u0301\n\n 狗在哪里 🙂 don't"
+"""Letters of both cases, digits, runs of blanks, other scripts, a combining accent."""
+_digests: WeakKeyDictionary[Any, tuple[int, str]] = WeakKeyDictionary()
 
 
 def processor_settings(processor: Any) -> dict[str, Any]:
     """Return the settings of a processor and its image processor as plain JSON values: dotted name → value.
 
-    The chat template goes in as its hash. The tokenizer and the video processor are left out.
+    The chat template goes in as its hash, the tokenizer as that of its vocabulary and of how it cuts a sample. The video processor is left
+    out.
 
     >>> from biaskit.testing import tiny_model
     >>> settings = processor_settings(tiny_model("llava-1.5")[1])
@@ -28,8 +34,20 @@ def processor_settings(processor: Any) -> dict[str, Any]:
         held["image_processor"] = image_processor.to_dict()
     template = json.dumps(getattr(processor, "chat_template", None), sort_keys=True)
     settings = {**_flat(held), "chat_template": f"sha256:{hashlib.sha256(template.encode()).hexdigest()}"}
+    tokenizer = getattr(processor, "tokenizer", None)
+    if hasattr(tokenizer, "get_vocab"):
+        settings["tokenizer"] = _tokenizer_digest(tokenizer)
     plain: dict[str, Any] = json.loads(json.dumps(settings, sort_keys=True, default=str))
     return plain
+
+
+def _tokenizer_digest(tokenizer: Any) -> str:
+    """Hash what a tokenizer does, not how a release writes it to disk; computed once for each size of the vocabulary."""
+    size = len(tokenizer)
+    if tokenizer not in _digests or _digests[tokenizer][0] != size:
+        seen = [sorted(tokenizer.get_vocab().items()), tokenizer.encode(_SAMPLE)]
+        _digests[tokenizer] = size, hashlib.sha256(json.dumps(seen).encode()).hexdigest()
+    return f"sha256:{_digests[tokenizer][1]}"
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
