@@ -92,9 +92,10 @@ def _fetched(
         valid = torch.from_numpy(known).to(mask.device)
     found, plain = fetch([valid, (_plain(mask, valid, length, pattern) | ~valid).all()])
     if not plain:
+        form = "plainly causal" if pattern is None else "that of its architecture, with sliding windows or images seen in both directions"
         raise ModelError(
-            "this model's attention mask is not the known one of its architecture (a window, or attention in both directions)",
-            "pass the processor's whole output, token_type_ids too; dropping tokens could change which others are attended to",
+            f"this model's attention mask is not {form}: dropping tokens could change which others are attended to",
+            "pass the processor's whole output and no mask of your own" if pattern is None else "pass token_type_ids with the other inputs",
         )
     return np.asarray(found)
 
