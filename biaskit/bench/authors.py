@@ -1,4 +1,4 @@
-"""The selections with the operations of their authors' public functions, written anew here: what the selectors are timed against.
+"""The selections with the operations of their authors' public functions, reimplemented here: what the selectors are timed against.
 
 The algorithm as released: the full N × N table of cosines, then one pass over rows of it and one host read per pick. All take a function
 that returns cosines, so that the same loop runs in float32, which is timed, and in float64, whose tokens the selectors must equal. They

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from biaskit.bench.clock import Clock
-from biaskit.engine.calls import attention_door
+from biaskit.engine.calls import watch_attention
 from biaskit.families.checkpoints.decoder import decoder
 
 DECISION = ("layout", "row", "narrow", "report")
@@ -74,7 +74,7 @@ class Probes:
             if module in read:
                 mark()
 
-        with attention_door(self.name, marked):
+        with watch_attention(self.name, marked):
             yield
 
     def times(self) -> dict[str, float]:

@@ -24,7 +24,7 @@ _PATIENCE = timedelta(days=7)  # to wait for a slower process; a lost one is not
 class Ranks:
     """This process among those that torchrun started; without torchrun, a single process.
 
-    They communicate over gloo, on the CPU, whatever the model runs on: the messages are small.
+    They communicate over gloo, on the CPU, for every device of the model: the messages are small.
 
     Attributes:
         rank: 0 … count − 1. local_count: processes on this machine.

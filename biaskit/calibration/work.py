@@ -165,7 +165,7 @@ class Calibration(Generic[R]):
             overflow = "use --dtype bfloat16 or float32, whose range is wider, or " if "is not finite" in recent.reason else ""
             raise CalibrationError(
                 f"{count} images could not be used, the last one {recent.name}: {recent.reason}",
-                f"{overflow}mend the source and run the same command again (they are tried once more), or allow more with --max-skips",
+                f"{overflow}fix the source and run the same command again (they are tried once more), or allow more with --max-skips",
             )
 
     def _result(self) -> R:

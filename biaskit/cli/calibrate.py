@@ -203,12 +203,12 @@ def _tell_schedule(schedule: Schedule, target: Path, loaded: Loaded, as_json: bo
     rows = []
     for saving in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9):
         try:
-            at = schedule.for_saving(saving)
+            index = schedule.for_saving(saving)
         except BiaskitError:
             break
-        counts = schedule.counts(at, round(schedule.n_tokens))
+        counts = schedule.counts(index, round(schedule.n_tokens))
         mean = (round(schedule.n_tokens) + sum(counts[:-1])) / schedule.layers
-        rows.append({"saving": saving, "alpha": ALPHAS[at], "layer_mean": mean, "last_layer_share": schedule.left(at)})
+        rows.append({"saving": saving, "alpha": ALPHAS[index], "layer_mean": mean, "last_layer_share": schedule.left(index)})
     images, skipped = int(schedule.meta["n_images"]), int(schedule.meta["n_skipped"])
     if as_json:
         facts = {"schedule": str(target), "n_images": images, "n_skipped": skipped, "model": loaded.name, "n_tokens": schedule.n_tokens}

@@ -233,7 +233,7 @@ def _prior_name(label: str, given: list[str]) -> str:
 
 
 def _answered_box(answer: str, loaded: Loaded, prepared: Prepared, size: tuple[int, int]) -> tuple[float, float, float, float] | None:
-    """Return the box in an answer, (left, top, right, bottom) as fractions of a picture of (width, height); None where there is none."""
+    """Return the box in an answer, (left, top, right, bottom) as fractions of a picture of (width, height); None without one."""
     from biaskit.families.checkpoints.catalog import short_name
     from biaskit.tasks.boxes import read_box
     from biaskit.validation.ask.questions import see

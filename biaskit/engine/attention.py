@@ -38,8 +38,8 @@ def attention_row(
         >>> attention_row(query, key)[0, 0].mul(3).tolist()
         [1.0, 1.0, 1.0]
     """
-    at = None if rows is None else rows[:, None]
-    return logit_rows(Call(query, key, mask, scaling=scaling, softcap=softcap), at)[:, :, 0].softmax(-1)
+    index = None if rows is None else rows[:, None]
+    return logit_rows(Call(query, key, mask, scaling=scaling, softcap=softcap), index)[:, :, 0].softmax(-1)
 
 
 def logit_rows(call: Call, rows: Tensor | None = None) -> Tensor:
@@ -133,8 +133,8 @@ def record_attention(
     final = max(layers, default=-1)
 
     def keep(layer: int, call: Call) -> None:
-        at = None if rows is None else rows.to(call.query.device)
-        row = attention_row(call.query, call.key, call.mask, rows=at, scaling=call.scaling, softcap=call.softcap)
+        index = None if rows is None else rows.to(call.query.device)
+        row = attention_row(call.query, call.key, call.mask, rows=index, scaling=call.scaling, softcap=call.softcap)
         found[layer] = row if per_head else row.mean(1)
         if stop and layer == final:
             raise Stop

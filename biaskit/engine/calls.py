@@ -94,7 +94,7 @@ _entries: dict[str, _Entry] = {}
 
 
 @contextmanager
-def attention_door(implementation: str, watcher: Watcher) -> Iterator[None]:
+def watch_attention(implementation: str, watcher: Watcher) -> Iterator[None]:
     """Call `watcher` at every call of an attention implementation inside the block, in any thread and of any model.
 
     Eager attention has no entry in the registry: each modelling file has its own function, so a temporary entry is made.
@@ -120,13 +120,13 @@ def attention_door(implementation: str, watcher: Watcher) -> Iterator[None]:
 
 @contextmanager
 def watch_calls(
-    implementation: str, modules: Mapping[nn.Module, M], told: Callable[[M, Call], None], *, everywhere: bool = False
+    implementation: str, modules: Mapping[nn.Module, M], callback: Callable[[M, Call], None], *, everywhere: bool = False
 ) -> Iterator[None]:
-    """Call `told` each time one of the modules calls the attention function inside the block, before it computes.
+    """Call `callback` each time one of the modules calls the attention function inside the block, before it computes.
 
     Args:
-        implementation: as in the config. modules: module → the key that `told` gets for it.
-        told: called with key and arguments; may raise to end the forward pass.
+        implementation: as in the config. modules: module → the key that `callback` gets for it.
+        callback: called with key and arguments; may raise to end the forward pass.
         everywhere: in all threads; otherwise only in the one that opened the block.
 
     Raises:
@@ -140,9 +140,9 @@ def watch_calls(
         if kwargs.get("s_aux") is not None:
             raise ModelError("this model uses learned attention sinks, which the recorder does not know", "use a supported family")
         causal, scaling, softcap = bool(getattr(module, "is_causal", True)), kwargs.get("scaling"), kwargs.get("softcap")
-        told(modules[module], Call(query, key, mask, causal, scaling, softcap, kwargs.get("cu_seq_lens_q")))
+        callback(modules[module], Call(query, key, mask, causal, scaling, softcap, kwargs.get("cu_seq_lens_q")))
 
-    with attention_door(implementation, watcher):
+    with watch_attention(implementation, watcher):
         yield
 
 

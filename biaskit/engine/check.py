@@ -87,8 +87,8 @@ def _placeholders(loaded: Loaded) -> Finding:
     for width, height in SIZES:
         ready = loaded.family.prepare(loaded.processor, loaded.model.config, [[spotted((width, height))]], [PROMPT])
         counts[f"{width}x{height}"] = len(ready.layouts[0])
-    told = ", ".join(f"{size}: {n}" for size, n in counts.items())
-    return Finding("placeholders", True, f"as many as the layout has visual tokens ({told})", numbers=counts)
+    text = ", ".join(f"{size}: {n}" for size, n in counts.items())
+    return Finding("placeholders", True, f"as many as the layout has visual tokens ({text})", numbers=counts)
 
 
 def _lit_spots(loaded: Loaded) -> Finding:
@@ -171,6 +171,6 @@ def _exact(loaded: Loaded, picture: Image.Image) -> Finding:
         dropped = np.delete(ready.layouts[0].positions, pruning.samples[0].indices.numpy())
         kept: Kept = [(layer, np.setdiff1d(np.arange(ready.inputs["input_ids"].shape[1]), dropped))]
         errors[f"layer {layer}"] = float((reference_logits(model, ready.inputs, tokens, [kept]) - logits).float().abs().max())
-    told = ", ".join(f"pruned from {name} on {error:.1e}" for name, error in errors.items())
-    said = f"largest difference of a logit from the slow reference: {told}, unpruned {noise:.1e} (largest logit {scale:.3g})"
+    text = ", ".join(f"pruned from {name} on {error:.1e}" for name, error in errors.items())
+    said = f"largest difference of a logit from the slow reference: {text}, unpruned {noise:.1e} (largest logit {scale:.3g})"
     return Finding("25 % kept", max(errors.values()) <= limit, said, numbers={**errors, "unpruned": noise, "largest": scale})

@@ -38,7 +38,7 @@ Observe = Callable[[Signals, Keep], Mapping[str, float]]
 """Called with a decision's signals and the pruner's Keep; returns name → number for the report. Readings beyond the pruner's own are listed
 in an attribute `needs`, a set as `Pruner.needs`; readings that do not exist at a stage are missing from the signals."""
 
-_asking = threading.RLock()  # pruners keep workspaces, and third-party ones may not be thread-safe
+_pruner_lock = threading.RLock()  # pruners keep workspaces, and third-party ones may not be thread-safe
 _STATIC = (
     "static key-value cache on a GPU: pass disable_compile=True to generate(), which otherwise compiles decode steps; "
     "pruning is not tested under torch.compile"
@@ -158,12 +158,12 @@ class Decisions:
         """Compute the layouts. Equal adjacent rows (beams, several returned sequences) are one sample."""
         if self.pending is None:
             return
-        (inputs, copies, ids, look), self.pending = self.pending, None
+        (inputs, copies, ids, equal), self.pending = self.pending, None
         layouts = self.family.layout(self.model.config, inputs)
         patches = self.family.patch_index(self.model.config, inputs, layouts) if self.tower else [None] * len(layouts)
         starts = np.cumsum([0, *(0 if part is None else len(part) for part in patches)])
         kept = first_kept(self.pruner, self.family, self.model.config, inputs, layouts)
-        repeats = repeated(ids, embeds, look.read(), whole=copies > 1)
+        repeats = repeated(ids, embeds, equal.read(), whole=copies > 1)
         for row, generator in enumerate(self._generators(repeats, copies, len(layouts))):
             if generator is None:
                 self.batch.append(self.batch[-1])
@@ -203,18 +203,18 @@ class Decisions:
         """Ask the pruner about the samples, all at once if it has `select_many`; one synchronisation with a GPU, for the answers."""
         self._open(view.embeds)
         rows = [row for row, sample in enumerate(self.batch) if row == 0 or sample is not self.batch[row - 1]]
-        wanted = {row: self.stages[view.stage].tokens(len(self.batch[row].layout)) for row in rows}
-        asked = [row for row in rows if wanted[row] < len(self.batch[row].kept)]
-        signals = [self._signals(view, row, self.batch[row]) for row in asked]
-        answers = dict(zip(asked, self._ask(signals, [wanted[row] for row in asked]), strict=True))
+        budgets = {row: self.stages[view.stage].tokens(len(self.batch[row].layout)) for row in rows}
+        pruned_rows = [row for row in rows if budgets[row] < len(self.batch[row].kept)]
+        signals = [self._signals(view, row, self.batch[row]) for row in pruned_rows]
+        answers = dict(zip(pruned_rows, self._ask(signals, [budgets[row] for row in pruned_rows]), strict=True))
         values: dict[int, Tensor] = {}
-        for row, seen in zip(asked, signals, strict=True):
+        for row, own_signals in zip(pruned_rows, signals, strict=True):
             sample, answer = self.batch[row], answers[row]
             sample.kept = sample.kept[check_keep(answer, len(sample.kept), type(self.pruner).__name__, width=view.hidden.shape[-1])]
             if answer.values is not None:
                 values[row] = answer.values
             if self.observe is not None:
-                sample.observed.update(check_observed(self.observe(seen, answer), self.observe))
+                sample.observed.update(check_observed(self.observe(own_signals, answer), self.observe))
         for row in rows:
             info: Mapping[str, float] = answers[row].info if row in answers else {}
             self.batch[row].stages.append((view.layer, len(self.batch[row].kept), info))
@@ -223,7 +223,7 @@ class Decisions:
     def _ask(self, signals: Sequence[Signals], budgets: Sequence[int]) -> list[Keep]:
         """Return the pruner's answers, indices on the CPU."""
         many, name = getattr(self.pruner, "select_many", None), type(self.pruner).__name__
-        with _asking:
+        with _pruner_lock:
             kept = many(signals, budgets) if many is not None else list(map(self.pruner.select, signals, budgets))
             check_answers(kept, len(signals), name)
             indices = settle([keep.indices for keep in kept])
@@ -245,14 +245,14 @@ class Decisions:
 
     def _signals(self, view: View, row: int, sample: _Sample) -> Signals:
         """Make the pruner's signals of one sample."""
-        everything = len(sample.kept) == len(sample.layout)
-        layout = sample.layout if everything else sample.layout.part(sample.kept)
+        complete = len(sample.kept) == len(sample.layout)
+        layout = sample.layout if complete else sample.layout.part(sample.kept)
         device = view.hidden.device
         found, text = readings_of(view.recorded, row, layout, sample.layout, device)
         patches = sample.patches
         if patches is not None:
             found |= patches_of(self.tower, sample.first, patches, device)
-            patches = patches if everything else patches.part(sample.kept)
+            patches = patches if complete else patches.part(sample.kept)
         return Signals(
             layout,
             view.layer,

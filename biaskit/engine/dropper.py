@@ -46,7 +46,7 @@ class TokenDropper:
     """
 
     inputs: PerThread[dict[str, Any]] = PerThread(dict)
-    now: PerThread[Pass | None] = PerThread(lambda: None)
+    forward: PerThread[Pass | None] = PerThread(lambda: None)
     running: PerThread[bool] = PerThread(bool)
 
     def __init__(
@@ -65,7 +65,7 @@ class TokenDropper:
         self.deepstack = DeepStack(model, self.layers[0])
         self.images = ImageEncoderWatch(model, readings, merges)
         self.readings = readings
-        self.recorder = Recorder(self.stack, self.layers, readings, lambda: self.now, self._narrowing, self.masks)
+        self.recorder = Recorder(self.stack, self.layers, readings, lambda: self.forward, self._narrowing, self.masks)
         self.filled, self.at_work, self.called = Filled(), AtWork(), False
 
     @contextmanager
@@ -93,9 +93,9 @@ class TokenDropper:
 
     def _narrowing(self, layer: int) -> Narrowing | None:
         """The narrowing of the sequence at a decoder layer of this pass."""
-        if self.now is None or self.stage(layer) < 0:
+        if self.forward is None or self.stage(layer) < 0:
             return None
-        return self.now.prompt.stages[self.stage(layer)]
+        return self.forward.prompt.stages[self.stage(layer)]
 
     def stage(self, layer: int) -> int:
         """The stage that a decoder layer belongs to; −1 before the first."""
@@ -105,7 +105,7 @@ class TokenDropper:
         self.inputs, self.called = by_name(module, args, kwargs), True
 
     def _enter(self, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        self.now = None
+        self.forward = None
         self.deepstack.forget()
         check_eager(self.stack)
         self.at_work.begin()
@@ -114,16 +114,16 @@ class TokenDropper:
         past = 0 if cache is None else int(cache.get_seq_length())
         if past:
             self.images.forget()  # without a cache, each step is a prefill and needs them again
-            self.now = self._continue(cache, past, embeds.shape, kwargs)
+            self.forward = self._continue(cache, past, embeds.shape, kwargs)
             return args, kwargs
         active = self._begin(embeds)
         rows, size, _ = embeds.shape
         mask = self.inputs.get("attention_mask")
-        padding = np.ones((rows, size), bool) if active and mask is None else None  # generate() leaves away a mask of ones
+        padding = np.ones((rows, size), bool) if active and mask is None else None  # generate() omits a mask of ones
         if active and isinstance(mask, Tensor) and mask.shape == (rows, size) and mask.device.type == "cpu":
             padding = mask.numpy().astype(bool)
         prompt = Prompt(rows, size, size, active, [None] * len(self.layers), embeds, padding=padding)
-        self.now = Pass(prompt, size, cache, prefill=True)
+        self.forward = Pass(prompt, size, cache, prefill=True)
         if active:
             prompt.visual = visual = (self.inputs["input_ids"] == self.model.config.image_token_id).numpy()
             kwargs = self.deepstack.take_over(kwargs, visual)
@@ -133,7 +133,7 @@ class TokenDropper:
         """Pass a new batch of prompts to the decider; False if there is nothing to prune."""
         ids, token = self.inputs.get("input_ids"), self.model.config.image_token_id
         if ids is None:
-            raise ModelError("the model was called with inputs_embeds alone", "pass input_ids: they show which tokens are visual")
+            raise ModelError("the model was called with inputs_embeds only", "pass input_ids: they show which tokens are visual")
         encoded = self.inputs.get("mm_encoder_outputs") or {}  # images that generate() encoded, in newer releases
         if self.inputs.get("pixel_values_videos") is not None or encoded.get("video") is not None:
             raise ModelError("the prompt has a video, and pruning video tokens is not supported", "pass its frames as images")
@@ -167,20 +167,20 @@ class TokenDropper:
         self.masks.check_continued(self.layers[0], prompt.length + fresh, cache)
         prompt.length += fresh
         tail = None if padding is None else padding[:, prompt.size :]
-        return Pass(prompt, fresh, cache, prefill=False, tail=tail, look=None if tail is None else Fetch(tail.all()))
+        return Pass(prompt, fresh, cache, prefill=False, tail=tail, tail_valid=None if tail is None else Fetch(tail.all()))
 
     def _leave(self, _module: Any, _args: tuple[Any, ...], output: Any) -> None:
-        now, self.now = self.now, None
+        forward, self.forward = self.forward, None
         if self.running:
             self.running = False
             self.at_work.end()
-        if now is None or not now.prefill or output is None:  # None: an error ended the pass
+        if forward is None or not forward.prefill or output is None:  # None: an error ended the pass
             return
         cache = getattr(output, "past_key_values", None)
-        now.prompt.embeds = None
+        forward.prompt.embeds = None
         if cache is not None:
-            self.filled.remember(cache, now.prompt)
-        if now.prompt.active:
+            self.filled.remember(cache, forward.prompt)
+        if forward.prompt.active:
             self.decider.finish(cache)
 
 
@@ -192,39 +192,39 @@ class _Layer:
         self.begins = dropper.layers[self.stage] == number
 
     def __call__(self, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        now = self.dropper.now
-        if now is None or not now.prompt.active:
+        forward = self.dropper.forward
+        if forward is None or not forward.prompt.active:
             return None
         hidden: Tensor = args[0] if args else kwargs["hidden_states"]
-        if now.prefill and self.begins:
-            hidden = self._narrow(now, hidden, kwargs)
-        narrowing = now.prompt.stages[self.stage]
+        if forward.prefill and self.begins:
+            hidden = self._narrow(forward, hidden, kwargs)
+        narrowing = forward.prompt.stages[self.stage]
         if narrowing is not None:
-            kwargs = self._fitted(now, narrowing, self.stage, hidden, kwargs)
-        elif not (now.prefill and self.begins):
+            kwargs = self._fitted(forward, narrowing, self.stage, hidden, kwargs)
+        elif not (forward.prefill and self.begins):
             return None
         return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
 
-    def _fitted(self, now: Pass, narrowing: Narrowing, stage: int, hidden: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
+    def _fitted(self, forward: Pass, narrowing: Narrowing, stage: int, hidden: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Return a layer's arguments for the rows of a stage: their mask and rotary embeddings."""
         rotary = kwargs["position_embeddings"]
-        if now.prefill or self.dropper.compact:
-            rotary = self._rotary(now, narrowing, stage, hidden, rotary, kwargs.get("position_ids"))
+        if forward.prefill or self.dropper.compact:
+            rotary = self._rotary(forward, narrowing, stage, hidden, rotary, kwargs.get("position_ids"))
         # flash attention takes gaps in position ids for packed sequences, so pruned layers get no position ids
-        mask = self.dropper.masks.mask(now, narrowing, stage, self.number, hidden)
+        mask = self.dropper.masks.mask(forward, narrowing, stage, self.number, hidden)
         return {**kwargs, "attention_mask": mask, "position_ids": None, "position_embeddings": rotary}
 
-    def _narrow(self, now: Pass, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
+    def _narrow(self, forward: Pass, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
         """Ask for the decision and apply it to the hidden states."""
-        prompt, stage, recorder = now.prompt, self.stage, self.dropper.recorder
+        prompt, stage, recorder = forward.prompt, self.stage, self.dropper.recorder
         with deferred():
             if prompt.valid is None:
-                prompt.valid = self.dropper.masks.valid(prompt, self.number, kwargs.get("attention_mask"), now.cache)
+                prompt.valid = self.dropper.masks.valid(prompt, self.number, kwargs.get("attention_mask"), forward.cache)
             before = prompt.stages[stage - 1] if stage else None
             if stage in recorder.upcoming:
                 own = {name: value for name, value in kwargs.items() if name != "hidden_states"}
-                recorder.probe(stage, hidden, own if before is None else self._fitted(now, before, stage - 1, hidden, own), before)
-            cut = self.dropper.decider.decide(self._view(now, hidden, before))
+                recorder.probe(stage, hidden, own if before is None else self._fitted(forward, before, stage - 1, hidden, own), before)
+            cut = self.dropper.decider.decide(self._view(forward, hidden, before))
         prompt.stages[stage] = before
         if cut is None:
             return hidden
@@ -235,9 +235,9 @@ class _Layer:
             hidden = take(hidden, after.index if before is None else before.rows_of(after.positions))
         return replace_rows(hidden, cut.values, prompt.stages[stage])
 
-    def _view(self, now: Pass, hidden: Tensor, before: Narrowing | None) -> View:
+    def _view(self, forward: Pass, hidden: Tensor, before: Narrowing | None) -> View:
         """The batch at this stage, for the decider."""
-        prompt = now.prompt
+        prompt = forward.prompt
         assert prompt.embeds is not None and prompt.valid is not None
         whole = Narrowing.unchanged(prompt.valid, hidden.device)
         recorded: dict[Reading, Recorded] = {}
@@ -246,12 +246,12 @@ class _Layer:
                 recorded[reading] = Recorded(prompt.embeds, whole)
             elif reading.at == "decoder" and reading.exists(self.number):
                 hidden_here = reading.what == "hidden" and reading.layer == -1
-                found = Recorded(hidden, before) if hidden_here else now.recorded.pop((self.stage, reading))
+                found = Recorded(hidden, before) if hidden_here else forward.recorded.pop((self.stage, reading))
                 recorded[reading] = found if found.narrowing is not None else Recorded(found.values, whole)
         return View(self.stage, self.number, whole if before is None else before, hidden, prompt.embeds, recorded)
 
     def _rotary(
-        self, now: Pass, narrowing: Narrowing, stage: int, hidden: Tensor, own: tuple[Tensor, ...], positions: Any
+        self, forward: Pass, narrowing: Narrowing, stage: int, hidden: Tensor, own: tuple[Tensor, ...], positions: Any
     ) -> tuple[Tensor, ...]:
         """Return the rotary embeddings (cos, sin), [B, rows, head_dim] each, of a stage's rows.
 
@@ -259,13 +259,13 @@ class _Layer:
         """
         kind = layer_kind(self.dropper.stack, self.number)  # Gemma 3 has rotary tables of two kinds
         key = ("rotary", stage, kind, own[0].device)
-        if key not in now.made:
-            assert now.prompt.valid is not None
-            if now.prefill:
-                index = compact_positions(now.prompt.valid, narrowing) if self.dropper.compact else narrowing.index
-                now.made[key] = tuple(take(part, index) for part in own)
+        if key not in forward.made:
+            assert forward.prompt.valid is not None
+            if forward.prefill:
+                index = compact_positions(forward.prompt.valid, narrowing) if self.dropper.compact else narrowing.index
+                forward.made[key] = tuple(take(part, index) for part in own)
             else:
-                dropped = upload((now.prompt.valid.sum(1) - narrowing.counts())[:, None], positions.device)
-                now.made[key] = rotary(self.dropper.stack, kind, hidden, positions - dropped)
-        made: tuple[Tensor, ...] = now.made[key]
+                dropped = upload((forward.prompt.valid.sum(1) - narrowing.counts())[:, None], positions.device)
+                forward.made[key] = rotary(self.dropper.stack, kind, hidden, positions - dropped)
+        made: tuple[Tensor, ...] = forward.made[key]
         return made

@@ -102,10 +102,10 @@ def _check_patches(model: Any, family: ModelFamily, inputs: dict[str, Any]) -> N
         return  # the family does not implement `patches`: only methods that read the vision tower need it
     layer = getattr(model.config, "vision_feature_layer", -1)
     reading = Reading("hidden", "tower", layer=layer if isinstance(layer, int) else -1)
-    looks, merged = _FirstThird(frozenset({reading, EMBEDS})), family.tower(model).merged
-    with torch.no_grad(), prune(model, looks):  # type: ignore[arg-type]
+    probe, merged = _FirstThird(frozenset({reading, EMBEDS})), family.tower(model).merged
+    with torch.no_grad(), prune(model, probe):  # type: ignore[arg-type]
         model(**inputs)
-    for signals in looks.seen:
+    for signals in probe.seen:
         assert signals.patch_index is not None and signals.project is not None
         index = torch.from_numpy(signals.patch_index.index)
         tokens = torch.nonzero((index >= 0).all(1))[:, 0]

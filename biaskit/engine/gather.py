@@ -50,10 +50,10 @@ def readings_of(
 def _rows(narrowing: Narrowing, row: int, layout: Layout, whole: Layout) -> tuple[Indices, Indices]:
     """Return the rows of a narrowed sequence that hold a layout's visual tokens, and those of text; `whole` has all visual tokens."""
     positions, valid = narrowing.positions[row], narrowing.valid[row]
-    wanted, visual = np.zeros((2, narrowing.keep_mask.shape[1]), bool)
-    wanted[layout.positions] = True
+    here, visual = np.zeros((2, narrowing.keep_mask.shape[1]), bool)
+    here[layout.positions] = True
     visual[whole.positions] = True
-    return np.flatnonzero(valid & wanted[positions]), np.flatnonzero(valid & ~visual[positions])
+    return np.flatnonzero(valid & here[positions]), np.flatnonzero(valid & ~visual[positions])
 
 
 def _of_tokens(reading: Reading, values: Tensor, rows: slice | Tensor) -> Tensor:

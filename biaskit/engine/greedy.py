@@ -1,4 +1,4 @@
-"""Decoding: plain greedy, whatever the checkpoint's own generation config says, unless settings are given by name.
+"""Decoding: plain greedy, ignoring the checkpoint's own generation config, unless settings are given by name.
 
 A checkpoint's config is made for conversation. Qwen2.5-VL ships repetition_penalty 1.05, which is applied under greedy decoding too and
 lowers the logits of digits in the prompt or an earlier coordinate; others sample, use beam search, or switch the cache off.

@@ -34,7 +34,7 @@ class ImageEncoderWatch:
     """The images of this thread's next prefill, if it has encoded any, and the readings of the vision tower recorded meanwhile.
 
     Args:
-        model: a stock model. readings: wanted readings; only those of the tower are recorded here.
+        model: a stock model. readings: needed readings; only those of the tower are recorded here.
         merges: share of each tile's patches that remains when the tower merges them; None: no merging.
 
     Raises:
@@ -48,10 +48,10 @@ class ImageEncoderWatch:
 
     def __init__(self, model: PreTrainedModel, readings: frozenset[Reading], merges: float | None = None) -> None:
         self.base, self.merges = model.base_model, merges
-        self.wanted = tower_readings(readings)
-        self.tower = families.get(model.config.model_type).tower(model) if self.wanted or merges is not None else None
+        self.needs = tower_readings(readings)
+        self.tower = families.get(model.config.model_type).tower(model) if self.needs or merges is not None else None
         if self.tower is not None:
-            check_tower(self.tower, self.wanted)
+            check_tower(self.tower, self.needs)
         if self.tower is not None and merges is not None:
             check_merging(self.tower)
 
@@ -61,10 +61,10 @@ class ImageEncoderWatch:
 
         def watched(stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             if self.tower is not None and self.merges is not None:
-                output, found = _merged(stock, self.tower, self.merges, self.wanted, args, kwargs)
+                output, found = _merged(stock, self.tower, self.merges, self.needs, args, kwargs)
             else:
-                output, found = _encoded(stock, self.tower, self.wanted, args, kwargs)
-            self.readings = {reading: value for reading, value in found.items() if reading in self.wanted or reading == MERGED}
+                output, found = _encoded(stock, self.tower, self.needs, args, kwargs)
+            self.readings = {reading: value for reading, value in found.items() if reading in self.needs or reading == MERGED}
             self.given = dict(inspect.signature(stock).bind(*args, **kwargs).arguments)
             self.output, self.features = output, sum(part.shape[:-1].numel() for part in getattr(output, "pooler_output", ()))
             return output
@@ -91,41 +91,41 @@ class ImageEncoderWatch:
         encoded = (inputs.get("mm_encoder_outputs") or {}).get("image")
         if self.output is None or (inputs.get("pixel_values") is None and not _same(encoded, self.output)):
             raise ModelError("the images of this prompt were encoded elsewhere", "pass pixel_values to the model inside the block")
-        wanted = int((ids == image_token_id).sum())
-        copies = wanted // self.features if self.features and wanted % self.features == 0 else 1
+        placeholders = int((ids == image_token_id).sum())
+        copies = placeholders // self.features if self.features and placeholders % self.features == 0 else 1
         return {**inputs, **self.given, "input_ids": ids[::copies]}, copies
 
 
 def _encoded(
-    stock: Callable[..., Any], tower: Tower | None, wanted: frozenset[Reading], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    stock: Callable[..., Any], tower: Tower | None, needs: frozenset[Reading], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[Any, Mapping[Reading, Tensor]]:
-    """Encode images and record the wanted readings; an outer `encode_once` that has the same images answers instead."""
+    """Encode images and record the needed readings; an outer `encode_once` that has the same images is used instead."""
     memory: _Memory | None = getattr(stock, "way", None)
     if isinstance(memory, _Memory):
-        return memory.encode(stock.stock, wanted, args, kwargs)  # type: ignore[attr-defined]
-    if tower is None or not wanted:
+        return memory.encode(stock.stock, needs, args, kwargs)  # type: ignore[attr-defined]
+    if tower is None or not needs:
         return stock(*args, **kwargs), {}
-    with record_tower(tower, wanted) as found:
+    with record_tower(tower, needs) as found:
         output = stock(*args, **kwargs)
     return output, found
 
 
 def _merged(
-    stock: Callable[..., Any], tower: Tower, share: float, wanted: frozenset[Reading], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    stock: Callable[..., Any], tower: Tower, share: float, needs: frozenset[Reading], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[Any, Mapping[Reading, Tensor]]:
     """Encode images while the tower merges. An outer `encode_once` is bypassed: it stores features without merging."""
     memory = getattr(stock, "way", None)
     plain: Callable[..., Any] = stock.stock if isinstance(memory, _Memory) else stock  # type: ignore[attr-defined]
     with merge_in_tower(tower, share) as groups:
-        output, found = _encoded(plain, tower, wanted, args, kwargs)
+        output, found = _encoded(plain, tower, needs, args, kwargs)
     return output, {**found, MERGED: torch.cat([part.flatten() for part in groups])}
 
 
 class _Memory:
     """The last encoded images, their features and the recorded readings of the tower. One thread at a time."""
 
-    def __init__(self, tower: Tower | None, wanted: frozenset[Reading]) -> None:
-        self.tower, self.wanted = tower, wanted
+    def __init__(self, tower: Tower | None, needs: frozenset[Reading]) -> None:
+        self.tower, self.needs = tower, needs
         self.lock = threading.Lock()
         self.last: tuple[Mapping[str, Any], Any, Mapping[Reading, Tensor]] | None = None
 
@@ -134,15 +134,15 @@ class _Memory:
         return self.encode(stock, frozenset(), args, kwargs)[0]
 
     def encode(
-        self, stock: Callable[..., Any], wanted: frozenset[Reading], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self, stock: Callable[..., Any], needs: frozenset[Reading], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> tuple[Any, Mapping[Reading, Tensor]]:
         """Return the encoder's output and readings; the encoder runs if the images, or a reading, are new."""
         given = dict(inspect.signature(stock).bind(*args, **kwargs).arguments)
         with self.lock:
-            if self.last is None or not _alike(self.last[0], given) or not wanted <= self.last[2].keys():
-                self.wanted |= wanted
+            if self.last is None or not _alike(self.last[0], given) or not needs <= self.last[2].keys():
+                self.needs |= needs
                 self.last = None
-                self.last = (given, *_encoded(stock, self.tower, self.wanted, args, kwargs))
+                self.last = (given, *_encoded(stock, self.tower, self.needs, args, kwargs))
             return copy.copy(self.last[1]), self.last[2]  # generate() repeats the features in their container, for beams
 
 
@@ -155,16 +155,16 @@ def encode_once(model: PreTrainedModel, needs: Iterable[Reading] = ()) -> Iterat
     Args:
         model: a stock model.
         needs: readings that the pruners inside need. Those of the vision tower are recorded at once and stored beside the features; a
-            reading that is asked for later costs one more pass of the tower.
+            reading that is needed later costs one more pass of the tower.
 
     Raises:
         ModelError: the model has no image encoder, or its tower lacks a reading.
     """
     family = families.get(model.config.model_type) if model.config.model_type in families.names() else None
-    tower, wanted = None if family is None else family.tower(model), tower_readings(needs)
+    tower, of_tower = None if family is None else family.tower(model), tower_readings(needs)
     if tower is not None:
-        check_tower(tower, wanted)
-    with detour(model.base_model, _METHOD, _Memory(tower, wanted)):
+        check_tower(tower, of_tower)
+    with detour(model.base_model, _METHOD, _Memory(tower, of_tower)):
         yield
 
 

@@ -73,37 +73,37 @@ class LayerMasks:
         """
         self._check_window(first, length, cache)
 
-    def mask(self, now: Pass, narrowing: Narrowing, stage: int, layer: int, hidden: Tensor) -> Tensor | None:
+    def mask(self, forward: Pass, narrowing: Narrowing, stage: int, layer: int, hidden: Tensor) -> Tensor | None:
         """Return the mask of a stage's rows at a layer; layers of one stage on one device share it, if their windows are the same."""
-        static = _static(now.cache)
+        static = _static(forward.cache)
         if static and self.form == "padding":
             raise ModelError("static caches cannot be pruned under flash attention", "use sdpa attention, or a dynamic cache")
-        width = now.cache.layers[layer].max_cache_len if static else None
-        held = self._held(now, layer)
-        key = ("mask", stage, hidden.device, width, self.windows[layer], held)
-        if key not in now.made:
+        width = forward.cache.layers[layer].max_cache_len if static else None
+        cached = self._cached_keys(forward, layer)
+        key = ("mask", stage, hidden.device, width, self.windows[layer], cached)
+        if key not in forward.made:
             valid, whole = narrowing.row_mask.to(hidden.device), narrowing.whole
-            positions, queries, prompt = narrowing.positions, len(narrowing), now.prompt
-            if not now.prefill:
-                tail, whole, queries = now.padded_tail(), whole and now.padded_tail() is None, now.fresh
-                told = valid.new_ones(len(valid), prompt.length - prompt.size) if tail is None else tail.to(valid.device)
-                valid = torch.cat([valid, told], dim=1)
-                later = np.broadcast_to(np.arange(prompt.size, prompt.length), (len(positions), prompt.length - prompt.size))
-                positions = np.concatenate([positions, later], 1)
-            if held is not None:
-                valid, positions = valid[:, -held:], positions[:, -held:]
-            pattern = self._pattern(layer, positions, queries, prompt.visual if now.prefill else None, hidden.device)
-            now.made[key] = make_mask(self.form, valid, queries, whole=whole, width=width, dtype=hidden.dtype, pattern=pattern)
-        made: Tensor | None = now.made[key]
+            positions, queries, prompt = narrowing.positions, len(narrowing), forward.prompt
+            if not forward.prefill:
+                tail, whole, queries = forward.padded_tail(), whole and forward.padded_tail() is None, forward.fresh
+                later = valid.new_ones(len(valid), prompt.length - prompt.size) if tail is None else tail.to(valid.device)
+                valid = torch.cat([valid, later], dim=1)
+                positions_after = np.broadcast_to(np.arange(prompt.size, prompt.length), (len(positions), prompt.length - prompt.size))
+                positions = np.concatenate([positions, positions_after], 1)
+            if cached is not None:
+                valid, positions = valid[:, -cached:], positions[:, -cached:]
+            pattern = self._pattern(layer, positions, queries, prompt.visual if forward.prefill else None, hidden.device)
+            forward.made[key] = make_mask(self.form, valid, queries, whole=whole, width=width, dtype=hidden.dtype, pattern=pattern)
+        made: Tensor | None = forward.made[key]
         return made
 
-    def _held(self, now: Pass, layer: int) -> int | None:
+    def _cached_keys(self, forward: Pass, layer: int) -> int | None:
         """Return how many keys a layer attends to if its cache has only its window; None: all."""
         window = self.windows[layer]
-        if now.prefill or window is None or now.cache is None or _static(now.cache):
+        if forward.prefill or window is None or forward.cache is None or _static(forward.cache):
             return None
-        kept = now.cache.layers[layer]
-        return min(int(kept.keys.shape[-2]), window - 1) + now.fresh if getattr(kept, "is_sliding", False) else None
+        layer_cache = forward.cache.layers[layer]
+        return min(int(layer_cache.keys.shape[-2]), window - 1) + forward.fresh if getattr(layer_cache, "is_sliding", False) else None
 
     def _pattern(
         self, layer: int, positions: NDArray[np.int64], queries: int, visual: NDArray[np.bool_] | None, device: Any
@@ -118,8 +118,8 @@ class LayerMasks:
         cuts = window is not None and int(positions.max() - positions.min()) >= window
         if not cuts and (visual is None or not self.both_ways):
             return None
-        place = upload(np.ascontiguousarray(positions), torch.device(device))
-        query, key = place[:, -queries:, None], place[:, None, :]
+        uploaded = upload(np.ascontiguousarray(positions), torch.device(device))
+        query, key = uploaded[:, -queries:, None], uploaded[:, None, :]
         allowed = key <= query
         if visual is not None and self.both_ways:
             image = np.take_along_axis(image_numbers(visual), np.broadcast_to(positions, (len(visual), positions.shape[1])), 1)

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from biaskit.engine.calls import attention_door
+from biaskit.engine.calls import watch_attention
 from biaskit.engine.reference import entering
 from biaskit.families.base import Prepared
 from biaskit.families.checkpoints.decoder import decoder
@@ -98,10 +98,10 @@ def _local_tower(model: PreTrainedModel) -> Iterator[None]:
     def silenced(module: Any, query: Tensor, _key: Tensor, _mask: Any, _kwargs: Any) -> tuple[Tensor, None] | None:
         return (torch.zeros_like(query.transpose(1, 2)), None) if module in tower else None
 
-    with ExitStack() as doors:
+    with ExitStack() as handles:
         for name in names:
             if name in ALL_ATTENTION_FUNCTIONS:
-                doors.enter_context(attention_door(name, silenced))
+                handles.enter_context(watch_attention(name, silenced))
         yield
 
 

@@ -56,9 +56,9 @@ def read_mask(
             f"attention masks of type {type(mask).__name__} cannot be narrowed", "load the model with sdpa, flash_attention_2 or eager"
         )
     if known is None or known.shape != (batch, length) or not on_device(mask):
-        return _looked_at(mask, batch, length, known, pattern)
-    told = upload(known, mask.device)
-    same = mask[:, -length:].to(torch.bool) == told if mask.ndim == 2 else _plain(mask, told, length, pattern) | ~told
+        return _fetched(mask, batch, length, known, pattern)
+    expected = upload(known, mask.device)
+    same = mask[:, -length:].to(torch.bool) == expected if mask.ndim == 2 else _plain(mask, expected, length, pattern) | ~expected
     expect(same.all(), partial(_complain, mask, known, pattern))
     return known
 
@@ -81,7 +81,7 @@ def padding_told(given: Any, rows: int, length: int | None, kind: str | None = N
     return None if length is None else _allowed(given, rows)[:, -1, :length]
 
 
-def _looked_at(
+def _fetched(
     mask: Tensor, batch: int, length: int, known: NDArray[np.bool_] | None = None, pattern: Tensor | None = None
 ) -> NDArray[np.bool_]:
     """Read a mask from the device. Without a window, the last query attends to all tokens that are not padding."""
@@ -104,7 +104,7 @@ def _complain(mask: Tensor, known: NDArray[np.bool_], pattern: Tensor | None, sa
     """Raise ModelError if a mask differs from the expected one."""
     if not same:
         batch, length = known.shape
-        _looked_at(mask, batch, length, known, pattern)
+        _fetched(mask, batch, length, known, pattern)
         raise ModelError("the model's attention mask hides other tokens than the padding", "pass the processor's attention_mask unchanged")
 
 
@@ -117,8 +117,8 @@ def _allowed(mask: Tensor, batch: int) -> Tensor:
 def _plain(mask: Tensor, valid: Tensor, length: int, pattern: Tensor | None) -> Tensor:
     """Which queries attend to exactly the tokens of the pattern that are not padding: [B, S] bool."""
     allowed = _allowed(mask, len(valid))
-    seen = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril() if pattern is None else pattern.to(mask.device)
-    causal = seen & valid[:, None, :]
+    pattern_mask = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril() if pattern is None else pattern.to(mask.device)
+    causal = pattern_mask & valid[:, None, :]
     return (allowed[:, :, :length] == causal).all(-1) & ~allowed[:, :, length:].any(-1)
 
 

@@ -117,7 +117,8 @@ class Pass:
     Attributes:
         fresh: tokens of this pass.
         cache: the key-value cache it fills, if any.
-        tail: [B, tokens after the prompt] bool, False for padding; None if none is padding. look: whether any is, being copied to the host.
+        tail: [B, tokens after the prompt] bool, False for padding; None if none is padding.
+        tail_valid: whether none is padding, a bool that is being copied to the host.
         recorded: (stage, reading) → its recorded values.
         made: masks and rotary embeddings shared by the layers of a stage.
     """
@@ -127,12 +128,12 @@ class Pass:
     cache: Any
     prefill: bool
     tail: Tensor | None = None
-    look: Fetch | None = None
+    tail_valid: Fetch | None = None
     recorded: dict[tuple[int, Reading], Recorded] = field(default_factory=dict)
     made: dict[Any, Any] = field(default_factory=dict)
 
     def padded_tail(self) -> Tensor | None:
-        """Return `tail`, or None if it has no padding. It waits for the copy in `look`, not for work queued later."""
-        if self.look is not None:
-            self.tail, self.look = None if self.look.read()[0] else self.tail, None
+        """Return `tail`, or None if it has no padding. It waits for the copy of `tail_valid`, not for work queued later."""
+        if self.tail_valid is not None:
+            self.tail, self.tail_valid = None if self.tail_valid.read()[0] else self.tail, None
         return self.tail

@@ -55,8 +55,8 @@ class PerThread(Generic[T]):
 
 def _own(instance: object) -> dict[str, Any]:
     """The values of the running thread; they are freed when the thread or the instance ends."""
-    held = vars(instance)
-    local: threading.local = held.get("_threads") or held.setdefault("_threads", threading.local())
+    attributes = vars(instance)
+    local: threading.local = attributes.get("_threads") or attributes.setdefault("_threads", threading.local())
     return local.__dict__
 
 

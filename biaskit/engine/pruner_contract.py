@@ -32,7 +32,7 @@ def check_pruner(pruner: Pruner, model: str | None = "llava-onevision") -> None:
     `needs`, changes no input, and keeps all tokens if the budget is N. On a tiny model the engine can apply it.
 
     A method that is not `exact` chooses the number of tokens itself. One whose tokens the vision tower merges keeps each merged token once,
-    whatever the budget, and refuses a `budget` parameter.
+    for every budget, and refuses a `budget` parameter.
 
     Args:
         pruner: the method and its settings. model: one of `biaskit.testing.TINY`, or None for the made-up samples alone.

@@ -35,7 +35,7 @@ class Recorder:
 
     Args:
         stack: the language model. layers: K of each stage. readings: recorded at every stage at which they exist.
-        now: returns the running forward pass, or None. narrowing: returns the narrowing at a decoder layer of it.
+        forward: returns the running forward pass, or None. narrowing: returns the narrowing at a decoder layer of it.
         masks: the attention masks of the layers.
     """
 
@@ -46,11 +46,11 @@ class Recorder:
         stack: Any,
         layers: Sequence[int],
         readings: frozenset[Reading],
-        now: Callable[[], Pass | None],
+        forward: Callable[[], Pass | None],
         narrowing: Callable[[int], Narrowing | None],
         masks: LayerMasks,
     ) -> None:
-        self.stack, self.now, self.narrowing, self.masks = stack, now, narrowing, masks
+        self.stack, self.forward, self.narrowing, self.masks = stack, forward, narrowing, masks
         self.calls: dict[int, list[tuple[int, Reading]]] = {}
         self.inputs: dict[int, list[tuple[int, Reading]]] = {}
         self.upcoming: dict[int, list[Reading]] = {}
@@ -105,39 +105,39 @@ class Recorder:
             self.probing = None
 
     def _called(self, layer: int, call: Call) -> None:
-        now = self.now()
-        if now is None or not now.prefill or not now.prompt.active:
+        forward = self.forward()
+        if forward is None or not forward.prefill or not forward.prompt.active:
             return
         if self.probing is not None:
             stage, narrowing = self.probing
-            self._record(now, [(stage, reading) for reading in self.upcoming[stage]], layer, call, narrowing)
+            self._record(forward, [(stage, reading) for reading in self.upcoming[stage]], layer, call, narrowing)
             raise Stop
-        self._record(now, self.calls.get(layer, ()), layer, call, self.narrowing(layer))
+        self._record(forward, self.calls.get(layer, ()), layer, call, self.narrowing(layer))
 
-    def _record(self, now: Pass, wanted: Sequence[tuple[int, Reading]], layer: int, call: Call, narrowing: Narrowing | None) -> None:
+    def _record(self, forward: Pass, wanted: Sequence[tuple[int, Reading]], layer: int, call: Call, narrowing: Narrowing | None) -> None:
         done: dict[Reading, Tensor] = {}  # readings of one layer that differ in `of`, or in the layer relative to K, are computed once
         for stage, reading in wanted:
             kind = Reading(reading.what, queries=reading.queries, heads=reading.heads)
             if kind not in done:
-                done[kind] = self._value(now, kind, layer, call, narrowing)
-            now.recorded[stage, reading] = Recorded(done[kind], narrowing)
+                done[kind] = self._value(forward, kind, layer, call, narrowing)
+            forward.recorded[stage, reading] = Recorded(done[kind], narrowing)
 
-    def _value(self, now: Pass, reading: Reading, layer: int, call: Call, narrowing: Narrowing | None) -> Tensor:
+    def _value(self, forward: Pass, reading: Reading, layer: int, call: Call, narrowing: Narrowing | None) -> Tensor:
         if reading.what == "keys":
             return call.key[:, :, : call.query.shape[2]]
         if reading.queries == "last":
             logits = logit_rows(call)[:, :, 0]
             return join_heads(logits.softmax(-1) if reading.what == "attention" else logits, reading.heads)
-        if narrowing is None and now.prompt.padding is None:  # the processor's mask did not come through: a layer's tells
-            now.prompt.padding = self.masks.valid(now.prompt, layer, call.mask, now.cache)
-        chosen = _chosen(now.prompt, reading.queries, narrowing)
+        if narrowing is None and forward.prompt.padding is None:  # the processor's mask did not come through: a layer's tells
+            forward.prompt.padding = self.masks.valid(forward.prompt, layer, call.mask, forward.cache)
+        chosen = _chosen(forward.prompt, reading.queries, narrowing)
         rows = np.flatnonzero(chosen.any(0))
         weight = upload(chosen[:, rows], call.query.device)
         return mean_of_rows(call, reading, upload(rows, call.query.device), weight)
 
     def _turning(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        now = self.now()
-        if now is None or not now.prefill or not now.prompt.active:
+        forward = self.forward()
+        if forward is None or not forward.prefill or not forward.prompt.active:
             return
         kind = kwargs["layer_type"] if "layer_type" in kwargs else args[2] if len(args) > 2 else None
         frequencies = getattr(module, "inv_freq" if kind is None else f"{kind}_inv_freq", None)
@@ -150,15 +150,15 @@ class Recorder:
         for stage, reading in self.turned:
             if kind not in (None, layer_kind(self.stack, self.starts[stage])):
                 continue
-            now.recorded[stage, reading] = Recorded(found.expand(now.prompt.rows, -1, -1), None)
+            forward.recorded[stage, reading] = Recorded(found.expand(forward.prompt.rows, -1, -1), None)
 
     def _entered(self, layer: int, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        now = self.now()
-        if now is None or not now.prefill or not now.prompt.active:
+        forward = self.forward()
+        if forward is None or not forward.prefill or not forward.prompt.active:
             return
         hidden: Tensor = args[0] if args else kwargs["hidden_states"]
         for stage, reading in self.inputs[layer]:
-            now.recorded[stage, reading] = Recorded(hidden, self.narrowing(layer))
+            forward.recorded[stage, reading] = Recorded(hidden, self.narrowing(layer))
 
 
 def mean_rotations(positions: Tensor, frequencies: Tensor) -> Tensor:

@@ -134,15 +134,15 @@ class _Sample:
 
     def keep(self, places: Sequence[int], *, compact: bool) -> None:
         """Drop all rows but those of some positions; `compact` renumbers these."""
-        stay = torch.from_numpy(np.isin(self.rows.cpu().numpy(), places)).to(self.rows.device)
-        self.rows, self.state = self.rows[stay], self.state[stay]
+        kept_rows = torch.from_numpy(np.isin(self.rows.cpu().numpy(), places)).to(self.rows.device)
+        self.rows, self.state = self.rows[kept_rows], self.state[kept_rows]
         for kind, parts in self.rotary.items():
-            self.rotary[kind] = [part[: len(self.rows)] if compact else part[stay] for part in parts]
+            self.rotary[kind] = [part[: len(self.rows)] if compact else part[kept_rows] for part in parts]
 
     def replace(self, places: NDArray[np.int64], contents: Tensor) -> None:
         """Replace the rows of some positions [n] by `contents` [n, d]."""
-        at = torch.from_numpy(np.searchsorted(self.rows.cpu().numpy(), places)).to(self.state.device)
-        self.state = self.state.index_copy(0, at, contents.to(self.state))
+        index = torch.from_numpy(np.searchsorted(self.rows.cpu().numpy(), places)).to(self.state.device)
+        self.state = self.state.index_copy(0, index, contents.to(self.state))
 
     def run(self, number: int, layer: Any, kind: str | None, window: int | None, implementation: str) -> None:
         """Run one layer on all rows."""

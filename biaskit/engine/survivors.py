@@ -31,10 +31,10 @@ Setting = tuple[float, float | None]
 
 @dataclass(frozen=True, eq=False)
 class Contender:
-    """A method to be asked.
+    """A method to be run.
 
     Attributes:
-        label: its name in results. pruner: with its K; its retention does not matter. prior: for debiasing, or None.
+        label: its name in results. pruner: with its K; its retention is ignored. prior: for debiasing, or None.
     """
 
     label: str
@@ -43,14 +43,14 @@ class Contender:
 
 
 @dataclass(eq=False)
-class _Witness:
+class _SignalStore:
     """Stores a pruner's signals of one sample. `needs`: further readings to record."""
 
     needs: frozenset[Reading]
-    seen: list[Signals] = field(default_factory=list)
+    signals: list[Signals] = field(default_factory=list)
 
     def __call__(self, signals: Signals, keep: Keep) -> Mapping[str, float]:
-        self.seen.append(signals)
+        self.signals.append(signals)
         return {}
 
 
@@ -64,7 +64,7 @@ def survivors(
     seed: int = 0,
     report: Callable[[int, int], None] | None = None,
 ) -> tuple[list[dict[Setting, Indices]], dict[int, NDArray[np.float32]]]:
-    """Ask each method what it keeps of one prompt, at every retention and strength of debiasing.
+    """Return what each method keeps of one prompt, at every retention and strength of debiasing.
 
     The kept tokens are those that `prune` keeps with these settings; only methods with several stages, or that merge tokens in the vision
     tower, need a run of the model per setting.
@@ -85,14 +85,14 @@ def survivors(
     cast = {name: value.to(device, loaded.model.dtype if value.is_floating_point() else value.dtype) for name, value in inputs.items()}
     depths = sorted({one.pruner.stages()[0].layer for one in contenders})
     needs = {k: frozenset().union(*(one.pruner.needs for one in contenders if one.pruner.stages()[0].layer == k)) for k in depths}
-    seen = {k: _look(loaded, cast, k, needs[k], seed) for k in depths}
+    signals_at = {k: _signals_at(loaded, cast, k, needs[k], seed) for k in depths}
     found = []
     for number, one in enumerate(contenders):
         settings = [(share, tau) for share in retentions for tau in (strengths if _has_strength(one) else (None,))]
-        found.append({setting: _kept(loaded, cast, one, setting, seen[one.pruner.stages()[0].layer], seed) for setting in settings})
+        found.append({setting: _kept(loaded, cast, one, setting, signals_at[one.pruner.stages()[0].layer], seed) for setting in settings})
         if report is not None:
             report(number + 1, len(contenders))
-    attention = {k: signals[ATTENTION].float().cpu().numpy() for k, signals in seen.items() if ATTENTION in signals}
+    attention = {k: signals[ATTENTION].float().cpu().numpy() for k, signals in signals_at.items() if ATTENTION in signals}
     return found, attention
 
 
@@ -100,11 +100,11 @@ def _has_strength(one: Contender) -> bool:
     return one.prior is not None and one.pruner.debiases and hasattr(one.pruner, "strength")
 
 
-def _look(loaded: Loaded, inputs: Mapping[str, Tensor], k: int, needs: frozenset[Reading], seed: int) -> Signals:
+def _signals_at(loaded: Loaded, inputs: Mapping[str, Tensor], k: int, needs: frozenset[Reading], seed: int) -> Signals:
     """Run the prefill once, and return the signals before decoder layer k."""
-    witness = _Witness(needs | ({ATTENTION} if k else set()))
-    _run(loaded, inputs, get_pruner("uniform", budget=1, layer=k), None, seed, witness)
-    return witness.seen[0]
+    store = _SignalStore(needs | ({ATTENTION} if k else set()))
+    _run(loaded, inputs, get_pruner("uniform", budget=1, layer=k), None, seed, store)
+    return store.signals[0]
 
 
 def _run(loaded: Loaded, inputs: Mapping[str, Tensor], pruner: Pruner, prior: Prior | None, seed: int, observe: Any = None) -> Indices:

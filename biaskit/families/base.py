@@ -58,7 +58,7 @@ class ModelFamily(ABC):
         image_processor: name of the stock image processor class, without backend suffix.
         wording: its published question templates. box_convention: how its answers write boxes.
         options: what a user may choose of the processor; see `configure`.
-        fixed_tokens: True if every image gets the same number of visual tokens, whatever its size.
+        fixed_tokens: True if every image gets the same number of visual tokens, regardless of its size.
         bidirectional_images: True if the tokens of an image attend to one another in both directions; two images never adjoin.
     """
 

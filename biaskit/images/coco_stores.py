@@ -221,7 +221,7 @@ class UrlStore(Store):
 
 
 def _most_bytes(image: CocoImage) -> int:
-    """Return how long the file of an image may be: 16 bits in four channels and a megabyte of metadata, whatever its format."""
+    """Return how long the file of an image may be: 16 bits in four channels and a megabyte of metadata, for any format."""
     if not (image.width and image.height):
         return MAX_BODY
     return min(MAX_BODY, 8 * image.width * image.height + (1 << 20))

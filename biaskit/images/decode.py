@@ -66,7 +66,7 @@ def decode(data: bytes, name: str) -> Image.Image:
         name: of the image, for messages.
 
     Raises:
-        ImageSkipped: the bytes are not a usable picture; the message says why. No other error is raised, whatever the bytes.
+        ImageSkipped: the bytes are not a usable picture; the message says why. No other error is raised, for any bytes.
     """
     with _reasons(data, name):
         rgb, turn = _pixels(data, name)

@@ -140,7 +140,7 @@ def _as_bias(values: NDArray[np.float64], as_: str, path: Path) -> NDArray[np.fl
     """Turn values [layers, rows, cols] into A_bias with mean 1 at every layer."""
     if not np.isfinite(values).all():
         raise PriorError(
-            f"{path} has {int((~np.isfinite(values)).sum())} values that are not finite", "a bias is finite everywhere; mend the file"
+            f"{path} has {int((~np.isfinite(values)).sum())} values that are not finite", "a bias is finite everywhere; fix the file"
         )
     if values.min() < 0:
         raise PriorError(
@@ -154,7 +154,7 @@ def _as_bias(values: NDArray[np.float64], as_: str, path: Path) -> NDArray[np.fl
         values = values.min(axis=(1, 2), keepdims=True) / values
     top = values.max(axis=(1, 2), keepdims=True)
     if not top.all():
-        raise PriorError(f"{path} is 0 everywhere at a layer", "mend the file")
+        raise PriorError(f"{path} is 0 everywhere at a layer", "fix the file")
     values = values / top
     bias: NDArray[np.float32] = (values / values.mean(axis=(1, 2), keepdims=True)).astype(np.float32)
     return bias

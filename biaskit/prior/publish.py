@@ -67,7 +67,7 @@ def card(prior: Prior, repo: str, digest: str) -> str:
         f"{', '.join(map(str, prior.layers))}, counted from 0; planes {planes}. It holds for its prompt and for this checkpoint."
     )
     return "\n".join([
-        *front, "", f"# Where {prior.model or prior.model_type} looks, whatever the picture", "",
+        *front, "", f"# Where {prior.model or prior.model_type} looks, independent of the image", "",
         what, "",
         "```console", f"$ biaskit priors pull {repo}", f"$ biaskit heatmap {name}", "```", "",
         f"sha256 of `{HUB_FILE}`: `{digest}`", "", "| made with | |", "|---|---|", *facts, "",

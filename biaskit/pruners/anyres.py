@@ -1,4 +1,4 @@
-"""Shared by any-resolution methods: the small picture, the tiles of the large one, and which tile covers which part of the small one."""
+"""Shared by any-resolution methods: the small view, the tiles of the large one, and which tile covers which part of the small one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from biaskit.pruners.signals import Signals
 from biaskit.pruners.towers import tile_of
 
 WHOLE = ("base", "thumbnail")
-"""Planes that show the whole picture, small, beside a canvas of tiles."""
+"""Planes that show the whole image, small, beside a canvas of tiles."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,10 +20,10 @@ class Views:
     """One image of a prompt.
 
     Attributes:
-        whole: [M] tokens of the small picture, in raster order; without tiles all tokens of the image.
-        tiles: the tokens of each tile of the large picture; empty for an image without tiles.
-        regions: [M] the tile that covers each cell of the small picture.
-        grid: (rows, cols) of the small picture. canvas: (rows, cols) of the large one without newlines.
+        whole: [M] tokens of the small view, in raster order; without tiles all tokens of the image.
+        tiles: the tokens of each tile of the large view; empty for an image without tiles.
+        regions: [M] the tile that covers each cell of the small view.
+        grid: (rows, cols) of the small view. canvas: (rows, cols) of the large one without newlines.
         spot: [N] place of every token on the canvas in raster order, −1 elsewhere.
     """
 

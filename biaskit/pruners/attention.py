@@ -21,7 +21,7 @@ from biaskit.prior.value import Rows as Rows
 from biaskit.pruners.base import Pruner, param
 from biaskit.pruners.readings import ATTENTION, Reading
 from biaskit.pruners.signals import Signals
-from biaskit.select import debias as against
+from biaskit.select import debias as debias_attention
 from biaskit.select import relative_attention_many
 from biaskit.select.keep import Keep
 
@@ -31,14 +31,14 @@ Source = Literal["prior", "null", "recency"]
 Form = Literal["ratio", "difference", "p_log", "uniform"]
 
 DEBIASING = (
-    "rows='question', debias='null', mode='p_log' is PriorTR (arXiv 2606.24156), published at K = 3, on InternVL2.5 at 2",
-    "PriorTR: its question has every text row after the image, as ours; its Qwen code leaves the last one out",
-    "PriorTR: its null row on InternVL is the one after </img>, ours that of </img>; on other models they are the same",
-    "PriorTR: its LLaVA code also cuts the caches of layers before K; decimals of its budget are cut off, ours round halves up",
-    "debias='recency' is the law of arXiv 2508.17807 with one slope; its FastV curve is a cubic, other methods have a slope a benchmark",
-    "arXiv 2508.17807 suppresses padding in its baselines too, where more than half of a patch is padding: padding='suppress'",
+    "rows='question', debias='null', mode='p_log' is PriorTR (arXiv 2606.24156), published at K = 3 (InternVL2.5: K = 2)",
+    "PriorTR: its question rows are all text rows after the image, as here; its Qwen code omits the last one",
+    "PriorTR: on InternVL its null row is the token after </img>, here it is </img>; on other models they are the same",
+    "PriorTR: its LLaVA code also prunes the caches of layers before K; it rounds the budget down, here halves are rounded up",
+    "debias='recency' is the law of arXiv 2508.17807 with one slope; the paper has a cubic for FastV, else a slope per benchmark",
+    "arXiv 2508.17807 suppresses patches of more than half padding in its baselines too: padding='suppress'",
 )
-"""What the debiased forms of a method deviate in from the papers that they are from."""
+"""Deviations of the debiased forms of a method from their papers."""
 
 _law = lru_cache(64)(fit_recency)  # by prior and layer: fitting resamples the prior
 
@@ -58,19 +58,19 @@ class AttentionPruner(Pruner):
     prior: ClassVar[Literal["required", "optional", "unused"]] = "optional"
 
     rows: Rows = param(
-        "last", "rows whose attention is P: last prompt token, question (mean of the text after the image), or null (the first)"
+        "last", "rows whose attention is P: last (prompt token), question (mean of the text after the image), or null (its first token)"
     )
     debias: Source = param(
-        "prior", "where Q is from: prior (calibrated, if given), null (a row of the same pass), or recency (law of slope)"
+        "prior", "source of Q: prior (calibrated, if given), null (the null row of the same pass), or recency (the law exp(k·i))"
     )
-    slope: float | None = param(None, "k of the recency law exp(k·i), a token of 576; none fits it to the prior; for debias=recency")
+    slope: float | None = param(None, "k of the recency law exp(k·i), per token of 576, for debias=recency; None: fitted to the prior")
     strength: float = param(1.0, "τ of the debiasing A_ori / (A_bias^τ + ε): 0 is raw attention, 1 the paper's ratio")
     mode: Form = param("ratio", "debiasing: ratio, difference of normalised maps, p_log (PriorTR), or uniform (control: a flat prior)")
     eps: float = param(1e-7, "ε of the debiasing")
     padding: Literal["keep", "suppress"] = param(
-        "keep", "tokens of padding around the picture: keep them in the choice, or suppress them (then fewer may be kept than asked for)"
+        "keep", "tokens of padding around the image: keep (they compete like others), or suppress (fewer than the budget may be kept)"
     )
-    prior_layout: PriorLayout = param("grid2d", "how the prior is brought to the sample's grid: grid2d, flat1d or repeat")
+    prior_layout: PriorLayout = param("grid2d", "how the prior is mapped to the sample's grid: grid2d, flat1d or repeat")
 
     def __post_init__(self) -> None:
         """Check the parameters."""
@@ -157,7 +157,7 @@ class AttentionPruner(Pruner):
         if q is None:
             return attention
         if self.mode == "p_log":
-            return against(attention, q, form="p_log_p_over_q", tau=self.strength)
+            return debias_attention(attention, q, form="p_log_p_over_q", tau=self.strength)
         if self.debias == "null":
             q = q / q.mean()  # mean 1, as in calibrated priors: ε is chosen for that scale
         return self._relative(attention[None], q[None])[0]

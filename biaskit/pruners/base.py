@@ -40,7 +40,7 @@ def param(default: T, text: str) -> T:
     return declared  # type: ignore[no-any-return]
 
 
-SIMILARITY: Similarity = param("exact", "cosines: exact, or model (rounded to the model's dtype, as the released code does)")
+SIMILARITY: Similarity = param("exact", "cosines: exact, or model (rounded to the model's dtype, as in the released code)")
 """Declaration of a parameter of methods that compare tokens by cosine."""
 
 
@@ -123,9 +123,9 @@ class Pruner(ABC):
     deviations: ClassVar[tuple[str, ...]] = ()
 
     retention: float | None = param(None, "share of visual tokens kept, 0 < r ≤ 1; halves are rounded up")
-    budget: int | None = param(None, "number of visual tokens kept; wins over retention")
-    layer: int = param(2, "K: tokens are dropped before this decoder layer, 0-based; layer K − 1 is looked at")
-    positions: Positions = param("original", "position ids of what is kept: original, or compact (renumbered without gaps)")
+    budget: int | None = param(None, "number of visual tokens kept; overrides retention")
+    layer: int = param(2, "K: tokens are dropped before this decoder layer, 0-based; layer K − 1 is read")
+    positions: Positions = param("original", "position ids of the kept tokens: original, or compact (renumbered without gaps)")
 
     def __post_init__(self) -> None:
         """Check the shared parameters; subclasses check their own after calling this."""

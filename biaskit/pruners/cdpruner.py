@@ -39,15 +39,15 @@ class CDPruner(Pruner):
     presets: ClassVar[dict[str, dict[str, object]]] = {"openvino": {"kernel": "blend", "halves": True}}
     deviations: ClassVar[tuple[str, ...]] = (
         "relevance is by default the cosine with the mean input embedding of the prompt's text, as in OpenVINO GenAI",
-        "the paper's relevance needs CLIP's text tower, which no checkpoint here holds: give relevance=a function of Signals → [N]",
+        "the paper's relevance needs CLIP's text tower, which no supported checkpoint has: give relevance=a function of Signals → [N]",
         "all tokens of the prompt compete; the released code chooses the same number in each tile of any-res prompts",
         "relevance is scaled over the prompt; the released code scales it over all tiles of a batch",
-        "where the rank of the kernel is used up the most relevant tokens fill the budget; the released code takes the root of 1e-12",
-        "cosines and the kernel in float64; the released code has float32",
+        "beyond the rank of the kernel the most relevant tokens fill the budget; the released code takes the root of 1e-12",
+        "cosines and kernel are float64; in the released code float32",
     )
 
     layer: int = param(0, "K: tokens are dropped before this decoder layer; 0 is before the language model")
-    positions: Positions = param("compact", "position ids of what is kept: compact (renumbered, as published for LLaVA) or original")
+    positions: Positions = param("compact", "position ids of the kept tokens: compact (renumbered, as published for LLaVA) or original")
     relevance: Literal["embedding"] | Tensor | Callable[[Signals], Tensor] = param(
         "embedding", "embedding: cosine with the prompt's mean input embedding; or a tensor [N], or a function of Signals"
     )
@@ -59,7 +59,7 @@ class CDPruner(Pruner):
         """Check the parameters."""
         source = self.relevance
         if isinstance(source, str) and source != "embedding":
-            raise BiaskitError(f"relevance is {source!r}", "give embedding, one number a visual token, or a function of Signals")
+            raise BiaskitError(f"relevance is {source!r}", "give embedding, one number per visual token, or a function of Signals")
         super().__post_init__()
         self.check_range("weight", 0, 1)
 
@@ -72,13 +72,13 @@ class CDPruner(Pruner):
         """Score relevance, then pick by conditional variance.
 
         Raises:
-            BiaskitError: the prompt has no text to be relevant to.
+            BiaskitError: the prompt has no text.
         """
         source, features = self.relevance, signals[EMBEDS]
         if isinstance(source, str):
             text = signals[TEXT_EMBEDS]
             if not len(text):
-                raise BiaskitError("the prompt has no text", "CDPruner keeps what is relevant to it: ask something")
+                raise BiaskitError("the prompt has no text", "CDPruner keeps tokens that are relevant to it: add a question")
             scores = text_relevance(features, text.float().mean(0, keepdim=True))
         else:
             scores = source if isinstance(source, Tensor) else source(signals)

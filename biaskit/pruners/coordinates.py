@@ -32,12 +32,12 @@ class Coordinates(Pruner):
     arxiv: ClassVar[str] = "2602.03060"
     needs: ClassVar[frozenset[Reading]] = frozenset({_ROTATIONS})
     deviations: ClassVar[tuple[str, ...]] = (
-        "the rest is random: a positional control, not IVC-Prune, whose rest is chosen by value vectors",
-        "the share of coordinates falls with the budget, so that they are at most half of what is kept; published budgets are fixed",
-        "coordinates are those of the whole prompt: InternVL's are published tile by tile",
+        "the other kept tokens are random: a positional control, not IVC-Prune, which chooses them by value vectors",
+        "the share of coordinate tokens falls with the budget, to at most half of the kept tokens; published budgets are fixed",
+        "coordinate tokens are chosen over the whole prompt; for InternVL the paper chooses them tile by tile",
     )
 
-    share: float = param(0.1, "ρ: share of all visual tokens taken by cosine, and as many by sine; at most n / 4N")
+    share: float = param(0.1, "ρ: share of all visual tokens chosen by cosine, and the same by sine; at most n / 4N")
 
     def __post_init__(self) -> None:
         """Check the parameters."""

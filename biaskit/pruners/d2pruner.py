@@ -27,7 +27,7 @@ from biaskit.select.keep import Keep
 @pruners.register("d2pruner")
 @dataclass(frozen=True)
 class D2Pruner(AttentionPruner):
-    """Pivots by debiased attention (eq. 3), then a greedy independent set on a graph of meaning and place (eq. 4–8).
+    """Pivots by debiased attention (eq. 3), then a greedy independent set on a graph of semantic and spatial similarity (eq. 4–8).
 
     The paper recommends α by the kind of task: preset `understanding` or `localization`. The switches from `pivot_mode` on cover points
     that the paper leaves open; the defaults are what its text supports best.
@@ -47,27 +47,27 @@ class D2Pruner(AttentionPruner):
     }
     family_presets: ClassVar[Mapping[str, Mapping[str, str]]] = {"llava": {"localization": "localization-llava-1.5"}}
     deviations: ClassVar[tuple[str, ...]] = (
-        "neighbours and the prior are on the true grid, plane by plane; the reproduced official call has no grid and must guess one from N",
-        "the head reduction is not stated: the mean; nor the rounding of the budget: halves up; of pivots as many as are whole in 0.7 · n",
-        "the caption of figure 3 subtracts the prior, eq. 3 divides by it: mode='difference'; and thins the pivots out: pivot_mode='mis'",
-        "the prior is stored as a density of mean 1, so that ε = 1e-7 is negligible, as it is not beside raw attention",
-        "several images compete, on which the paper is silent: pool='per_image'; its 2,880 tokens of LLaVA-NeXT have no newlines: newline",
-        "the reproduced official call has two more weights (l1_weight, div_weight), both 0 there and not in the paper: they are not here",
-        "when the graph leaves too few tokens, the highest scores fill up (fill); the paper is silent",
-        "cosines are rounded to 2⁻¹⁸, and a range of them below 1e-5 counts as all alike: float32 cannot tell more",
+        "neighbours and the prior are on the true grid, plane by plane; the reproduced official call has no grid and must guess it from N",
+        "the paper does not state the head reduction (here: mean) and the rounding (here: budget halves up, pivots 0.7 · n down)",
+        "eq. 3 divides by the prior; the caption of figure 3 subtracts it (mode='difference') and thins the pivots (pivot_mode='mis')",
+        "the prior is stored with mean 1, so that ε = 1e-7 is negligible; relative to raw attention it would not be",
+        "several images compete, the paper has one: pool='per_image'; its 2,880 tokens of LLaVA-NeXT have no newlines: newline",
+        "the reproduced official call has two more weights (l1_weight, div_weight), both 0 and not in the paper; they are omitted here",
+        "if the graph leaves too few tokens, those with the highest scores are added (fill); the paper does not say",
+        "cosines are rounded to 2⁻¹⁸, and if their range is below 1e-5 they count as equal: float32 is not more exact",
     )
 
-    alpha: float = param(1.0, "α: weight of meaning against place in the graph: 1 for understanding, 0.5 for localization")
+    alpha: float = param(1.0, "α: weight of semantic against spatial similarity in the graph: 1 for understanding, 0.5 for localization")
     theta: float = param(0.8, "θ: similarity above which two tokens are linked (strict)")
     pivot_ratio: float = param(0.7, "share of the budget that is pivots, rounded down")
-    pivot_mode: PivotMode = param("topk", "pivots: the highest scores (topk), or thinned by the graph too (mis)")
-    exclude_pivot_neighbours: bool = param(True, "whether the pivots' neighbours are out of the expansion")
-    fill: Fill = param("score", "when the graph leaves too few: score, layers, raise_theta, or none (keep fewer)")
-    diagonal: Diagonal = param("included", "whether a token's similarity with itself takes part in min–max (eq. 5 read literally)")
+    pivot_mode: PivotMode = param("topk", "pivots: topk (the highest scores), or mis (also thinned by the graph)")
+    exclude_pivot_neighbours: bool = param(True, "whether the pivots' neighbours are excluded from the expansion")
+    fill: Fill = param("score", "how the budget is filled if the graph leaves too few: score, layers, raise_theta, or none (keep fewer)")
+    diagonal: Diagonal = param("included", "whether a token's similarity with itself counts in min–max (eq. 5 read literally)")
     newline: Literal["prune", "keep_all", "drop_all"] = param(
-        "prune", "newline tokens: pruned like any other as the canvas's last column, all kept (on the budget), or all dropped"
+        "prune", "newline tokens: prune (like others, as the canvas's last column), keep_all (counted in the budget), or drop_all"
     )
-    pool: Literal["prompt", "per_image"] = param("prompt", "one budget and graph for all images of the prompt, or one per image")
+    pool: Literal["prompt", "per_image"] = param("prompt", "one budget and graph for all images of the prompt, or for each image")
 
     def __post_init__(self) -> None:
         """Check the parameters."""

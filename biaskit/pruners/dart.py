@@ -31,16 +31,16 @@ class DART(Pruner):
     needs: ClassVar[frozenset[Reading]] = frozenset({HIDDEN, TEXT_HIDDEN, KEYS, TEXT_KEYS})
     deviations: ClassVar[tuple[str, ...]] = (
         "keeps exactly the budget by default; the paper's rule keeps pivots + 8·int(N·r/8): count='paper'",
-        "pivots go visual first, each kind by descending norm; in the released code the order is that of a Python set",
+        "visual pivots come first, each kind by descending norm; the released code has the order of a Python set",
         "text pivots come from the text after the last visual token, as in the authors' ports; AngelSlim's takes all text",
-        "with fewer text tokens after the image than text pivots, their quota is spread over the pivots there are",
+        "if fewer text tokens than text pivots follow the image, their quota is divided among the existing pivots",
         "cosines are exact; the released code computes them in the model's dtype: similarity='model' (docs/methods.md)",
-        "at K = 0, which the paper does not have, pivots are input embeddings of largest L1 norm, and embeddings are compared as they are",
+        "at K = 0, which the paper does not have, pivots are input embeddings of largest L1 norm, and embeddings are compared unchanged",
     )
 
     layer: int = param(2, "K: tokens are dropped before this decoder layer, 0-based; 0 reads input embeddings instead of layer K − 1")
-    pivots: int = param(4, "visual pivots; they are kept")
-    text_pivots: int = param(4, "text pivots, from the text after the last visual token")
+    pivots: int = param(4, "number of visual pivots, which are kept")
+    text_pivots: int = param(4, "number of text pivots, from the text after the last visual token")
     count: Literal["exact", "paper"] = param("exact", "keep exactly the budget, or pivots + 8·int(N·r/8) as published")
 
     similarity: Similarity = SIMILARITY
@@ -52,7 +52,7 @@ class DART(Pruner):
         self.check_range("text_pivots", 0, math.inf)
 
     def readings(self) -> frozenset[Reading]:
-        """Return what these settings read: before the language model the input embeddings alone."""
+        """Return what these settings read: before the language model only the input embeddings."""
         return super().readings() if self.layer else frozenset({EMBEDS, TEXT_EMBEDS})
 
     def choose(self, signals: Signals, budget: int) -> Keep:
@@ -83,8 +83,8 @@ class DART(Pruner):
     def _published(self, n_tokens: int, budget: int) -> int:
         """How many tokens the published code keeps."""
         centres = self.pivots + self.text_pivots
-        wanted = budget if self.budget is not None or self.retention is None else n_tokens * self.retention
-        return self.pivots + centres * int(wanted / centres)
+        target = budget if self.budget is not None or self.retention is None else n_tokens * self.retention
+        return self.pivots + centres * int(target / centres)
 
 
 def _l1(keys: Tensor) -> Tensor:

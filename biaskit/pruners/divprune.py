@@ -30,12 +30,12 @@ class DivPrune(Pruner):
     deviations: ClassVar[tuple[str, ...]] = (
         "cosines are exact; the released code computes them in the model's dtype: similarity='model' (docs/methods.md)",
         "positions are renumbered as in the released LLaVA code; its Qwen ports keep them: positions='original'",
-        "prompts of any form: the released code expects the image after 35 tokens; newlines take part, as released",
+        "any prompt works; the released code expects the image after 35 tokens; newlines compete, as released",
         "the budget rounds halves up; the released code rounds them to even",
     )
 
     layer: int = param(0, "K: tokens are dropped before this decoder layer; 0 is before the language model")
-    positions: Positions = param("compact", "position ids of what is kept: compact (renumbered, as published for LLaVA) or original")
+    positions: Positions = param("compact", "position ids of the kept tokens: compact (renumbered, as published for LLaVA) or original")
 
     similarity: Similarity = SIMILARITY
 

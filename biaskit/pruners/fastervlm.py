@@ -26,8 +26,8 @@ class FasterVLM(TowerPruner):
     arxiv: ClassVar[str] = "2412.01818"
     deviations: ClassVar[tuple[str, ...]] = (
         BY_TILE,
-        "the released code fixes LLaVA-NeXT to five tiles, 2,880 tokens: padding is not cut off",
-        "towers without a class token: attend='mean', the attention a patch receives from all; not in the paper",
+        "the released code always has five tiles (2,880 tokens, with padding) for LLaVA-NeXT",
+        "towers without a class token: attend='mean', the mean attention a patch receives; not in the paper",
     )
 
     def choose_tile(self, signals: Signals, tokens: Tensor, n: int) -> Keep:

@@ -27,11 +27,11 @@ class FastV(AttentionPruner):
     year: ClassVar[int | None] = 2024
     arxiv: ClassVar[str] = "2403.06764"
     deviations: ClassVar[tuple[str, ...]] = (
-        "tokens are chosen once, at prefill, and dropped; the released mask variant hides them and ranks again at every decoding step",
-        "ties go to the lower index; the released code leaves them to topk",
+        "tokens are chosen once, at prefill, and dropped; the released mask variant masks them and ranks again at every decoding step",
+        "ties go to the lower index; the released code leaves them to torch.topk",
         "the budget rounds halves up; the released code rounds them to even",
-        "K = 0, a random choice in the released code, has no attention to read and is refused: random@k=0",
-        "a prior, if given, debiases the attention; that is not FastV any more",
+        "K = 0 has no attention to read and is refused (use random@k=0); the released code then chooses at random",
+        "a prior, if given, debiases the attention; the result is no longer FastV",
         *DEBIASING,
     )
 

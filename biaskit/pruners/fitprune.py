@@ -31,16 +31,16 @@ def cross(rows: Rows) -> Reading:
 
 @dataclass(frozen=True)
 class _Cut(Stage):
-    """One stage of a schedule. The last one keeps the wanted number of tokens; the others at least that many."""
+    """One stage of a schedule. The last one keeps the requested number of tokens, the others at least that many."""
 
     schedule: Schedule | None = None
-    at: int = 0
+    index: int = 0
     final: bool = False
     whole: bool = False  # keep what the schedule says, without a budget
 
     def tokens(self, n_tokens: int) -> int:
         assert self.schedule is not None
-        planned = self.schedule.counts(self.at, n_tokens)[self.layer - 1] if 0 < self.layer <= self.schedule.layers else n_tokens
+        planned = self.schedule.counts(self.index, n_tokens)[self.layer - 1] if 0 < self.layer <= self.schedule.layers else n_tokens
         if self.whole:
             return planned
         last = super().tokens(n_tokens)
@@ -60,18 +60,18 @@ class FitPrune(AttentionPruner):
     acts: ClassVar[str] = "inside the language model, before every layer of its schedule"
     needs: ClassVar[frozenset[Reading]] = frozenset({cross("question"), OWN})
     deviations: ClassVar[tuple[str, ...]] = (
-        "tokens that a layer deletes go before the next one; the released code deletes them after the layer's attention, before its MLP",
-        "retention and budget are what the last layer sees, by the smallest α that leaves no more; saving=ρ is the paper's own parameter",
+        "tokens deleted at a layer are dropped before the next one; the released code drops them between its attention and its MLP",
+        "retention and budget are of the last layer, by the smallest α that leaves no more; saving=ρ is the paper's own parameter",
         "α is a multiple of 1/128; the paper bisects until its bracket is at most 0.01",
-        "schedules are calibrated, not tables; one file holds every α of the bisection, and so every budget",
-        "text rows are those after the image; those before it attend to no visual token, and change no order",
-        "where images differ in N, the schedule holds shares of N",
-        "a prior, if given, debiases the text's map; it was calibrated as a mean over heads, and this map is the largest head",
+        "schedules are calibrated, not tables; one file has every α of the bisection, and so every budget",
+        "text rows are those after the image; earlier ones attend to no visual token and do not change the ranking",
+        "the schedule has shares of N, because images differ in N",
+        "a prior, if given, debiases the text's map; priors are means over heads, this map is the maximum",
     )
 
-    layer: int = param(1, "K: the first tokens are dropped before this decoder layer; what earlier layers would delete goes there")
-    schedule: Schedule | str | os.PathLike[str] | None = param(None, "file of `biaskit calibrate --schedule`; needed")
-    saving: float | None = param(None, "ρ: share of the visual tokens' FLOPs that is saved, in place of retention")
+    layer: int = param(1, "K: the first tokens are dropped before this decoder layer; with those that earlier layers would delete")
+    schedule: Schedule | str | os.PathLike[str] | None = param(None, "file of `biaskit calibrate --schedule`; required")
+    saving: float | None = param(None, "ρ: share of the visual tokens' FLOPs that is saved, instead of retention")
     rows: Rows = param("question", "rows of the text's map: question (mean of the text after the image), last, or null")
 
     def __post_init__(self) -> None:
@@ -127,13 +127,15 @@ class FitPrune(AttentionPruner):
         """Return a stage before every layer that sees fewer tokens than the layer before it."""
         plan, typical = self.plan, max(1, round(self.plan.n_tokens))
         if self.saving is not None:
-            at = plan.for_saving(self.saving)
+            index = plan.for_saving(self.saving)
         else:
-            at = plan.for_share(min(1.0, self.budget / typical) if self.budget is not None else float(self.retention or 1))
-        counts = plan.counts(at, typical)
+            index = plan.for_share(min(1.0, self.budget / typical) if self.budget is not None else float(self.retention or 1))
+        counts = plan.counts(index, typical)
         later = [layer for layer in range(self.layer + 1, plan.layers) if counts[layer - 1] < counts[layer - 2]]
         layers = [self.layer, *later]
-        return tuple(_Cut(layer, self.retention, self.budget, plan, at, layer == layers[-1], self.saving is not None) for layer in layers)
+        return tuple(
+            _Cut(layer, self.retention, self.budget, plan, index, layer == layers[-1], self.saving is not None) for layer in layers
+        )
 
     def attention(self, signals: Signals) -> Tensor:
         """Return the text's map, [N]."""

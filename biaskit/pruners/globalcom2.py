@@ -29,13 +29,13 @@ class GlobalCom2(TowerPruner):
     arxiv: ClassVar[str] = "2501.05179"
     needs: ClassVar[frozenset[Reading]] = frozenset({tower_row("cls", -1, what="logits")})
     deviations: ClassVar[tuple[str, ...]] = (
-        "newlines are dropped first; the released code keeps all of them beyond the budget",
-        "all of the budget is shared out by the published ratios; the released code cuts decimals off and can keep fewer",
-        "several images share the budget by their tokens; without tiles the logits alone choose",
+        "newlines are dropped first; the released code keeps all of them in addition to the budget",
+        "the whole budget is divided by the published ratios; the released code rounds down and can keep fewer",
+        "several images share the budget by their numbers of tokens; without tiles only the logits decide",
         "towers without a class token: attend='mean', mean logits; not in the paper",
     )
 
-    temperature: float = param(10.0, "of the softmax over the tiles' sums of logits")
+    temperature: float = param(10.0, "temperature of the softmax over the tiles' sums of logits")
 
     def __post_init__(self) -> None:
         """Check the parameters."""

@@ -31,14 +31,14 @@ class HiPrune(TowerPruner):
     families: ClassVar[str] = "every family"
     needs: ClassVar[frozenset[Reading]] = frozenset({tower_row("mean", -16), tower_row("mean")})
     deviations: ClassVar[tuple[str, ...]] = (
-        "neighbours are those on the grid; the released code takes indices ±1 and ±24, which wrap around rows: buffers='flat'",
+        "neighbours are taken on the grid; the released code takes indices ±1 and ±24, which wrap around rows: buffers='flat'",
         BY_TILE,
-        "anchors and their neighbours are at most the budget; ties go to the lower index",
+        "anchors and their neighbours never exceed the budget; ties go to the lower index",
         "the middle block is counted from the end, −16, the 9th of CLIP-L's 24; Qwen2.5-VL's 16th of 32 is −17",
     )
 
-    attend: Attend = param("mean", "rows of the tower that are read: mean, all of a tile (as published); cls, the class token's")
-    middle: int = param(-16, "block of the tower whose attention chooses anchors; negative from the end")
+    attend: Attend = param("mean", "rows of the tower that are read: mean (all of a tile, as published), or cls (the class token's)")
+    middle: int = param(-16, "block of the tower whose attention chooses anchors; negative: from the end")
     alpha: float = param(0.1, "α, share of the kept tokens for anchors and their neighbours")
     buffers: Buffers = param("grid", "neighbours: on the grid, or flat, by index as released")
 

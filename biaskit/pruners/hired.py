@@ -20,7 +20,7 @@ from biaskit.select.keep import Keep
 @pruners.register("hired")
 @dataclass(frozen=True)
 class HiRED(TowerPruner):
-    """The small picture keeps a share α; the tiles share the rest by where the class token looks at the tower's first block."""
+    """The small view keeps a share α; the tiles share the rest by the class token's attention at the tower's first block."""
 
     name: ClassVar[str] = "hired"
     title: ClassVar[str] = "HiRED"
@@ -29,14 +29,14 @@ class HiRED(TowerPruner):
     arxiv: ClassVar[str] = "2408.10945"
     needs: ClassVar[frozenset[Reading]] = frozenset({tower_row("cls", 0), tower_row("cls")})
     deviations: ClassVar[tuple[str, ...]] = (
-        "regions of the small picture are those the tiles cover; the released code takes strips of the raster",
-        "all of the budget is shared out; the released code cuts decimals off and can keep fewer",
-        "newlines are dropped first, in the released code always",
-        "several images share the budget by their tokens; without tiles the late attention alone chooses, as published for LLaVA-1.5",
+        "regions of the small view are the parts that the tiles cover; the released code takes strips of the raster",
+        "the whole budget is divided; the released code rounds down and can keep fewer",
+        "newlines are dropped first; the released code drops all of them",
+        "several images share the budget by their numbers of tokens; without tiles only late attention decides, as for LLaVA-1.5",
         "towers without a class token: attend='mean'; not in the paper",
     )
 
-    alpha: float = param(0.5, "α, share of the budget for the small picture; 1 − α of its cells vote for tiles")
+    alpha: float = param(0.5, "α, share of the budget for the small view; 1 − α of its cells vote for tiles")
 
     def __post_init__(self) -> None:
         """Check the parameters."""
@@ -44,7 +44,7 @@ class HiRED(TowerPruner):
         self.check_range("alpha", 0, 1)
 
     def groups(self, signals: Signals, budget: int) -> list[tuple[Tensor, int]]:
-        """Share the budget out among images, then among views."""
+        """Divide the budget among images, then among views."""
         images, newlines = views_of(signals)
         sizes = [image.n_tokens for image in images]
         shares = largest_remainder(sizes, min(budget, sum(sizes)))

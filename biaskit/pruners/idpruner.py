@@ -48,12 +48,12 @@ class IDPruner(AttentionPruner):
         "the paper's numbers need a trained scorer (importance='selector'); the default importance, feature norm, is training-free",
         "the paper feeds the scorer through differentiable top-k (soft=True), its code the raw scores (soft=False)",
         "cosines are exact; the released code computes them in the model's dtype: similarity='model' (docs/methods.md)",
-        "one token a step, as in the paper; the released parallel_k, 1 by default, is not here",
+        "one token per step, as in the paper; the released code's parallel_k (default 1) is omitted",
         "the budget rounds halves up; the released code rounds them to even",
     )
 
     layer: int = param(0, "K: tokens are dropped before this decoder layer; 0 is before the language model, attention needs 1 or more")
-    lam: float = param(0.5, "λ: 1 keeps the most important, 0 spreads out")
+    lam: float = param(0.5, "λ: 1 keeps the most important tokens, 0 the most diverse")
     importance: str | Tensor | Callable[[Signals], Tensor] = param(
         "norm", "selector (trained weights), attention, debiased (needs a prior), norm, or a tensor [N] or a function of Signals"
     )
@@ -72,7 +72,7 @@ class IDPruner(AttentionPruner):
             object.__setattr__(self, "importance", source)
         if not isinstance(source, str | Tensor) and not callable(source):
             raise BiaskitError(
-                f"importance is {source!r}", f"give {', '.join(_SCORES)}, one number a visual token, or a function of Signals"
+                f"importance is {source!r}", f"give {', '.join(_SCORES)}, one number per visual token, or a function of Signals"
             )
         super().__post_init__()
         self.check_range("lam", 0, 1)

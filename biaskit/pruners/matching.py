@@ -10,7 +10,7 @@ from biaskit.pruners.base import Pruner
 from biaskit.select.schedules import layer_counts
 
 MANY = 1_000_000
-"""Visual tokens of an imaginary prompt on which shares are compared, large enough that rounding to whole tokens does not matter."""
+"""Visual tokens of an imaginary prompt on which shares are compared, large enough that rounding to whole tokens is negligible."""
 
 
 def layer_mean(pruner: Pruner, n_tokens: int, depth: int) -> float:
@@ -29,7 +29,7 @@ def matched(make: Callable[[float], Pruner], share: float, depth: int, label: st
     """Return the method with the retention at which the mean over layers is a given share of N.
 
     Args:
-        make: builds the method from its retention. share: the wanted mean over layers, as a share of N.
+        make: builds the method from its retention. share: the target mean over layers, as a share of N.
         depth: decoder layers of the model. label: the method's name in errors.
 
     If the mean falls in steps (FitPrune, whose α do), the next one above is taken; results record the real one.
@@ -52,7 +52,7 @@ def matched(make: Callable[[float], Pruner], share: float, depth: int, label: st
     low, high = 1 / MANY, 1.0
     if mean(low) > share + 2 / MANY:
         raise BiaskitError(
-            f"{label}: a layer mean of {share:.2%} of the visual tokens cannot be reached: its first layers alone make {mean(low):.2%}",
+            f"{label}: a layer mean of {share:.2%} of the visual tokens cannot be reached: its first layers alone give {mean(low):.2%}",
             "ask for more, act earlier (k=0 where the method can), or leave the method out",
         )
     while high - low > 1e-7:

@@ -143,7 +143,7 @@ def preset_depth(methods: Sequence[Method], preset: str | None, model_type: str 
     """
     known = {name for method in methods if method.name not in (NONE, DOWNSCALE) for name in pruners.get(method.name).presets}
     if preset is not None and preset not in known:
-        raise BiaskitError(f"no method here has the preset {preset!r}", did_you_mean(preset, known) if known else "leave --preset out")
+        raise BiaskitError(f"no method here has the preset {preset!r}", did_you_mean(preset, known) if known else "remove --preset")
     found = set()
     for method in methods:
         chosen = None if method.name in (NONE, DOWNSCALE) else preset_of(method, preset)
@@ -194,7 +194,7 @@ def prior_of(method: Method, pruner: Pruner, priors: Mapping[str, Prior]) -> str
             raise BiaskitError(f"{method.label} does not say which prior", f"write {method.label}+{next(iter(priors))}")
         return next(iter(priors))
     if type(pruner).prior == "unused" or not (pruner.debiases or _switched_off(pruner)):
-        raise BiaskitError(f"{method.label}: {type(pruner).title} does not debias attention", f"leave +{method.prior} out")
+        raise BiaskitError(f"{method.label}: {type(pruner).title} does not debias attention", f"remove +{method.prior}")
     if method.prior not in priors:
         known = f"did you mean +{' or +'.join(priors)}?" if priors else "give it: --prior FILE, or --prior NAME=FILE for +NAME"
         raise BiaskitError(f"{method.label}: there is no prior {method.prior!r}", known)

@@ -23,7 +23,7 @@ class Pool(Pruner):
 
     name: ClassVar[str] = "pool"
     title: ClassVar[str] = "Pooling"
-    paper: ClassVar[str] = "no paper: a baseline; arXiv 2510.07143 shows how hard such ones are to beat"
+    paper: ClassVar[str] = "baseline; arXiv 2510.07143 shows how hard such baselines are to beat"
     acts: ClassVar[str] = "between projector and language model"
     needs: ClassVar[frozenset[Reading]] = frozenset({EMBEDS})
     deviations: ClassVar[tuple[str, ...]] = ()
@@ -33,19 +33,19 @@ class Pool(Pruner):
     def choose(self, signals: Signals, budget: int) -> Keep:
         """Average each token into the nearest kept token."""
         features = signals[EMBEDS]
-        places, home = nearest_places(cells(signals.layout, newline_column=False), budget)
-        sizes, home = torch.bincount(home, minlength=len(places)).to(features.device), home.to(features.device)
-        sums = features.new_zeros((len(places), features.shape[1]), dtype=torch.float32).index_add_(0, home, features.float())
+        places, nearest = nearest_places(cells(signals.layout, newline_column=False), budget)
+        sizes, nearest = torch.bincount(nearest, minlength=len(places)).to(features.device), nearest.to(features.device)
+        sums = features.new_zeros((len(places), features.shape[1]), dtype=torch.float32).index_add_(0, nearest, features.float())
         alone = features[places.to(features.device)]
         values = torch.where((sizes > 1)[:, None], (sums / sizes[:, None]).to(features.dtype), alone)
         return Keep(places, {"merged": float(len(places))}, values)
 
 
 def nearest_places(where: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """Return n evenly spaced ones of [N, 3] cells, and for each cell which of them is nearest within its plane: int64 [n], [N].
+    """Return n evenly spaced ones of [N, 3] cells, and for each cell the nearest of them within its plane: int64 [n], [N].
 
     A plane too small for a share of n goes to the nearest kept token of the sequence. A tie goes to the later
-    place: where n divides the grid evenly, its blocks are averaged.
+    place: if n divides the grid evenly, its blocks are averaged.
 
     Example:
         >>> from biaskit.select import cells
@@ -53,15 +53,16 @@ def nearest_places(where: Tensor, n: int) -> tuple[Tensor, Tensor]:
         [[5, 7], [0, 0, 1, 1, 0, 0, 1, 1]]
     """
     places = uniform_select(len(where), n, where=where)
-    home = torch.empty(len(where), dtype=torch.int64)
+    nearest = torch.empty(len(where), dtype=torch.int64)
     for plane in where[:, 0].unique():
         mine, kept = torch.nonzero(where[:, 0] == plane)[:, 0], torch.nonzero(where[places, 0] == plane)[:, 0]
         if len(kept):
             spot, other = where[mine, 1:].double(), where[places[kept], 1:].double()
-            apart = (other**2).sum(1) - 2 * (spot @ other.mT)  # squared distances but for the cell's own length: whole numbers, ties exact
+            # squared distances without the cell's own length: whole numbers, so ties are exact
+            distance = (other**2).sum(1) - 2 * (spot @ other.mT)
         else:
             kept = torch.arange(len(places))
-            apart = (mine[:, None] - places).abs()
-        home[mine] = kept[len(kept) - 1 - apart.flip(1).argmin(1)]
-    home[places] = torch.arange(len(places))
-    return places, home
+            distance = (mine[:, None] - places).abs()
+        nearest[mine] = kept[len(kept) - 1 - distance.flip(1).argmin(1)]
+    nearest[places] = torch.arange(len(places))
+    return places, nearest

@@ -23,7 +23,7 @@ _KEYS = Reading("keys", "tower", layer=-1, heads="each")
 @pruners.register("prumerge")
 @dataclass(frozen=True)
 class PruMerge(TowerPruner):
-    """Kept tokens x become x + Σ a·x over the tokens of most similar keys; one token more is Σ a·x over all that are not kept."""
+    """Kept tokens x become x + Σ a·x over the tokens of most similar keys; one further token is Σ a·x over all that are not kept."""
 
     name: ClassVar[str] = "prumerge"
     title: ClassVar[str] = "LLaVA-PruMerge"
@@ -32,17 +32,17 @@ class PruMerge(TowerPruner):
     arxiv: ClassVar[str] = "2403.15388"
     needs: ClassVar[frozenset[Reading]] = frozenset({tower_row("cls", -1, what="logits", heads="each"), _KEYS, FEATURES, EMBEDS})
     deviations: ClassVar[tuple[str, ...]] = (
-        "by default the budget is kept exactly, so that methods compare; the paper's own count: adaptive=True, the budget unused",
+        "by default the budget is kept exactly, for comparisons; adaptive=True keeps the paper's own number and ignores the budget",
         "attention is softmax(q·k / √C) of whole rows, as released, but without the class token's own key, which scales all of it",
-        "the token for the rest stands where the strongest of them stood; in the released code it comes last",
-        "where the released code fails: if none stands out one token is kept, if a third or more does the stride of the regular ones is 1",
-        "kept tokens are in raster order; in the released code by falling attention",
+        "the token merged from the rest takes the place of the strongest of them; in the released code it is last",
+        "where the released code fails: without outliers one token is kept; with a third or more the stride of the regular ones is 1",
+        "kept tokens are in raster order; in the released code by descending attention",
         "towers without a class token: attend='mean', mean logits; not in the paper",
     )
     plus: ClassVar[bool] = False
 
     neighbours: int = param(32, "tokens merged into each kept one")
-    adaptive: bool = param(False, "keep as many as stand out, whatever the budget, as published")
+    adaptive: bool = param(False, "keep all outliers and ignore the budget, as published")
 
     def __post_init__(self) -> None:
         """Check the parameters."""
@@ -68,6 +68,6 @@ class PruMergePlus(PruMerge):
     title: ClassVar[str] = "LLaVA-PruMerge+"
     deviations: ClassVar[tuple[str, ...]] = (
         *PruMerge.deviations,
-        "at a given budget: the tokens that stand out, then evenly spaced ones of the others until it is full",
+        "at a given budget: the outliers, then evenly spaced other tokens until it is full",
     )
     plus: ClassVar[bool] = True

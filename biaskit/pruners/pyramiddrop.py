@@ -42,16 +42,16 @@ class PyramidDrop(AttentionPruner):
     needs: ClassVar[frozenset[Reading]] = frozenset({_NEXT})
     attention_layer: ClassVar[int] = 0
     deviations: ClassVar[tuple[str, ...]] = (
-        "retention and budget are what the last stage leaves: 0.125 gives the published 0.5, 0.25 and 0.125 of N",
-        "published results at 192, 128 and 64 tokens use lists that the repository takes from its command line",
+        "retention and budget are of the last stage: 0.125 gives the published 0.5, 0.25 and 0.125 of N",
+        "published results at 192, 128 and 64 tokens use lists given on the repository's command line",
         "scores of several images compete; the released code takes one image",
-        "a prior, if given, debiases the attention, and must be of layers K, not K − 1; that is not PyramidDrop any more",
+        "a prior, if given, debiases the attention and must have layers K, not K − 1; the result is no longer PyramidDrop",
     )
 
     layer: int = param(8, "K: the first stage drops tokens before this decoder layer; a quarter of the depth in the paper")
     every: int = param(8, "decoder layers between stages")
-    cuts: int = param(3, "stages")
-    positions: Positions = param("compact", "position ids of what is kept: compact (renumbered at every stage, as released) or original")
+    cuts: int = param(3, "number of stages")
+    positions: Positions = param("compact", "position ids of the kept tokens: compact (renumbered at every stage, as released) or original")
 
     def __post_init__(self) -> None:
         """Check the parameters."""
@@ -60,7 +60,7 @@ class PyramidDrop(AttentionPruner):
             raise BiaskitError(f"{self.cuts} stages every {self.every} layers", "use 1 or more of both; the paper has 3 every 8")
 
     def stages(self) -> tuple[Stage, ...]:
-        """Return the stages: the last keeps the wanted number, and all keep equal shares of what they get."""
+        """Return the stages: the last keeps the requested number, and each keeps the same share of its input."""
         layers = [self.layer + number * self.every for number in range(self.cuts)]
         return tuple(_Cut(layer, self.retention, self.budget, (number + 1) / self.cuts) for number, layer in enumerate(layers))
 

@@ -68,8 +68,8 @@ class Schedule:
         """Visual tokens of an image of its calibration, on average."""
         return float(self.entering[0, 0])
 
-    def counts(self, at: int, n_tokens: int) -> list[int]:
-        """Visual tokens of N that remain after each layer, [L], at α number `at`: mean deletions, rounded down, at least 1 remains.
+    def counts(self, index: int, n_tokens: int) -> list[int]:
+        """Visual tokens of N that remain after each layer, [L], at α number `index`: mean deletions, rounded down, at least 1 remains.
 
         Example:
             >>> share = np.tile([0.5, 0.25], (128, 1))
@@ -77,24 +77,24 @@ class Schedule:
             >>> Schedule(share, 1 - share, 1 - share, meta).counts(0, 10)
             [5, 3]
         """
-        deleted = np.floor((self.share[at] * n_tokens).round(9)).astype(np.int64)
+        deleted = np.floor((self.share[index] * n_tokens).round(9)).astype(np.int64)
         return np.maximum(n_tokens - np.cumsum(deleted), min(1, n_tokens)).tolist()  # type: ignore[no-any-return]
 
-    def left(self, at: int) -> float:
-        """Share of the visual tokens that the last layer sees at α number `at`; its own deletions have no effect."""
-        return float(1 - self.share[at, :-1].sum())
+    def left(self, index: int) -> float:
+        """Share of the visual tokens that the last layer sees at α number `index`; its own deletions have no effect."""
+        return float(1 - self.share[index, :-1].sum())
 
-    def cost(self, at: int) -> float:
-        """FLOPs of the visual tokens at α number `at`, as a share of those without pruning: 4nd² + 2n²d + 3ndm for n entering tokens."""
+    def cost(self, index: int) -> float:
+        """FLOPs of the visual tokens at α number `index`, as a share of those without pruning: 4nd² + 2n²d + 3ndm for n entering tokens."""
         width, inner = int(self.meta["hidden_size"]), int(self.meta["intermediate_size"])
         linear, square = 4 * width**2 + 3 * width * inner, 2 * width
         assert gated_cost(width, inner)(1.0) == linear + square
-        spent = linear * self.entering[at] + square * self.squares[at]
-        return float(spent.sum() / (self.layers * (linear * self.entering[at, 0] + square * self.squares[at, 0])))
+        spent = linear * self.entering[index] + square * self.squares[index]
+        return float(spent.sum() / (self.layers * (linear * self.entering[index, 0] + square * self.squares[index, 0])))
 
     def for_share(self, share: float) -> int:
         """Return the number of the smallest α that keeps at most a share of the tokens; of the largest α if none does."""
-        return next((at for at in range(len(ALPHAS)) if self.left(at) <= share + 1e-12), len(ALPHAS) - 1)
+        return next((index for index in range(len(ALPHAS)) if self.left(index) <= share + 1e-12), len(ALPHAS) - 1)
 
     def for_saving(self, saving: float) -> int:
         """Return the number of the α that the paper's bisection finds for a saving ρ of the visual tokens' FLOPs.

@@ -32,7 +32,7 @@ class SCOPE(TowerPruner):
         "saliency is the mean over heads, not the sum: the same order",
         BY_TILE,
         "gains are compared as multiples of 2⁻²⁴ of a cosine, a tie goes to the lower index; the released code sums in the model's dtype",
-        "towers without a class token: attend='mean'; where several patches make a token, the mean of their features is compared",
+        "towers without a class token: attend='mean'; if a token has several patches, the mean of their features is compared",
     )
 
     alpha: float = param(1.0, "α, the power of saliency: 0 is coverage alone")

@@ -48,20 +48,16 @@ def read_selector(path: str | os.PathLike[str]) -> Selector:
         with safe_open(path, framework="pt") as file:
             found = {part: [key for key in file.keys() if _is(part, key)] for part in _PARTS}  # noqa: SIM118  (no mapping)
             _check_shapes(path, {part: file.get_slice(keys[0]).get_shape() for part, keys in found.items() if len(keys) == 1}, hint)
-            held = {part: [file.get_tensor(key) for key in keys[:1]] for part, keys in found.items() if len(keys) == 1}
+            tensors = {part: [file.get_tensor(key) for key in keys[:1]] for part, keys in found.items() if len(keys) == 1}
     except (OSError, SafetensorError, ValueError, TypeError, RuntimeError, MemoryError, OverflowError, KeyError) as error:
         raise BiaskitError(f"cannot read selector weights {path}: {str(error)[:300]}", hint) from None
     for part, keys in found.items():
         if len(keys) != 1:
             raise BiaskitError(f"{path} has {len(keys)} tensors {part} of a scorer, not one", hint)
-    query_weight, query_bias, key_weight, key_bias = (held[part][0] for part in _PARTS)
-    for part, tensors in held.items():
-        if not tensors[0].is_floating_point() or not tensors[0].isfinite().all():
-            what = (
-                f"is {str(tensors[0].dtype).removeprefix('torch.')}"
-                if not tensors[0].is_floating_point()
-                else "has values that are not finite"
-            )
+    query_weight, query_bias, key_weight, key_bias = (tensors[part][0] for part in _PARTS)
+    for part, (tensor,) in tensors.items():
+        if not tensor.is_floating_point() or not tensor.isfinite().all():
+            what = f"is {str(tensor.dtype).removeprefix('torch.')}" if not tensor.is_floating_point() else "has values that are not finite"
             raise BiaskitError(f"{path}: {part} {what}", hint)
     return Selector((query_weight, query_bias), (key_weight, key_bias))
 
@@ -72,8 +68,8 @@ def _check_shapes(path: Path, shapes: dict[str, list[int]], hint: str) -> None:
         return
     query, query_bias, key, key_bias = (list(shapes[part]) for part in _PARTS)
     if len(query) != 2 or 0 in query or key != query or not query_bias == key_bias == query[:1]:
-        told = f"q_proj {query} and k_proj {key} do not match, or their biases {query_bias} and {key_bias} do not"
-        raise BiaskitError(f"{path}: {told}", hint)
+        why = f"q_proj {query} and k_proj {key} do not match, or their biases {query_bias} and {key_bias} do not"
+        raise BiaskitError(f"{path}: {why}", hint)
     if query[0] * query[1] > MAX_WEIGHTS:
         raise BiaskitError(f"{path}: q_proj {query} has over {MAX_WEIGHTS} weights", hint)
 

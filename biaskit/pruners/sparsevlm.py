@@ -62,11 +62,11 @@ class SparseVLM(AttentionPruner):
     needs: ClassVar[frozenset[Reading]] = frozenset({ATTENTION, HIDDEN})
     presets: ClassVar[dict[str, dict[str, Any]]] = {f"{label}-{version}": _preset(version, label) for version, label in SPARSEVLM_COUNTS}
     deviations: ClassVar[tuple[str, ...]] = (
-        "all tokens of the text after the picture rate; the released code takes those that its input embeddings match above the mean",
-        "retention and budget are what the last stage leaves, recycled tokens included; presets give the published lists, made for 576",
-        "a recycled token stands at its cluster's centre, among the kept ones; the released code puts them behind",
+        "all text tokens after the image score; the released code takes those whose input embeddings match the image above the mean",
+        "retention and budget are of the last stage, recycled tokens included; presets have the published lists, for N = 576",
+        "a recycled token takes the place of its cluster's centre; the released code puts them after the kept tokens",
         "densities have no random noise, so that results repeat; a tie goes to the lower index",
-        "version 2 divides attention by a map of the rotary embedding alone, which is not here: debias='recency' is the nearest",
+        "version 2 divides attention by a map of the rotary embedding alone, which is omitted; debias='recency' is the closest",
         "shares of N instead of counts of 576, so that other grids have stages too",
         "counts are fixed, as released; the paper's rule by rank is biaskit.select.rank_deletions",
     )
@@ -76,10 +76,12 @@ class SparseVLM(AttentionPruner):
     third_layer: int = param(16, "K of the third stage")
     first: float = param(300 / 576, "share of N that the first stage keeps, without recycled tokens")
     second: float = param(200 / 576, "share of N that the second stage keeps, without recycled tokens")
-    recycle: bool = param(True, "make new tokens of the dropped ones (version 1)")
-    heads: int | None = param(None, "read only as many heads as give the picture most; 14 in version 2")
+    recycle: bool = param(True, "merge some of the dropped tokens into new ones (version 1)")
+    heads: int | None = param(None, "number of heads that are read, those with most attention to the image; None: all; 14 in version 2")
     rows: Rows = param("question", "rows whose attention is P: question (mean of the text after the image), last, or null")
-    positions: Positions = param("compact", "position ids of what is kept: compact (renumbered, as in version 1) or original (version 2)")
+    positions: Positions = param(
+        "compact", "position ids of the kept tokens: compact (renumbered, as in version 1) or original (version 2)"
+    )
 
     def __post_init__(self) -> None:
         """Check the parameters."""

@@ -25,22 +25,24 @@ class ToMe(Pruner):
     year: ClassVar[int | None] = 2023
     arxiv: ClassVar[str] = "2210.09461"
     acts: ClassVar[str] = "inside the vision tower"
-    families: ClassVar[str] = "a patch is a token: LLaVA-1.5, LLaVA-NeXT, LLaVA-OneVision"
+    families: ClassVar[str] = "those with one token per patch: LLaVA-1.5, LLaVA-NeXT, LLaVA-OneVision"
     needs: ClassVar[frozenset[Reading]] = frozenset({MERGED})
     exact: ClassVar[bool] = False
     takes_budget: ClassVar[bool] = False
     presets: ClassVar[dict[str, dict[str, Any]]] = {str(n): {"retention": n / 576} for n in (192, 128, 64)}
     deviations: ClassVar[tuple[str, ...]] = (
-        "a merged token is carried as equal copies, which is proportional attention to the letter: the tower saves no time, the model does",
-        "the papers that print ToMe's rows give no schedule; here blocks merge one number of pairs, the last ones what is left",
+        "a merged token is kept as equal copies, which equals proportional attention exactly; only the language model saves time",
+        "papers that compare with ToMe give no schedule; here all blocks merge the same number of pairs, the last ones the remainder",
         "features are read before the last block in LLaVA, so 23 of CLIP-L's 24 blocks merge",
         "retention is of each tile's patches, padding included: any-res prompts keep more than that share of their tokens",
         "newlines are dropped; a token interpolated from several patches (OneVision) is kept once for each combination of merged tokens",
-        "a merged token stands at the first of its places",
+        "a merged token takes the first of its places",
     )
 
     layer: int = param(0, "K: tokens are dropped before this decoder layer; 0 is before the language model")
-    positions: Positions = param("compact", "position ids of what is kept: compact (renumbered: merged tokens have no place) or original")
+    positions: Positions = param(
+        "compact", "position ids of the kept tokens: compact (renumbered: merged tokens have no place) or original"
+    )
 
     @property
     def merges(self) -> float | None:  # type: ignore[override]
@@ -57,6 +59,6 @@ class ToMe(Pruner):
         index = torch.from_numpy(signals.patch_index.index)
         of_token = torch.where(index < 0, -1, number[index.clamp(min=0)])
         patched = torch.nonzero((of_token >= 0).any(1))[:, 0]
-        different, home = torch.unique(of_token[patched], dim=0, return_inverse=True)
-        first = torch.full((len(different),), len(signals)).scatter_reduce(0, home, patched, "amin")
+        different, group = torch.unique(of_token[patched], dim=0, return_inverse=True)
+        first = torch.full((len(different),), len(signals)).scatter_reduce(0, group, patched, "amin")
         return Keep(first, {"merged": float(len(patched) - len(first))})

@@ -18,7 +18,7 @@ from biaskit.select.keep import Keep
 FEATURES = Reading("hidden", "tower", layer=-2)
 """[P, D] output of the tower's second to last block, of which LLaVA's projector makes visual tokens."""
 
-BY_TILE = "tiles share the budget by their tokens, newlines go first; the released code gives every tile the same and drops all newlines"
+BY_TILE = "tiles share the budget by their sizes, newlines are dropped first; the released code gives all the same and drops all newlines"
 """A deviation that methods of the tower share."""
 
 Attend = Literal["cls", "mean"]
@@ -54,8 +54,10 @@ class TowerPruner(Pruner):
     needs: ClassVar[frozenset[Reading]] = frozenset({tower_row("cls")})
 
     layer: int = param(0, "K: tokens are dropped before this decoder layer; 0 is before the language model")
-    positions: Positions = param("compact", "position ids of what is kept: compact (renumbered, as published for LLaVA) or original")
-    attend: Attend = param("cls", "rows of the tower that are read: cls, the class token's; mean, all of a tile, for towers without one")
+    positions: Positions = param("compact", "position ids of the kept tokens: compact (renumbered, as published for LLaVA) or original")
+    attend: Attend = param(
+        "cls", "rows of the tower that are read: cls (the class token's), or mean (all of a tile, for towers without one)"
+    )
     pool: Literal["tile", "prompt"] = param("tile", "tokens that compete: those of a tile, or all of the prompt")
 
     def readings(self) -> frozenset[Reading]:

@@ -21,7 +21,9 @@ class Uniform(Pruner):
     title: ClassVar[str] = "Uniform"
     paper: ClassVar[str] = "baseline"
 
-    spacing: Literal["sequence", "grid"] = param("sequence", "even along the sequence, or in both directions of every plane")
+    spacing: Literal["sequence", "grid"] = param(
+        "sequence", "evenly spaced along the sequence, or on the grid (both directions of every plane)"
+    )
 
     def choose(self, signals: Signals, budget: int) -> Keep:
         """Take evenly spaced tokens."""

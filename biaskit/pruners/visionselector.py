@@ -27,15 +27,15 @@ class VisionSelector(Pruner):
     year: ClassVar[int | None] = 2025
     arxiv: ClassVar[str] = "2510.16598"
     acts: ClassVar[str] = "between projector and language model"
-    families: ClassVar[str] = "those that weights are for: published for Qwen2.5-VL"
+    families: ClassVar[str] = "those with trained weights: published for Qwen2.5-VL"
     needs: ClassVar[frozenset[Reading]] = frozenset({EMBEDS})
     deviations: ClassVar[tuple[str, ...]] = (
-        "the budget rounds halves up; the released code cuts decimals off",
-        "the scorer's weights are given (weights=FILE), none come with it; training, with its differentiable top-k, is left out",
+        "the budget rounds halves up; the released code rounds down",
+        "the user provides the scorer's weights (weights=FILE); training, with its differentiable top-k, is omitted",
     )
 
     layer: int = param(0, "K: tokens are dropped before this decoder layer; 0 is before the language model")
-    weights: str | os.PathLike[str] | None = param(None, "safetensors file of the scorer: q_proj and k_proj, weight and bias; needed")
+    weights: str | os.PathLike[str] | None = param(None, "safetensors file of the scorer: q_proj and k_proj, weight and bias; required")
 
     def __post_init__(self) -> None:
         """Check the parameters, and read the weights."""

@@ -30,10 +30,10 @@ class VisionZip(TowerPruner):
     arxiv: ClassVar[str] = "2412.04467"
     needs: ClassVar[frozenset[Reading]] = frozenset({tower_row("cls"), FEATURES, _KEYS, EMBEDS})
     deviations: ClassVar[tuple[str, ...]] = (
-        "no token is made of the class token itself: a patch more is dominant in its place (54 + 10 is 54 patches and 10 merged tokens)",
-        "a merged token stands at its target's place; the released code puts all of them behind the dominant ones",
+        "the class token itself is not kept, one more patch is dominant instead (54 + 10 is 54 patches and 10 merged tokens)",
+        "a merged token takes its target's place; the released code puts all of them after the dominant ones",
         BY_TILE,
-        "towers without a class token: attend='mean'; where several patches make a token, they are merged place by place, then projected",
+        "towers without a class token: attend='mean'; if a token has several patches, they are merged patch by patch, then projected",
     )
 
     contextual: float = param(10 / 64, "share of the kept tokens that is merged; the others are dominant")

@@ -30,12 +30,12 @@ class VisPruner(TowerPruner):
     needs: ClassVar[frozenset[Reading]] = frozenset({tower_row("cls"), FEATURES})
     deviations: ClassVar[tuple[str, ...]] = (
         BY_TILE,
-        "the released loop keeps fewer tokens than asked where a round has fewer even entries than the step, and fails on odd lists",
-        "towers without a class token: attend='mean'; where several patches make a token, the mean of their features is compared",
+        "the released loop keeps fewer tokens than asked if a round has fewer even entries than the step, and fails on odd lists",
+        "towers without a class token: attend='mean'; if a token has several patches, the mean of their features is compared",
     )
 
     important: float = param(0.5, "share of the kept tokens that is chosen by attention alone")
-    step: int = param(8, "tokens that a round of thinning drops at most; the result depends on it")
+    step: int = param(8, "maximum number of tokens dropped per round of thinning; the result depends on it")
 
     def __post_init__(self) -> None:
         """Check the parameters."""

@@ -60,7 +60,7 @@ def multiplies_float32(kind: str) -> bool:
 
 
 def products(a: Tensor, b: Tensor) -> Tensor:
-    """Return a bᵀ for rows a [..., N, d] and b [..., M, d]: [..., N, M], at least in float32, whatever torch's precision settings."""
+    """Return a bᵀ for rows a [..., N, d] and b [..., M, d]: [..., N, M], at least in float32, for all of torch's precision settings."""
     if a.dtype == torch.float32 and not multiplies_float32(a.device.type):
         a, b = a.double(), b.double()
     with torch.autocast(a.device.type, enabled=False):

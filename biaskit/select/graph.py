@@ -62,7 +62,7 @@ class Graph:
         return replace(self, threshold=threshold)
 
     def adjacency(self) -> Tensor:
-        """Return the edges as [N, N] bool, whatever the storage."""
+        """Return the edges as [N, N] bool, for every form of storage."""
         if self.links is None:
             return self.edges
         full = torch.zeros(len(self), len(self), dtype=torch.bool, device=self.edges.device)

@@ -11,7 +11,7 @@ UNITS = ("part", "square", "thousand", "pixels", "words")
 """Units of a box's numbers, all linear, x to the right and y down, corners x1 y1 x2 y2:
 
 - `part`: 0–1 fractions of the part that the model saw: of the crop, or of the square that the picture was padded to.
-- `square`: 0–1 fractions of the image padded to a square, whatever the model saw.
+- `square`: 0–1 fractions of the image padded to a square, regardless of the model's own padding.
 - `thousand`: 0–1000 of the image.
 - `pixels`: pixels of the image as resized for the vision tower.
 - `words`: 48 location words per side.

@@ -117,7 +117,7 @@ class Grounding(Task):
         return wording.ask_region(self.expressions[i].text)
 
     def truth(self, i: int) -> list[float]:
-        """Return the true box: x1 y1 x2 y2 in pixels of the size in the data, whatever copy of the picture is on disk."""
+        """Return the true box: x1 y1 x2 y2 in pixels of the size in the data, also if the file on disk has another size."""
         return [float(value) for value in self.expressions[i].box]
 
     def score(self, i: int, answer: str, seen: Seen) -> dict[str, float]:

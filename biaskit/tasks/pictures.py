@@ -89,7 +89,7 @@ class Pictures:
                 try:
                     return read_regular(place)
                 except OSError as error:
-                    hint = "download the image again, or mend its permissions"
+                    hint = "download the image again, or fix its permissions"
                     raise TaskError(f"image {name!r} cannot be read: {error.strerror or error}", hint) from error
         looked = ", ".join(str(root) for root in self.roots) or "nowhere"
         raise TaskError(f"image {name[:200]!r} is not there (looked in {looked})", HINT)

@@ -24,7 +24,7 @@ _PLACES = tuple(place for place in PLACEMENTS if place != "empty")
 
 
 class Scenes(Task):
-    """One question about each held-out scene (`images.scenes.held_out.question_about`), in the embedded model's words, whatever the model.
+    """One question about each held-out scene (`images.scenes.held_out.question_about`), in the embedded model's words, for every model.
 
     Args:
         placement: "uniform" or "photo". n: how many scenes. seed: of the scenes; seeds below 1,000 are trained on.

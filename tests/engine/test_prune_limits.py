@@ -212,7 +212,7 @@ def test_right_padding():
 
 
 def test_embeddings_without_ids():
-    with prune(plain(), Top()), pytest.raises(ModelError, match="inputs_embeds alone"):
+    with prune(plain(), Top()), pytest.raises(ModelError, match="inputs_embeds only"):
         plain()(inputs_embeds=torch.zeros(1, 5, 64))
 
 

@@ -17,7 +17,7 @@ from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from biaskit import get_pruner, prune, record_attention
-from biaskit.engine.calls import attention_door
+from biaskit.engine.calls import watch_attention
 from biaskit.engine.image_encoder import encode_once
 from biaskit.engine.per_thread import AtWork
 from biaskit.errors import BiaskitError, ModelError
@@ -184,10 +184,10 @@ def test_a_function_registered_over_ours_stays():
     """Others may put an attention function into the registry while we watch, and keep it there."""
     local = dict(ALL_ATTENTION_FUNCTIONS._local_mapping)
     try:
-        with attention_door("sdpa", lambda *_: None):
+        with watch_attention("sdpa", lambda *_: None):
             ours = ALL_ATTENTION_FUNCTIONS["sdpa"]
             ALL_ATTENTION_FUNCTIONS["sdpa"] = theirs = lambda *args, **kwargs: ours(*args, **kwargs)
-            with attention_door("sdpa", lambda *_: None):
+            with watch_attention("sdpa", lambda *_: None):
                 assert ALL_ATTENTION_FUNCTIONS["sdpa"] not in (ours, theirs)
             assert ALL_ATTENTION_FUNCTIONS["sdpa"] is theirs
         assert ALL_ATTENTION_FUNCTIONS["sdpa"] is theirs

@@ -57,7 +57,7 @@ def test_fitprune_reaches_the_next_step():
 
 
 def test_a_mean_that_the_first_layers_exceed_is_refused():
-    with pytest.raises(BiaskitError, match=r"fastv@k=8: a layer mean of 10.00% .* cannot be reached: its first layers alone make 25.00%"):
+    with pytest.raises(BiaskitError, match=r"fastv@k=8: a layer mean of 10.00% .* cannot be reached: its first layers alone give 25.00%"):
         matched(lambda share: get_pruner("fastv", layer=8, retention=share), 0.1, 32, "fastv@k=8")
 
 

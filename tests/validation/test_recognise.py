@@ -81,7 +81,7 @@ def test_the_report_of_a_local_copy_is_gated(tmp_path):
     ("options", "why"),
     [
         ({"model": "demo"}, "nothing is published about the embedded model demo"),
-        ({"model": "mine"}, r"mine \(a llava model of 8 layers of 64 channels\) is none of the papers' checkpoints"),
+        ({"model": "mine"}, r"mine \(a llava model of 8 layers of 64 channels\) is not one of the papers' checkpoints"),
         ({"model": "llava-1.5", "tasks": ("scenes-where",)}, "print nothing about scenes-where for llava-1.5-7b"),
     ],
 )

@@ -67,7 +67,7 @@ def _image_processor(family: ModelFamily, target: str, where: dict[str, str]) ->
     if stock is None:
         raise ModelError(
             f'preprocessor_config.json of {target}: image_processor_type is "{named}", which does not run without torchvision here',
-            f"the family's own is {family.image_processor}; install torchvision, or mend the key",
+            f"the family's own is {family.image_processor}; install torchvision, or fix the key",
         )
     return stock.from_pretrained(target, **where)
 

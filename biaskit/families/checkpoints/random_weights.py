@@ -64,7 +64,7 @@ def random_model(
 
 @torch.no_grad()
 def _fill(named: Iterable[tuple[str, torch.Tensor]], device: str, seed: int) -> None:
-    """Scale weights so that activations keep their size through the layers, whatever the stock initialisation."""
+    """Scale weights so that activations keep their size through the layers, which the stock initialisation does not ensure."""
     generator = torch.Generator(device).manual_seed(seed)
     for name, weight in named:
         if weight.ndim < 2:

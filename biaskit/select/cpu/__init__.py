@@ -8,7 +8,7 @@ similar. The result is that of float64 cosines, but computing all N² of them is
 - **Error bound.** Every approximate cosine comes with a bound on its distance to the exact one, valid for any order of summation and for
   the measured rounding of the rows (`cosines.Product.errors`). A comparison is decided if the bounds do not overlap.
 - **Undecided pairs** are computed in float64, one by one, or in blocks if there are many, as in a blank image. Exact cosines are rounded to
-  2⁻²⁴, so that copies of a token tie whatever the order of summation, and then the lower index wins.
+  2⁻²⁴, so that copies of a token tie for any order of summation, and then the lower index wins.
 
 Further savings: MMR and max–min are greedy and compute rows of chosen tokens only (`greedy`); max–min's first token is found without all
 pairs (`farthest`); D2Pruner needs the range of all cosines (`extremes`), from one triangle of the matrix, block by block, and then only the

@@ -2,7 +2,7 @@
 
 Features in half precision are multiplied in it, with float32 sums: products of bfloat16 are exact in float32, so only the sums round.
 Lengths are taken from the products' diagonal, and readers of the table divide by them, so that a token and its copies have cosine 1
-whatever the order of summation.
+for any order of summation.
 """
 
 from __future__ import annotations

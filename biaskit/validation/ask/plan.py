@@ -78,7 +78,7 @@ def make_plan(tasks: Mapping[str, Task], cells: Sequence[Configuration], lines: 
         names = [task.identify(i) for i in range(len(task))]
         if len(set(names)) != len(names):
             twice = next(one for place, one in enumerate(names) if one in names[:place])
-            raise BiaskitError(f"task {name} has two questions with the id {twice}", "ids must be unique: mend the data")
+            raise BiaskitError(f"task {name} has two questions with the id {twice}", "ids must be unique: fix the data")
         plan.batches[name] = []
         for start in range(0, len(task), batch_size):
             items = tuple(range(start, min(start + batch_size, len(task))))

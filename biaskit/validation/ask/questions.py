@@ -95,7 +95,7 @@ class Questions(Dataset[QuestionBatch]):
             made = self.family.prepare(self.processor, self.config, [[image] for image in images], prompts)
         except ImageSkipped as error:
             names = ", ".join(self.task.identify(i) for i in items)
-            raise BiaskitError(f"{names}: {error.message}", "mend the image, or leave the question out of the data") from error
+            raise BiaskitError(f"{names}: {error.message}", "fix the image, or remove the question from the data") from error
         cast = {name: value.to(self.dtype) if value.is_floating_point() else value for name, value in made.inputs.items()}
         seen = [
             see(self.family, self.config, self.base, layout, (image.height, image.width))

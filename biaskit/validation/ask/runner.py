@@ -127,7 +127,7 @@ def validate(
         batch_size: questions per forward pass; by default 8 on a GPU, 4 on a CPU; halved without memory. In float16 it may change answers.
         workers: preprocessing processes; by default none beside a model on the CPU. keep_indices: store the kept tokens in every record.
         observe: measures of every selection, such as `validation.ask.observe.Analysis()`; `coverage` is added if a question has a region.
-        generation: settings of `generate()`, as {"repetition_penalty": 1.05}; by default plain greedy, whatever the checkpoint says.
+        generation: settings of `generate()`, as {"repetition_penalty": 1.05}; by default plain greedy decoding.
         published_as: hub id of the checkpoint that the model is a copy of, or `none`, for the report; by default by name or sizes.
         force: delete existing results in the directory. command: the command line, for the manifest.
 
@@ -199,7 +199,7 @@ class _Run:
         """Ask the questions without answers; then put the answers in order."""
         with ExitStack() as held:
             manifest, open_now = self.ranks.lead(lambda: self._begin(held))
-            mine = open_now[self.ranks.rank :: self.ranks.count]  # batches are the same whatever the number of processes
+            mine = open_now[self.ranks.rank :: self.ranks.count]  # batches are the same for any number of processes
             self.report(Progress(self.done, self.total))
             needs = frozenset[Reading](getattr(self.options.observe, "needs", ())).union(*(cell.pruner.needs for cell in self.cells))
             with encode_once(self.loaded.model, needs):

@@ -67,7 +67,7 @@ def read_options(given: Mapping[str, Any], max_new_tokens: int = 1024, blank_lin
 
 
 def _samples(given: Mapping[str, Any]) -> bool:
-    """True for sampling: temperature 0 is greedy, whatever the other settings; without do_sample a temperature above 0 samples."""
+    """True for sampling: temperature 0 is greedy, regardless of other settings; without do_sample a temperature above 0 samples."""
     temperature = given.get("temperature")
     wanted = given.get("do_sample")
     return bool(temperature) if wanted is None else bool(wanted) and temperature != 0

@@ -35,7 +35,7 @@ def draw_parts(result: TaskResults, kind: str) -> Figure | None:
         rows = math.ceil(len(result.budgets) / columns)
         width = 1.5 + columns * (0.62 * len(parts) + 0.3) + 0.9
         figure = ShownFigure(figsize=(max(width, 4.2), rows * (0.24 * (len(methods) + 1) + 0.75) + 0.25), layout="constrained")
-        # the colour bar has a column of its own: as high as the panels whatever their number
+        # the colour bar has a column of its own: as high as the panels for any number of them
         spec = figure.add_gridspec(rows, columns + 1, width_ratios=[*([0.62 * len(parts)] * columns), 0.11])
         grid = np.array([[figure.add_subplot(spec[r, c]) for c in range(columns)] for r in range(rows)])
         norm = Normalize(-limit, limit)

@@ -62,7 +62,7 @@ def recognise(manifest: Mapping[str, Any], published_as: str | None = None) -> R
     name, kind = str(model.get("name", "")), str(model.get("model_type", ""))
     said = check_published_as(published_as if published_as is not None else manifest.get("published_as"))
     if said == NONE:
-        return Recognised(None, f"--published-as {NONE} says that {name} is none of the papers' checkpoints")
+        return Recognised(None, f"--published-as {NONE} says that {name} is not one of the papers' checkpoints")
     if said is not None:
         return Recognised(model_key(said), f"--published-as {said}", f"taken for {said}, as --published-as says")
     if name in EMBEDDED or model.get("base") in EMBEDDED:
@@ -76,7 +76,7 @@ def recognise(manifest: Mapping[str, Any], published_as: str | None = None) -> R
         shape = f"a {kind} model of {dims['layers']} layers of {dims['hidden']} channels" if dims else "a model of unknown sizes"
         return Recognised(
             None,
-            f"{name or 'the model'} ({shape}) is none of the papers' checkpoints, by its name or by its sizes; if it is a copy of one, say "
+            f"{name or 'the model'} ({shape}) is not one of the papers' checkpoints, by name or sizes; if it is a copy of one, say "
             "so with --published-as HUB_ID",
         )
     key = model_key(hub_id)

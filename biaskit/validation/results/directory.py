@@ -49,7 +49,7 @@ def to_line(record: Mapping[str, Any]) -> bytes:
         return json.dumps(record, sort_keys=True, allow_nan=False).encode("ascii") + b"\n"
     except ValueError as error:
         raise BiaskitError(
-            f"question {record.get('id')} has a score that is not a number: {record.get('scores')}", "mend the task"
+            f"question {record.get('id')} has a score that is not a number: {record.get('scores')}", "fix the task"
         ) from error
 
 

@@ -25,7 +25,7 @@ Statistic = Callable[[Floats], Any]
 
 RESAMPLES = 10_000
 _NORMAL = NormalDist()
-_BLOCK = 2_000_000  # random numbers at a time: memory stays small whatever the number of samples
+_BLOCK = 2_000_000  # random numbers at a time: memory stays small for any number of samples
 
 
 @dataclass(frozen=True)
