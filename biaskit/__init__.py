@@ -1,6 +1,6 @@
 """biaskit: measure, show and remove positional bias in multimodal LLMs.
 
-Importing this package changes nothing and loads neither torch, transformers nor matplotlib: public names are imported on first use.
+Importing this package has no side effects and loads neither torch, transformers nor matplotlib: public names are imported on first use.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; at run time `__getattr_
 else:
 
     def __getattr__(name: str) -> object:
-        """Import a public name when it is first asked for."""
+        """Import a public name on first use."""
         if name in _PUBLIC:
             return getattr(import_module(f"biaskit.{_PUBLIC[name]}"), name)
         if name in _MODULES:

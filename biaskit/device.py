@@ -1,7 +1,7 @@
-"""To a device and back, waiting for it as rarely as possible.
+"""Copies to a device and back with as few synchronisations as possible.
 
-A copy from ordinary memory waits until the device has done all that it was told, and so does every look at a number that is there. Here
-copies go through page-locked memory, and several results come back together, for one host-device synchronisation.
+A copy from pageable memory synchronises with the device, and so does reading a number from it. Here copies go through page-locked memory,
+and several results come back together, for one host-device synchronisation.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-_pretend = False  # tests: take the ways of a device, on the CPU
+_pretend = False  # tests: take the device's code paths on the CPU
 
 
 def on_device(x: Tensor) -> bool:
-    """Tell whether work on a tensor is queued on a device, so that looking at it means waiting."""
+    """Whether work on a tensor is queued on a device, so that reading it synchronises."""
     return x.is_cuda or _pretend
 
 
@@ -37,7 +37,7 @@ def _sent(source: Tensor, device: torch.device) -> Tensor:
 
 
 class Fetch:
-    """Results on their way from a device to the host. Starting does not wait; reading waits for them, not for what was queued later."""
+    """An asynchronous copy of results to the host. Starting does not wait; reading waits for them, not for work queued later."""
 
     def __init__(self, *results: Tensor) -> None:
         """Start to copy."""
@@ -68,12 +68,12 @@ def fetch(results: Sequence[Tensor]) -> list[NDArray[Any]]:
 
 
 def active(device: torch.device) -> AbstractContextManager[Any]:
-    """Make a device the one that kernels are launched on."""
+    """Make a device the current one inside the block."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 Look = Callable[[NDArray[Any]], None]
-"""Looks at numbers and raises an error if it does not like them."""
+"""A check of numbers; raises an error if they are invalid."""
 
 
 _held: ContextVar[list[tuple[Tensor, Look]] | None] = ContextVar("held", default=None)  # checks to be made with the next results
@@ -81,7 +81,7 @@ _held: ContextVar[list[tuple[Tensor, Look]] | None] = ContextVar("held", default
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Put off checks of numbers on a device until results are read by `settle`, in the same wait; what is left is read at the end."""
+    """Postpone checks of numbers on a device until `settle` reads results, in the same synchronisation; the rest are made at the end."""
     if _held.get() is not None:
         yield
         return
@@ -95,7 +95,7 @@ def deferred() -> Iterator[None]:
 
 
 def expect(numbers: Tensor, look: Look) -> None:
-    """Have numbers of a device looked at, now or with the next results: see `deferred`."""
+    """Check numbers of a device, now or with the next results: see `deferred`."""
     held = _held.get()
     if held is None:
         look(fetch([numbers])[0])
@@ -104,12 +104,12 @@ def expect(numbers: Tensor, look: Look) -> None:
 
 
 def settle(results: Sequence[Tensor]) -> list[NDArray[Any]]:
-    """Return results of a device, for one synchronisation, and make the checks that were put off; they raise their errors."""
+    """Return results of a device with one synchronisation, and make the postponed checks; they raise their errors."""
     held = _held.get() or []
     checks = list(held)
     held.clear()
     found = fetch([*results, *(numbers for numbers, _ in checks)])
-    token = _held.set(None)  # whoever looks may look closer, at once
+    token = _held.set(None)  # a check may make further checks, at once
     try:
         for (_, look), numbers in zip(checks, found[len(results) :], strict=True):
             look(numbers)

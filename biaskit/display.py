@@ -1,4 +1,4 @@
-"""What a person sees: progress bars on stderr while something runs, tables in notebooks."""
+"""Display: progress bars on stderr while something runs, tables in notebooks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def wants_progress(wanted: bool | None) -> bool:
-    """Tell whether to show progress: as wanted; by default where stderr is a terminal, and in a notebook.
+    """Whether to show progress: as given; by default if stderr is a terminal, and in a notebook.
 
     >>> wants_progress(True), wants_progress(False)
     (True, False)
@@ -30,37 +30,37 @@ def wants_progress(wanted: bool | None) -> bool:
 
 
 def in_notebook() -> bool:
-    """Tell whether this is a notebook's kernel. Nothing is imported to find out."""
+    """Whether this is a notebook's kernel. Imports nothing."""
     interactive = sys.modules.get("IPython")
     shell = None if interactive is None else interactive.get_ipython()
     return getattr(shell, "kernel", None) is not None
 
 
 LINE_SECONDS = 30.0
-"""Where no bar can be drawn (a file, a batch job's log), a line says so often how far things are."""
+"""Seconds between lines of progress where no bar can be drawn (a file, a batch job's log)."""
 
 
 _wishes = {"quiet": False}
 
 
 def is_quiet() -> bool:
-    """Tell whether nobody wants to be told of progress: `biaskit -q`."""
+    """Whether progress is hidden: `biaskit -q`."""
     return _wishes["quiet"]
 
 
 def be_quiet(wanted: bool = True) -> None:
-    """Show no progress from now on, or show it again."""
+    """Hide progress from now on, or show it again."""
     _wishes["quiet"] = wanted
 
 
 class Bars:
-    """Progress bars on stderr, one for each thing that is done: how many of how many, the rate, the time passed and left.
+    """Progress bars on stderr, one per activity: done of total, the rate, the time passed and left.
 
-    Where stderr is no terminal, a line every `LINE_SECONDS` takes their place.
+    If stderr is not a terminal, a line is printed every `LINE_SECONDS` instead.
 
     Args:
         unit: of the rate, such as `images`; none is shown without one.
-        shown: False draws nothing; what is said is still printed.
+        shown: False draws no bars; lines of `say` are still printed.
     """
 
     def __init__(self, unit: str = "", *, shown: bool = True) -> None:
@@ -77,10 +77,10 @@ class Bars:
         self.close()
 
     def show(self, what: str, done: int, total: int, *, key: str = "", detail: str = "") -> None:
-        """Show how far one thing is; the first call begins its bar, at what is done already.
+        """Show the progress of one activity; the first call starts its bar at `done`.
 
         Args:
-            what: stands before the bar. key: which bar, where `what` changes. detail: stands behind the bar.
+            what: text before the bar. key: identifies the bar if `what` changes. detail: text after the bar.
         """
         if not self.shown or is_quiet():
             return
@@ -99,7 +99,7 @@ class Bars:
         progress.update(task, description=what, completed=done, total=total, rate=shown_rate, detail=detail)
 
     def _line(self, key: str, what: str, done: int, total: int, detail: str) -> None:
-        """Say how far one thing is, if the last word on it is old."""
+        """Print the progress of one activity, if its last line is `LINE_SECONDS` old."""
         now = time.monotonic()
         began, first, last = self._lines.setdefault(key, (now, done, now))
         if now - last < LINE_SECONDS:
@@ -115,7 +115,7 @@ class Bars:
         self._screen().print(visible(line), markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Stop drawing, and restore the terminal."""
         if self._progress is not None:
             self._progress.stop()
 
@@ -123,7 +123,7 @@ class Bars:
         from rich.console import Console
 
         if self._console is None:
-            plain = in_notebook() and find_spec("ipywidgets") is None  # rich draws bars in notebooks with ipywidgets alone
+            plain = in_notebook() and find_spec("ipywidgets") is None  # rich needs ipywidgets to draw bars in notebooks
             self._console = Console(stderr=True, force_jupyter=False, force_terminal=True, width=120) if plain else Console(stderr=True)
         return self._console
 

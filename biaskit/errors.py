@@ -1,4 +1,4 @@
-"""Errors for people: every message names the offending value, every hint says what to do."""
+"""Errors for users: every message names the offending value, every hint says what to do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class BiaskitError(Exception):
 
     Attributes:
         message: names the offending value.
-        hint: what to do, in the command line's words (`--force`); `in_python` says it in Python's (`force=True`).
+        hint: what to do, in terms of the command line (`--force`); `in_python` translates it to Python (`force=True`).
 
     >>> error = BiaskitError("prior.png exists", "overwrite it with --force")
     >>> str(error), error.hint, error.__notes__
@@ -38,7 +38,7 @@ _CODE = re.compile(r"(`[^`]*`)")
 
 
 def in_python(hint: str) -> str:
-    """Return a hint with the command line's options as keywords of Python; whole commands in backticks stay what they are.
+    """Return a hint with the command line's options as keywords of Python; whole commands in backticks are unchanged.
 
     >>> in_python("choose another --out, or overwrite it with --force")
     'choose another `out`, or overwrite it with force=True'
@@ -69,7 +69,7 @@ class PriorError(BiaskitError):
 
 
 class FileError(BiaskitError):
-    """A file or folder that cannot be written: it exists, is no regular file, or the disk is full."""
+    """A file or folder that cannot be written: it exists, is not a regular file, or the disk is full."""
 
 
 class ModelError(BiaskitError):
@@ -77,7 +77,7 @@ class ModelError(BiaskitError):
 
 
 class SourceError(BiaskitError):
-    """An image source that cannot be opened or has run dry."""
+    """An image source that cannot be opened or has no images left."""
 
 
 class ImageSkipped(BiaskitError):
@@ -88,8 +88,8 @@ class ImageSkipped(BiaskitError):
 
 
 class CalibrationError(BiaskitError):
-    """A calibration that cannot go on. Its state is kept on disk."""
+    """A calibration that cannot continue. Its state is kept on disk."""
 
 
 class TaskError(BiaskitError):
-    """A task whose data is missing or broken, or that was asked for something it does not have."""
+    """A task whose data is missing or broken, or that has no such part."""

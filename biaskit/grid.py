@@ -28,11 +28,11 @@ class Plane:
         name: what the grid is: `image`, `base`, `canvas`, `thumbnail` or `newline`. Planes of one name share a prior.
         rows, cols: its size in visual tokens.
         box: the part of the image it covers, (left, top, right, bottom) as fractions of the image's width and height; a grid that
-            reaches into padding goes below 0 or above 1. None where it covers no part of the image (newline), or where the inputs do
-            not tell (LLaVA-1.5's crop without the image's size).
+            reaches into padding goes below 0 or above 1. None where it covers no part of the image (newline), or where the inputs
+            do not determine it (LLaVA-1.5's crop without the image's size).
         image: which image of the prompt, from 0.
-        ys, xs: centres of the rows and of the cols, as fractions of the image, where they are not evenly spread over the box: tiles whose
-            last pixels fill no whole patch leave gaps.
+        ys, xs: centres of the rows and of the cols, as fractions of the image, if they are not evenly spaced in the box: tiles whose last
+            pixels do not fill a whole patch leave gaps.
 
     Example:
         >>> Plane("image", 24, 24).rows
@@ -90,7 +90,7 @@ class Layout:
         positions: [N] int64, places in the (padded) input sequence, ascending.
         planes: the grids, in order of their first token.
         plane, row, col: [N] int64, where token i sits. Every cell of every plane holds exactly one token.
-        number: [N] int64, which of the prompt's visual tokens each is, where some were dropped, so that cells may be empty; see `part`.
+        number: [N] int64, the index of each among all visual tokens of the prompt, if some were dropped and cells may be empty; see `part`.
 
     Raises:
         ValueError: lengths differ, positions do not ascend, or a cell is empty or filled twice.
@@ -152,7 +152,7 @@ class Layout:
         return sum(plane.rows * plane.cols for plane in self.planes)
 
     def of_whole(self, values: Array) -> Array:
-        """Pick the layout's tokens out of values [..., whole] of all visual tokens of the prompt, in their order: [..., N]."""
+        """Select the layout's tokens from values [..., whole] of all visual tokens of the prompt, in their order: [..., N]."""
         return values if self.number is None else values[..., self.number]
 
     def fold(self, values: Array) -> list[Array]:
@@ -207,7 +207,7 @@ def raster(plane: Plane, index: int = 0) -> Tokens:
 
 
 def join(parts: Sequence[Tokens]) -> Tokens:
-    """Put several runs of tokens one after another; their planes are numbered on.
+    """Concatenate several runs of tokens; their planes are numbered consecutively.
 
     >>> both = join([raster(Plane("base", 1, 2)), raster(Plane("canvas", 2, 2))])
     >>> len(both), both.plane.tolist()
@@ -229,14 +229,14 @@ def join(parts: Sequence[Tokens]) -> Tokens:
 
 @dataclass(frozen=True, eq=False)
 class PatchIndex:
-    """Which patches of the vision tower are behind each visual token, of one image or of all images of a sample.
+    """Which patches of the vision tower each visual token is made of, for one image or all images of a sample.
 
-    Patches are counted through tile by tile, row by row within a tile: tile · M + patch where all tiles have M.
+    Patches are numbered tile by tile, row by row within a tile: tile · M + patch if all tiles have M.
 
     Attributes:
-        index: [n, m] int64, the patches of each of n visual tokens; −1 where there are fewer than m (none behind a newline token).
+        index: [n, m] int64, the patches of each of n visual tokens; −1 where there are fewer than m (none for a newline token).
         tiles: patches of each tile, in the order in which the tower sees them.
-        order: [P] int64, where the tower's sequence has each patch; None: in the order in which they are counted.
+        order: [P] int64, the place of each patch in the tower's sequence; None: in the order of their numbers.
 
     Example:
         >>> base = PatchIndex(np.arange(4)[:, None], (4,))
@@ -257,7 +257,7 @@ class PatchIndex:
         return sum(self.tiles)
 
     def part(self, indices: NDArray[np.int64]) -> PatchIndex:
-        """Return the patches behind some of the tokens: [k] indices into the n."""
+        """Return the patches of some of the tokens: [k] indices into the n."""
         return PatchIndex(self.index[indices], self.tiles, self.order)
 
 
@@ -273,7 +273,7 @@ def merged_patches(rows: int, cols: int, block: int) -> NDArray[np.int64]:
 
 
 def join_patches(parts: Sequence[PatchIndex]) -> PatchIndex:
-    """Put the images of a sample one after another; their patches are numbered on."""
+    """Concatenate the images of a sample; their patches are numbered consecutively."""
     width = max((part.index.shape[1] for part in parts), default=1)
     starts = np.cumsum([0, *map(len, parts)])
     index = [np.full((0, width), -1, dtype=np.int64)]
@@ -288,7 +288,7 @@ def join_patches(parts: Sequence[PatchIndex]) -> PatchIndex:
 
 
 def overlap(one: Box, other: Box) -> float:
-    """Return the intersection over union of two boxes; 0 where either is turned inside out.
+    """Return the intersection over union of two boxes; 0 if a box has no positive width and height.
 
     >>> overlap((0, 0, 1, 1), (0.5, 0, 1, 1)), overlap((0, 0, 0.2, 0.2), (0.5, 0.5, 1, 1))
     (0.5, 0.0)

@@ -1,4 +1,4 @@
-"""Names that people type: plug-ins of one registry class, keywords of public functions, the nearest known name, labels of methods."""
+"""Names that users type: plug-ins of a registry, keywords of public functions, the nearest known name, labels of methods."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ R = TypeVar("R")
 class Registry(Generic[T]):
     """Names → plug-ins of one kind.
 
-    Built-ins are the modules of `package`, imported on first use; third parties announce an entry point in the group of the same name
-    (`biaskit.families`, `biaskit.pruners`, …). Both call `register` while they are imported.
+    Built-ins are the modules of `package`, imported on first use; third parties declare an entry point in the group of the same name
+    (`biaskit.families`, `biaskit.pruners`, …). Both call `register` when they are imported.
 
     Attributes:
         kind: what the plug-ins are, for messages. package: where the built-ins live.
@@ -41,7 +41,7 @@ class Registry(Generic[T]):
         """Make an empty registry.
 
         Args:
-            kind, package: see above. make: turns a registered class into what is kept; by default, one instance of it.
+            kind, package: see above. make: turns a registered class into the stored item; by default, an instance of it.
             base: what every plug-in must be a subclass of.
         """
         self.kind = kind
@@ -59,16 +59,16 @@ class Registry(Generic[T]):
 
         Raises:
             ValueError: a name is taken by another class.
-            TypeError: it is not of this kind.
+            TypeError: it is not a subclass of `base`.
         """
 
         def add(cls: C) -> C:
             for name in names:
-                held = self._classes.get(name, cls)
-                if held is not cls:
-                    raise ValueError(f"{self.kind} {name!r} is already {held.__qualname__}")
+                other = self._classes.get(name, cls)
+                if other is not cls:
+                    raise ValueError(f"{self.kind} {name!r} is already {other.__qualname__}")
             if self._base is not None and not (isinstance(cls, type) and issubclass(cls, self._base)):
-                raise TypeError(f"{getattr(cls, '__qualname__', cls)!r} is no {self._base.__name__}")
+                raise TypeError(f"{getattr(cls, '__qualname__', cls)!r} is not a {self._base.__name__}")
             item = self._make(cls)
             for name in names:
                 self._classes[name], self._items[name] = cls, item
@@ -82,7 +82,7 @@ class Registry(Generic[T]):
             return
         with self._lock:
             self._load_built_in()
-        if getattr(_thread, "plug_in", False):  # a plug-in that asks while it is imported: whoever loads it waits for it
+        if getattr(_thread, "plug_in", False):  # called by a plug-in during its own import: the thread that loads it waits for it
             return
         with self._lock_of_points:
             if not self._loaded:
@@ -90,7 +90,7 @@ class Registry(Generic[T]):
                 self._loaded = True
 
     def _load_built_in(self) -> None:
-        if self._built_in or self._importing:  # importing: a built-in that asks while it is imported
+        if self._built_in or self._importing:  # importing: called by a built-in during its own import
             return
         self._importing = True
         try:
@@ -99,7 +99,7 @@ class Registry(Generic[T]):
                 before = dict(self._items), dict(self._classes)
                 try:
                     importlib.import_module(f"{self.package}.{module.name}")
-                except BaseException:  # also an interrupt: the module is imported anew next time, with new classes
+                except BaseException:  # also an interrupt: the module is imported again next time, with new classes
                     self._items, self._classes = before
                     raise
             self._built_in = True
@@ -110,7 +110,7 @@ class Registry(Generic[T]):
         for point in entry_points(group=self.package):
             before = dict(self._items), dict(self._classes)
             why = _loaded(point)
-            if why:  # a broken plug-in must not take the toolkit down with it
+            if why:  # a broken plug-in must not break the toolkit
                 self._items, self._classes = before
                 warnings.warn(f"{self.kind} plug-in {point.name!r} ({point.value}) failed to load: {why}; it is left out", stacklevel=4)
 
@@ -124,7 +124,7 @@ class Registry(Generic[T]):
         return iter((name, self._items[name]) for name in self.names())
 
     def __contains__(self, name: object) -> bool:
-        """Tell whether `name` is known."""
+        """Whether `name` is known."""
         return name in self.names()
 
     def get(self, name: str) -> T:
@@ -140,7 +140,7 @@ class Registry(Generic[T]):
 
 
 def written_names(package: str) -> list[str]:
-    """Return the names of a registry's plug-ins as their source registers them, and those of entry points, importing none of them.
+    """Return the names of a registry's plug-ins, read from the source, and those of entry points, without importing any.
 
     >>> "d2pruner" in written_names("biaskit.pruners")
     True
@@ -155,14 +155,14 @@ def written_names(package: str) -> list[str]:
 
 
 PATIENCE = 60.0
-"""Seconds that a plug-in of somebody else's may take to be imported."""
+"""Seconds that the import of a third party's plug-in may take."""
 
 _thread = threading.local()
 """`plug_in`: whether this thread is one that imports a plug-in."""
 
 
 def _loaded(point: EntryPoint) -> str:
-    """Import what an entry point names; say why it failed, nothing where it did not. One that hangs is left behind in its thread."""
+    """Import an entry point; return why it failed, or "". One that hangs stays in its thread."""
     failed: list[str] = []
 
     def load() -> None:
@@ -197,14 +197,14 @@ _PLAIN: dict[str, tuple[type | tuple[type, ...], str]] = {
     "os.PathLike[str]": (os.PathLike, "a path"),
     "None": (type(None), "None"),
 }
-"""Annotation → what a value of it may be, and what it is called."""
+"""Annotation → type of its values, and its name in messages."""
 
 
 def named_arguments(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorator of public functions: a call that does not fit the signature raises our error instead of a TypeError.
+    """Decorator of public functions: a call that does not fit the signature raises a BiaskitError instead of a TypeError.
 
-    Type checkers see the signature as it is written. Parameters that are declared with numbers, texts, truth values and None alone are
-    checked, too.
+    Type checkers see the original signature. The types of parameters that are declared with numbers, texts, bools and None only are
+    checked too.
 
     Raises:
         BiaskitError: an unknown keyword (the hint offers the nearest), a missing argument, or a plain value of another type.
@@ -242,7 +242,7 @@ def named_arguments(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _plain_words(annotation: object) -> list[str]:
-    """Split an annotation such as `int | None` into its words; empty where it names anything but plain types."""
+    """Split an annotation such as `int | None` into its words; empty if it names other than plain types."""
     words = [word.strip() for word in annotation.split("|")] if isinstance(annotation, str) else []
     return words if all(word in _PLAIN for word in words) else []
 
@@ -253,16 +253,16 @@ def _is_plain(value: object, word: str) -> bool:
     return isinstance(value, _PLAIN[word][0])
 
 
-_PRIOR = re.compile(r"\+([A-Za-z_][\w.-]*)$")  # the name of a prior at a label's end; "1e+05" is none
+_PRIOR = re.compile(r"\+([A-Za-z_][\w.-]*)$")  # the name of a prior at a label's end; not "1e+05"
 
 
 @dataclass(frozen=True)
 class MethodLabel:
-    """A method as it is written everywhere, `name[@key=value…][+prior]`, taken apart; nothing is looked up.
+    """A parsed method label, `name[@key=value…][+prior]`; nothing is looked up.
 
     Attributes:
         name: registry key of a pruner, or `none`. settings: key → value as it was written. prior: name of a prior.
-        other: words behind an @ that are no KEY=VALUE.
+        other: words after an @ that are not KEY=VALUE.
 
     Example:
         >>> MethodLabel.read("d2pruner@theta=0.9@alpha=1e+05+coco")
@@ -278,7 +278,7 @@ class MethodLabel:
 
     @staticmethod
     def read(text: str) -> MethodLabel:
-        """Take a label apart."""
+        """Parse a label."""
         found = _PRIOR.search(text)
         name, *words = text[: found.start()].split("@") if found else text.split("@")
         pairs = [word.partition("=") for word in words]
@@ -287,6 +287,6 @@ class MethodLabel:
         return MethodLabel(name, settings, found.group(1) if found else None, other)
 
     def __str__(self) -> str:
-        """The label in its one form: settings sorted by name."""
+        """The label in canonical form: settings sorted by name."""
         words = [f"@{key}={self.settings[key]}" for key in sorted(self.settings)]
         return "".join([self.name, *words, "" if self.prior is None else f"+{self.prior}"])

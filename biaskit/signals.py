@@ -1,6 +1,6 @@
-"""What a pruner may see of one sample, `Signals`, and what it answers, `Keep`; and the one rule that turns a share into a whole number.
+"""What a pruner gets of one sample, `Signals`, and what it returns, `Keep`; and the rule that turns a share into a number of tokens.
 
-A pruner names what it reads in `needs`, a set of `Reading`s; the engine records that and nothing else. The readings that most methods use
+A pruner declares what it reads in `needs`, a set of `Reading`s; the engine records only that. The readings that most methods use
 have names: ATTENTION, HIDDEN, TEXT_HIDDEN, KEYS, TEXT_KEYS, EMBEDS, TEXT_EMBEDS. `signals[ATTENTION]` is the tensor.
 """
 

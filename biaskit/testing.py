@@ -1,5 +1,5 @@
-"""Tiny random checkpoints of the real classes, for our own tests and those of plug-in authors. Their weights are random: they say
-nothing about quality, and everything about shapes, positions and exactness.
+"""Tiny random checkpoints of the real classes, for the tests of biaskit and of plug-ins. Their weights are random: they test shapes,
+positions and exactness, never quality.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Text as it is shown. Of others: nothing in a question, an answer, a tag or a name steers a terminal, a spreadsheet or a page. Of our own:
-long values shortened, and what differs between two runs.
+"""Text for display. Foreign text is escaped: no question, answer, tag or name can control a terminal, a spreadsheet or a page.
+Also shortening of long values, and the differences between two runs' settings.
 
-Every format has its own rules, and each stands here once. `visible` comes first in all of them: control characters, marks of direction and
-halves of surrogate pairs are written out, so that a name reads the way it is stored.
+Every format has its own rules, each implemented here once. All of them apply `visible` first: control characters, direction marks and
+halves of surrogate pairs are written as escapes.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-_JOINERS = "\u200c\u200d"  # scripts of India and Iran, and emoji, are written with them; they turn nothing round
+_JOINERS = "\u200c\u200d"  # needed in scripts of India and Iran, and in emoji; they do not change the direction of text
 _FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
 _MARKDOWN = re.compile(r"[\\`*\[\]~]|(?<![^\W_])_|_(?![^\W_])|^>|^[#+-]+(?=\s|$)|^\d+(?=[.)](?:\s|$))")
 
 
 def visible(text: str) -> str:
-    r"""Return a text on one line with all that cannot be seen written out.
+    r"""Return a text on one line with invisible characters written as escapes.
 
     Example:
         >>> print(visible("a\x1b[31mb\u202ec\n"), visible("één 图片"))
@@ -46,7 +46,7 @@ def _shown(letter: str) -> bool:
 
 
 def for_json(value: Any, indent: int | None = None) -> str:
-    r"""Return JSON that a terminal shows as it is, and that every reader takes: NaN and infinities become null.
+    r"""Return JSON with invisible characters escaped, valid for every parser: NaN and infinities become null.
 
     Example:
         >>> print(for_json({"é": "\u202e", "score": float("nan")}))
@@ -74,7 +74,7 @@ def finite(value: Any) -> Any:
 
 
 def for_csv(value: Any) -> Any:
-    """Return a value as a cell that no spreadsheet takes for a formula: text that begins like one gets a quotation mark in front.
+    """Return a value as a cell that no spreadsheet reads as a formula: text that begins like one gets a quotation mark in front.
 
     Example:
         >>> for_csv("=1+1"), for_csv("-0.5"), for_csv(-0.5), for_csv("fastv")
@@ -111,7 +111,7 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def for_html(text: object) -> str:
-    r"""Return a text as HTML, also between quotation marks.
+    r"""Return a text escaped for HTML, also in attributes.
 
     >>> print(for_html('<b title="&\x00">'))
     &lt;b title=&quot;&amp;\x00&quot;&gt;
@@ -120,7 +120,7 @@ def for_html(text: object) -> str:
 
 
 def shortened(text: str, most: int = 60) -> str:
-    """Return a text in at most so many characters, the last of which is … where it is longer.
+    """Return a text in at most `most` characters; a longer one is cut and ends in ….
 
     >>> shortened("a long title", 7), shortened("title", 7)
     ('a long…', 'title')
@@ -129,7 +129,7 @@ def shortened(text: str, most: int = 60) -> str:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Say of every setting that differs what it was and what it is; of a mapping only its parts that differ.
+    """Return one line per setting that differs, with old and new value; of a mapping only its parts that differ.
 
     >>> differences({"seed": 0, "processor": {"size": 336, "pad": True}}, {"seed": 0, "processor": {"size": 224, "pad": True}})
     ['processor size was 336, is 224']

@@ -1,8 +1,8 @@
-"""The selections with the operations of their authors' public functions, in our own words: what our selectors are timed against.
+"""The selections with the operations of their authors' public functions, written anew here: what the selectors are timed against.
 
-The algorithm as released: the full N × N table of cosines, then one pass over rows of it and one read of the result per pick. All take a
-function that answers cosines, so that the same loop runs in float32, which is timed, and in float64, whose tokens ours must equal. They
-answer ascending indices.
+The algorithm as released: the full N × N table of cosines, then one pass over rows of it and one host read per pick. All take a function
+that returns cosines, so that the same loop runs in float32, which is timed, and in float64, whose tokens the selectors must equal. They
+return ascending indices.
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ def top(sample: MadeUp, n: int, cosines: Cosines) -> Tensor:
 
 
 def evenly(sample: MadeUp, n: int, cosines: Cosines) -> Tensor:
-    """Take tokens at even distances."""
+    """Take evenly spaced tokens."""
     total = len(sample.scores)
     return torch.tensor([math.floor((2 * i + 1) * total / (2 * n)) for i in range(n)])
 
 
 def d2(sample: MadeUp, n: int, cosines: Cosines, *, alpha: float, theta: float = 0.8, pivot_ratio: float = 0.7) -> Tensor:
-    """D2Pruner: the whole graph; pivots; then the best that is available, its neighbours out, one by one; the rest by score."""
+    """D2Pruner: the whole graph; pivots; then one by one the best token left, whose neighbours are excluded; the rest by score."""
     total = len(sample.scores)
     similarity = cosines(sample.features, sample.features)
     low, high = similarity.min(), similarity.max()
     fused = alpha * ((similarity - low) / (high - low))
     if alpha < 1:
-        apart = (sample.where[:, None, 1:] - sample.where[None, :, 1:]).abs().amax(2)
-        fused = fused + (1 - alpha) * (apart == 1).to(fused.dtype)
+        distance = (sample.where[:, None, 1:] - sample.where[None, :, 1:]).abs().amax(2)
+        fused = fused + (1 - alpha) * (distance == 1).to(fused.dtype)
     edges = fused > theta
     edges.fill_diagonal_(False)
     pivots = sample.scores.sort(descending=True, stable=True).indices[: math.floor(round(pivot_ratio * n, 9))]
@@ -79,7 +79,7 @@ def d2(sample: MadeUp, n: int, cosines: Cosines, *, alpha: float, theta: float =
 
 
 def marginal_relevance(sample: MadeUp, n: int, cosines: Cosines, *, lam: float = 0.5) -> Tensor:
-    """IDPruner's MMR: the table; a pick, the chosen ones masked, the highest value by `topk`, read by the host."""
+    """IDPruner's MMR: the table; for each pick the chosen ones masked, and the highest value by `topk`, read by the host."""
     table = cosines(sample.features, sample.features)
     importance = min_max(sample.scores) if table.dtype == torch.float32 else scaled(sample.scores.to(table.dtype), 1e-6)
     nearest = torch.full_like(importance, -1.0)
@@ -95,7 +95,7 @@ def marginal_relevance(sample: MadeUp, n: int, cosines: Cosines, *, lam: float =
 
 
 def farthest(sample: MadeUp, n: int, cosines: Cosines) -> Tensor:
-    """DivPrune: the table of distances; a pick, the smallest distance of every token to all chosen ones from their rows, and its argmax."""
+    """DivPrune: the table of distances; for each pick every token's smallest distance to the chosen ones, and the argmax."""
     distance = 1 - cosines(sample.features, sample.features)
     nearest = distance.clone().fill_diagonal_(torch.inf).min(0).values
     chosen = [int(nearest.argmax())]

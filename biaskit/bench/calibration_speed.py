@@ -1,7 +1,7 @@
 """Calibration against the usual baseline: a whole forward pass under eager attention with `output_attentions`, last row of each map.
 
 Both read the same images with the same processor and prompt and count the same layers; the maps are compared at the end. The baseline is
-timed one image at a time, as published code has it, and in batches.
+timed one image at a time, as published code does it, and in batches.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class Comparison:
     """How to compare.
 
     Attributes:
-        images: n, read by ours. baseline_images: read by the baseline, the same ones from the first on; fewer, for it is slow.
+        images: n, read by biaskit. baseline_images: read by the baseline, the first of the same ones; fewer, because it is slow.
         layers: whose attention is averaged: (1, 4), "0-7", "all"; None is the presets'.
-        batch_size: of the batched baseline, and of ours (None: its default).
-        repeats: rounds in which they take turns. workers: preprocessing processes of ours.
-        cpu_time: on a CPU, count what the process spends instead of the wall clock; it prepares the images itself then.
+        batch_size: of the batched baseline, and of biaskit (None: its default).
+        repeats: rounds; each runs every way once. workers: preprocessing processes of biaskit.
+        cpu_time: on a CPU, measure CPU time instead of wall-clock time; the images are then prepared in the same process.
     """
 
     images: int = 32
@@ -74,7 +74,7 @@ def reference(loaded: Loaded, source: ImageSource, layers: Sequence[int], batch_
     """Average the last prompt token's attention as the usual baseline does.
 
     Args:
-        loaded: the model, under eager attention. source: n pictures. layers: 0-based. batch_size: images a pass.
+        loaded: the model, under eager attention. source: n pictures. layers: 0-based. batch_size: images per forward pass.
 
     Returns:
         Statistics per plane, as a prior has them.
@@ -97,11 +97,11 @@ def reference(loaded: Loaded, source: ImageSource, layers: Sequence[int], batch_
 
 
 def compare(loaded: Loaded, plan: Comparison, say: Say = lambda line: None) -> dict[str, Any]:
-    """Time calibration and both baselines in turns, measure their peak memory, and compare the maps.
+    """Time calibration and both baselines alternately, measure their peak memory, and compare the maps.
 
     Returns:
-        `rows`, one a way: images, images/s (median, spread), milliseconds an image, peak bytes beyond the weights, speed-up over the
-        unbatched baseline; `difference`, the largest between our map and the baseline's on the same images, relative to the map's mean;
+        `rows`, one per way: images, images/s (median, spread), milliseconds per image, peak bytes beyond the weights, speed-up over the
+        unbatched baseline; `difference`, the largest between biaskit's map and the baseline's on the same images, relative to the mean;
         `layers`, `depth`.
     """
     depth = len(decoder(loaded.model).layers)
@@ -134,7 +134,7 @@ def compare(loaded: Loaded, plan: Comparison, say: Say = lambda line: None) -> d
 
 
 def _race(ways: dict[str, tuple[int, Callable[[], Any]]], device: torch.device, plan: Comparison, say: Say) -> list[dict[str, Any]]:
-    """Warm every way up, measure its memory, then time them in turns; one that runs out of memory is reported with its error."""
+    """Warm every way up, measure its memory, then time them alternately; one that runs out of memory is reported with its error."""
     peaks: dict[str, int] = {}
     errors: dict[str, str] = {}
     for name, (_, work) in ways.items():

@@ -1,4 +1,4 @@
-"""Time and memory: events of the device's own stream on a GPU, `perf_counter` on a CPU; what is reported is a median with its spread."""
+"""Time and memory: events of the device's stream on a GPU, `perf_counter` on a CPU; reported as a median with its spread."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Timing:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Timing:
-        """Summarise repeats of one measurement, in milliseconds; there must be one at least."""
+        """Summarise at least one repeat of a measurement, in milliseconds."""
         low, median, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
         return cls(median, low, high, min(values), len(values))
 
@@ -39,10 +39,10 @@ class Timing:
 
 
 def host_clock(device: torch.device, cpu_time: bool) -> Callable[[], float]:
-    """Return the wall clock, or what this process has spent on the CPU, in seconds: the same on an idle machine with one thread.
+    """Return a function that gives wall-clock time, or this process's CPU time, in seconds: the same on an idle machine with one thread.
 
     Raises:
-        BiaskitError: CPU time of a GPU, or of several threads, which it would add up.
+        BiaskitError: CPU time on a GPU, or with several threads, whose times would be added up.
     """
     if cpu_time and (device.type != "cpu" or torch.get_num_threads() > 1):
         raise BiaskitError(
@@ -52,7 +52,7 @@ def host_clock(device: torch.device, cpu_time: bool) -> Callable[[], float]:
 
 
 class Clock:
-    """Marks on the time line of a device. Setting one does not synchronise; reading does."""
+    """Time marks in a device's stream. Setting one does not synchronise; reading does."""
 
     def __init__(self, device: torch.device, *, cpu_time: bool = False) -> None:
         self.cuda = device.type == "cuda"
@@ -80,16 +80,16 @@ class Clock:
             torch.cuda.synchronize(self.device)
 
     def between(self, first: str, last: str) -> float:
-        """Return the milliseconds between two marks, summed over the times they were set; 0 if they never were. Synchronises."""
+        """Return the milliseconds between two marks, summed if they were set several times; 0 if never. Synchronises."""
         self.wait()
         pairs = zip(self.marks.get(first, ()), self.marks.get(last, ()), strict=False)
         return sum(float(a.elapsed_time(b)) if self.cuda else 1e3 * (b - a) for a, b in pairs)
 
 
 class PeakMemory:
-    """The most memory that a piece of work held beyond what there was before: allocator statistics on a GPU, resident pages on a CPU.
+    """The peak memory of a piece of work beyond what was in use before: allocator statistics on a GPU, resident pages on a CPU.
 
-    On a CPU the operating system is asked every 2 ms, so peaks shorter than that can be missed.
+    On a CPU it is sampled every 2 ms, so shorter peaks can be missed.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -19,7 +19,7 @@ from biaskit.select import cells
 
 @dataclass(frozen=True, eq=False)
 class MadeUp:
-    """Tokens of one made-up image: features [N, d] bfloat16, scores [N] > 0, where [N, 3], and text features [t, d] with scores [t]."""
+    """Tokens of one synthetic image: features [N, d] bfloat16, scores [N] > 0, where [N, 3], and text features [t, d] with scores [t]."""
 
     features: Tensor
     scores: Tensor
@@ -29,13 +29,13 @@ class MadeUp:
 
 
 def grid_of(n_tokens: int) -> tuple[int, int]:
-    """Return rows × cols = n_tokens, as near to a square as its divisors allow."""
+    """Return rows × cols = n_tokens, as close to a square as its divisors allow."""
     rows = next(r for r in range(math.isqrt(n_tokens), 0, -1) if n_tokens % r == 0)
     return rows, n_tokens // rows
 
 
 def made_up(n_tokens: int, dim: int, seed: int = 0, *, text: int = 35) -> MadeUp:
-    """Return tokens as the module says. The same arguments give the same tokens."""
+    """Return tokens as the module's docstring describes them. The same arguments give the same tokens."""
     random = torch.Generator().manual_seed(seed)
     rows, cols = grid_of(n_tokens)
     regions = max(2, math.isqrt(n_tokens))
@@ -60,7 +60,7 @@ def _normal(n: int, dim: int, random: torch.Generator) -> Tensor:
 
 
 def _smooth(rows: int, cols: int, dim: int, random: torch.Generator) -> Tensor:
-    """A field that changes over some four tokens, [rows · cols, dim], rows of about unit length."""
+    """A field that varies over about four tokens, [rows · cols, dim], rows of about unit length."""
     coarse = torch.randn(1, dim, max(2, rows // 4), max(2, cols // 4), generator=random) / math.sqrt(dim) * 1.5
     field = torch.nn.functional.interpolate(coarse, (rows, cols), mode="bilinear", align_corners=False)
     return field[0].flatten(1).T

@@ -24,11 +24,11 @@ QUANTITIES = {
     "cache_mb": "KV cache (MB)",
     "gflops": "multiply-adds (10⁹)",
 }
-"""What is followed: key → title. Cache and multiply-adds are of the whole batch."""
+"""The measured quantities: key → title. Cache and multiply-adds are of the whole batch."""
 
 
 def exponent(x: Sequence[float], y: Sequence[float]) -> float:
-    """Return p of the power law y ∝ xᵖ that fits the upper half of the points (three at least) best, by least squares of the logarithms.
+    """Return p of the power law y ∝ xᵖ fitted to the upper half of the points (at least three) by least squares of the logarithms.
 
     Small sizes are dominated by fixed costs; they would hide the exponent. NaN for fewer than two positive points.
 
@@ -55,28 +55,29 @@ def measure_growth(
     say: Callable[[str], None] = lambda line: None,
     keep: Keep = nothing,
 ) -> dict[str, Any]:
-    """Measure along N (pictures a prompt, batch 1) and along the batch size (one picture a prompt).
+    """Measure along N (images per prompt, batch 1) and along the batch size (one image per prompt).
 
     Args:
         loaded: the model. names: methods (see `workload.cells`). retention: share kept.
-        images: pictures a prompt, in turn. batch_sizes: in turn. repeats: rounds at each point; the largest get fewer.
+        images: numbers of images per prompt. batch_sizes: to measure. repeats: rounds at each point; the largest get fewer.
         cpu_time: see `Plan`.
 
     Returns:
-        `points`: {along, method, N, batch, and `QUANTITIES`}; `exponents`: {along: {method: {quantity: p}}}; `skipped`: what did not fit.
+        `points`: {along, method, N, batch, and `QUANTITIES`}; `exponents`: {along: {method: {quantity: p}}}; `skipped`:
+        points that ran out of memory.
     """
     found = cells(loaded, names, [retention])
     points: list[dict[str, Any]] = []
     skipped: list[str] = []
     steps = [("N", count, 1) for count in images] + [("batch", 1, size) for size in batch_sizes]
     for along, count, batch in steps:
-        say(f"{count} pictures a prompt, batch {batch}")
+        say(f"{count} images per prompt, batch {batch}")
         large = count > 10 or batch > 8  # long enough to need neither many repeats nor a warm-up
         turns = Plan((batch,), None, count, None, 0, max(1, repeats // 2) if large else repeats, 0 if large else 1, cpu_time)
         try:
             rows = measure(loaded, found, turns)
         except (torch.OutOfMemoryError, MemoryError):
-            skipped.append(f"{count} pictures a prompt, batch {batch}: out of memory")
+            skipped.append(f"{count} images per prompt, batch {batch}: out of memory")
             continue
         for row in rows:
             if "times" in row:

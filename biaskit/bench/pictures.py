@@ -1,4 +1,4 @@
-"""Pictures for timing: a few drawn ones, kept as JPEG files in memory, so that decoding is timed as with a folder of photographs."""
+"""Pictures for timing: a few generated ones, held as JPEG files in memory, so that decoding is timed as with a folder of photographs."""
 
 from __future__ import annotations
 

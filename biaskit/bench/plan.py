@@ -1,4 +1,4 @@
-"""Plans: several benchmarks in one go, each in a process of its own, so that what fails is recorded and stops nothing else.
+"""Plans: several benchmarks in one run, each in its own process, so that a failure is recorded and the others still run.
 
 A plan is a list of command lines, any of which can be run alone. A part may have smaller versions, tried in turn when one runs out of
 memory or time.
@@ -97,7 +97,7 @@ PLANS = {
 
 
 MINUTES = {"cpu": 40.0, "gpu": 9.5}
-"""After so long no further part begins. The CPU plan takes a few minutes on a machine that has nothing else to do."""
+"""No part starts later than this. The CPU plan takes a few minutes on an idle machine."""
 
 
 def run(
@@ -109,10 +109,10 @@ def run(
     say: Say = lambda line: None,
     parts: Sequence[Part] | None = None,
 ) -> list[str]:
-    """Run a plan and write OUT (JSON) and a Markdown file beside it, after every part anew.
+    """Run a plan; after every part, write OUT (JSON) and a Markdown file beside it.
 
     Args:
-        name: a key of `PLANS`. out: the JSON file. minutes: parts that have not begun by then are left out; by default `MINUTES`.
+        name: a key of `PLANS`. out: the JSON file. minutes: parts that have not started by then are skipped; by default `MINUTES`.
         force: overwrite. say: told about each part. parts: instead of those of the plan.
 
     Returns:
@@ -159,7 +159,7 @@ def _part(part: Part, end: float, say: Say) -> tuple[dict[str, Any], str]:
 
 
 def _exhausted(attempt: dict[str, Any]) -> bool:
-    """Return whether something ran out of memory, so that a smaller version is worth a try."""
+    """Return whether something ran out of memory, so that a smaller version should be tried."""
     if "OutOfMemoryError" in attempt.get("stderr", "") or "out of memory" in attempt.get("stderr", ""):
         return True
     result = attempt.get("result")
@@ -181,7 +181,7 @@ def _attempt(arguments: str, seconds: float) -> tuple[dict[str, Any], str]:
         facts["seconds"] = round(time.monotonic() - start, 1)
         if done.returncode:
             return facts | {"error": f"exit {done.returncode}", "stderr": done.stderr[-2000:]}, ""
-        ours = f" --json --out {folder}"  # of this call, and no part of what was asked for
+        ours = f" --json --out {folder}"  # options of this call, not of the plan
         try:
             result = json.loads(done.stdout)
         except ValueError as error:

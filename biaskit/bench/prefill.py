@@ -1,4 +1,4 @@
-"""Time prefill, first token and generation of methods × retentions × batch sizes, interleaved, beside what the formulas predict."""
+"""Time prefill, first token and generation of methods × retentions × batch sizes, interleaved, next to what the formulas predict."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Plan:
     """How to measure.
 
     Attributes:
-        batch_sizes: samples a forward pass. image_size: (rows, cols) in pixels; None is the drawn pictures' own. images: a prompt.
-        text_tokens: t; None is the neutral prompt's. new_tokens: generated for the total time; 0 leaves it out.
-        repeats: rounds over all cells. warmup: rounds before them.
-        cpu_time: on a CPU, count what the process spends instead of the wall clock; for machines that are busy with other things.
+        batch_sizes: samples per forward pass. image_size: (rows, cols) in pixels; None: that of the generated images. images: per prompt.
+        text_tokens: t; None: those of the neutral prompt. new_tokens: generated for the total time; 0 skips it.
+        repeats: rounds over all cells. warmup: untimed rounds before those.
+        cpu_time: on a CPU, measure CPU time instead of wall-clock time, for a busy machine.
     """
 
     batch_sizes: tuple[int, ...] = (1,)
@@ -65,7 +65,7 @@ def measure(
     unpruned model's time divided by the cell's. A cell that runs out of GPU memory is reported with its error.
 
     Returns:
-        One row a cell and batch size; see `_row` for its columns. Times in milliseconds a batch, memory in bytes.
+        One row per cell and batch size; see `_row` for its columns. Times in milliseconds per batch, memory in bytes.
     """
     rows: list[dict[str, Any]] = []
     for batch in plan.batch_sizes:
@@ -87,7 +87,7 @@ def measure(
 
 
 def _tower(loaded: Loaded, cell: Workload, tiles: Sequence[tuple[int, ...]] | None) -> dict[str, float]:
-    """Return multiply-adds of encoding, and of what the method reads while the tower runs, a sample: tower_flops, tower_reading_flops."""
+    """Return multiply-adds per sample of encoding, and of what the method reads in the tower: tower_flops, tower_reading_flops."""
     size = tower_sizes(loaded)
     if tiles is None or size is None:
         return {}
@@ -139,8 +139,8 @@ def _forward(loaded: Loaded, run: _Run, inputs: Mapping[str, Tensor], cpu_time: 
         output = loaded.model(**inputs, use_cache=True, logits_to_keep=1)
         clock.mark("end")
         times = probes.times()
-    held = [part for layer in output.past_key_values.layers for part in (layer.keys, layer.values)]
-    run.facts["cache_bytes"] = sum(part.nbytes for part in held) // len(inputs["input_ids"])
+    cached = [part for layer in output.past_key_values.layers for part in (layer.keys, layer.values)]
+    run.facts["cache_bytes"] = sum(part.nbytes for part in cached) // len(inputs["input_ids"])
     if pruning is not None:
         run.facts["n"] = statistics.mean(len(sample) for sample in pruning.samples)
         run.facts["info"] = dict(pruning.samples[0].info)
@@ -160,12 +160,12 @@ def _generate(loaded: Loaded, cell: Workload, inputs: Mapping[str, Tensor], plan
 
 
 def _row(loaded: Loaded, run: _Run, base: _Run | None, shared: Mapping[str, Any], new_tokens: int) -> dict[str, Any]:
-    """Put a cell's measurements beside what the formulas say.
+    """Return a cell's measurements next to what the formulas predict.
 
-    Columns: method, retention, layers (K of each stage), n; times (Timing by name); speedup by time; flops (multiply-adds a sample) and
-    ceiling by formula; of_ceiling (speed-up of prefill ÷ ceiling of the papers' formula); decision_share (of the unpruned prefill) and
-    decision_share_own (of the pruned one); cache_bytes (real, a sample) and cache_formula_bytes; peak_bytes beyond the weights, of the
-    batch; samples_per_s and tokens_per_s over the total time, prompt_tokens_per_s over prefill; info (what the method reports).
+    Columns: method, retention, layers (K of each stage), n; times (Timing by name); speedup by time; flops (multiply-adds per sample) and
+    ceiling by formula; of_ceiling (prefill speed-up ÷ ceiling of the papers' formula); decision_share (of the unpruned prefill) and
+    decision_share_own (of the pruned one); cache_bytes (measured, per sample) and cache_formula_bytes; peak_bytes beyond the weights, of
+    the batch; samples_per_s and tokens_per_s over the total time, prompt_tokens_per_s over prefill; info (what the method reports).
     """
     cell, size, n_visual, text = run.cell, dims(loaded), shared["N"], shared["n_text"]
     row: dict[str, Any] = {"method": cell.name, "retention": cell.retention, "layers": list(cell.layers)}

@@ -1,7 +1,8 @@
-"""Marks inside a forward pass: where encoding ends, where the language model begins and ends, and what of it is the pruning decision.
+"""Time marks inside a forward pass: the end of encoding, begin and end of the language model, and the parts of the pruning decision.
 
 The decision is everything that pruning adds: reading the prompt's layout, the attention row, the signals, the method itself, dropping rows,
-and the masks and rotary embeddings of pruned layers. Probes are hooks before and after ours: the stock model's own work is not counted.
+and the masks and rotary embeddings of pruned layers. Probes are hooks before and after those of pruning, so that the stock model's own
+work is not counted.
 """
 
 from __future__ import annotations
@@ -41,24 +42,24 @@ class Probes:
     @contextmanager
     def outer(self) -> Iterator[None]:
         """Hooks that run before those of pruning at the start of a module, and before them at its end."""
-        with ExitStack() as held:
-            held.callback(self.model.base_model.register_forward_pre_hook(self._mark("encode")).remove)
-            held.callback(self.stack.register_forward_pre_hook(self._mark("layout")).remove)
-            held.callback(self.stack.register_forward_hook(self._mark("report")).remove)
+        with ExitStack() as hooks:
+            hooks.callback(self.model.base_model.register_forward_pre_hook(self._mark("encode")).remove)
+            hooks.callback(self.stack.register_forward_pre_hook(self._mark("layout")).remove)
+            hooks.callback(self.stack.register_forward_hook(self._mark("report")).remove)
             for layer in self.layers:
-                held.callback(self.stack.layers[layer].register_forward_pre_hook(self._mark("narrow")).remove)
-            held.enter_context(self._attention("row.end"))
+                hooks.callback(self.stack.layers[layer].register_forward_pre_hook(self._mark("narrow")).remove)
+            hooks.enter_context(self._attention("row.end"))
             yield
 
     @contextmanager
     def inner(self) -> Iterator[None]:
         """Hooks that run after those of pruning."""
-        with ExitStack() as held:
-            held.callback(self.stack.register_forward_pre_hook(self._mark("layout.end")).remove)
-            held.callback(self.stack.register_forward_hook(self._mark("report.end")).remove)
+        with ExitStack() as hooks:
+            hooks.callback(self.stack.register_forward_pre_hook(self._mark("layout.end")).remove)
+            hooks.callback(self.stack.register_forward_hook(self._mark("report.end")).remove)
             for layer in self.layers:
-                held.callback(self.stack.layers[layer].register_forward_pre_hook(self._mark("narrow.end")).remove)
-            held.enter_context(self._attention("row"))
+                hooks.callback(self.stack.layers[layer].register_forward_pre_hook(self._mark("narrow.end")).remove)
+            hooks.enter_context(self._attention("row"))
             yield
 
     @contextmanager

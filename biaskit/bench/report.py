@@ -1,4 +1,4 @@
-"""Where results go: one JSON value a run, and a Markdown table for people."""
+"""Results on disk: one JSON value per run, and a Markdown table for readers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_free(directory: Path | None, name: str, force: bool) -> None:
 
 
 def write(directory: Path, name: str, result: Mapping[str, Any], text: str) -> list[Path]:
-    """Write NAME.json and NAME.md into a directory, which is made if need be; return both paths."""
+    """Write NAME.json and NAME.md into a directory, created if missing; return both paths."""
     files = [directory / f"{name}.json", directory / f"{name}.md"]
     for file, content in zip(files, (dump(result), text), strict=True):
         write_file(file, content + "\n")
@@ -39,17 +39,17 @@ def write(directory: Path, name: str, result: Mapping[str, Any], text: str) -> l
 Row = Mapping[str, Any]
 
 Keep = Callable[[Row], None]
-"""Told each row as it is measured."""
+"""Called with each row as it is measured."""
 
 PARTIAL = ".partial.jsonl"
 
 
 def nothing(row: Row) -> None:
-    """Keep no row: what `keeper` answers where there is no directory."""
+    """Keep no row: what `keeper` returns without a directory."""
 
 
 def keeper(directory: Path | None, name: str) -> Keep:
-    """Return what appends each row, as it is measured, to DIRECTORY/NAME.partial.jsonl, which `write` replaces by the whole result."""
+    """Return a function that appends each row to DIRECTORY/NAME.partial.jsonl, which `write` replaces with the whole result."""
     if directory is None:
         return nothing
     directory.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ def keeper(directory: Path | None, name: str) -> Keep:
 
 
 def kept_rows(directory: Path) -> list[dict[str, Any]]:
-    """Return the rows of measurements that did not end; a last line that was cut short is left out."""
+    """Return the rows of measurements that did not finish; an incomplete last line is left out."""
     files = [file.read_text(encoding="utf-8") for file in sorted(directory.glob(f"*{PARTIAL}"))]
     return [json.loads(line) for text in files for line in text.splitlines(keepends=True) if line.endswith("\n")]
 

@@ -1,4 +1,4 @@
-"""Time every selector alone against the number of visual tokens, beside its authors' algorithm: both must keep the same tokens."""
+"""Time every selector alone over the number of visual tokens, next to its authors' algorithm: both must keep the same tokens."""
 
 from __future__ import annotations
 
@@ -63,12 +63,12 @@ TOGETHER: dict[str, Together] = {
 
 @dataclass(frozen=True)
 class Line:
-    """One selector at one size. Milliseconds a sample, [median, lower and upper quartile]; None where the authors' were left out.
+    """One selector at one size. Milliseconds per sample, [median, lower and upper quartile]; None where the authors' were skipped.
 
     Attributes:
         same: whether ours keeps the tokens that the authors' algorithm keeps in float64. On a CPU this is asserted; on a GPU cosines are
-            float32, and decisions closer than their rounding may fall otherwise.
-        same_in_float32: how many of them the timed one, in float32 throughout, keeps too.
+            float32, and decisions closer than their rounding may differ.
+        same_in_float32: how many of them the authors' algorithm also keeps when it is timed, in float32 throughout.
     """
 
     method: str
@@ -96,20 +96,21 @@ def bench_selectors(
     progress: Callable[[str], None] = lambda line: None,
     keep: Keep = nothing,
 ) -> dict[str, Any]:
-    """Time selectors and their authors' algorithms in one process: a warm-up each, then in turns, the first changing.
+    """Time selectors and their authors' algorithms in one process: a warm-up each, then alternately, in alternating order.
 
     Args:
         sizes: N. dim: d of the features. methods: keys of `METHODS`. retention: share kept. repeats: of every measurement.
-        batch: samples selected from together; times are divided by it, and the authors' algorithm sees the first sample.
-        authors_up_to: above this N the authors' algorithms, which need several N × N matrices, are left out, and nothing is compared.
-        cpu_time: on a CPU with one thread, count what the process spends instead of the wall clock.
-        progress: told a line after each measurement. keep: told its `Line` as a mapping.
+        batch: samples per call; times are divided by it, and the authors' algorithm gets the first sample.
+        authors_up_to: above this N the authors' algorithms, which need several N × N matrices, are skipped, and nothing is compared.
+        cpu_time: on a CPU with one thread, measure CPU time instead of wall-clock time.
+        progress: called with a line after each measurement. keep: called with its `Line` as a mapping.
 
     Returns:
-        What ran where, `lines` (see `Line`), and `exponents`: slopes of log time over log N, by least squares.
+        Machine and settings, `lines` (see `Line`), and `exponents`: slopes of log time over log N, by least squares.
 
     Raises:
-        BiaskitError: an unknown method, sizes or repeats below 1, no such device, or, on a CPU, other tokens than must be kept.
+        BiaskitError: an unknown method, sizes or repeats below 1, a missing device, or, on a CPU, a selector that keeps other
+            tokens than its authors' algorithm.
     """
     for method in methods:
         if method not in METHODS:
@@ -141,12 +142,12 @@ def bench_selectors(
 
 
 def _moved(sample: MadeUp, device: torch.device) -> MadeUp:
-    """A sample on a device; its cells stay on the CPU, where an engine knows them from."""
+    """A sample on a device; its cells stay on the CPU, as in the engine."""
     return replace(sample, **{name: value.to(device) for name, value in vars(sample).items() if name != "where"})
 
 
 def _ours(method: str, samples: Sequence[MadeUp], n: int) -> Callable[[], Tensor]:
-    """What is timed: it answers for the first of the samples."""
+    """The function that is timed; it returns the kept indices of the first sample."""
     one, many = METHODS[method][0], TOGETHER.get(method)
     if len(samples) == 1:
         return lambda: one(samples[0], n)
@@ -166,7 +167,7 @@ def _line(
     if compare:
         calls["authors"] = lambda: loop(sample, n, authors.float32_cosines)
     kept = {name: call().tolist() for name, call in calls.items()}  # the warm-up
-    often = {name: max(1, min(1000, int(2 / time(call, 1)))) for name, call in calls.items()}  # 2 ms: what a clock can tell
+    often = {name: max(1, min(1000, int(2 / time(call, 1)))) for name, call in calls.items()}  # at least 2 ms, for the clock's resolution
     times: dict[str, list[float]] = {name: [] for name in calls}
     for repeat in range(repeats):
         for name in sorted(calls, reverse=repeat % 2 == 1):
@@ -193,7 +194,7 @@ def _line(
 
 
 class _Stopwatch:
-    """Milliseconds a call, over some of them, until the device is done."""
+    """Milliseconds per call, averaged over several calls, until the device is done."""
 
     def __init__(self, device: torch.device, cpu_time: bool) -> None:
         self.device, self.now = device, host_clock(device, cpu_time)
@@ -218,7 +219,7 @@ def _summary(times: Sequence[float]) -> tuple[float, float, float]:
 
 
 def exponents(lines: Sequence[Line]) -> dict[str, dict[str, float]]:
-    """Fit time ∝ N^p, method by method: {method: {"ours": p, "authors": p}}; what has fewer than two sizes is left out."""
+    """Fit time ∝ N^p, method by method: {method: {"ours": p, "authors": p}}; methods with fewer than two sizes are left out."""
     fitted: dict[str, dict[str, float]] = {}
     for method in dict.fromkeys(line.method for line in lines):
         mine = [line for line in lines if line.method == method]

@@ -55,7 +55,7 @@ def write(report: Mapping[str, Any], folder: Path) -> list[Path]:
 
 @house_style()
 def draw(report: Mapping[str, Any]) -> Figure:
-    """Draw time against N on logarithmic axes, one panel a selector: ours, its authors' algorithm, and the fitted power of N."""
+    """Draw time against N on logarithmic axes, one panel per selector: ours, its authors' algorithm, and the fitted power of N."""
     methods = list(dict.fromkeys(line["method"] for line in report["lines"]))
     columns = min(4, len(methods))
     rows = -(-len(methods) // columns)

@@ -1,4 +1,4 @@
-"""Markdown tables of measured rows, in the layout of D2Pruner's Table 4: a value, and in parentheses how many times better it is."""
+"""Markdown tables of measured rows, in the layout of D2Pruner's Table 4: a value, and in parentheses the factor over no pruning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is measured: methods by name, and prompts of a wanted size made of drawn pictures."""
+"""What is measured: methods by name, and prompts of a given size with generated images."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def cells(loaded: Loaded, names: Sequence[str], retentions: Sequence[float], k: 
 
     Args:
         loaded: the model.
-        names: `none`, or methods as they are written everywhere (`biaskit.pruners.notation`), +prior to debias; a prior is flat, and
-            methods that cannot do without get one anyway.
+        names: `none`, or methods in the notation of `biaskit.pruners.notation`, +prior to debias; the prior is flat, and methods that
+            require one get it anyway.
         retentions: shares kept. k: K of the methods that act inside the language model, instead of their own or the presets'.
 
     Raises:
-        BiaskitError: unknown names, or what the method or the model cannot do.
+        BiaskitError: an unknown name, or a setting that the method or the model does not support.
     """
     depth = int(decoder_config(loaded.model).num_hidden_layers)
     model_type = loaded.model.config.model_type
@@ -63,7 +63,7 @@ def cells(loaded: Loaded, names: Sequence[str], retentions: Sequence[float], k: 
         for retention in retentions if method.name != NONE else ():
             pruner = build(method, k=chosen, model_type=model_type, retention=retention)
             if method.prior and not pruner.debiases:
-                raise BiaskitError(f"{method.label}: {type(pruner).title} does not debias attention", f"leave +{method.prior} away")
+                raise BiaskitError(f"{method.label}: {type(pruner).title} does not debias attention", f"remove +{method.prior}")
             read = pruner.prior_layers()
             if max(read, default=0) >= depth - 1:
                 acts = pruner.stages()[-1].layer
@@ -88,11 +88,11 @@ def dims(loaded: Loaded) -> Dims:
 def prompts(
     loaded: Loaded, batch: int, *, image_size: tuple[int, int] | None = None, images: int = 1, text_tokens: int | None = None
 ) -> Prepared:
-    """Return a batch of prompts with drawn pictures.
+    """Return a batch of prompts with generated images.
 
     Args:
         loaded: the model. batch: B samples.
-        image_size: (rows, cols) in pixels; by default that of the drawn pictures. images: pictures a prompt.
+        image_size: (rows, cols) in pixels; by default that of the generated images. images: per prompt.
         text_tokens: t, tokens of the whole prompt that are not visual; by default those of the neutral prompt.
 
     Raises:

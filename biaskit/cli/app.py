@@ -1,4 +1,4 @@
-"""The `biaskit` command: mounts the groups, and turns our errors into two lines."""
+"""The `biaskit` command: all command groups; an error is printed as two lines, message and hint."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")] = False,
 ) -> None:
     """Measure, show and remove positional bias in multimodal LLMs."""
 
 
 def main() -> None:
-    """Run the command; exit 0 fine, 1 our error or the system's, 2 usage, 130 interrupted."""
+    """Run the command. Exit codes: 0 success, 1 an error of biaskit or of the operating system, 2 usage, 130 interrupted."""
     run(app)
 
 

@@ -44,7 +44,7 @@ RandomWeights = Annotated[
     typer.Option(
         "--random-weights",
         rich_help_panel=MODEL,
-        help="Build the checkpoint's architecture on the device: no hub, no files, noise for answers.",
+        help="Build the checkpoint's architecture with random weights: no hub access, no files; the answers mean nothing.",
     ),
 ]
 Shrink = Annotated[
@@ -56,13 +56,17 @@ Shrink = Annotated[
     ),
 ]  # fmt: skip
 Samples = Annotated[int, typer.Option("--samples", "-n", min=1, rich_help_panel=DATA, help="Images read by biaskit.")]
-BatchSizes = Annotated[str, typer.Option("--batch-size", metavar="N,N", rich_help_panel=RUNNING, help="Samples a forward pass, in turn.")]
-Repeats = Annotated[int, typer.Option("--repeats", min=1, rich_help_panel=RUNNING, help="Rounds in which all take turns.")]
+BatchSizes = Annotated[
+    str, typer.Option("--batch-size", metavar="N,N", rich_help_panel=RUNNING, help="Samples per forward pass; each size in turn.")
+]
+Repeats = Annotated[
+    int, typer.Option("--repeats", min=1, rich_help_panel=RUNNING, help="Rounds; each one measures every combination once.")
+]
 CpuTime = Annotated[
     bool,
     typer.Option(
         "--cpu-time", rich_help_panel=RUNNING,
-        help="On a CPU with one thread: count the process's own time, for machines that are busy otherwise.",
+        help="Count the process's CPU time instead of wall-clock time, for a busy machine; only on a CPU, with one thread.",
     ),
 ]  # fmt: skip
 Out = Annotated[Path | None, typer.Option("--out", "-o", rich_help_panel=RESULT, help="Directory for the results, as JSON and Markdown.")]
@@ -80,9 +84,14 @@ def bench(
     batch_size: BatchSizes = "1",
     image_size: Annotated[
         str | None,
-        typer.Option("--image-size", metavar=WIDTH_HEIGHT, rich_help_panel=DATA, help="In pixels. (default: those of the drawn pictures)"),
+        typer.Option(
+            "--image-size",
+            metavar=WIDTH_HEIGHT,
+            rich_help_panel=DATA,
+            help="Size of the images in pixels. (default: that of the generated images)",
+        ),
     ] = None,
-    images_per_prompt: Annotated[int, typer.Option("--images-per-prompt", min=1, rich_help_panel=DATA, help="Pictures a prompt.")] = 1,
+    images_per_prompt: Annotated[int, typer.Option("--images-per-prompt", min=1, rich_help_panel=DATA, help="Images per prompt.")] = 1,
     prompt_tokens: Annotated[
         int | None, typer.Option(min=1, rich_help_panel=DATA, help="Text tokens of the prompt. (default: the neutral prompt's)")
     ] = None,
@@ -90,7 +99,7 @@ def bench(
         int, typer.Option(min=0, rich_help_panel=DATA, help="Tokens generated for the total time; 0 leaves it out.")
     ] = 32,
     repeats: Repeats = 5,
-    warmup: Annotated[int, typer.Option(min=1, rich_help_panel=RUNNING, help="Rounds before them.")] = 1,
+    warmup: Annotated[int, typer.Option(min=1, rich_help_panel=RUNNING, help="Untimed rounds before those.")] = 1,
     device: Device = "auto",
     dtype: Dtype = "auto",
     attention: Attention = "sdpa",
@@ -99,9 +108,9 @@ def bench(
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Time prefill and generation of methods × retentions × batch sizes, beside what the FLOPs formulas promise.
+    """Time prefill and generation of methods × retentions × batch sizes, next to what the FLOPs formulas predict.
 
-    Subcommands compare calibration with the usual way, time the selectors alone, show how cost grows, and run it all.
+    Subcommands compare calibration with output_attentions, time the selectors alone, measure how cost grows, and run all of these.
     """
     if context.invoked_subcommand is not None:
         return
@@ -165,7 +174,7 @@ def grow(
             "--images-per-prompt",
             metavar="N,N",
             rich_help_panel=DATA,
-            help="Pictures a prompt, in turn: 576 visual tokens each for LLaVA-1.5.",
+            help="Images per prompt, each number in turn; LLaVA-1.5 has 576 visual tokens per image.",
         ),
     ] = "1,2,5,10,18,35",
     batch_size: BatchSizes = "1,2,4,8,16,32",
@@ -208,10 +217,12 @@ def grow(
 def run_all(
     plan: Annotated[str, typer.Option(help="cpu: a small configuration, a few minutes. gpu: 7B shapes, under ten minutes.")] = "cpu",
     out: Annotated[Path, typer.Option("--out", "-o", help="File for the results, JSON; a .md is written beside it.")] = Path("bench.json"),
-    minutes: Annotated[float | None, typer.Option(min=0.1, help="Leave out what has not begun by then. (default: cpu 40, gpu 9.5)")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.1, help="Skip the parts that have not started after this many minutes. (default: cpu 40, gpu 9.5)")
+    ] = None,
     force: Force = False,
 ) -> None:
-    """Run a plan: every part in a process of its own, whose failure is recorded and stops nothing else."""
+    """Run a plan of benchmarks, each in its own process; if one fails, that is recorded and the others still run."""
     from biaskit.bench.plan import run
 
     failed = run(plan, out, minutes=minutes, force=force, say=say)

@@ -17,17 +17,20 @@ def select(
     dim: Annotated[int, typer.Option("--dim", min=1, help="Channels of the features.")] = 4096,
     pruner: Annotated[str, typer.Option("--pruner", "-p", metavar="A,B|all", help="Methods whose selector is timed.")] = "all",
     retention: Retention = 0.112,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Samples selected from together; times are a sample's.")] = 1,
-    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Of every measurement, after a warm-up.")] = 5,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Samples per call; times are per sample.")] = 1,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Repeats of every measurement, after a warm-up.")] = 5,
     authors_up_to: Annotated[
-        int, typer.Option("--authors-up-to", metavar="N", help="Leave the authors' algorithms out above this size.")
+        int, typer.Option("--authors-up-to", metavar="N", help="Skip the authors' algorithms above this number of tokens.")
     ] = 5760,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Of the CPU.", show_default="all")] = None,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.", show_default="all")] = None,
     device: Annotated[str, typer.Option("--device", help="cpu, or cuda.")] = "cpu",
     seed: Seed = 0,
     cpu_time: Annotated[
         bool,
-        typer.Option("--cpu-time", help="On a CPU with one thread: count the process's own time, for machines that are busy otherwise."),
+        typer.Option(
+            "--cpu-time",
+            help="Count the process's CPU time instead of wall-clock time, for a busy machine; only on a CPU, with one thread.",
+        ),
     ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for the results, the table and a figure.", show_default=False)
@@ -35,7 +38,7 @@ def select(
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Time every selector alone, beside its authors' algorithm, which must keep the same tokens, and how time grows with N."""
+    """Time every selector alone, next to its authors' algorithm (which must keep the same tokens), and show how time grows with N."""
     numbers = [part.strip() for part in tokens.split(",")]
     if not all(number.isascii() and number.isdigit() for number in numbers):
         raise typer.BadParameter(f"{tokens!r} is not a comma list of numbers such as 576,2880", param_hint="--tokens")

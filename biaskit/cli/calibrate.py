@@ -43,15 +43,19 @@ def calibrate(
             "--out",
             "-o",
             rich_help_panel=RESULT,
-            help="The prior. (default: priors/MODEL.safetensors, which every command then knows as MODEL; "
-            "of a schedule MODEL-schedule.safetensors)",
+            help="File for the prior. (default: priors/MODEL.safetensors, which every command then accepts as MODEL; "
+            "with --schedule MODEL-schedule.safetensors)",
             show_default=False,
         ),
     ] = None,
     samples: Annotated[
         int | None,
         typer.Option(
-            "--samples", "-n", min=1, rich_help_panel=DATA, help="Images. (default: 1000, of a schedule 66, or all of a smaller source)"
+            "--samples",
+            "-n",
+            min=1,
+            rich_help_panel=DATA,
+            help="Number of images. (default: 1000, or 66 with --schedule; fewer if the source has fewer)",
         ),
     ] = None,
     prompt: Annotated[
@@ -59,8 +63,8 @@ def calibrate(
         typer.Option(
             "--prompt",
             rich_help_panel=DATA,
-            help="Text, a file with a prompt a line, or task:NAME (task:refcoco, task:scenes-where, …); may be repeated. All are cycled "
-            'over the images. (default: "Please describe the provided image.")',
+            help="Text, a file with one prompt per line, or task:NAME (task:refcoco, task:scenes-where, …); may be repeated. Images take "
+            'the prompts in turn. (default: "Please describe the provided image.")',
         ),
     ] = None,
     layers: Layers = None,
@@ -69,14 +73,16 @@ def calibrate(
         typer.Option(
             "--rows",
             rich_help_panel=DATA,
-            help="Whose attention: the last prompt token, the mean of the question (all text after the image), or the null row (the first "
-            "token after the image). Methods read the same with rows=NAME.",
+            help="Whose attention is averaged: the last prompt token's, the mean of the question (the text after the image), or the null "
+            "row (the first token after the image). Methods read the same with rows=NAME.",
         ),
     ] = "last",
-    heads: Annotated[bool, typer.Option("--heads", rich_help_panel=RESULT, help="Also keep each head's mean.")] = False,
+    heads: Annotated[bool, typer.Option("--heads", rich_help_panel=RESULT, help="Also store the mean of each head.")] = False,
     schedule: Annotated[
         bool,
-        typer.Option("--schedule", rich_help_panel=RESULT, help="Calibrate FitPrune's schedule, for fitprune@schedule=FILE, and no prior."),
+        typer.Option(
+            "--schedule", rich_help_panel=RESULT, help="Calibrate FitPrune's schedule, for fitprune@schedule=FILE, instead of a prior."
+        ),
     ] = False,
     seed: Seed = 0,
     coco_root: Annotated[
@@ -89,10 +95,15 @@ def calibrate(
     batch_size: BatchSize = None,
     workers: Workers = None,
     max_skips: Annotated[
-        int | None, typer.Option(min=0, rich_help_panel=RUNNING, help="Give up after so many unusable images. (default: n/4, at least 10)")
+        int | None,
+        typer.Option(
+            min=0, rich_help_panel=RUNNING, help="Stop with an error after this many unusable images. (default: n/4, at least 10)"
+        ),
     ] = None,
-    save_every: Annotated[float, typer.Option(min=0.0, rich_help_panel=RUNNING, help="Seconds between writes of the state.")] = 10.0,
-    restart: Annotated[bool, typer.Option("--restart", rich_help_panel=RESULT, help="Throw an unfinished run away.")] = False,
+    save_every: Annotated[
+        float, typer.Option(min=0.0, rich_help_panel=RUNNING, help="Seconds between saves of the unfinished run.")
+    ] = 10.0,
+    restart: Annotated[bool, typer.Option("--restart", rich_help_panel=RESULT, help="Discard an unfinished run and start over.")] = False,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
@@ -100,8 +111,8 @@ def calibrate(
 
     With --schedule it calibrates FitPrune's schedule instead.
 
-    Can be stopped at any moment: the same command resumes it, with any number of processes, and once it is finished says so.
-    Under torchrun the images are shared out over them, and the prior has the same bytes:
+    It can be stopped at any moment: the same command resumes it, with any number of processes; once it is finished, the command says so.
+    Under torchrun the images are divided among the processes, and the prior is byte for byte the same:
     torchrun --standalone --nproc_per_node 8 -m biaskit calibrate …
     """
     from biaskit.families.checkpoints.catalog import resolve
@@ -117,12 +128,12 @@ def calibrate(
     if finished and not schedule:
         from biaskit.calibration.settings import finished_prior
 
-        finished_prior(target, place.name)  # refuses another model's before anything large is loaded
+        finished_prior(target, place.name)  # raises for a prior of another model before anything large is loaded
     wanted = read_layers_option(layers)
 
     from biaskit.calibration.prompts import read_prompts
 
-    read_prompts(prompt or [])  # refuses what cannot be read before anything is loaded
+    read_prompts(prompt or [])  # raises for unreadable prompts before anything is loaded
 
     from biaskit.images import open_source
 
@@ -134,7 +145,7 @@ def calibrate(
 
     loaded = checkpoint.load(model, layers=wanted, wording=wording)
     if list(target.parent.glob(f"{escape(partial.name)}*")) and not restart and not finished:
-        say(f"going on from {partial}")
+        say(f"resuming from {partial}")
     shared: dict[str, Any] = {
         "out": target, "progress": True, "samples": samples, "prompts": prompt or [], "seed": seed, "batch_size": batch_size,
         "workers": workers, "max_skips": max_skips, "save_every": save_every, "force": force, "restart": restart,
@@ -145,10 +156,10 @@ def calibrate(
             return
         prior = run(loaded, source, layers=wanted, rows=rows, per_head=heads, **shared)
     except KeyboardInterrupt:
-        say(f"stopped; nothing is lost: the same command goes on from {partial}")
+        say(f"stopped; nothing is lost: the same command resumes from {partial}")
         raise typer.Exit(130) from None
     if finished:
-        say(f"{target} is finished: these settings made it; --force makes it anew")
+        say(f"{target} is finished: it was made with these settings; --force makes it again")
     _summary(prior, target, loaded, as_json)
 
 
@@ -156,13 +167,11 @@ def _check_schedule(more: bool) -> None:
     from biaskit.errors import BiaskitError
 
     if more:
-        raise BiaskitError(
-            "--schedule reads every layer, the question's rows, and the largest head", "leave --layers, --rows and --heads away"
-        )
+        raise BiaskitError("--schedule reads every layer, the question's rows, and the largest head", "drop --layers, --rows and --heads")
 
 
 def _target(model: str, place: Any, schedule: bool) -> Path:
-    """Where the result goes if nobody says it."""
+    """The default path of the result."""
     from biaskit.prior.store import place_of
 
     short = model if not place.local and "/" not in model else place.name.split("/")[-1]

@@ -31,7 +31,7 @@ Generation = Annotated[
     typer.Option(
         "--generation",
         help="A setting of generate(), KEY=VALUE, such as repetition_penalty=1.05; may be repeated. (default: plain greedy decoding, "
-        "whatever the checkpoint's own generation config says)",
+        "not the checkpoint's own generation config)",
     ),
 ]
 
@@ -41,9 +41,15 @@ class Files:
     """Which files of a checkpoint are read, and how its processor is set: enough for a command that needs no weights."""
 
     revision: Revision = None
-    min_pixels: Annotated[int | None, typer.Option(min=1, help=f"Least pixels an image is scaled to (Qwen-VL). {_RESOLUTION}")] = None
-    max_pixels: Annotated[int | None, typer.Option(min=1, help=f"Most pixels an image is scaled to (Qwen-VL). {_RESOLUTION}")] = None
-    max_tiles: Annotated[int | None, typer.Option(min=1, help=f"Most tiles an image is cut into (InternVL). {_RESOLUTION}")] = None
+    min_pixels: Annotated[
+        int | None, typer.Option(min=1, help=f"Minimum number of pixels an image is scaled to (Qwen-VL). {_RESOLUTION}")
+    ] = None
+    max_pixels: Annotated[
+        int | None, typer.Option(min=1, help=f"Maximum number of pixels an image is scaled to (Qwen-VL). {_RESOLUTION}")
+    ] = None
+    max_tiles: Annotated[
+        int | None, typer.Option(min=1, help=f"Maximum number of tiles an image is cut into (InternVL). {_RESOLUTION}")
+    ] = None
     image_mode: Annotated[
         str | None, typer.Option(help="pad or crop: how an image is made square (LLaVA-1.5; its published numbers used pad).")
     ] = None
@@ -60,7 +66,7 @@ class Files:
 
 @dataclass(frozen=True)
 class Checkpoint(Files):
-    """Also where the model runs, and in what precision."""
+    """`Files`, and the device, precision and attention implementation of the model."""
 
     device: Device = "auto"
     device_map: Annotated[
@@ -79,7 +85,7 @@ class Checkpoint(Files):
 
 
 def with_checkpoint(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of its parameter `checkpoint`, a `Files` or a `Checkpoint`, in the place of that parameter."""
+    """Give a command the options of its parameter `checkpoint`, a `Files` or a `Checkpoint`, in place of that parameter."""
     hints = get_type_hints(command, include_extras=True)
     kind = hints.pop("checkpoint")
     options = get_type_hints(kind, include_extras=True)
@@ -99,7 +105,7 @@ def with_checkpoint(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def generation_of(words: list[str] | None) -> dict[str, Any]:
-    """Read KEY=VALUE; values are JSON where they can be, else text."""
+    """Read KEY=VALUE; a value that is valid JSON is read as JSON, others as text."""
     from biaskit.engine.greedy import check_generation
 
     return check_generation(read_pairs(words or [], "--generation"))

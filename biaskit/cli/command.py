@@ -1,4 +1,4 @@
-"""What all commands have in common: `-h`, examples, flags that show no type, and old spellings refused with the new one named."""
+"""What all commands have in common: `-h`, examples, flags that show no type, and errors for renamed options that name the new spelling."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RENAMED = {
     "--images": ("--images-per-prompt", "--samples"),
     "--model": ("--model-type",),
 }
-"""Spellings of earlier versions → those of today. A command refuses an old one that it does not know, and names the first it does know."""
+"""Spellings of earlier versions → today's. A command refuses an old spelling, and names the first of the new ones that it has."""
 
 _MEANING = {
     "--k": "K: tokens are dropped before this decoder layer",
@@ -53,26 +53,26 @@ class _Help:
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help; the epilog is Markdown for docs/commands.md, and plain text here."""
-        held = self.epilog
-        self.epilog = None if held is None else held.replace("```console\n", "").replace("\n```", "").replace("[", "\\[")
+        markdown = self.epilog
+        self.epilog = None if markdown is None else markdown.replace("```console\n", "").replace("\n```", "").replace("[", "\\[")
         super().format_help(ctx, formatter)  # type: ignore[misc]
-        self.epilog = held
+        self.epilog = markdown
 
 
 class Command(_Help, TyperCommand):
     """A command."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the words behind the command's name."""
+        """Parse the arguments of the command."""
         _refuse_renamed(self, ctx, args)
         return super().parse_args(ctx, args)
 
 
 class Group(_Help, TyperGroup):
-    """A command with further ones in it."""
+    """A command with subcommands."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the words up to the further command."""
+        """Parse the arguments before the subcommand."""
         inside = next((index for index, word in enumerate(args) if word in self.commands), len(args))
         _refuse_renamed(self, ctx, args[:inside])
         return super().parse_args(ctx, args)
@@ -118,7 +118,7 @@ def _hush(ctx: typer.Context, wanted: bool) -> None:
 
 @cache
 def _quiet() -> Any:
-    """The option of all commands, made as typer makes those that are written down."""
+    """The option --quiet of all commands, as typer makes it from a signature."""
     only = typer.Typer()
     only.command()(_with_quiet)
     return next(parameter for parameter in get_command(only).params if parameter.name == "quiet")
@@ -132,7 +132,7 @@ def _with_quiet(
             "-q",
             expose_value=False,
             callback=_hush,
-            help="Say nothing of progress; results, warnings and errors are printed.",
+            help="Print no progress; results, warnings and errors are still printed.",
         ),
     ] = False,
 ) -> None: ...

@@ -1,4 +1,4 @@
-"""What the shell offers behind TAB: names of checkpoints, methods, tasks, image sources and priors. Nothing large is imported for it."""
+"""Shell completion: names of checkpoints, methods, tasks, image sources and priors. Imports nothing large."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def priors(incomplete: str) -> list[str]:
 
 
 def pruner(incomplete: str) -> list[str]:
-    """Methods, whole."""
+    """Names of methods."""
     return _beginning(incomplete, _written("biaskit.pruners"))
 
 

@@ -1,4 +1,4 @@
-"""What every command prints goes through here, and so do its ends: streams that are closed or full, errors of the system as ours."""
+"""Output of all commands, and how they end: closed or full streams, and errors of the operating system printed like those of biaskit."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from biaskit.errors import BiaskitError
 from biaskit.files import of_system
 from biaskit.text import for_json, lines, visible
 
-_PIPED = 200  # columns of a table where standard output is no terminal
+_PIPED = 200  # columns of a table where standard output is not a terminal
 
 
 def run(command: Callable[[], None]) -> None:
-    """Run a command to its exit code: 0 fine, 1 an error of ours or the system's, 2 usage, 130 interrupted.
+    """Run a command. Exit codes: 0 success, 1 an error of biaskit or of the operating system, 2 usage, 130 interrupted.
 
-    A reader that closes the pipe (`biaskit … | head`) ends the command quietly, with 1 as typer and rich do it.
+    A reader that closes the pipe (`biaskit … | head`) ends the command without a message and with exit code 1, as in typer and rich.
     """
     sys.stdout, sys.stderr = _writable(sys.stdout), _writable(sys.stderr)
     try:
         try:
             command()
         finally:
-            sys.stdout.flush()  # else a full disk shows only when the interpreter ends
+            sys.stdout.flush()  # otherwise a full disk is noticed only when the interpreter exits
     except BiaskitError as error:
         _fail(error.message, error.hint)
     except BrokenPipeError:
@@ -39,13 +39,13 @@ def run(command: Callable[[], None]) -> None:
 
 
 def echo(*texts: object) -> None:
-    """Print texts to standard output, each on lines of its own; what cannot be seen in them is written out."""
+    """Print texts to standard output, each on its own lines; invisible characters are written as escapes."""
     for text in texts:
         print(lines(str(text)), flush=True)
 
 
 def tell(*texts: object, always: bool = True) -> None:
-    """Print texts to standard error, which tells of what happens besides the result.
+    """Print texts to standard error, where everything but the result goes.
 
     Args:
         always: also under --quiet, as errors and warnings are.
@@ -55,7 +55,7 @@ def tell(*texts: object, always: bool = True) -> None:
 
 
 def say(line: str) -> None:
-    """Tell the user what is happening, on stderr; of several processes (torchrun) the first one does."""
+    """Print a line of progress on stderr; of several processes (torchrun) only the first one prints."""
     if os.environ.get("RANK", "0") == "0":
         tell(line, always=False)
 
@@ -66,7 +66,7 @@ def echo_json(value: Any, indent: int | None = 2) -> None:
 
 
 def echo_table(head: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
-    """Print a table; where standard output is no terminal, its rows stay whole lines for grep."""
+    """Print a table; where standard output is not a terminal, each row stays on one line, for grep."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -82,7 +82,7 @@ def echo_table(head: Sequence[str], rows: Iterable[Sequence[object]], title: str
 
 
 def _writable(stream: TextIO | None) -> TextIO:
-    """A stream that takes every text: characters that the console cannot show are written as escapes; a closed one swallows all."""
+    """Make a stream accept every text: characters that the console cannot show are written as escapes; a closed stream discards all."""
     if stream is None:
         return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123
     change = getattr(stream, "reconfigure", None)
@@ -92,7 +92,7 @@ def _writable(stream: TextIO | None) -> TextIO:
 
 
 def _forget_output() -> None:
-    """Have what is still in the buffer of standard output thrown away, so that the interpreter does not complain at its end."""
+    """Discard what is still in the buffer of standard output, so that the interpreter does not complain when it exits."""
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, ValueError):

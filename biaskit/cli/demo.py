@@ -25,7 +25,7 @@ def demo(
     from biaskit.registry import did_you_mean
 
     if model not in EMBEDDED:
-        raise BiaskitError(f"{model!r} is no embedded model", did_you_mean(model, EMBEDDED))
+        raise BiaskitError(f"{model!r} is not an embedded model", did_you_mean(model, EMBEDDED))
     from biaskit.demo.run import LAYERS, RETENTION, check_free, run, table, verdict
     from biaskit.display import Bars
     from biaskit.families.checkpoints.load import load_model

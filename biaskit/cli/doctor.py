@@ -21,12 +21,12 @@ _EXTRAS = {
     "torchvision": ("processors of some checkpoints run on tensors with it", 'pip install "biaskit[torchvision]"'),
     "pyarrow": ("questions in Parquet files", 'pip install "biaskit[parquet]"'),
     "lmms_eval": ("benchmarks of lmms-eval", 'pip install "biaskit[lmms-eval]"'),
-    "triton": ("selection kernels on a CUDA device", "CUDA builds of torch bring it"),
+    "triton": ("selection kernels on a CUDA device", "comes with CUDA builds of torch"),
     "flash_attn": ("--attention flash_attention_2", "pip install flash-attn, on a CUDA device"),
 }
 _NEEDED = ("torch", "transformers", "safetensors", "huggingface-hub", "accelerate", "numpy", "pillow", "matplotlib")
 _MARKS = {True: "ok  ", False: "FAIL", None: "–   "}
-_ROOM = 2e9
+_ROOM = 2e9  # bytes free below which a cache folder counts as full
 
 
 class Finding(NamedTuple):
@@ -39,7 +39,7 @@ class Finding(NamedTuple):
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Look at installation, device, extras, COCO and caches, and say what to do. Fetches nothing. Exits with 1 on a failure."""
+    """Check installation, device, extras, COCO and caches, and say what to do. Downloads nothing. Exits with 1 on a failure."""
     found = [finding for look in (_installation, _device, _extras, _coco, _caches) for finding in _carefully(look)]
     broken = any(finding.ok is False for finding in found)
     if as_json:
@@ -49,17 +49,17 @@ def doctor(as_json: AsJson = False) -> None:
             echo(f"{_MARKS[finding.ok]}  {finding.part}: {finding.said}")
             if finding.advice:
                 echo(f"      {finding.advice}")
-        echo("next: biaskit demo" if not broken else "mend what is marked FAIL, and look again")
+        echo("next: biaskit demo" if not broken else "fix what is marked FAIL, then run biaskit doctor again")
     if broken:
         raise typer.Exit(1)
 
 
 def _carefully(look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """Pass on what is found; whatever is broken must not keep the rest from being looked at."""
+    """Yield the findings of one check; an exception becomes a finding, so that the other checks still run."""
     try:
         yield from look()
     except Exception as error:
-        yield Finding(look.__name__.strip("_"), False, f"{type(error).__name__}: {error}", "install biaskit anew in a fresh environment")
+        yield Finding(look.__name__.strip("_"), False, f"{type(error).__name__}: {error}", "reinstall biaskit in a fresh environment")
 
 
 def _installation() -> Iterator[Finding]:
@@ -71,7 +71,7 @@ def _installation() -> Iterator[Finding]:
             yield Finding(name, True, version(name))
         except PackageNotFoundError:
             yield Finding(name, False, "not installed", f"pip install {name}")
-    import transformers  # what is installed may yet not import
+    import transformers  # an installed package may still fail to import
     from transformers import AutoModelForImageTextToText as Model
 
     if Model is None or tuple(map(int, transformers.__version__.split(".")[:2])) < (5, 17):
@@ -119,7 +119,7 @@ def _coco() -> Iterator[Finding]:
             yield Finding("COCO", True, f"$BIASKIT_COCO is {root}")
         return
     kept = sum(1 for path in cache_directory().rglob("*.jpg")) if cache_directory().is_dir() else 0
-    yield Finding("COCO", None, f"no local copy; images are streamed when they are asked for ({kept} kept in {cache_directory()})",
+    yield Finding("COCO", None, f"no local copy; images are streamed when needed ({kept} kept in {cache_directory()})",
                   "set BIASKIT_COCO, or give --coco-root; --data scenes, generated, grey, noise and colours need no network")  # fmt: skip
 
 
@@ -132,12 +132,12 @@ def _caches() -> Iterator[Finding]:
     for part, place in (("hub cache", Path(constants.HF_HUB_CACHE)), ("biaskit cache", cache_directory().parent)):
         there = next(folder for folder in (place, *place.parents) if folder.is_dir())
         free, writable = shutil.disk_usage(there).free, os.access(there, os.W_OK)
-        why = "" if writable and free > _ROOM else "set HF_HOME or BIASKIT_CACHE to a folder you may write to, on a disk with room"
+        why = "" if writable and free > _ROOM else "set HF_HOME or BIASKIT_CACHE to a folder you may write to, on a disk with free space"
         yield Finding(part, writable and free > _ROOM, f"{place}, {free / 1e9:.0f} GB free{'' if writable else ', not writable'}", why)
     if constants.HF_HUB_OFFLINE:
         yield Finding("hub", None, "HF_HUB_OFFLINE is set: only what is cached can be loaded", "unset it to fetch checkpoints")
     else:
-        yield Finding("hub", True, "may be asked")
+        yield Finding("hub", True, "downloads are allowed")
     priors = list_priors()
     bad = [item.name for item in priors if item.error is not None]
     yield Finding("priors", not bad, f"{len(priors)} known by name" + (f", unreadable: {', '.join(bad)}" if bad else ""),

@@ -1,4 +1,4 @@
-"""Examples at the end of every command's help, as they are typed behind `biaskit`; the tests parse them all."""
+"""Examples at the end of every command's help, without the leading `biaskit`; the tests parse them all."""
 
 from __future__ import annotations
 

@@ -9,15 +9,15 @@ from biaskit.errors import BiaskitError
 
 
 def made(folder: Path) -> Path:
-    """Make a folder, if it is not there, before any work.
+    """Create a folder, if it does not exist, before any work.
 
     Raises:
-        BiaskitError: it cannot be made, or not written to.
+        BiaskitError: it cannot be created or written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BiaskitError(f"{folder} cannot be made: {error.strerror or error}", "choose a folder you may write to") from error
+        raise BiaskitError(f"{folder} cannot be created: {error.strerror or error}", "choose a folder you may write to") from error
     if not os.access(folder, os.W_OK):
         raise BiaskitError(f"{folder} cannot be written to", "choose a folder you may write to")
     return folder

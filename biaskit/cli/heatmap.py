@@ -49,7 +49,13 @@ def heatmap(
         str, typer.Option("--planes", "--plane", metavar="canvas,base|all", rich_help_panel=DATA, help="Planes to show.")
     ] = "all",
     labels: Annotated[
-        str | None, typer.Option("--labels", metavar="A,B", rich_help_panel=RESULT, help="Names instead of the models', one per prior.")
+        str | None,
+        typer.Option(
+            "--labels",
+            metavar="A,B",
+            rich_help_panel=RESULT,
+            help="Names of the priors in the figure, instead of the models', one per prior.",
+        ),
     ] = None,
     model: Annotated[
         str | None,
@@ -59,14 +65,14 @@ def heatmap(
             rich_help_panel=MODEL,
             autocompletion=complete.models,
             show_default=False,
-            help="Of debiased: the checkpoint that looks at --image.",
+            help="For debiased: the checkpoint that is run on --image.",
         ),
     ] = None,
     image: Annotated[
-        Path | None, typer.Option("--image", "-i", rich_help_panel=DATA, show_default=False, help="Of debiased: the picture.")
+        Path | None, typer.Option("--image", "-i", rich_help_panel=DATA, show_default=False, help="For debiased: the image.")
     ] = None,
     prompt: Annotated[
-        str, typer.Option("--prompt", rich_help_panel=DATA, help="Of debiased: what is asked.")
+        str, typer.Option("--prompt", rich_help_panel=DATA, help="For debiased: the prompt.")
     ] = "Please describe the provided image.",
     out: Annotated[
         Path | None,
@@ -83,7 +89,7 @@ def heatmap(
 ) -> None:
     """Draw bias maps as multiples of uniform attention, and name each map's pattern.
 
-    With --show also: every head of a layer, all layers' rows in one picture, or what debiasing does to one picture.
+    --show draws other views: every head of a layer, all layers by rows, or what debiasing does to the attention on one image.
     """
     wanted = read_layers_option(layers)
     chosen = None if wanted is None or wanted == "all" else list(wanted)
@@ -117,7 +123,7 @@ class _Picture:
 def _check_view(
     show: str, priors: list[str], planes: list[str] | None, labels: list[str] | None, about: _Picture, scale: str | None
 ) -> None:
-    """Refuse what does not go together, before anything is loaded."""
+    """Refuse options that contradict each other, before anything is loaded."""
     if len(priors) > 1:
         raise typer.BadParameter(f"{show} shows one prior", param_hint="PRIOR")
     if planes is not None and (len(planes) > 1 or show == "debiased"):
@@ -128,7 +134,7 @@ def _check_view(
     if show == "profiles" and scale is not None:
         raise typer.BadParameter("profiles are one map, with one scale", param_hint="--scale")
     if show == "debiased" and (about.model is None or about.image is None):
-        raise typer.BadParameter("a checkpoint looks at a picture: give --model and --image", param_hint="--show")
+        raise typer.BadParameter("debiased runs a checkpoint on an image: give --model and --image", param_hint="--show")
 
 
 def _draw_view(show: str, name: str, layers: list[int] | None, plane: str | None, about: _Picture, how: dict[str, Any]) -> None:
@@ -165,7 +171,7 @@ def _draw_debiased(prior: Prior, layer: int, about: _Picture, how: dict[str, Any
     assert about.image is not None and about.model is not None
     if prior.rows not in (None, "last"):
         raise PriorError(f"this prior is of the rows {prior.rows!r}", "debiased shows the last prompt token: take a prior of --rows last")
-    prior.layer(layer)  # raises for what is not there, before the model is loaded
+    prior.layer(layer)  # raises for a missing layer, before the model is loaded
     picture = decode(read_picture(about.image), about.image.name)
     loaded = about.checkpoint.load(about.model)
     prior.check_model(loaded.model.config.model_type, loaded.revision, loaded.name, loaded.processor_settings)

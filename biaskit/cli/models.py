@@ -1,4 +1,4 @@
-"""`biaskit models`: what is supported, and what a checkpoint looks like to us."""
+"""`biaskit models`: supported models, and where a checkpoint's visual tokens lie."""
 
 from __future__ import annotations
 

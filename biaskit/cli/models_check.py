@@ -1,4 +1,4 @@
-"""`biaskit models check`: whether a checkpoint can be trusted to us, and we to it."""
+"""`biaskit models check`: whether biaskit works correctly with a checkpoint."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def check(
     *,
     model: Annotated[str, typer.Argument(autocompletion=complete.models, help="Short name, hub id, or checkpoint directory.")],
     image: Annotated[
-        Path | None, typer.Option("--image", "-i", help="The picture for attention and pruning; by default a drawn one.")
+        Path | None, typer.Option("--image", "-i", help="The image for attention and pruning. (default: a generated one)")
     ] = None,
     checkpoint: Checkpoint,
     as_json: AsJson = False,
@@ -49,7 +49,7 @@ def check(
         echo_json({**facts, "findings": [asdict(one) for one in found]})
     else:
         seconds = sum(one.seconds for one in found)
-        echo(f"{loaded.name}: {'everything that was probed holds' if passed else 'do not use it before this is mended'} ({seconds:.1f} s)")
+        echo(f"{loaded.name}: {'all probes passed' if passed else 'do not use it until this is fixed'} ({seconds:.1f} s)")
     if not passed:
         raise typer.Exit(1)
 

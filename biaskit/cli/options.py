@@ -33,13 +33,13 @@ SOURCES = (
     "coco (local or streamed), a directory of images, an instances*.json; offline: scenes, generated, grey, noise, colours, mean:SOURCE."
 )
 Data = Annotated[str, typer.Option("--data", "-d", rich_help_panel=DATA, autocompletion=complete.sources, help=f"Images: {SOURCES}")]
-Seed = Annotated[int, typer.Option("--seed", min=0, rich_help_panel=DATA, help="Of everything that is drawn at random.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, rich_help_panel=DATA, help="Random seed.")]
 
 Layers = Annotated[
     str | None,
     typer.Option(
         "--layers", "--layer", metavar="1,4|0-7|all", rich_help_panel=DATA,
-        help="Decoder layers whose attention is meant, counted from 0: layer K − 1 for a method that acts at K.",
+        help="Decoder layers whose attention is used, counted from 0: layer K − 1 for a method that acts at K.",
     ),
 ]  # fmt: skip
 AllLayers = Annotated[
@@ -49,7 +49,7 @@ K = Annotated[
     int | None,
     typer.Option(
         "--k", min=0, rich_help_panel=PRUNING, show_default=False,
-        help="K of every method inside the language model that is not told its own (fastv@k=3): tokens are dropped before decoder layer K, "
+        help="K of every method inside the language model that has no K of its own (fastv@k=3): tokens are dropped before decoder layer K, "
         "counted from 0. Default: the preset's, or each method's.",
     ),
 ]  # fmt: skip
@@ -72,13 +72,14 @@ Retentions = Annotated[
 ]
 
 BatchSize = Annotated[
-    int | None, typer.Option("--batch-size", min=1, rich_help_panel=RUNNING, help="Images or questions a forward pass. Default: by device.")
+    int | None,
+    typer.Option("--batch-size", min=1, rich_help_panel=RUNNING, help="Images or questions per forward pass. Default: by device."),
 ]
 Workers = Annotated[
     int | None, typer.Option("--workers", min=0, rich_help_panel=RUNNING, help="Preprocessing processes. Default: by cores and device.")
 ]
 
-Force = Annotated[bool, typer.Option("--force", rich_help_panel=RESULT, help="Overwrite what is there.")]
+Force = Annotated[bool, typer.Option("--force", rich_help_panel=RESULT, help="Overwrite existing output.")]
 AsJson = Annotated[bool, typer.Option("--json", rich_help_panel=RESULT, help="Print JSON on stdout.")]
 
 WIDTH_HEIGHT, ROWS_COLS, CHANNELS_LAYERS = "WIDTHxHEIGHT", "ROWSxCOLS", "CHANNELSxLAYERS"
@@ -105,7 +106,7 @@ def read_layers_option(text: str | None) -> tuple[int, ...] | Literal["all"] | N
 
 
 def read_pairs(words: list[str], option: str) -> dict[str, Any]:
-    """Read KEY=VALUE of a repeated option; values are JSON where they can be (0.5, true, null), else text."""
+    """Read KEY=VALUE of a repeated option; a value that is valid JSON (0.5, true, null) is read as JSON, others as text."""
     from biaskit.pruners.notation import read_value
 
     found: dict[str, Any] = {}
@@ -121,7 +122,7 @@ Scale = Annotated[
     Literal["panel", "shared"] | None,
     typer.Option(
         "--scale", rich_help_panel=RESULT, show_default=False,
-        help="Colours of a figure: panel, each map's own; shared, the same for all. Default: panel up to six maps.",
+        help="Colour scale of a figure: panel, one per map; shared, one for all. Default: panel up to six maps.",
     ),
 ]  # fmt: skip
 Cmap = Annotated[

@@ -43,7 +43,7 @@ def _summary(prior: Prior) -> dict[str, Any]:
 
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
-    """List the priors in ./priors, those that come with biaskit, and those fetched from the hub before."""
+    """List the priors in ./priors, those that come with biaskit, and those downloaded from the hub earlier."""
     from biaskit.cli.priors_text import print_list
     from biaskit.prior.store import folders, list_priors
 
@@ -87,11 +87,11 @@ def verify(
         list[str], typer.Argument(metavar="PRIOR...", autocompletion=complete.priors, help="Files, or names of priors.", show_default=False)
     ],
     model_type: Annotated[
-        str | None, typer.Option("--model-type", metavar="TYPE", help="Also demand this model type, such as llava.")
+        str | None, typer.Option("--model-type", metavar="TYPE", help="Also require this model type, such as llava.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check that prior files are whole and make sense; exit 1 if any is not."""
+    """Check that prior files are complete and consistent; exit 1 if one is not."""
     from biaskit.errors import PriorError
     from biaskit.prior.store import load_prior
 
@@ -119,7 +119,7 @@ def diff(
     a: Annotated[
         str, typer.Argument(metavar="A", autocompletion=complete.priors, help="A file, or the name of a prior.", show_default=False)
     ],
-    b: Annotated[str, typer.Argument(metavar="B", autocompletion=complete.priors, help="Another.", show_default=False)],
+    b: Annotated[str, typer.Argument(metavar="B", autocompletion=complete.priors, help="The prior to compare with.", show_default=False)],
     hub: Hub = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Also draw both, and their ratio: .png, .pdf or .svg.")] = None,
     scale: Scale = None,
@@ -151,7 +151,7 @@ def diff(
 
 
 def _meta_diff(a: Prior, b: Prior) -> dict[str, tuple[str | None, str | None]]:
-    """Metadata that differs: key → the two values, None where there is none."""
+    """Metadata that differs: key → the two values, None for a missing key."""
     from biaskit.prior.revision import read_settings
 
     mine, theirs = ({key: text for key, text in prior.meta.items() if key != "processor"} for prior in (a, b))
@@ -177,7 +177,7 @@ def import_(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="A .npy, .npz, .pt or .json file.", show_default=False)],
     as_: Annotated[
         Literal["bias", "weight"],
-        typer.Option("--as", help="bias: A_bias up to a factor. weight: factors that divide it away.", show_default=False),
+        typer.Option("--as", help="bias: A_bias up to a factor. weight: factors that remove it.", show_default=False),
     ],
     model_type: Annotated[str, typer.Option("--model-type", help="The architecture, such as llava.", show_default=False)],
     layers: Annotated[
@@ -186,12 +186,12 @@ def import_(
             "--layers",
             "--layer",
             metavar="1,4|0-7",
-            help="The decoder layer of each map in the file, from 0 (a paper's K minus 1). Files of `priors export` say it themselves.",
+            help="The decoder layer of each map in the file, from 0 (a paper's K minus 1). Not needed for files of `priors export`.",
             show_default=False,
         ),
     ] = None,
     grid: Annotated[
-        str | None, typer.Option("--grid", metavar=ROWS_COLS, help="The grid, where the array does not say it.", show_default=False)
+        str | None, typer.Option("--grid", metavar=ROWS_COLS, help="The grid, if the array's shape does not give it.", show_default=False)
     ] = None,
     model: Annotated[str, typer.Option("--model", "-m", help="The model's id, if known.")] = "",
     revision: Annotated[str, typer.Option(help="The checkpoint's commit, if known.")] = "",
@@ -204,7 +204,7 @@ def import_(
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bring a published map in as a prior. It is scaled to mean 1: its attention mass and number of images are not known."""
+    """Import a published map as a prior. It is scaled to mean 1: its attention mass and number of images are not known."""
     read_layers_option(layers)
     rows, cols = (None, None) if grid is None else read_pair(grid, ROWS_COLS, "--grid")
     from biaskit.prior.exchange import import_prior
@@ -247,7 +247,7 @@ def export(
 def push(
     prior: PriorArgument,
     repo: Annotated[
-        str, typer.Argument(metavar="ORG/REPO", help="The repository on the hub; made if it is not there.", show_default=False)
+        str, typer.Argument(metavar="ORG/REPO", help="The repository on the hub; created if it does not exist.", show_default=False)
     ],
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
     as_json: AsJson = False,
@@ -287,5 +287,5 @@ def pull(
         echo_json({"path": str(done.path), **facts})
         return
     echo(str(done.path))
-    said = "is the published one" if done.checked else "cannot be compared: none is published there"
+    said = "matches the published one" if done.checked else "cannot be compared: no checksum is published there"
     tell(f"{done.repo} at {done.revision}; the checksum {said}")

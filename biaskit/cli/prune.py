@@ -52,7 +52,10 @@ def prune(
     ] = None,
     k: K = None,
     preset: Annotated[
-        str | None, typer.Option(rich_help_panel=PRUNING, help="Of all methods that have it (biaskit pruners show); its K is that of all.")
+        str | None,
+        typer.Option(
+            rich_help_panel=PRUNING, help="Preset of all methods that have it (biaskit pruners show); its K applies to all methods."
+        ),
     ] = None,
     parameters: Annotated[
         list[str] | None,
@@ -68,27 +71,30 @@ def prune(
     ] = None,
     compare: Annotated[
         str | None,
-        typer.Option(rich_help_panel=PRUNING, help="Further methods, such as fastv,fastv+prior,divprune; all: every one that works here."),
+        typer.Option(
+            rich_help_panel=PRUNING,
+            help="Further methods, such as fastv,fastv+prior,divprune; all: every method that works with this model.",
+        ),
     ] = None,
     overlay: Annotated[
-        Path | None, typer.Option(rich_help_panel=RESULT, help="Figure of the kept tokens, one panel a method: .png, .pdf or .svg.")
+        Path | None, typer.Option(rich_help_panel=RESULT, help="Figure of the kept tokens, one panel per method: .png, .pdf or .svg.")
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, rich_help_panel=RESULT, help="Length of the answers.")] = 64,
+    max_new_tokens: Annotated[int, typer.Option(min=1, rich_help_panel=RESULT, help="Maximum length of the answers, in tokens.")] = 64,
     seed: Seed = 0,
     checkpoint: Checkpoint,
     generation: Generation = None,
     force: Annotated[bool, typer.Option("--force", rich_help_panel=RESULT, help="Overwrite the figure.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Answer a prompt about an image with all visual tokens and with those a method keeps, and draw which they are.
+    """Answer a prompt about an image with all visual tokens and with those a method keeps, and draw the kept ones.
 
-    All methods act at the same K: that of --k, else that of the preset. A method written with @k= keeps its own, and without either each
-    acts where its paper does; the table says where.
+    All methods act at the same K: that of --k, else that of the preset. A method written with @k= keeps its own; without --k and --preset
+    each method acts at the K of its paper. The table lists every K.
     """
     if retention is not None and budget is not None:
         raise typer.BadParameter("give --retention or --budget, not both", param_hint="--budget")
     if any(letter.isspace() for letter in pruner.strip()):
-        raise typer.BadParameter(f"{pruner!r} is no method; the question is --prompt", param_hint="--pruner")
+        raise typer.BadParameter(f"{pruner!r} is not a method; the question goes into --prompt", param_hint="--pruner")
     share: dict[str, Any] = {"budget": budget} if budget is not None else {"retention": 0.1 if retention is None else retention}
     decoding = generation_of(generation)
     if overlay is not None:
@@ -150,7 +156,7 @@ def _runs(
     first: str, parameters: list[str], further: list[str], priors: dict[str, Prior], config: Any, k: int | None, preset: str | None,
     share: dict[str, Any],
 ) -> list[_Run]:  # fmt: skip
-    """Read the methods, and refuse what cannot work before any weights are loaded."""
+    """Read the methods, and raise for those that cannot work before any weights are loaded."""
     from biaskit.errors import BiaskitError
     from biaskit.pruners.notation import NONE, Method, build, check_method, depths, parse_method, preset_depth, prior_of, read_key
 
@@ -170,7 +176,7 @@ def _runs(
     unused = set(priors) - {method.label.partition("+")[2] for method in runs}
     if unused:
         name = min(unused)
-        raise BiaskitError(f"no method uses the prior {name}", f"write it behind a method that debiases: fastv+{name}")
+        raise BiaskitError(f"no method uses the prior {name}", f"add it to a method that debiases: fastv+{name}")
     return runs
 
 

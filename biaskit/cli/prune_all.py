@@ -1,4 +1,4 @@
-"""`biaskit prune --compare all`: every method that the settings and the model allow, and of the others why not."""
+"""`biaskit prune --compare all`: every method that works with the settings and the model; for the others, the reason is printed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from biaskit.pruners.notation import parse_method
 
 
 def all_methods(named: Sequence[str], priors: Mapping[str, Prior], check: Callable[[str, dict[str, Prior]], Any]) -> list[str]:
-    """Return, if `all` is named, every method not named that the settings allow, with the prior it needs; say of the rest why not.
+    """Return, if `all` is named, every method not named that the settings allow, with the prior it needs; print why others are left out.
 
     Args:
         named: methods as the user wrote them, and `all`. priors: by name. check: refuses a label with some priors, if it cannot work.
@@ -36,7 +36,7 @@ def all_methods(named: Sequence[str], priors: Mapping[str, Prior], check: Callab
 
 
 def fits(label: str, pruner: Pruner, prior: Prior | None, loaded: Loaded) -> bool:
-    """Whether a method works on a loaded model; say why not."""
+    """Whether a method works on a loaded model; if not, the reason is printed."""
     try:
         check_prune(loaded, pruner, prior, lambda line: None)
     except BiaskitError as error:

@@ -1,4 +1,4 @@
-"""`biaskit pruners`: the methods there are, where they come from, and what can be set."""
+"""`biaskit pruners`: the methods, their papers, and their parameters."""
 
 from __future__ import annotations
 

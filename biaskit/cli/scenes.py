@@ -14,7 +14,7 @@ from biaskit.cli.options import AsJson, Force, Seed
 def scenes(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="A new directory.", show_default=False)],
     samples: Annotated[int, typer.Option("--samples", "-n", min=1, help="How many scenes.")] = 1000,
-    placement: Annotated[str, typer.Option("--placement", metavar="uniform|photo|empty", help="Where the things lie.")] = "uniform",
+    placement: Annotated[str, typer.Option("--placement", metavar="uniform|photo|empty", help="Where the objects lie.")] = "uniform",
     seed: Seed = 0,
     force: Force = False,
     as_json: AsJson = False,

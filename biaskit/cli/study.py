@@ -43,7 +43,10 @@ Samples = Annotated[int, typer.Option("--samples", "-n", min=8, rich_help_panel=
 Out = Annotated[
     Path,
     typer.Option(
-        "--out", "-o", rich_help_panel=RESULT, help="Folder for priors, answers, study.json and study.png; the command goes on in it."
+        "--out",
+        "-o",
+        rich_help_panel=RESULT,
+        help="Folder for priors, answers, study.json and study.png; an interrupted study is resumed from it.",
     ),
 ]
 Tasks = Annotated[
@@ -53,7 +56,7 @@ Tasks = Annotated[
         "-t",
         rich_help_panel=DATA,
         autocompletion=complete.tasks,
-        help="Also try the priors out on this task (biaskit tasks list); may be repeated.",
+        help="Also test the priors on this task (biaskit tasks list); may be repeated.",
     ),
 ]
 Questions = Annotated[int, typer.Option("--questions", min=2, rich_help_panel=DATA, help="Questions of each task.")]
@@ -62,7 +65,7 @@ Depth = Annotated[
     int,
     typer.Option("--k", min=1, rich_help_panel=PRUNING, help="K: tokens are dropped before this decoder layer, counted from 0."),
 ]
-Prompt = Annotated[str, typer.Option("--prompt", rich_help_panel=DATA, help="Text, a file with a prompt a line, or task:NAME.")]
+Prompt = Annotated[str, typer.Option("--prompt", rich_help_panel=DATA, help="Text, a file with one prompt per line, or task:NAME.")]
 
 
 @app.command()
@@ -73,11 +76,11 @@ def transfer(
     model: Annotated[list[str], typer.Option("--model", "-m", rich_help_panel=MODEL, help="Short name, hub id or directory.")],
     data: Annotated[list[str], typer.Option("--data", "-d", rich_help_panel=DATA, help=f"Images: {SOURCES}")],
     prompt: Annotated[
-        list[str] | None, typer.Option("--prompt", rich_help_panel=DATA, help="Text, a file with a prompt a line, or task:NAME.")
+        list[str] | None, typer.Option("--prompt", rich_help_panel=DATA, help="Text, a file with one prompt per line, or task:NAME.")
     ] = None,
     image_size: Annotated[
         list[str] | None,
-        typer.Option("--image-size", metavar=WIDTH_HEIGHT, rich_help_panel=DATA, help="Resize all images to so many pixels."),
+        typer.Option("--image-size", metavar=WIDTH_HEIGHT, rich_help_panel=DATA, help="Resize all images to this size in pixels."),
     ] = None,
     samples: Samples = 300,
     seed: Seed = 0,
@@ -131,7 +134,7 @@ def content_free(
     wording: WordingFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Calibrate on pictures without content, and see how far they stand in for a prior from images."""
+    """Calibrate on pictures without content, and measure how well they replace a prior from images."""
     from biaskit.validation.studies.conditions import MEAN, conditions
     from biaskit.validation.studies.transfer import Asking
 
@@ -208,7 +211,7 @@ def _run(
     axis: str, group: list[Condition], out: Path, asking: Asking, reference: str | None,
     *, samples: int, seed: int, layers: str, batch_size: int | None, as_json: bool, load: Callable[..., Loaded],
 ) -> None:  # fmt: skip
-    """Do a study of transfer, write it down and print it."""
+    """Run a study of transfer, write it to disk and print it."""
     from biaskit.cli.folder import made
     from biaskit.display import Bars
     from biaskit.validation.studies.transfer import transfer as run

@@ -1,4 +1,4 @@
-"""`biaskit tasks`: what there is to ask, and the data it takes."""
+"""`biaskit tasks`: the tasks, and the data they need."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from biaskit.cli.options import AsJson
 if TYPE_CHECKING:
     from biaskit.tasks import Task
 
-app = App(help="Tasks: questions with known answers, and the data they take.", no_args_is_help=True)
+app = App(help="Tasks: questions with known answers, and the data they need.", no_args_is_help=True)
 
 
 @app.callback()
 def group() -> None:
-    """Tasks: questions with known answers, and the data they take."""
+    """Tasks: questions with known answers, and the data they need."""
 
 
 def _describe(name: str, cls: type[Task]) -> dict[str, Any]:

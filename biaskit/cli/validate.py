@@ -82,17 +82,22 @@ def validate(
         Literal["last", "layer-mean"],
         typer.Option(
             rich_help_panel=PRUNING,
-            help="What --retention is of: the tokens that the last layer sees, or the mean over layers, so that late methods, "
-            "methods with stages and those before the language model cost alike.",
+            help="What --retention is a share of: the tokens in the last layer, or the mean over layers, so that late methods, "
+            "methods with stages and those before the language model cost the same.",
         ),
     ] = "last",
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", rich_help_panel=RESULT, help="Results directory; one of the same run is resumed, or added to."),
+        typer.Option(
+            "--out", "-o", rich_help_panel=RESULT, help="Results directory; an existing one of the same run is resumed or extended."
+        ),
     ] = None,
     k: K = None,
     preset: Annotated[
-        str | None, typer.Option(rich_help_panel=PRUNING, help="Of all methods that have it (biaskit pruners show); its K is that of all.")
+        str | None,
+        typer.Option(
+            rich_help_panel=PRUNING, help="Preset of all methods that have it (biaskit pruners show); its K applies to all methods."
+        ),
     ] = None,
     prior: Annotated[
         list[str] | None,
@@ -126,27 +131,27 @@ def validate(
     batch_size: BatchSize = None,
     workers: Workers = None,
     keep_indices: Annotated[
-        bool, typer.Option("--keep-indices", rich_help_panel=RESULT, help="List the kept tokens in every record.")
+        bool, typer.Option("--keep-indices", rich_help_panel=RESULT, help="Store the kept indices in every record.")
     ] = False,
     analyse: Annotated[
         bool,
         typer.Option(
             "--analyse",
             rich_help_panel=RESULT,
-            help="Measure every selection: importance, diversity, coverage; lists the kept tokens, too.",
+            help="Measure every selection: importance, diversity, coverage; also stores the kept indices.",
         ),
     ] = False,
     checkpoint: Checkpoint,
     wording: WordingFile = None,
     generation: Generation = None,
     published_as: PublishedAs = None,
-    force: Annotated[bool, typer.Option("--force", rich_help_panel=RESULT, help="Throw away what the results directory has.")] = False,
+    force: Annotated[bool, typer.Option("--force", rich_help_panel=RESULT, help="Delete what is in the results directory.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Ask a model the questions of tasks with every method at every retention, and keep every answer.
 
-    Can be stopped at any moment: the same command resumes it, with any number of processes. More tasks, methods, retentions or
-    a larger limit are added. Under torchrun the questions are shared out over the processes; the results have the same bytes.
+    It can be stopped at any moment: the same command resumes it, with any number of processes. With more tasks, methods, retentions or
+    questions it adds to the results. Under torchrun the questions are divided among the processes; the results are byte for byte the same.
     """
     if context.invoked_subcommand is not None:
         return
@@ -163,7 +168,7 @@ def validate(
     grid = _grid(words(",".join(pruner or [])), retention, k, preset, prior or [], sweep or [], ablation, match)
     decoding = generation_of(generation)
     _, _, config, _ = checkpoint.read(model)
-    grid.cells(config)  # refuses what cannot work before anything large is touched
+    grid.cells(config)  # raises for methods that cannot work before anything large is loaded
     tasks = _tasks(words(",".join(task or [])), data or [], images or [], questions)
 
     from biaskit.validation.ask.observe import Analysis
@@ -178,7 +183,7 @@ def validate(
         )  # fmt: skip
     except KeyboardInterrupt:
         again = ", without --force," if force else ""
-        say(f"stopped; nothing is lost: the same command{again} goes on in {out}")
+        say(f"stopped; nothing is lost: the same command{again} resumes in {out}")
         raise typer.Exit(130) from None
     _show(found, {name: one.metric for name, one in tasks.items()}, as_json)
 
@@ -224,7 +229,7 @@ def _tasks(words: list[str], data: list[str], images: list[str], limit: int | No
         places.append(dict(named(text, "") for text in given))
         for name in places[-1]:
             if name and not any(name in (word, word.split(":")[0]) for word in words):
-                raise typer.BadParameter(f"{name} is none of the tasks {', '.join(words)}", param_hint=option)
+                raise typer.BadParameter(f"{name} is not one of the tasks {', '.join(words)}", param_hint=option)
     tasks: dict[str, Task] = {}
     for word in words:
         where = [place.get(word, place.get(word.split(":")[0], place.get(""))) for place in places]

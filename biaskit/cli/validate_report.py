@@ -1,4 +1,4 @@
-"""`biaskit validate report` and `biaskit validate published`: what a run says, and what the papers print."""
+"""`biaskit validate report` and `biaskit validate published`: the report of a run, and the numbers of the papers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ def report(
         Path | None,
         typer.Option("--data", "-d", help="Where the questions are, for the pictures of the page; scenes need none.", show_default=False),
     ] = None,
-    images: Annotated[Path | None, typer.Option("--images", help="Where their images are, if elsewhere.", show_default=False)] = None,
+    images: Annotated[
+        Path | None, typer.Option("--images", help="Where their images are, if in another folder.", show_default=False)
+    ] = None,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Ask the written model held-out questions through the stock class, its processor, its chat template, and generate()."""
+"""Ask the saved model held-out questions through the stock class, its processor, its chat template, and generate()."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def evaluate(directory: Path, n: int, seed: int, say: Callable[[str], None], dev
 
 
 def draw_examples(directory: Path, figure: Path, device: str = "cpu", n: int = 18) -> None:
-    """Draw the first held-out scenes with true and predicted boxes; rows of uniform and photo-like ones take turns."""
+    """Draw the first held-out scenes with true and predicted boxes; rows of uniform and photo-like ones alternate."""
     model, processor = open_model(directory, device)
     scenes = [draw_scene(SEED, i, ("uniform", "photo")[i // 6 % 2]) for i in range(n)]
     questions = [question_about(scene.things, "where", SEED, i) for i, scene in enumerate(scenes)]

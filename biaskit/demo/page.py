@@ -1,4 +1,4 @@
-"""What the demo shows at its end: one question with the tokens each method keeps of its picture, and a page that holds all of it."""
+"""What the demo shows at the end: one question with the tokens each method keeps of its image, and a page with all results."""
 
 from __future__ import annotations
 

@@ -29,16 +29,16 @@ from biaskit.prior.value import Prior
 from biaskit.pruners import Pruner, get_pruner
 
 LAYERS = (2, 5)
-"""K of the comparisons: the papers' 2, and right after the layer in which the embedded model finds what it was asked for."""
+"""K of the comparisons: the papers' 2, and right after the layer in which the embedded model finds the object of the question."""
 RETENTION = 0.25
 
 FILES = ("neutral.safetensors", "task.safetensors", "heatmap.png", "kept.png", "index.html")
+"""The files that are written."""
 SHOWN = ("FastV", "FastV, debiased (task)", "D2Pruner (task)", "DivPrune, positions kept")
-"""Methods of the one picture."""
-"""What is written."""
+"""Methods of the example figure."""
 
 Step = Callable[[str, int, int], None]
-"""Told of progress: what is being done, how much is done, of how much."""
+"""Called with the progress: what is being done, how much is done, and the total."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,10 @@ class Result:
 
 
 def check_free(out: Path, force: bool = False) -> None:
-    """Refuse, before any work, a folder that has files of those names.
+    """Refuse, before any work, a folder that has files of the names in `FILES`.
 
     Raises:
-        FileError: it has, and `force` is not set; or they cannot be written.
+        FileError: a file exists and `force` is not set, or cannot be written.
     """
     for name in FILES:
         check_target(out / name, force)
@@ -168,7 +168,7 @@ def _score(loaded: Loaded, neutral: Prior, task: Prior, n: int, step: Step) -> t
 
 
 def verdict(result: Result) -> str:
-    """Say in words what the numbers show, and what they do not."""
+    """Return in words what the numbers show, and what they do not."""
     lines = [f"With {RETENTION:.0%} of the visual tokens kept, on this tiny model and its drawn scenes:"]
     for layer in LAYERS:
         lines += [

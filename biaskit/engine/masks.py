@@ -84,7 +84,7 @@ def padding_told(given: Any, rows: int, length: int | None, kind: str | None = N
 def _looked_at(
     mask: Tensor, batch: int, length: int, known: NDArray[np.bool_] | None = None, pattern: Tensor | None = None
 ) -> NDArray[np.bool_]:
-    """Read a mask from the device. The last query sees all tokens that are no padding, but with a window."""
+    """Read a mask from the device. Without a window, the last query attends to all tokens that are not padding."""
     if mask.ndim == 2:
         return np.asarray(fetch([mask[:, -length:].to(torch.bool)])[0])
     valid = _allowed(mask, batch)[:, -1, :length]
@@ -92,9 +92,10 @@ def _looked_at(
         valid = torch.from_numpy(known).to(mask.device)
     found, plain = fetch([valid, (_plain(mask, valid, length, pattern) | ~valid).all()])
     if not plain:
+        form = "plainly causal" if pattern is None else "that of its architecture, with sliding windows or images seen in both directions"
         raise ModelError(
-            "this model's attention mask is not the one that is known of its architecture (a window, or tokens seen in both directions)",
-            "pass the processor's whole output, token_type_ids too; dropping tokens could change which others are seen",
+            f"this model's attention mask is not {form}: dropping tokens could change which others are attended to",
+            "pass the processor's whole output and no mask of your own" if pattern is None else "pass token_type_ids with the other inputs",
         )
     return np.asarray(found)
 

@@ -272,7 +272,7 @@ def check_prompts(processor: Any, prompts: Sequence[str]) -> None:
     special |= {token for name in ("image_token", "video_token") if isinstance(token := getattr(processor, name, None), str)}
     for prompt in prompts:
         if any("\ud800" <= letter <= "\udfff" for letter in prompt):
-            raise ModelError(f"the prompt {prompt[:80]!a} has half a surrogate pair, which is no text", "write the character as UTF-8")
+            raise ModelError(f"the prompt {prompt[:80]!a} has half a surrogate pair, which is not text", "write the character as UTF-8")
         found = [token for token in special - _PUBLISHED if token in prompt]
         if found:
             token = max(found, key=len)

@@ -1,1 +1,1 @@
-"""Everything that is drawn of priors and kept tokens. Takes finished values; runs no model. Figures of a validation are in its report."""
+"""Figures of priors and kept tokens. They take computed values and run no model. Figures of a validation are in its report."""

@@ -1,4 +1,4 @@
-"""The colour maps and scale rules of all figures: multiples of something on a log2 scale centred on 1, blue below and red above."""
+"""The colour maps and scale rules of all figures: ratios on a log2 scale centred on 1, blue below and red above."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ SCALES = ("panel", "shared")
 RELATIVE, RATIO = "vlag", "PuOr_r"
 """Attention over uniform; one map over another."""
 
-ROBUST = 99.0  # percentile of |log2| in a map that the colours must reach; what lies beyond is clipped and marked at the colour bar
-HEADROOM = 0.15  # log2 above it, so that a cell a little stronger is not painted as a sink
-FAINTEST, STRONGEST = 1.25, 8.0  # bounds of the colour scale's end, in multiples of uniform: a flat map shall look flat
+ROBUST = 99.0  # percentile of |log2| in a map that the colours must reach; values beyond are clipped and marked at the colour bar
+HEADROOM = 0.15  # log2 above it, so that a slightly stronger cell is not drawn as a sink
+FAINTEST, STRONGEST = 1.25, 8.0  # bounds of the colour scale's end, in multiples of uniform: a flat map should look flat
 _FINE = ((0.45, (1 / 1.25, 1 / 1.1, 1.0, 1.1, 1.25)), (1.6, (0.5, 1 / 1.5, 1 / 1.25, 1.0, 1.25, 1.5, 2.0)))  # up to |log2| → ticks
 
 
 def check_scale(scale: str) -> Scale:
-    """Return the scale as it came.
+    """Return the scale unchanged.
 
     Raises:
         BiaskitError: it is neither `panel` nor `shared`.
@@ -41,10 +41,10 @@ def check_scale(scale: str) -> Scale:
 
 
 def colours(cmap: str | Colormap | None = None, default: str = RELATIVE) -> Colormap:
-    """Return a colour map for log2 values, darker still beyond its limits.
+    """Return a colour map for log2 values, with darker colours beyond its limits.
 
     Args:
-        cmap: a colour map or its name; by default the one of `default`, which readers with any kind of colour blindness can read.
+        cmap: a colour map or its name; by default the one of `default`, which is safe for all kinds of colour blindness.
 
     Raises:
         BiaskitError: there is no colour map of that name.
@@ -57,16 +57,14 @@ def colours(cmap: str | Colormap | None = None, default: str = RELATIVE) -> Colo
         found: Colormap = sns.color_palette(default, as_cmap=True)
         if default == RELATIVE:
             return found.with_extremes(over="#5a0f16", under="#0b2a52")
-        inner = ListedColormap(found(np.linspace(0.1, 0.9, 256)), name=default)  # its ends are for what lies beyond
+        inner = ListedColormap(found(np.linspace(0.1, 0.9, 256)), name=default)  # the ends are for values beyond the limits
         return inner.with_extremes(over="#4a2004", under="#1d0030")
     if isinstance(cmap, Colormap):
         return cmap
     try:
         return matplotlib.colormaps[cmap]
     except KeyError:
-        raise BiaskitError(
-            f"unknown colour map {cmap!r}", "give the name of one of matplotlib's, such as RdBu_r, or leave it out"
-        ) from None
+        raise BiaskitError(f"unknown colour map {cmap!r}", "give the name of one of matplotlib's, such as RdBu_r, or omit it") from None
 
 
 def colour_limit(maps: Sequence[NDArray[np.float64]]) -> float:
@@ -82,7 +80,7 @@ def colour_limit(maps: Sequence[NDArray[np.float64]]) -> float:
 
 
 def colour_ticks(limit: float, fine: bool) -> list[float]:
-    """Multiples of uniform to label on a log2 scale of ± limit; a short colour bar has no room for fine ones.
+    """Multiples of uniform to label on a log2 scale of ± limit; a short colour bar has no space for fine ones.
 
     >>> colour_ticks(1.0, fine=True)
     [0.5, 0.6666666666666666, 0.8, 1.0, 1.25, 1.5, 2.0]
@@ -95,7 +93,7 @@ def colour_ticks(limit: float, fine: bool) -> list[float]:
 
 
 def beyond(maps: Sequence[NDArray[np.float64]], limit: float) -> Literal["neither", "min", "max", "both"]:
-    """Tell at which ends of a scale of ± limit log2 maps are clipped.
+    """Return at which ends of a scale of ± limit log2 maps are clipped.
 
     Example:
         >>> beyond([np.array([[-2.0, 0.5]])], 1.0)

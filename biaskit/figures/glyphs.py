@@ -1,4 +1,4 @@
-"""Text that the figures' own font cannot show: another installed font takes over, or the text is drawn without those characters."""
+"""Text that the figures' own font cannot show: another installed font is used, or the text is drawn without those characters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.font_manager import findfont, fontManager, get_font
 from matplotlib.text import Text
 
 MISSING = "?"
-"""What stands for a character that no installed font has."""
+"""The replacement for a character that no installed font has."""
 
 _NO_TEXT = ("Last Resort", "cm", "STIXSize", "STIXNonUnicode")  # placeholders, and TeX's fonts, whose code points mean something else
 _told: set[str] = set()
@@ -20,8 +20,8 @@ _told: set[str] = set()
 def show_all_text(figure: Figure) -> None:
     """Give every text of a figure fonts that have its characters, in place.
 
-    Characters that no installed font has are drawn as `?`, and said once in a process. A figure whose texts the own font can show stays as
-    it is, so that the same input gives the same bytes on machines with other fonts.
+    Characters that no installed font has are drawn as `?`, with a warning once per process. A figure whose texts the own font can show is
+    unchanged, so that the same input gives the same bytes on machines with other fonts.
 
     >>> from matplotlib.figure import Figure
     >>> figure = Figure()
@@ -74,7 +74,7 @@ def _fallbacks(missing: frozenset[str]) -> tuple[tuple[str, ...], Set[str]]:
 
 
 def _known(file: str) -> frozenset[str]:
-    """The characters of a font; none of a file that cannot be read, or whose glyphs are pictures."""
+    """The characters of a font; empty for a file that cannot be read, or whose glyphs are bitmaps."""
     try:
         font = get_font(file)
         return _characters(file) if font.scalable else frozenset()

@@ -1,4 +1,4 @@
-"""Figures. `heatmap` draws the positional bias of any prior as D2Pruner's Figure 1 does, each map on its own scale or all on one.
+"""Figures. `heatmap` draws the positional bias of a prior as in D2Pruner's Figure 1, each map on its own scale or all on one.
 
 Figures are built on `matplotlib.figure.Figure`, not pyplot: no window, no global state, and rcParams only inside the call.
 """
@@ -54,21 +54,21 @@ def heatmap(
     """Draw bias maps, one panel per prior and layer.
 
     Colours are attention relative to uniform: the map over its mean over all visual tokens of the layer, on a logarithmic scale centred
-    on 1. Profiles are means over cols and rows of the main plane, in the same units, from 1; a bar that is too high is cut off, marked
-    with an arrow, and its value written.
+    on 1. Profiles are means over cols and rows of the main plane, in the same units, from 1; a bar that is too high is cut off, marked with
+    an arrow and its value.
 
     Args:
-        priors: one prior, or several side by side; each a `Prior`, or what `load_prior` finds.
+        priors: one prior, or several side by side; each a `Prior`, or a name or path for `load_prior`.
         layers: 0-based decoder layers (1, (1, 4), "0-7"), by default all of every prior. More than six panels shrink to a grid without
             profiles.
         planes: a plane to show or several, by default all. The first of image, canvas, base among them is the main one.
         labels: names to use instead of the models', one per prior.
         out: file to write, .png, .pdf or .svg; the same input gives the same bytes.
         title: a heading. force: overwrite `out`.
-        scale: `panel` gives each map colours and profiles that show its own pattern, with a colour bar of its own; `shared` gives all the
-            same, to compare how strong they are. By default `panel` up to six panels, `shared` beyond. cmap: of matplotlib's.
-        ax: axes to draw the main plane of one panel on, without profiles, with a colour bar beside it; the figure is theirs.
-        reports: what `biaskit.prior.bias.report.report` gave for the priors, where it is at hand; else it is computed.
+        scale: `panel` gives each map its own colours, profiles and colour bar, to show its pattern; `shared` gives all the same, to compare
+            their strength. By default `panel` up to six panels, `shared` beyond. cmap: of matplotlib's.
+        ax: axes to draw the main plane of one panel on, without profiles, with a colour bar beside it; their figure is returned.
+        reports: the results of `biaskit.prior.bias.report.report` for the priors, if already computed.
 
     Raises:
         BiaskitError: no prior, no panel, several panels for `ax`, labels that do not match, an unknown scale, colour map or suffix, a file
@@ -98,7 +98,7 @@ def heatmap(
 
 
 def _columns(count: int, groups: int) -> int:
-    """Panels per line: priors beneath each other where each has two or three layers, else a block that is wider than high."""
+    """Panels per line: priors beneath each other where each has two or three layers, otherwise a block that is wider than high."""
     if count > FULL_PANELS:
         return min(8, math.ceil(math.sqrt(count * 1.6)))
     if groups > 1 and count % groups == 0 and 1 < count // groups <= 3:
@@ -107,7 +107,7 @@ def _columns(count: int, groups: int) -> int:
 
 
 def _sizes(found: Sequence[Panel], scale: Scale) -> Sizes:
-    """Lengths for that many panels, with room above the maps for the lines that will stand there, and beneath for their colour bars."""
+    """Lengths for that many panels, with space above the maps for the text lines, and beneath for their colour bars."""
     own = scale == "panel"
     if len(found) <= FULL_PANELS:
         sizes = replace(FULL, bar=0.5 if own else 0.0)
@@ -118,7 +118,7 @@ def _sizes(found: Sequence[Panel], scale: Scale) -> Sizes:
 
 @dataclass(frozen=True, eq=False)
 class _Sheet:
-    """A figure that is drawn on in inches from its top left corner."""
+    """A figure with coordinates in inches from its top left corner."""
 
     figure: Figure
     canvas: FigureCanvasAgg
@@ -241,7 +241,7 @@ def _words(sheet: _Sheet, where: Slot, corner: tuple[float, float], panel: Panel
 def _colour_bar(
     axes: Axes, found: Sequence[Panel], norm: Normalize, shades: Colormap, *, length: float, upright: bool = False, label: bool = True
 ) -> None:
-    """Fill axes with the colour bar of some panels; `length` in inches says how many ticks fit."""
+    """Fill axes with the colour bar of some panels; `length` in inches limits the ticks."""
     limit = float(norm.vmax or 0)
     extend = beyond([values for panel in found for values in panel.maps.values()], limit)
     way: Any = "vertical" if upright else "horizontal"

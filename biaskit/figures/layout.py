@@ -1,4 +1,4 @@
-"""Where everything of a heatmap figure goes, in inches: pure arithmetic, no matplotlib.
+"""The layout of a heatmap figure, in inches: pure arithmetic, no matplotlib.
 
 A panel is one prior at one layer: its planes as they lie in the image (small companion planes left of the main one, the newline column
 attached to its right edge), the row profile right of that and the column profile beneath.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 Rect = tuple[float, float, float, float]  # left, top, width, height in inches, from the top left corner
 
-LEFT = 0.35  # margin: room for the column profile's tick labels
+LEFT = 0.35  # margin: space for the column profile's tick labels
 SHORTEST_BAR = 1.6  # the colour bar must be as long as its label
 FULL_PANELS = 6  # beyond this many, panels shrink to a grid of titled maps
 
@@ -24,12 +24,12 @@ class Sizes:
     companion: float  # longer side of a companion map, as a fraction of `side`
     profile: float  # depth of a profile, 0 for none
     gap: float
-    head: float  # room above the maps: title and plane labels
-    foot: float  # room beneath: ticks and caption
+    head: float  # space above the maps: title and plane labels
+    foot: float  # space beneath: ticks and caption
     between: float  # between panels
-    newline: float  # least width of the newline column
-    text: float  # least width of a panel: titles and captions must fit
-    bar: float = 0.0  # room for a colour bar of the panel's own beneath it, 0 for none
+    newline: float  # minimum width of the newline column
+    text: float  # minimum width of a panel: titles and captions must fit
+    bar: float = 0.0  # space for a colour bar of the panel's own beneath it, 0 for none
 
 
 FULL = Sizes(side=2.7, companion=0.42, profile=0.62, gap=0.1, head=0.74, foot=0.28, between=0.5, newline=0.075, text=2.6)
@@ -45,7 +45,7 @@ class Slot:
         maps: plane → rectangle, relative to the panel's top left corner.
         main: the plane that carries title and profiles.
         row_profile, col_profile: rectangles, None in a compact figure.
-        colour_bar: the panel's own, None where all share one.
+        colour_bar: the panel's own, None if all share one.
     """
 
     width: float
@@ -84,12 +84,11 @@ def slot(shapes: Mapping[str, tuple[int, int]], main: str, sizes: Sizes) -> Slot
         # no taller than the main map: the column profile begins beneath it
         fitted = {name: _fit(shapes[name], min(sizes.side * sizes.companion, height)) for name in companions}
         column = max(w for w, _ in fitted.values())
-        at = top
+        bottom = top
         for name, (w, h) in fitted.items():
-            maps[name] = (column - w, at, w, h)
-            at += h + sizes.gap + (0.2 if sizes.profile else 0.0)
+            maps[name] = (column - w, bottom, w, h)
+            bottom += h + sizes.gap + (0.2 if sizes.profile else 0.0)
         left = column + 2 * sizes.gap
-        bottom = at
     else:
         bottom = 0.0
     maps[main] = (left, top, width, height)
@@ -146,7 +145,7 @@ def page(slots: Sequence[Slot], columns: int, sizes: Sizes, title: float, footer
     height = 0.12 + title + content + footer + 0.12
     if sizes.bar:
         return Page(right + 0.2, height, corners, None)
-    # the bar stands beside the maps, not beside titles and captions
+    # the bar is beside the maps, not beside titles and captions
     top = 0.12 + title + sizes.head
     length = min(max(content - sizes.head - sizes.foot - sizes.profile - sizes.gap, SHORTEST_BAR), 4.5)
     return Page(right + bar_gap + bar + bar_text, max(height, top + length + 0.2), corners, (right + bar_gap, top, bar, length))

@@ -1,4 +1,4 @@
-"""How a method looks, everywhere alike: one colour and one marker each, and a dash pattern for what its attention is divided by."""
+"""The style of a method in all figures: one colour and one marker, and a dash pattern for what its attention is divided by."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from biaskit.registry import MethodLabel
 
 PALETTE = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#7d5fb2", "#949494", "#b8a900", "#56b4e9")
-"""Ten colours; those of one marker are told apart with any kind of colour blindness. The first are seaborn's `colorblind`."""
+"""Ten colours; those of one marker can be distinguished with any kind of colour blindness. The first are seaborn's `colorblind`."""
 MARKERS = "o^sDvPX*hp"
 _KNOWN = {
     "d2pruner": (0, "o"), "fastv": (3, "^"), "divprune": (2, "s"), "random": (7, "X"), "uniform": (7, "P"), "dart": (1, "D"),
@@ -18,7 +18,7 @@ _KNOWN = {
     "tome": (8, "P"), "pool": (7, "h"), "globalcom2": (6, "P"), "visionselector": (9, "D"), "coordinates": (4, "X"), "fitprune": (0, "*"),
 }  # fmt: skip
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
-"""Lines of a method with its first prior, the second, …; without a prior, beside debiased ones, `RAW`."""
+"""Lines of a method with its first prior, the second, …; without a prior, next to a debiased version, `RAW`."""
 RAW: Any = (0, (1.5, 2.5))
 
 
@@ -27,8 +27,8 @@ class Look:
     """How a method is drawn.
 
     Attributes:
-        colour, marker: the method's. line: its prior's, a dash pattern of matplotlib's. filled: whether the marker is: open without a
-            prior where the same method is there with one. wide: a thicker line, for debiased methods.
+        colour, marker: the method's. line: its prior's, a dash pattern of matplotlib's. filled: False (an open
+            marker) without a prior if the figure also has the method with one. wide: a thicker line, for debiased methods.
     """
 
     colour: str
@@ -39,7 +39,7 @@ class Look:
 
 
 def look_of(name: str) -> Look:
-    """Return the colour and marker of a method by its registered name; methods of other packages get one by their name's letters.
+    """Return the colour and marker of a method by its registered name; for methods of other packages it is computed from the name.
 
     Example:
         >>> look_of("fastv").marker, look_of("somebody's").colour in PALETTE
@@ -51,16 +51,16 @@ def look_of(name: str) -> Look:
 
 
 def _divided_by(one: MethodLabel) -> str | None:
-    """What attention is divided by: a prior's name, or a source that needs none, as it is written."""
+    """What attention is divided by: a prior's name, or a source that needs none, as written in the label."""
     source = one.settings.get("debias", "prior")
     return one.prior if source == "prior" else f"debias={source}+{one.prior or ''}"
 
 
 def looks(labels: Sequence[str], debiased: Collection[str] | None = None) -> dict[str, Look]:
-    """Return label → look, for labels such as `fastv@k=3+tasks` that stand in one figure: priors are told apart by their dashes.
+    """Return label → look, for labels such as `fastv@k=3+tasks` of one figure: priors are distinguished by their dashes.
 
-    Without a prior, where the same method is there with one, the marker is open and the line dotted. Several settings of one method with
-    one prior look alike but for the next free marker.
+    Without a prior, if the figure also has the method with one, the marker is open and the line dotted. Several settings of one method
+    with one prior differ only in the marker, which is the next free one.
 
     Args:
         labels: of one figure. debiased: those whose prior counts (at strength 0 it does not); by default all that name one.

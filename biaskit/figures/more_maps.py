@@ -1,4 +1,4 @@
-"""Further views of a prior: every head of a layer, all layers' row profiles in one picture; and of a sample: raw, prior, debiased.
+"""Further views of a prior: every head of a layer, all layers' row profiles in one figure; and of a sample: raw, prior, debiased.
 
 Values are multiples of uniform on a log2 scale centred on 1, with the colours of `biaskit.figures.colours`.
 """
@@ -43,11 +43,11 @@ def layer_profiles(
     title: str | None = None,
     force: bool = False,
 ) -> Figure:
-    """Draw what each row of a plane gets at each layer: one column a layer, the mean of the map's row over the mean of the map.
+    """Draw the attention to each row of a plane at each layer: one column per layer, the mean of the map's row over the mean of the map.
 
     Args:
         prior: what to draw. plane: by default the primary one. layers: 0-based, by default all. cmap: of matplotlib's.
-        ax: axes to draw on; the figure is theirs.
+        ax: axes to draw on; their figure is returned.
         out: file to write, .png, .pdf or .svg. title: a heading. force: overwrite `out`.
 
     Raises:
@@ -93,19 +93,19 @@ def head_maps(
 
     Args:
         prior: one that was calibrated with `heads`. layer: 0-based. plane: by default the primary one.
-        scale: `shared` gives all heads the same colours; `panel` each its own, whose end stands above it.
+        scale: `shared` gives all heads the same colours; `panel` each its own, whose end is written above it.
         cmap: of matplotlib's. out: file to write, .png, .pdf or .svg. title: a heading. force: overwrite `out`.
 
     Raises:
         BiaskitError: an unknown scale or colour map, or `out` cannot be written.
-        PriorError: the prior lacks the layer or plane, or holds no heads.
+        PriorError: the prior lacks the layer or plane, or has no maps of heads.
     """
     path, kind = _checked(out, force), check_scale(scale)
     name = prior.primary if plane is None else plane
-    prior.map(name, layer)  # raises for what is not there
+    prior.map(name, layer)  # raises for a missing plane or layer
     heads = prior.planes[name].head_mean
     if heads is None:
-        raise PriorError("this prior holds no heads", "calibrate it again with --heads")
+        raise PriorError("this prior has no maps of heads", "calibrate it again with --heads")
     found = [_logs(values / max(float(values.mean()), 1e-12)) for values in heads[prior.layer(layer)].astype(np.float64)]
     cols = min(8, math.ceil(math.sqrt(len(found) * 1.6)))
     rows = -(-len(found) // cols)
@@ -147,18 +147,18 @@ def triple(
     """Draw one sample's raw attention, the prior, and the attention divided by it (D2Pruner, eq. 3), over the picture.
 
     Args:
-        image: the picture. layout: its N visual tokens, of `family.prepare`. attention: [N] of the last prompt token at layer K − 1.
+        image: the picture. layout: its N visual tokens, from `family.prepare`. attention: [N] of the last prompt token at layer K − 1.
         a_bias: [N], the prior at these tokens, as `Prior.for_layout` gives it. strength: τ of the division, 0 … 1.
         number: which image of the prompt. scale: a colour scale for each of the three, or one `shared`. cmap: of matplotlib's.
         out: file to write, .png, .pdf or .svg. title: a heading. force: overwrite `out`.
 
     Raises:
-        BiaskitError: values that are not one a token, a picture whose tokens have no known place, or `out` cannot be written.
+        BiaskitError: values that are not one per token, an image whose tokens have no known place, or `out` cannot be written.
     """
     path, kind = _checked(out, force), check_scale(scale)
     if len(attention) != len(layout) or len(a_bias) != len(layout):
         raise BiaskitError(
-            f"{len(attention)} attentions and {len(a_bias)} of the prior for {len(layout)} visual tokens", "give one a token"
+            f"{len(attention)} values of attention and {len(a_bias)} of the prior for {len(layout)} visual tokens", "give one per token"
         )
     views = [i for i, plane in enumerate(layout.planes) if plane.image == number and plane.box is not None]
     if not views:

@@ -24,7 +24,7 @@ from biaskit.text import shortened
 
 _WIDTH, _STRIP, _HEAD, _GAP = 3.3, 0.95, 0.70, 0.22  # inches: panel, row of further views, three lines of title, space between panels
 _LEGEND = 0.36
-_ACROSS = 3  # at most so many panels beside each other: their words shall be readable on a page
+_ACROSS = 3  # maximum number of panels side by side, so that their text is readable on a page
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,9 +32,9 @@ class Kept:
     """One panel: what a method kept of one sample.
 
     Attributes:
-        title: the method. text: a line of its own, such as the model's answer; "" for none.
+        title: the method. text: a further line, such as the model's answer; "" for none.
         indices: [n] into the N visual tokens of the layout.
-        k: before which decoder layers tokens were dropped, as `2` or `8, 16`; "" where that is not known.
+        k: before which decoder layers tokens were dropped, as `2` or `8, 16`; "" if unknown.
         prior: what the attention was divided by; "" for nothing.
         box: the box that the model answered, (left, top, right, bottom) as fractions of the image; None for none.
     """
@@ -63,18 +63,18 @@ def overlay(
     """Draw the image, and beside it once per method: kept tokens outlined in their own colours, dropped ones grey with a dot.
 
     The plane with the most tokens is drawn large, further views of the image (LLaVA-NeXT's base, InternVL's thumbnail) small beneath it,
-    newline tokens as ticks at the right edge. What the model never sees (the margins of LLaVA-1.5's crop) is hatched, padding that tokens
-    cover is drawn around the image, and a legend says which is which.
+    newline tokens as ticks at the right edge. Parts that the model never sees (the margins of LLaVA-1.5's crop) are hatched, padding that
+    tokens cover is drawn around the image, and a legend explains all of these.
 
     Args:
         image: the picture. layout: the visual tokens of its prompt. kept: one panel per method.
         number: which image of the prompt, from 0.
-        out: file to write, .png, .pdf or .svg. title: a heading. model: whose tokens these are, beneath the heading.
-        truth: the box that is right, as in `Kept.box`. ax: axes to draw one method's largest plane on, with its title alone; the figure is
-            theirs. force: overwrite `out`.
+        out: file to write, .png, .pdf or .svg. title: a heading. model: its name, beneath the heading.
+        truth: the right box, as in `Kept.box`. ax: axes to draw one method's largest plane on, with its title only; their figure is
+            returned. force: overwrite `out`.
 
     Raises:
-        BiaskitError: the prompt has no such image, the layout does not say where its tokens lie, several methods for `ax`, or `out` cannot
+        BiaskitError: the prompt has no such image, the layout lacks the places of its tokens, several methods for `ax`, or `out` cannot
             be written.
     """
     path = None if out is None else Path(out)

@@ -1,4 +1,4 @@
-"""What a heatmap figure shows: the panels' maps in multiples of uniform, the scales they share, their words. No matplotlib."""
+"""What a heatmap figure shows: the panels' maps in multiples of uniform, shared scales, titles and captions. No matplotlib."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Panel:
         maps: plane → [rows, cols], log2 of the attention over its mean over all visual tokens.
         main: the plane in the middle.
         name: what the prior is called.
-        verdict: the main plane's, "" where it is too small to have one.
+        verdict: of the main plane, "" if it is too small for one.
     """
 
     prior: Prior
@@ -79,7 +79,7 @@ def panels(
             bias = known.get(layer, shown[0])
             found.append(Panel(prior, layer, {p: maps[p] for p in shown}, shown[0], name, bias.verdict if bias else ""))
     if not found:
-        raise BiaskitError("no layer to draw", "name at least one layer, or leave the layers out to draw all")
+        raise BiaskitError("no layer to draw", "name at least one layer, or omit the layers to draw all")
     return found
 
 
@@ -91,15 +91,15 @@ def shown_planes(prior: Prior, planes: Sequence[str] | None = None) -> list[str]
         BiaskitError: an empty list of planes.
     """
     for name in planes or ():
-        prior.map(name, prior.layers[0])  # raises for a plane that is not there
+        prior.map(name, prior.layers[0])  # raises for a missing plane
     names = list(prior.planes if planes is None else dict.fromkeys(planes))
     if not names:
-        raise BiaskitError("no plane to draw", "name at least one plane, or leave the planes out to draw all")
+        raise BiaskitError("no plane to draw", "name at least one plane, or omit the planes to draw all")
     return primary_first(prior.planes, names)
 
 
 def _relative(prior: Prior, layer: int) -> dict[str, Maps]:
-    """Plane → log2 of the map over its mean over all visual tokens; a cell without any attention is far below every scale."""
+    """Plane → log2 of the map over its mean over all visual tokens; a cell without attention is far below every scale."""
     maps = {name: prior.map(name, layer) for name in prior.planes}
     level = sum(float(m.sum()) for m in maps.values()) / sum(m.size for m in maps.values())
     return {name: np.log2(np.maximum(m / level, 1e-6)) for name, m in maps.items()}
@@ -130,8 +130,8 @@ def profile_ticks(reach: tuple[float, float]) -> list[float]:
     >>> profile_ticks((0.0, 2.5))
     [0.0, 1.0, 2.0]
     """
-    apart = 0.2 * (reach[1] - reach[0])
-    inside = [tick for tick in _PROFILE_TICKS if reach[0] <= tick <= reach[1] and abs(tick - 1) >= apart]
+    distance = 0.2 * (reach[1] - reach[0])
+    inside = [tick for tick in _PROFILE_TICKS if reach[0] <= tick <= reach[1] and abs(tick - 1) >= distance]
     return [*[t for t in inside if t < 1][:1], 1.0, *[t for t in inside if t > 1][-1:]]
 
 

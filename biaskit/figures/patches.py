@@ -21,18 +21,21 @@ from biaskit.grid import Box, Plane
 
 Pixels = NDArray[np.uint8]
 
-VEIL, VEIL_OPAQUE = 0.58, 0.84  # a dropped cell's grey, and how much of it: darker than white, lighter than black, so never a kept cell
-DOT = "0.12"  # on each dropped cell, so that a grey picture's kept cells are not taken for dropped ones
+VEIL, VEIL_OPAQUE = (
+    0.58,
+    0.84,
+)  # a dropped cell's grey, and its opacity: darker than white and lighter than black, so never like a kept cell
+DOT = "0.12"  # on each dropped cell, so that kept cells of a grey image do not look dropped
 PADDING = 0.88
 EDGE = "#ffd23f"
 HATCH, UNSEEN = "////", 0.93
 BOX, TRUTH = ("#e6007e", "-"), ("#00e0a4", (0, (4, 2)))
-_FINE = 8  # pixels a cell must have to be drawn with straight borders
+_FINE = 8  # pixels per cell needed to draw straight borders
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What a view shows, in pixels of the picture.
+    """The region that a view shows, in pixels of the picture.
 
     Attributes:
         left, top, right, bottom: the picture, and the padding around it that tokens cover.
@@ -58,18 +61,18 @@ class Frame:
 
     @property
     def padded(self) -> bool:
-        """Tell whether tokens cover padding."""
+        """Whether tokens cover padding."""
         return self.width > self.size[0] or self.height > self.size[1]
 
     @property
     def seen(self) -> tuple[int, int]:
-        """(width, height) of what the plane covers of the picture."""
+        """(width, height) of the part of the picture that the plane covers."""
         left, top, right, bottom = self.box
         return round(min(right, self.size[0]) - max(left, 0)), round(min(bottom, self.size[1]) - max(top, 0))
 
     @property
     def margins(self) -> list[tuple[float, float, float, float]]:
-        """(left, top, width, height) of the parts of the picture that no token covers; strips below a hundredth of it do not count."""
+        """(left, top, width, height) of the parts of the picture that no token covers; strips narrower than 1 % of it are ignored."""
         width, height = self.size
         left, top, right, bottom = (min(max(value, 0), size) for value, size in zip(self.box, (width, height, width, height), strict=True))
         found = [(0.0, 0.0, left, height), (right, 0.0, width - right, height), (left, 0.0, right - left, top)]
@@ -78,7 +81,7 @@ class Frame:
 
 
 def frame_of(plane: Plane, size: tuple[int, int]) -> Frame:
-    """Return what a view of a plane shows of a picture of (width, height): padding too, if more than half a cell of it is seen.
+    """Return the region that a view of a plane shows of a picture of (width, height); includes padding of more than half a cell.
 
     Example:
         >>> frame_of(Plane("image", 4, 4, (0.0, -0.5, 1.0, 1.5)), (40, 20)).height
@@ -109,7 +112,7 @@ def draw_view(axes: Axes, pixels: Pixels, plane: Plane, kept: NDArray[np.bool_],
     """Draw the picture with the cells of one plane.
 
     Args:
-        pixels: [height, width, 3]. kept: [rows, cols]. frame: of `frame_of`.
+        pixels: [height, width, 3]. kept: [rows, cols]. frame: from `frame_of`.
     """
     height, width = pixels.shape[:2]
     ys, xs = (edges * side for edges, side in zip(plane.edges(), (height, width), strict=True))
@@ -169,7 +172,7 @@ def draw_box(axes: Axes, box: Box, size: tuple[int, int], style: tuple[str, Any]
 
 
 def handles(shown: Mapping[str, bool]) -> list[Artist]:
-    """Return the entries of a legend: kept and dropped always, and of unseen, padding, newline, box and truth those that are shown."""
+    """Return the entries of a legend: always kept and dropped, and those of unseen, padding, newline, box and truth that are shown."""
     line: Any = Line2D
     found: dict[str, Artist] = {
         "kept": Patch(facecolor="white", edgecolor=EDGE, linewidth=1.6, label="kept, in its own colours"),

@@ -1,7 +1,7 @@
 """`side_by_side` draws two priors beneath each other, layer by layer, with their ratio and their correlation.
 
-Each map is scaled to mean 1 on its plane, as `prior.bias.report.compare` does, so that colours are multiples of uniform; where the grids
-differ, both are taken to the smaller one.
+Each map is scaled to mean 1 on its plane, as `prior.bias.report.compare` does, so that colours are multiples of uniform; if the grids
+differ, both are resampled to the smaller one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from biaskit.text import shortened
 
 Maps = NDArray[np.float64]
 
-COLUMNS = 6  # at most so many layers beside each other; more wrap
+COLUMNS = 6  # maximum number of layers side by side; more wrap
 _SIDE, _HEAD, _GAP, _LEFT, _BAR = 1.35, 0.5, 0.1, 0.5, 1.25  # inches
 _NAME = 22  # letters of a prior's name at the side
 
@@ -53,9 +53,9 @@ def side_by_side(
     Args:
         a, b: the priors. names: what to call them.
         plane: by default a's primary plane, or the first that both have. layers: 0-based; by default all that both have.
-        scale: `shared` gives all layers the same colours; `panel` each its own, for both priors alike, whose ends stand above it.
+        scale: `shared` gives all layers the same colours; `panel` each its own, the same for both priors, whose ends are written above it.
         cmap: of the maps, ratio_cmap: of their ratio, of matplotlib's. ax: axes to draw one layer's ratio on, with a colour bar beside it;
-            the figure is theirs.
+            their figure is returned.
         out: file to write, .png, .pdf or .svg; the same input gives the same bytes. force: overwrite it.
 
     Raises:
@@ -70,10 +70,10 @@ def side_by_side(
     chosen = rows[0]["plane"] if plane is None else plane
     for prior in (a, b):
         for layer in layers or prior.layers[:1]:
-            prior.map(chosen, layer)  # raises for what is not there
+            prior.map(chosen, layer)  # raises for a missing plane or layer
     rows = [row for row in rows if row["plane"] == chosen and (layers is None or row["layer"] in layers)]
     if not rows:
-        raise PriorError(f"the priors share no plane {chosen!r}", "leave the plane out to take one that both have")
+        raise PriorError(f"the priors share no plane {chosen!r}", "omit the plane to use one that both have")
     with house_style():
         maps = [_maps(a, b, row) for row in rows]
         figure = _draw(maps, rows, names, kind, shades) if ax is None else _on_axes(ax, maps, rows, names, shades[1])
@@ -114,15 +114,15 @@ def _draw(
     shape = found[0][0].shape
     wide, high = (_SIDE * side / max(shape) for side in (shape[1], shape[0]))
     wide = max(wide, 0.3)
-    step = max(wide, 1.25) + _GAP  # the words above a map need that room
+    step = max(wide, 1.25) + _GAP  # width needed by the text above a map
     block = _HEAD + 3 * (high + _GAP) + 0.1
     width, height = _LEFT + columns * step + (_BAR if kind == "shared" else 0.1), max(blocks * block, 3.2) + 0.35
     figure = ShownFigure(figsize=(width, height))
     groups = ([m for maps in found for m in maps[:2]], [maps[2] for maps in found])
     shared = [_norm(maps) for maps in groups]
     for index, (maps, row) in enumerate(zip(found, rows, strict=True)):
-        at, column = divmod(index, columns)
-        left, top = _LEFT + column * step, 0.3 + at * block
+        line, column = divmod(index, columns)
+        left, top = _LEFT + column * step, 0.3 + line * block
         norms = shared if kind == "shared" else [_norm(maps[:2]), _norm(maps[2:])]
         ends = [] if kind == "shared" else [multiple(2.0 ** float(norm.vmax or 0)) for norm in norms]
         _words(figure, row, left / width, 1 - (top + 0.17) / height, 0.15 / height, ends)

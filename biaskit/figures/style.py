@@ -1,4 +1,4 @@
-"""How every figure is styled and written: no dates, so the same input gives the same bytes; in one step; nothing overwritten unasked."""
+"""How figures are styled and written: without dates, so the same input gives the same bytes; atomically; overwriting only with `force`."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ STYLE: dict[str, Any] = {
 
 @contextmanager
 def house_style() -> Iterator[None]:
-    """Set fonts, colours and lines inside the block, or the function that it decorates, alone: rcParams of the user come back."""
-    import seaborn as sns  # a second, with pandas: loaded where something is drawn
+    """Set fonts, colours and lines only inside the block, or the decorated function; the user's rcParams are restored."""
+    import seaborn as sns  # takes a second, with pandas: loaded only when something is drawn
 
     style: Any = {**sns.axes_style("ticks"), **STYLE}
     with rc_context(style):
@@ -54,10 +54,10 @@ def house_style() -> Iterator[None]:
 
 
 def check_out(path: Path, force: bool) -> None:
-    """Refuse a figure's path before any work.
+    """Check a figure's path before any work.
 
     Raises:
-        BiaskitError: an unknown suffix, a folder that is not there, no regular file, or a file that exists without `force`.
+        BiaskitError: an unknown suffix, a missing folder, not a regular file, or a file that exists without `force`.
     """
     if path.suffix.lower() not in METADATA:
         what = f"a {path.suffix} figure" if path.suffix else "a figure without a suffix"
@@ -70,7 +70,7 @@ def check_out(path: Path, force: bool) -> None:
 def fit(label: Text, width: float, canvas: FigureCanvasAgg, smallest: float | None = None) -> None:
     """Make a text no wider than `width` inches: smaller letters, down to `smallest` points, then its longest prefix and an ellipsis.
 
-    Call it where the text's fonts are final: `biaskit.figures.glyphs.show_all_text` may give it others.
+    Call it when the text's fonts are final: `biaskit.figures.glyphs.show_all_text` may change them.
     """
     text, dpi, renderer = label.get_text(), canvas.figure.dpi, canvas.get_renderer()
 
@@ -92,7 +92,7 @@ def fit(label: Text, width: float, canvas: FigureCanvasAgg, smallest: float | No
 
 
 class ShownFigure(Figure):
-    """A figure that a notebook shows where it is the value of a cell: matplotlib's own are shown by pyplot alone, which we leave alone."""
+    """A figure that a notebook shows as the value of a cell: matplotlib's own are shown only by pyplot, which is not used here."""
 
     def _repr_png_(self) -> bytes:
         show_all_text(self)
@@ -103,18 +103,18 @@ class ShownFigure(Figure):
 
 
 def plain_ticks(axes: Axes, values: Iterable[float]) -> None:
-    """Label logarithmic axes with plain numbers, x at the measured values alone; of neighbours that would touch, the larger is left out."""
+    """Label logarithmic axes with plain numbers, x only at the measured values; of labels that would touch, the larger is left out."""
     shown: list[float] = []
     for value in sorted(set(values)):
         if not shown or value > 1.45 * shown[-1]:
             shown.append(value)
     axes.set_xticks(shown, [f"{value:g}" if value < 10_000 else f"{value / 1000:g}k" for value in shown])
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))  # not 10³, which is mathematics to matplotlib
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))  # not 10³, which matplotlib writes as mathematics
 
 
 def write_figure(figure: Figure, path: Path, dpi: int = 200) -> None:
-    """Save in one step: readers see no file, the old one or the whole new one.
+    """Save atomically: readers see no file, the old one or the complete new one.
 
     Raises:
         FileError: the file cannot be written.

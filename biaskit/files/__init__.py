@@ -1,8 +1,8 @@
-"""Everything that is written to disk goes through here: files are whole or not there, whenever a process is killed or a disk is full.
+"""Everything that is written to disk goes through here: files are complete or absent, even if a process is killed or a disk is full.
 
 A file is written beside its target under a temporary name, forced to disk (fsync) and renamed over the target. A symbolic link is followed:
-what it points to is replaced, the link stays. Targets that are no regular files (folders, devices, pipes, sockets) are refused. Temporaries
-of processes that were killed are removed when a file is next written beside them.
+its target is replaced, the link stays. Targets that are not regular files (folders, devices, pipes, sockets) are refused. Temporary files
+of killed processes are removed when a file is next written beside them.
 """
 
 from biaskit.files.interrupt import uninterrupted
@@ -13,7 +13,7 @@ from biaskit.files.target import check_target, check_writable, existing
 from biaskit.files.write import replacing, staged, write_file
 
 VERSION = "0.1.0"
-"""Of biaskit: what it writes and asks of servers says so."""
+"""The version of biaskit, recorded in its files and sent in requests."""
 
 __all__ = [
     "VERSION",

@@ -1,4 +1,4 @@
-"""Ctrl-C at a moment when nothing is half-done."""
+"""Ctrl-C is delayed until a step is complete."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back until the block is done, so that an image is counted wholly or not at all."""
+    """Delay Ctrl-C until the block is done, so that an image is counted completely or not at all."""
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""Temporary files and folders under names that say whose they are, so that what killed processes left is removed, and nothing else."""
+"""Temporary files and folders whose names identify their process, so that those of killed processes can be removed."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from functools import cache
 from pathlib import Path
 
 _TEMPORARY = re.compile(r"\..*\.(\d{1,10})\.([0-9a-f]{8})[0-9a-f]{8}\.tmp", re.DOTALL)
-_DAY, _PAUSE = 86_400.0, 60.0  # seconds: after one, another machine's temporary is a leftover; between two looks for leftovers in a folder
+_DAY, _PAUSE = 86_400.0, 60.0  # seconds: age at which another machine's temporary is a leftover; time between two sweeps of a folder
 _open_now: set[str] = set()
 _looked: dict[str, float] = {}
 
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """Give a folder for what this process and its children put into the system's temporary folder; it is removed at the end.
+    """Yield a folder for temporary files of this process and its children; it is removed at the end.
 
-    Its name holds the process's number, so that what a killed process left is removed when the next one begins.
+    Its name has the process's number, so that the folder of a killed process is removed when the next one begins.
 
     >>> with scratch() as folder:
     ...     print(folder.is_dir(), folder.parent == Path(tempfile.gettempdir()), str(os.getpid()) in folder.name)
@@ -39,7 +39,7 @@ def scratch() -> Iterator[Path]:
 
 @contextmanager
 def temporary_beside(target: Path) -> Iterator[Path]:
-    """Give an unused name beside `target`, known as in use; what stands there at the end is removed."""
+    """Yield an unused name beside `target`, which `sweep` skips; a file or folder of that name is removed at the end."""
     sweep(target.parent, _PAUSE)
     temporary = target.with_name(f".{target.name[:40]}.{os.getpid()}.{machine()}{secrets.token_hex(4)}.tmp")
     _open_now.add(temporary.name)
@@ -52,16 +52,16 @@ def temporary_beside(target: Path) -> Iterator[Path]:
 
 @cache
 def machine() -> str:
-    """Eight digits that tell machines apart: on a shared disk, process numbers mean nothing to another one."""
+    """Eight digits that identify the machine: on a shared disk, process numbers of other machines mean nothing."""
     import platform
 
     return f"{zlib.crc32(platform.node().encode()):08x}"
 
 
 def sweep(folder: Path, pause: float = 0.0) -> None:
-    """Remove what killed processes left half-written in a folder, unless that was done less than `pause` seconds ago.
+    """Remove temporary files of killed processes from a folder, unless that was done less than `pause` seconds ago.
 
-    A temporary is a leftover if its process runs no more on this machine, or if it is another machine's and a day old.
+    A temporary is a leftover if its process no longer runs on this machine, or if it is another machine's and a day old.
     """
     now = time.monotonic()
     if now - _looked.get(str(folder), -_DAY) < pause:
@@ -75,15 +75,15 @@ def sweep(folder: Path, pause: float = 0.0) -> None:
 
 
 def _is_mine(entry: os.DirEntry[str]) -> bool:
-    """Tell whether it belongs to this user: what others left is theirs to remove."""
+    """Whether it belongs to this user: those of other users are not removed."""
     return os.name != "posix" or entry.stat(follow_symlinks=False).st_uid == os.geteuid()
 
 
 def is_left(path: Path, process: int, where: str) -> bool:
-    """Tell whether what a process made on a machine is a leftover: it runs no more; or the machine is another one, and a day has passed."""
+    """Whether a file of a process is a leftover: the process no longer runs; or it ran on another machine, and a day has passed."""
     if where != machine() or os.name != "posix":
         return time.time() - path.lstat().st_mtime > _DAY
-    if process == os.getpid():  # a restarted container gives the same number again
+    if process == os.getpid():  # a restarted container reuses the number
         return True
     try:
         os.kill(process, 0)
@@ -95,7 +95,7 @@ def is_left(path: Path, process: int, where: str) -> bool:
 
 
 def discard(path: Path) -> None:
-    """Remove a file or folder that nobody needs any more, as far as that is possible."""
+    """Remove a file or folder; errors are ignored."""
     with suppress(OSError):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)

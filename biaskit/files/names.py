@@ -1,4 +1,4 @@
-"""Names from others as parts of the names of our files."""
+"""Names from outside (tasks, tags, models) as parts of file names."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import re
 import unicodedata
 
 _ODD = re.compile(r"[^\w.+-]")
-_LOST = re.compile(r"[^\w.+:/@=, %-]")  # besides separators, which become dashes
-_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # Windows opens these wherever they are
+_LOST = re.compile(r"[^\w.+:/@=, %-]")  # characters other than separators, which become dashes
+_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # Windows opens these in every folder
 
 
 def file_part(text: str, limit: int = 100) -> str:
-    """Return a text as one part of a path that every system takes: it leads nowhere else, is not hidden, and is no device.
+    """Return a text as one part of a path that is valid on every system: not another folder, not hidden, not a device.
 
-    Letters and digits of all scripts, `_`, `.`, `+` and `-` stay; what separates words becomes a dash. Where more than that is lost, eight
-    digits of the whole text's SHA-256 keep it apart from others.
+    Letters and digits of all scripts, `_`, `.`, `+` and `-` stay; separators become a dash. If more than that is lost, eight digits
+    of the whole text's SHA-256 make the name unique.
 
     Args:
         text: any, such as a task's name or a tag. limit: of the result in bytes, at least 32.

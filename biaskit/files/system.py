@@ -1,4 +1,4 @@
-"""Errors of the operating system as ours, each with what to do about it."""
+"""Errors of the operating system as a FileError with a hint."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 from biaskit.errors import FileError
 
 _HINTS = {
-    errno.ENOSPC: "make room on that disk, and give the same command again",
-    errno.EDQUOT: "make room within your quota, and give the same command again",
+    errno.ENOSPC: "free some space on that disk, and run the same command again",
+    errno.EDQUOT: "free some space within your quota, and run the same command again",
     errno.EFBIG: "raise the limit on the size of files (ulimit -f), or choose another disk",
     errno.EACCES: "check its permissions, or choose a place you may use",
     errno.EPERM: "check its permissions, or choose a place you may use",
     errno.EROFS: "that disk is read-only: choose another place",
     errno.EIO: "that disk fails: choose another one",
-    errno.ESTALE: "the network share lost it: mount it again, and give the same command again",
+    errno.ESTALE: "the network share lost it: mount it again, and run the same command again",
     errno.ELOOP: "its links lead in a circle: name the file itself",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.ENOENT: "check the name",
@@ -26,11 +26,11 @@ _HINTS = {
     errno.ENFILE: "too many files are open on this machine: close some programs",
 }
 _ELSE = "check that path and the disk it is on"
-_ROOM = "choose a folder you may write to, on a disk with room"
+_ROOM = "choose a folder you may write to, on a disk with free space"
 
 
 def of_system(error: OSError) -> FileError:
-    """Return an error of the system as ours: the place, what the system says of it, and what to do.
+    """Return an error of the system as a FileError: the path, the system's message, and a hint.
 
     >>> found = of_system(OSError(errno.ELOOP, "Too many levels of symbolic links", "a.json"))
     >>> print(found, "|", found.hint)
@@ -41,5 +41,5 @@ def of_system(error: OSError) -> FileError:
 
 
 def unwritable(path: Path, error: Exception) -> FileError:
-    """Return the error of a file that the system would not let us write."""
+    """Return the error of a file that could not be written."""
     return FileError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}", _ROOM)

@@ -1,4 +1,4 @@
-"""Which file a path means: what may be written over, and what is there."""
+"""Which file a path means, whether it exists, and whether it may be overwritten."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def check_target(path: Path, force: bool = False) -> Path:
     """Return the file that writing to `path` replaces: itself, or what a symbolic link points to.
 
     Raises:
-        FileError: it is no regular file, it exists and `force` is not set, or the path cannot be followed.
+        FileError: it is not a regular file, it exists and `force` is not set, or the path cannot be resolved.
 
     Example:
         >>> check_target(Path("/no/such/folder/file.json")).name
@@ -42,10 +42,10 @@ def check_target(path: Path, force: bool = False) -> Path:
 
 
 def check_writable(path: Path) -> None:
-    """Find out before long work whether a file can be written at its end; makes its folder where needed.
+    """Check before long work that a file can be written; creates its folder if missing.
 
     Raises:
-        FileError: it is no regular file, or its folder cannot be made or written to.
+        FileError: it is not a regular file, or its folder cannot be created or written to.
     """
     target = check_target(path, force=True)
     try:
@@ -57,10 +57,10 @@ def check_writable(path: Path) -> None:
 
 
 def existing(path: str | os.PathLike[str]) -> Path | None:
-    """Return the path if something is there, else None; for texts that may be a file's name, or anything else.
+    """Return the path if it exists, else None; for texts that may or may not be the name of a file.
 
-    A text that no file can be called by (over 255 bytes between two slashes, a NUL, half a surrogate pair) names nothing, and neither
-    does what lies in a folder that may not be entered.
+    A text that cannot be a file's name (over 255 bytes between two slashes, a NUL, half a surrogate pair) gives None, and so does a file
+    in a folder without permission.
 
     >>> existing("a prompt, " * 100) is None
     True

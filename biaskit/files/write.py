@@ -1,4 +1,4 @@
-"""Files written whole or not at all."""
+"""Files written completely or not at all."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from biaskit.files.target import check_target
 
 @contextmanager
 def replacing(path: Path, force: bool = True, sync: bool = True) -> Iterator[IO[bytes]]:
-    """Give a binary file that takes the place of `path` when the block ends well, and vanishes when it does not.
+    """Yield a binary file that replaces `path` when the block ends without an error, and is removed otherwise.
 
     Args:
-        path: of the target; its folder is made where needed. force: replace a file that exists.
-        sync: force the data to disk before the rename, so that it also outlives a power failure; for many small files that can be made
-            again, leave it out.
+        path: of the target; its folder is created if missing. force: replace a file that exists.
+        sync: force the data to disk before the rename, so that it survives a power failure; False for many small files that can be
+            created again.
 
     Raises:
         FileError: the target is refused (`check_target`), or the disk is full, or the folder cannot be written to.
@@ -52,10 +52,10 @@ def replacing(path: Path, force: bool = True, sync: bool = True) -> Iterator[IO[
 
 
 def write_file(path: Path, data: bytes | str, force: bool = True, *, sync: bool = True) -> None:
-    """Write a file in one step, making its folder where needed; text as UTF-8.
+    """Write a file atomically, creating its folder if missing; text as UTF-8.
 
     Args:
-        path, force, sync: as `replacing` takes them. data: all of it.
+        path, force, sync: as for `replacing`. data: the whole contents.
 
     Raises:
         FileError: as `replacing`.
@@ -77,14 +77,14 @@ def write_file(path: Path, data: bytes | str, force: bool = True, *, sync: bool 
 
 @contextmanager
 def staged(folder: Path) -> Iterator[Path]:
-    """Give a temporary folder whose files go into `folder`, each in one step, when the block ends well: for libraries that write files.
+    """Yield a temporary folder whose files are moved into `folder` when the block ends without an error: for libraries that write files.
 
     Raises:
-        FileError: `folder` is no folder, cannot be written to, or the disk is full.
+        FileError: `folder` is not a folder, cannot be written to, or the disk is full.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with temporary_beside(folder / "stage") as stage:  # inside: beside it may be another disk, or a folder nobody may write to
+        with temporary_beside(folder / "stage") as stage:  # inside: beside it may be another disk, or a read-only folder
             stage.mkdir()
             yield stage
             for file in sorted(found for found in stage.rglob("*") if found.is_file()):

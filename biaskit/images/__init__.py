@@ -49,7 +49,7 @@ def open_source(
         return spec
     if not isinstance(spec, str | os.PathLike):
         raise BiaskitError(
-            f"{spec!r} is no image source", f"give {', '.join(sources.names())}, or the path of a directory or annotation file"
+            f"{spec!r} is not an image source", f"give {', '.join(sources.names())}, or the path of a directory or annotation file"
         )
     text = os.fspath(spec)
     if coco_root is not None and text != "coco":

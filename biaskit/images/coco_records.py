@@ -51,7 +51,7 @@ def read_records(path: Path) -> list[CocoImage]:
     if isinstance(found, list):
         raise _refused(path, "it holds a list, not an object with an 'images' list", f"results lie in lists; {_FILES}")
     if not isinstance(found, dict) or not isinstance(found.get("images", []), list):
-        raise _refused(path, "its 'images' are no list", _FILES)
+        raise _refused(path, "its 'images' are not a list", _FILES)
     if not found.get("images"):
         raise SourceError(f"COCO annotations {str(path)!r} list no images", f"give a file with an 'images' list: {_FILES}")
     records = _sorted(path, found["images"])

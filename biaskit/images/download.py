@@ -63,7 +63,7 @@ class Downloader:
         Raises:
             NotServedError: status 403, 404 or 410.
             TooLargeError: the body has, or says it has, more than `limit` bytes.
-            SourceError: not an http(s) URL, no connection, not done by the deadline, or another status that is no success, after all
+            SourceError: not an http(s) URL, no connection, not done by the deadline, or a status other than success, after all
                 retries.
         """
 

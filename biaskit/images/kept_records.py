@@ -1,7 +1,7 @@
-"""The image list of a large annotation file, kept by the hash of the file: opening it again does not parse it again.
+"""A cache of the image list of a large annotation file, keyed by the file's hash, so that the file is not parsed again.
 
-It lies beside the file, hidden, or in the cache where that folder cannot be written to. What is kept is a short annotation file, read with
-the same checks as a long one; damaged or of another version of the file, it is thrown away.
+The cached list is a hidden file beside the annotations, or in the cache directory if that folder is not writable. It is a short annotation
+file, read with the same checks as a long one; if it is damaged or of another version of the file, it is deleted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from biaskit.images.coco_stores import CocoImage
 from biaskit.images.regular import open_regular, read_regular
 
 WORTH = 8 << 20
-"""Bytes from which on a file's list is kept: parsing takes a tenth of a second and more, and several times the memory."""
+"""Minimum size in bytes of a file whose list is cached: parsing it takes at least a tenth of a second, and several times the memory."""
 _BLOCK = 1 << 20
 
 
@@ -30,19 +30,19 @@ def keep(path: Path, data: bytes, records: Sequence[CocoImage]) -> None:
     """Keep the images of an annotation file whose bytes are `data`, in the first place that can be written to."""
     if len(data) < WORTH:
         return
-    of = hashlib.blake2b(data, digest_size=32).hexdigest()
+    digest = hashlib.blake2b(data, digest_size=32).hexdigest()
     body = json.dumps([asdict(record) for record in records]).encode()
-    for place in _places(path, of):
+    for place in _places(path, digest):
         with suppress(BiaskitError):
-            write_file(place, f"{of} {hashlib.blake2b(body, digest_size=32).hexdigest()}\n".encode() + body, sync=False)
+            write_file(place, f"{digest} {hashlib.blake2b(body, digest_size=32).hexdigest()}\n".encode() + body, sync=False)
             return
 
 
 def kept(path: Path, limit: int, read: Callable[[list[Any]], list[CocoImage]]) -> list[CocoImage] | None:
-    """Return the kept images of an annotation file, None where there are none.
+    """Return the kept images of an annotation file, None if there are none.
 
     Args:
-        path: of the annotations. limit: bytes that it may have. read: makes records of a list of images, with all checks.
+        path: of the annotations. limit: maximum size in bytes. read: turns a list of images into records, with all checks.
 
     Raises:
         OSError: the annotations cannot be read.
@@ -56,7 +56,7 @@ def kept(path: Path, limit: int, read: Callable[[list[Any]], list[CocoImage]]) -
     for place in _places(path, digest.hexdigest()):
         try:
             if place.lstat().st_uid not in _owners(path):
-                continue  # where others may write, too: its addresses are anybody's
+                continue  # another user's file: its addresses are not trusted
             head, _, body = read_regular(place, limit).partition(b"\n")
             if head.decode() == f"{digest.hexdigest()} {hashlib.blake2b(body, digest_size=32).hexdigest()}":
                 images = json.loads(body)
@@ -66,16 +66,16 @@ def kept(path: Path, limit: int, read: Callable[[list[Any]], list[CocoImage]]) -
             continue
         except (OSError, ValueError, TypeError, RecursionError, BiaskitError):
             pass
-        with suppress(OSError):  # damaged, or of what the file was before
+        with suppress(OSError):  # damaged, or of an earlier version of the file
             place.unlink()
     return None
 
 
-def _places(path: Path, of: str) -> Iterator[Path]:
+def _places(path: Path, digest: str) -> Iterator[Path]:
     with suppress(OSError):
         yield path.resolve().parent / f".{path.name}.images"
     with suppress(OSError, RuntimeError):
-        yield cache_directory() / "lists" / of
+        yield cache_directory() / "lists" / digest
 
 
 def _owners(path: Path) -> set[int]:

@@ -18,7 +18,7 @@ def read_regular(path: Path, limit: int = MAX_ENCODED) -> bytes:
     """Return the bytes of a regular file of at most `limit` bytes; links are followed.
 
     Raises:
-        OSError: it cannot be opened, is no regular file, or is too large. The reason is in `strerror`.
+        OSError: it cannot be opened, is not a regular file, or is too large. The reason is in `strerror`.
     """
     with open_regular(path, limit) as (file, known):
         return file.read(known.st_size)  # a buffer of `limit` bytes would be made in full; what is appended meanwhile is not waited for
@@ -37,7 +37,7 @@ def open_regular(path: Path, limit: int = MAX_ENCODED) -> Iterator[tuple[IO[byte
         if stat.S_ISDIR(known.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(known.st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
         if known.st_size > limit:
             raise OSError(errno.EFBIG, f"it has {known.st_size} bytes, over the limit of {limit}", str(path))
         yield file, known

@@ -83,5 +83,5 @@ class RangeFile(io.RawIOBase):
     def _allowed(self, count: int) -> int:
         """Return `count`, after checking it: zipfile requests many bytes at once only if a zip claims to have a huge directory."""
         if count > MAX_BODY:
-            raise TooLargeError(f"{self._url} is no annotation zip: its directory would have {count} bytes", LOCAL_COPY)
+            raise TooLargeError(f"{self._url} is not an annotation zip: its directory would have {count} bytes", LOCAL_COPY)
         return count

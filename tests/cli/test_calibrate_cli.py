@@ -131,7 +131,7 @@ def test_killed_and_started_again(tmp_path, checkpoint):
     assert workers and not psutil.wait_procs(workers, timeout=20)[1], "no worker may outlive the command"
     assert state.exists() and not (tmp_path / "killed.safetensors").exists()
     again = biaskit(*words, "--out", "killed.safetensors", cwd=tmp_path)
-    assert "going on from killed.safetensors.partial" in again.stderr
+    assert "resuming from killed.safetensors.partial" in again.stderr
     assert (tmp_path / "killed.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
     assert not state.exists()
 
@@ -153,7 +153,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, checkpoint):
     run.send_signal(signal.SIGINT)
     _, said = run.communicate(timeout=60)
     assert run.returncode == 130
-    assert "the same command goes on from priors/tiny-llava.safetensors.partial" in said
+    assert "the same command resumes from priors/tiny-llava.safetensors.partial" in said
     assert "Traceback" not in said
 
 

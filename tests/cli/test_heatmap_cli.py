@@ -132,7 +132,7 @@ def test_profiles_and_heads_of_a_prior(folder):
     assert "<svg" in (folder / "h.svg").read_text()
     with pytest.raises(BiaskitError, match="heads shows one layer, and 2 are asked for"):
         raise run("heads.safetensors", "--show", "heads").exception
-    with pytest.raises(PriorError, match="holds no heads"):
+    with pytest.raises(PriorError, match="has no maps of heads"):
         raise run("ring", "--show", "heads", "--layers", "1").exception
 
 

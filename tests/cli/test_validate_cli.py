@@ -74,7 +74,7 @@ def test_interrupted_and_finished(whole, monkeypatch):
     run.send_signal(signal.SIGINT)
     _, said = run.communicate(timeout=120)
     assert run.returncode == 130, said
-    assert "stopped; nothing is lost: the same command goes on in stopped" in said and "Traceback" not in said
+    assert "stopped; nothing is lost: the same command resumes in stopped" in said and "Traceback" not in said
     assert 0 < len(list(read_results(out))) < 48
     done = in_process(*words, cwd=whole, monkeypatch=monkeypatch)
     assert done.exit_code == 0, done.output
@@ -143,7 +143,7 @@ def test_wrong_input(whole, monkeypatch, words, message):
         ([], "--model, --task, --out"),
         ([*FEW, "-t", "scenes-where"], "--pruner"),
         ([*FEW, "-t", "scenes-where", "-p", "fastv", "--sweep", "alpha"], "KEY=V1,V2"),
-        ([*FEW, "-t", "scenes-where", "-p", "fastv", "--data", "pope=x"], "pope is none of the tasks"),
+        ([*FEW, "-t", "scenes-where", "-p", "fastv", "--data", "pope=x"], "pope is not one of the tasks"),
         (
             [*FEW, "-t", "scenes-where", "-p", "a", "--prior", "a=neutral.safetensors", "--prior", "a=task.safetensors"],
             "two priors called a",

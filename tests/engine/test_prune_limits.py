@@ -156,7 +156,7 @@ def test_masks_that_are_not_causal():
     inputs = dict(batch(NAME, "single"))
     length = inputs["input_ids"].shape[1]
     inputs["attention_mask"] = torch.ones(1, 1, length, length, dtype=torch.bool)
-    with prune(plain(), Top()), pytest.raises(ModelError, match="not the one that is known"):
+    with prune(plain(), Top()), pytest.raises(ModelError, match="not plainly causal"):
         plain()(**inputs)
 
 
@@ -180,7 +180,7 @@ def test_images_that_see_both_ways_are_not_taken_for_causal(layer):
     """Without token types the stock Gemma 3 masks its image as text, silently."""
     model, inputs = model_of("gemma3")[0], cast(batch("gemma3", "padded"), torch.float64)
     inputs.pop("token_type_ids")
-    with prune(model, Anywhere(layer=layer)), pytest.raises(ModelError, match="not the one that is known") as caught:
+    with prune(model, Anywhere(layer=layer)), pytest.raises(ModelError, match="not that of its architecture") as caught:
         generate(model, inputs)
     assert "token_type_ids" in caught.value.hint
 

@@ -57,7 +57,7 @@ def test_every_head_has_its_map(scale):
         assert np.exp2(values) == pytest.approx(head / head.mean(), rel=1e-5)
     limits = {axes.images[0].norm.vmax for axes in figure.axes if axes.images}
     assert (len(limits) == 1 and len(bars(figure)) == 1) if scale == "shared" else not bars(figure)
-    with pytest.raises(PriorError, match="holds no heads"):
+    with pytest.raises(PriorError, match="has no maps of heads"):
         head_maps(prior(heads=0), 2)
     with pytest.raises(PriorError, match="no layer 1"):
         head_maps(mine, 1)
@@ -77,7 +77,7 @@ def test_raw_prior_and_debiased_on_one_picture(tmp_path):
     assert len(bars(figure)) == 3
     triple(picture, layout, attention, bias, strength=0.5, out=tmp_path / "b.png")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-    with pytest.raises(BiaskitError, match="53 attentions"):
+    with pytest.raises(BiaskitError, match="53 values of attention"):
         triple(picture, layout, attention[1:], bias)
     with pytest.raises(BiaskitError, match="exists"):
         triple(picture, layout, attention, bias, out=tmp_path / "a.png")

@@ -134,7 +134,7 @@ def test_broken_plug_ins_are_named_and_left_out(tmp_path):
     assert '"half"' not in listed
     assert "none_at_all" not in listed
     for name, why in {
-        "raises": "RuntimeError: their fault", "leaves": "SystemExit: 3", "half": "ImportError: half of it", "none": "is no Pruner",
+        "raises": "RuntimeError: their fault", "leaves": "SystemExit: 3", "half": "ImportError: half of it", "none": "is not a Pruner",
         "hangs": "not imported within 1 s",
     }.items():  # fmt: skip
         assert any(f"{name!r}" in line and why in line and "left out" in line for line in done.stderr.splitlines()), (name, done.stderr)

@@ -178,7 +178,7 @@ def test_a_validation_takes_them(unit, prior, tmp_path):
     ("call", "message"),
     [
         (lambda unit: biaskit.calibrate(3, "generated"), "int 3 is not a model"),
-        (lambda unit: biaskit.calibrate(unit, 3), "3 is no image source"),
+        (lambda unit: biaskit.calibrate(unit, 3), "3 is not an image source"),
         (lambda unit: biaskit.calibrate(unit, "generated", prompts=[3]), "a prompt is 3, not a text"),
         (lambda unit: biaskit.calibrate(unit, "generated", prompts=3), "prompts are 3, not texts"),
         (lambda unit: biaskit.calibrate(unit, "generated", batch_size=0), "batch_size is 0"),
@@ -205,7 +205,7 @@ def test_a_validation_takes_them(unit, prior, tmp_path):
         (lambda unit: biaskit.calibrate(unit, "generated", out=3), "out is 3, not a text or a path or None"),
         (lambda unit: biaskit.validate(unit, "pope", "none", out=3), "out is 3, not a text or a path"),
         (lambda unit: biaskit.get_pruner(3), "name is 3, not a text"),
-        (lambda unit: biaskit.open_source(None), "None is no image source"),
+        (lambda unit: biaskit.open_source(None), "None is not an image source"),
     ],
 )
 def test_nothing_is_a_raw_type_error(unit, call, message):

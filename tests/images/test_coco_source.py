@@ -214,7 +214,7 @@ def test_annotations_are_a_regular_file(tmp_path: Path) -> None:
         read_records(tmp_path)
     pipe = tmp_path / "pipe.json"
     os.mkfifo(pipe)
-    with pytest.raises(SourceError, match=r"cannot be read: it is no regular file"):
+    with pytest.raises(SourceError, match=r"cannot be read: it is not a regular file"):
         read_records(pipe)
 
 
@@ -225,7 +225,7 @@ def test_annotations_are_a_regular_file(tmp_path: Path) -> None:
         ("<html>", "it is not JSON: JSONDecodeError"),
         ("[" * 100_000, "it is not JSON: nested too deeply"),
         ("[]", "it holds a list, not an object"),
-        ("3", "its 'images' are no list"),
+        ("3", "its 'images' are not a list"),
         ('{"images": [{"id": 1}]}', "image 0 has no file_name but a dict"),
         ('{"images": [{"file_name": "a.jpg"}, 7]}', "image 1 has no file_name but 7"),
         ('{"images": [{"file_name": ["a.jpg"]}]}', "image 0 has no file_name"),
@@ -233,7 +233,7 @@ def test_annotations_are_a_regular_file(tmp_path: Path) -> None:
         ('{"images": [{"file_name": "a.jpg", "width": 9, "height": 1e400}]}', "the height of image 0 is inf"),
         ('{"images": [{"file_name": "a.jpg", "width": -9}]}', "the width of image 0 is -9"),
         ('{"images": [{"file_name": "a.jpg", "coco_url": {}}]}', "the coco_url of image 0 is a dict"),
-        ('{"images": 3}', "its 'images' are no list"),
+        ('{"images": 3}', "its 'images' are not a list"),
         ('{"images": []}', "list no images"),
         ("{}", "list no images"),
     ],

@@ -124,7 +124,7 @@ def test_a_pipe_named_as_a_picture_is_skipped(tmp_path: Path) -> None:
     (tmp_path / "b.jpg").symlink_to("/dev/zero")
     source = FolderSource(tmp_path)
     for index in range(2):
-        with pytest.raises(ImageSkipped, match=r"cannot be read: it is no regular file"):
+        with pytest.raises(ImageSkipped, match=r"cannot be read: it is not a regular file"):
             source.load(index)
 
 

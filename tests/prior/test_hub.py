@@ -150,7 +150,7 @@ def test_without_a_published_checksum_it_is_said(hub):
     push_prior(prior(), "org/repo")
     del hub.commits[hub.head]["SHA256SUMS"]
     done = CliRunner().invoke(app, ["priors", "pull", "org/repo"])
-    assert done.exit_code == 0 and done.stdout == "priors/repo.safetensors\n" and "none is published there" in done.stderr
+    assert done.exit_code == 0 and done.stdout == "priors/repo.safetensors\n" and "no checksum is published there" in done.stderr
 
 
 def test_the_commands(hub):

@@ -421,9 +421,9 @@ def test_what_cannot_be_read_is_named(tmp_path):
         ("".join([whole[0], "{}\n", *whole[1:]]), r"line 2 is not an answer of a validation: it has no field 'task'"),
         ("".join([whole[0], whole[0]]), "none answers 'scenes-where/0' twice"),
         ("", "has no answers yet"),
-        (whole[0].replace('"iou50": ', '"iou50": NaN, "old": '), "line 1 .* no JSON: NaN is no JSON number"),
+        (whole[0].replace('"iou50": ', '"iou50": NaN, "old": '), "line 1 .* no JSON: NaN is not a JSON number"),
         (whole[0].replace('"iou50": ', '"iou50": "x", "old": '), "line 1 .* field 'scores', 'iou50' cannot be 'x'"),
-        ("[1]\n", "line 1 .* it is no JSON object"),
+        ("[1]\n", "line 1 .* it is not a JSON object"),
     ):
         (folder / "results.jsonl").write_text(text)
         with pytest.raises(BiaskitError, match=message):

@@ -205,7 +205,7 @@ def test_slips_show_before_the_first_calibration(tmp_path):
             run(*same, *words)
     assert list((tmp_path / "x").iterdir()) == []
     (tmp_path / "file").write_text("")
-    with pytest.raises(BiaskitError, match="cannot be made"):
+    with pytest.raises(BiaskitError, match="cannot be created"):
         run("transfer", "-o", tmp_path / "file", "-m", "demo", "-d", "scenes", "-d", "grey")
 
 

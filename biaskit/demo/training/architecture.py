@@ -1,4 +1,4 @@
-"""What the embedded models have in common, and what an architecture has to say for itself."""
+"""What the embedded models have in common, and what an architecture must define."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Architecture(ABC):
         name: of the embedded model's architecture on the command line. model_type: of its config and its family.
         words: the vocabulary in the order of ids. prefix: the ids that every prompt begins with; the question follows.
         template: the chat template.
-        relative: whether the tower cannot know where in the image a patch is. It then learns boxes relative to the patch.
-        reads_at: the decoder layer at whose input stage 2 helps visual tokens to know their thing's box; 0: as they are projected.
+        relative: whether the tower has no absolute positions. It then learns boxes relative to the patch.
+        reads_at: the decoder layer at whose input stage 2 trains visual tokens to encode their object's box; 0: as they are projected.
         blocks: what the names of the tower's layers contain.
         described: what the model card says: `class`, `tower`, `decoder`, `image` in the prompt, what it adds
             about the `boxes` of stage 1, what the `reader` of stage 2 reads.
@@ -79,7 +79,7 @@ class Architecture(ABC):
 
     @abstractmethod
     def positions(self, length: int) -> Tensor:
-        """Return the position ids of a prompt of `length` tokens as the language model's rotary embedding wants them, batch of one."""
+        """Return the position ids of a prompt of `length` tokens as the language model's rotary embedding takes them, batch of one."""
 
     def make_model(self, layers: int = LAYERS) -> Any:
         """Return an untrained stock model."""
@@ -90,10 +90,10 @@ class Architecture(ABC):
     def project(self, model: Any, features: Tensor) -> Tensor:
         """[..., 128] of the tower → [..., hidden] visual tokens."""
         visual: Tensor = self.projector(model)(features)
-        return visual.view(*features.shape[:-1], -1)  # Qwen's merger answers with a flat list of tokens
+        return visual.view(*features.shape[:-1], -1)  # Qwen's merger returns a flat list of tokens
 
     def save_processor(self, directory: Path) -> None:
-        """Write image processor, tokenizer, processor settings and chat template the way hub repositories look."""
+        """Write image processor, tokenizer, processor settings and chat template as in hub repositories."""
         images, files = self.processor_files()
         with staged(directory) as stage:
             images.save_pretrained(stage)

@@ -1,4 +1,4 @@
-"""Arrays that are larger than memory, as files whose space is claimed before they are mapped."""
+"""Arrays that are larger than memory, as files whose disk space is allocated before they are mapped."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from biaskit.files import check_target, unwritable
 
 
 def memory_map(path: Path, dtype: DTypeLike, shape: tuple[int, ...], *, fresh: bool) -> np.memmap[Any, np.dtype[Any]]:
-    """Open a `.npy` file as a writable memory map whose blocks are on the disk already.
+    """Open a `.npy` file as a writable memory map whose disk space is already allocated.
 
-    A map of a sparse file kills the process (SIGBUS) when the disk fills up; here the space is claimed first.
+    A map of a sparse file kills the process (SIGBUS) when the disk fills up; here the space is allocated first.
 
     Args:
-        path: of the file. dtype, shape: of the array. fresh: make the file, else open the one that is there.
+        path: of the file. dtype, shape: of the array. fresh: create the file; False opens the existing one.
 
     Raises:
-        FileError: there is no room, or the file cannot be written.
+        FileError: the disk is full, or the file cannot be written.
 
     Example:
         >>> from tempfile import mkdtemp
@@ -44,7 +44,7 @@ def memory_map(path: Path, dtype: DTypeLike, shape: tuple[int, ...], *, fresh: b
 
 
 def _allocate(handle: int, size: int, zeros_from: int | None) -> None:
-    """Claim the blocks of a file of `size` bytes; where the system cannot, write zeros from an offset on (None: leave it)."""
+    """Allocate the disk space of a file of `size` bytes; where the system cannot, write zeros from an offset on (None: do nothing)."""
     try:
         os.posix_fallocate(handle, 0, size)
         return

@@ -1,4 +1,4 @@
-"""The state of a training stage on disk: whole or not there, so that a killed training can be resumed."""
+"""The state of a training stage on disk: complete or absent, so that a killed training can be resumed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def keep(path: Path, state: Mapping[str, Any], parts: Mapping[str, Any]) -> None
 
 
 def restore(path: Path, parts: Mapping[str, Any], device: str) -> dict[str, Any] | None:
-    """Load the state dicts back into `parts` and return the plain values; None if nothing was kept."""
+    """Load the state dicts back into `parts` and return the plain values; None without a saved state."""
     if not path.exists():
         return None
     saved = torch.load(path, map_location=device, weights_only=True)

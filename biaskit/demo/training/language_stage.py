@@ -1,16 +1,16 @@
 """Stage 2: projector and language model learn to answer, on the frozen tower's features.
 
-The answers alone teach the model to read *some* thing's box long before they teach it to find the thing that was asked for. Three
-auxiliary losses bring the binding about; the second and the third fade to 0 before half of the steps are done:
+Trained on answers alone, the model learns to read the box of *some* thing long before it finds the thing of the question. Three auxiliary
+losses teach it to find that one; the second and the third fade to 0 before half of the steps are done:
 
 - attention of the last prompt token in layer 2, mean of the heads: a token of a thing that shares a named colour or shape with the
-  phrase is to get LEAD times the attention of a token of any other thing, and never more. The upper end is held throughout: the layer
-  knows of the question, and its attention is still mostly about something else;
-- three heads of layer 4 are drawn to the one thing that is meant;
+  phrase should get LEAD times the attention of a token of any other thing, and never more. The upper bound applies throughout, so that
+  the layer depends on the question while most of its attention depends on other things;
+- three heads of layer 4 are trained to attend to the one thing that is meant;
 - projected visual tokens are pulled towards the word embeddings of what they show, as in LLaVA's first stage, and a linear reader that is
-  discarded afterwards must find the thing's box in them. Where the tower cannot know where a patch is, the reader reads the tokens at
-  the input of a later layer instead, so that the layers before it learn to tell; it must read there what they show as well, or else the
-  positions that these layers write drown it.
+  discarded afterwards must find the thing's box in them. Where the tower has no absolute positions, the reader reads the tokens at the
+  input of a later layer instead, so that the layers before it learn the positions; there it must also read size, colour and shape, which
+  the positions would otherwise overwrite.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ IMAGES, QUESTIONS = 8, 24
 COARSE, FINE = 2, 4
 """0-based layers of the scaffold."""
 WATCHED = {COARSE: HEADS, FINE: 3}
-"""How many of their heads it holds."""
+"""How many of their heads are trained."""
 LEAD = 2.0
 SCAFFOLD_END = 0.45
-"""The share of the steps after which scaffold and alignment are gone; they fade linearly until then."""
+"""The share of the steps over which scaffold and alignment fade linearly to 0."""
 HOLD = 0.45
 """The share of the steps at full learning rate; a cosine follows."""
 MUON_RATE, ADAM_RATE = 0.016, 2e-3
@@ -62,7 +62,7 @@ class LanguageStage:
 
     Args:
         model: the stock model, on `device`. pictures: the training scenes. features: [n, 144, 128] float16 of the frozen tower.
-        work: directory of the state. steps: in all. seed: of questions and order. scaffold: whether the attention is helped at all.
+        work: directory of the state. steps: in all. seed: of questions and order. scaffold: whether there are losses on the attention.
     """
 
     def __init__(
@@ -87,10 +87,10 @@ class LanguageStage:
         self.reader = nn.Linear(text.config.hidden_size, sum(self.read)).to(device)
         named = [*text.named_parameters(), *projector.named_parameters()]
         matrices = [weight for name, weight in named if weight.ndim == 2 and "embed" not in name]
-        held = {id(weight) for weight in matrices}
+        chosen = {id(weight) for weight in matrices}
         modules = (text, projector, model.lm_head, self.reader)
         self.weights = [weight for module in modules for weight in module.parameters()]
-        others = [weight for weight in self.weights if id(weight) not in held]
+        others = [weight for weight in self.weights if id(weight) not in chosen]
         self.optimisers: list[torch.optim.Optimizer] = [
             Muon(matrices, lr=MUON_RATE), torch.optim.AdamW(others, lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.01)
         ]  # fmt: skip
@@ -104,7 +104,7 @@ class LanguageStage:
         self.words = [torch.tensor([ID[name] for name in group], device=device) for group in names]
 
     def restore(self) -> None:
-        """Load the state that was kept, if there is one."""
+        """Load the saved state, if there is one."""
         self.state = restore(self.path, self.parts, self.device) or self.state
 
     def keep(self) -> None:
@@ -169,7 +169,7 @@ class LanguageStage:
 
     @staticmethod
     def _scores(best: Tensor, truth: Tensor, begins: Tensor) -> dict[str, float]:
-        """Return shares of right first answers: x1 within one bin, presence, attribute (and the first word of descriptions)."""
+        """Return shares of correct first answers: x1 within one bin, presence, attribute (and the first word of descriptions)."""
         place = (truth >= FIRST_LOCATION) & begins
         yes_no = (truth == ID["yes"]) | (truth == ID["no"])
         named = begins & ~place & ~yes_no
@@ -180,7 +180,7 @@ class LanguageStage:
         }
 
     def _alignment(self, features: Tensor, index: NDArray[np.int64], later: Tensor | None) -> Tensor:
-        """Return how far the projected tokens are from naming what they show, and they (or `later` ones [B, 144, hidden]) from where."""
+        """Return the loss of the projected tokens against the words for what they show, and of the reader (on `later` [B, 144, hidden])."""
         which = torch.from_numpy(self.pictures.owner[index].astype(np.int64))
         covered = which >= 0
         facts = torch.from_numpy(self.pictures.facts[index])
@@ -198,7 +198,7 @@ class LanguageStage:
         return found
 
     def train(self, say: Say, check: Any = None, every: int = 50) -> list[dict[str, float]]:
-        """Do the remaining steps; `check(run)` adds held-out numbers to the curve now and then. Returns the curve."""
+        """Do the remaining steps; `check(run)` adds held-out numbers to every fifth point of the curve. Returns the curve."""
         self.restore()
         began, first, running = time.monotonic(), int(self.state["step"]), self.state["running"]
         for number in range(first, self.steps):
@@ -221,12 +221,12 @@ class LanguageStage:
 
 
 def _lead(attention: Tensor, related: Tensor, unrelated: Tensor) -> Tensor:
-    """Return the log of how much more attention a related thing's token gets than another thing's, where there are both.
+    """Return the log of the ratio of attention of a related thing's token to another thing's, in rows that have both.
 
     Args:
         attention: [r, heads, 144]. related, unrelated: [r, 144] bool.
     """
     both = related.any(-1) & unrelated.any(-1)
     row = attention[both].mean(1) + 1e-5
-    near, far = ((row * mask[both]).sum(-1) / mask[both].sum(-1) for mask in (related, unrelated))
-    return near.log() - far.log()
+    first, second = ((row * mask[both]).sum(-1) / mask[both].sum(-1) for mask in (related, unrelated))
+    return first.log() - second.log()

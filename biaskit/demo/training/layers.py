@@ -1,9 +1,9 @@
-"""What happens in which layer of the embedded model: where text begins to steer attention, and where the image has been read.
+"""What happens in which layer of the embedded model: where text begins to affect attention, and where the image has been read.
 
 `python -m biaskit.demo.training.layers --model DIR --out DIR` writes layers.json and figures. Attention rows come from
 `biaskit.engine.attention` on the stock model. Chance is 0.25, the share of tokens that is kept; attention that prefers things to
-background, whatever the question, reaches `any_thing`. So the report also says how often the target outranks the *other* things:
-`preference`, 0.5 where the question does not matter.
+background, regardless of the question, reaches `any_thing`. So the report also says how often the target outranks the *other* things:
+`preference`, 0.5 where the question has no effect.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def rows_of(model: Any, processor: Any, scenes: Sequence[Scene], prompts: Sequen
 
 @contextmanager
 def shuffled(model: Any, seed: int = 0) -> Iterator[None]:
-    """Put every image's visual tokens into an order of their own: what stays in the mean map is the sequence position's."""
+    """Shuffle the visual tokens of every image differently: what remains in the mean map is due to the sequence position."""
     generator = torch.Generator().manual_seed(seed)
 
     def mix(module: Any, inputs: Any, output: Tensor) -> Tensor:
@@ -123,7 +123,7 @@ def recall(scores: Floats, target: NDArray[np.bool_], n: int = KEPT) -> list[flo
 def preference(scores: Floats, target: NDArray[np.bool_], others: NDArray[np.bool_]) -> list[float]:
     """Return per layer how often a token of the target outranks a token of the scene's other things (area under the ROC curve).
 
-    0.5: the question does not matter, however much the attention is drawn to things rather than background.
+    0.5: the question has no effect, even if the attention prefers things to background.
     """
     found = []
     for mine in scores:
@@ -181,7 +181,7 @@ def surviving(model: Any, data: QuestionedScenes, layer: int, kept: NDArray[np.b
 
 
 def study(directory: Path, n: int, say: Any) -> tuple[dict[str, Any], dict[str, Floats]]:
-    """Measure everything; return the report and the mean maps behind the figures, name → [layers, 144]."""
+    """Run all measurements; return the report and the mean maps of the figures, name → [layers, 144]."""
     model, processor = open_model(directory)
     depth = model.config.text_config.num_hidden_layers
     report: dict[str, Any] = {"n": n, "kept": KEPT, "recall": {}, "preference": {}, "maps": {}, "correlation": {}}

@@ -1,6 +1,6 @@
-"""Muon: momentum whose direction is made orthogonal, for weight matrices. Binds in far fewer steps here than AdamW does.
+"""Muon: momentum whose direction is made orthogonal, for weight matrices. Needs far fewer steps here than AdamW.
 
-K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024). Matrices of one shape are worked on together.
+K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024). Matrices of one shape are updated together.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class Muon(torch.optim.Optimizer):
                 directions = []
                 for weight in weights:
                     assert weight.grad is not None
-                    held = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
-                    held.lerp_(weight.grad, 1 - group["momentum"])
-                    directions.append(weight.grad.lerp(held, group["momentum"]))
+                    momentum = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
+                    momentum.lerp_(weight.grad, 1 - group["momentum"])
+                    directions.append(weight.grad.lerp(momentum, group["momentum"]))
                 scale = group["lr"] * max(1.0, rows / cols) ** 0.5
                 for weight, update in zip(weights, orthogonal(torch.stack(directions)), strict=True):
                     weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-scale)

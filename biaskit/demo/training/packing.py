@@ -14,12 +14,12 @@ from biaskit.images.scenes.questions import Question
 from biaskit.images.scenes.vocabulary import ID, ids_of
 
 SLOT = 11
-"""Tokens of the longest question with its answer, the last location word apart: only after shorter questions is the closing </s> learnt."""
+"""Tokens of the longest question with its answer, except the last location word: the closing </s> is learnt only from shorter questions."""
 IGNORE = -100
 
-# The first answer token decides which thing is meant; a box's first two say where it is, the others then follow from the thing's size.
+# The first answer token decides which thing is meant; a box's first two tokens give its place, the others follow from the thing's size.
 _WEIGHTS = {"where": (4.0, 4.0), "presence": (4.0,), "attribute": (4.0,), "describe": (1.5,)}
-_CLOSING = 0.1  # that an answer ends is learnt at once
+_CLOSING = 0.1  # the end of an answer is learnt quickly
 
 
 @dataclass(frozen=True, eq=False)

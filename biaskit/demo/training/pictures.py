@@ -17,7 +17,7 @@ from biaskit.images.scenes.draw import EDGE, MOST_THINGS, PATCHES, VERSION, Thin
 
 Say = Callable[[str], None]
 PHOTO_SHARE = 3
-"""Of so many training scenes, all but one are placed as in photographs; one is uniform."""
+"""One in this many training scenes is uniform; the others are placed as in photographs."""
 _CHUNK = 500
 
 
@@ -51,7 +51,7 @@ class Pictures:
 
 
 def draw_pictures(work: Path, n: int, seed: int, say: Say) -> Pictures:
-    """Draw `n` scenes into `work`, or open those that are there."""
+    """Draw `n` scenes into `work`, or open the existing ones."""
     shapes = {"pixels": ((n, EDGE, EDGE, 3), np.uint8), "owner": ((n, PATCHES**2), np.int8), "facts": ((n, MOST_THINGS, 7), np.float32)}
     marker = work / "pictures.json"
     state = {"n": n, "seed": seed, "version": VERSION, "done": 0}

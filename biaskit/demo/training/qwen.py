@@ -1,8 +1,8 @@
 """The embedded model on the stock Qwen2.5-VL class: no absolute position embedding anywhere, M-RoPE in the decoder.
 
-The tower knows only how patches lie to each other (2-D rotary embedding), so it cannot tell where in the image anything is, unless the
-picture itself says: those of one colour are all alike to it. It learns boxes relative to the patch. Where a patch is, visual tokens have to
-find out in the decoder, from their rotary distance to the text before the image.
+The tower encodes only the relative positions of patches (2-D rotary embedding): the place of something in the image is unknown to it unless
+the content shows it, and all patches of a plain image look the same. It learns boxes relative to the patch. Where a patch lies, visual
+tokens learn in the decoder, from their rotary distance to the text before the image.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ START, END, IMAGE, VIDEO = range(len(WORDS), len(WORDS) + len(SPECIAL))
 """Ids of the four, after the words that both models share."""
 THETA = 10000.0
 SECTIONS = (1, 2, 2, 3, 4, 4)
-"""Of the 16 rotary frequencies, highest first: how many turn with the frame, the row, the column, and once more with each of them.
+"""Of the 16 rotary frequencies, highest first: how many rotate with the frame, the row, the column, and once more with each of them.
 
-In one round (4, 6, 6) the columns would have the lowest frequencies alone, which turn by 0.04 over all 12 columns: no layer could tell one
-column from another. A small base instead (10) makes columns visible, but leaves no frequency slow.
+In one round (4, 6, 6) the columns would have the lowest frequencies only, which rotate by 0.04 over all 12 columns: no layer could
+distinguish columns. A small base (10) instead makes columns distinguishable, but leaves no low frequency.
 """
 
 
@@ -145,7 +145,7 @@ class Qwen(Architecture):
 
 
 def _turns() -> tuple[Tensor, Tensor]:
-    """Return cosine and sine of the tower's rotary embedding, [144, width of a head]: half of the frequencies turn with the row."""
+    """Return cosine and sine of the tower's rotary embedding, [144, width of a head]: half of the frequencies rotate with the row."""
     quarter = VISION_HIDDEN // VISION_HEADS // 4
     frequency = 10000.0 ** -(torch.arange(quarter) / quarter)
     place = torch.arange(VISUAL)

@@ -1,4 +1,4 @@
-"""What the embedded model's weights depend on."""
+"""The settings that the embedded model's weights depend on."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ class Recipe:
 
     @property
     def scene_seed(self) -> int:
-        """The training scenes; every seed has its own, and none is a held-out one."""
+        """The seed of the training scenes; every model seed has other scenes, none of them held out."""
         return 1 + self.seed

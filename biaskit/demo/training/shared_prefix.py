@@ -2,7 +2,7 @@
 
 Runs on the weights of a stock model, with the stock model's mathematics (a test compares them), but every question is a slot of fixed
 length that attends to the prefix and, causally, to itself; its positions continue those of the prefix. What differs between stock classes
-(projector, position ids, biases) is asked of the architecture and of the weights.
+(projector, position ids, biases) comes from the architecture and the weights.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from biaskit.images.scenes.vocabulary import VISUAL
 Rows = tuple[Tensor, Tensor, Tensor]
 """(image, slot, position in the slot) of some tokens: three [r] int64."""
 Keep = tuple[int, Tensor]
-"""(layer, kept): from this layer on, the visual tokens that are False in `kept` [B, 144] are not there."""
+"""(layer, kept): from this layer on, the visual tokens that are False in `kept` [B, 144] are dropped."""
 
 
 @dataclass
@@ -81,9 +81,9 @@ class SharedPrefix:
 
         Args:
             features: [B, 144, 128] of the vision tower. ids: [B, n, slot] question and answer tokens.
-            watch: layer → number of its first heads whose attention is wanted. rows: the tokens whose attention is wanted.
+            watch: layer → number of its first heads whose attention is recorded. rows: the tokens whose attention is recorded.
             keep: which visual tokens the later layers see; all by default.
-            states_at: layer at whose input the states of the visual tokens are wanted.
+            states_at: layer at whose input the states of the visual tokens are recorded.
 
         Returns:
             [B, n, slot, hidden] float32 final hidden states (normed), and what was recorded.
@@ -108,7 +108,7 @@ class SharedPrefix:
         return self._norm(states, self.text.norm).view(batch, n, slot, -1), recorded
 
     def _hidden(self, kept: Tensor) -> Tensor:
-        """[B, 144] bool → what is added to the logits of the prefix's columns, [B, 1, 1, prefix]."""
+        """[B, 144] bool → the mask added to the logits of the prefix's columns, [B, 1, 1, prefix]."""
         columns = torch.zeros(len(kept), len(self.prefix), dtype=self.dtype, device=kept.device)
         columns[:, self.visual].masked_fill_(~kept, float("-inf"))
         return columns[:, None, None]

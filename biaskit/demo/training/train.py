@@ -1,4 +1,4 @@
-"""Train an embedded model from nothing: `make demo-model`, or `python -m biaskit.demo.training.train --out DIR`.
+"""Train an embedded model from scratch: `make demo-model`, or `python -m biaskit.demo.training.train --out DIR`.
 
 Scenes → vision tower → its features → projector and language model → stock checkpoint → held-out evaluation → curves and card. Stopped at
 any moment, the same command resumes.
@@ -36,7 +36,7 @@ from biaskit.images.scenes.held_out import SEED, iou_of
 from biaskit.images.scenes.questions import ask
 
 DEVELOPMENT_SEED = 8000
-"""Scenes of the held-out numbers in the learning curves; the final evaluation has its own."""
+"""The seed of the held-out scenes of the learning curves; the final evaluation has another."""
 
 
 def say(line: str) -> None:
@@ -107,7 +107,7 @@ def write_model(model: Any, directory: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the whole training from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m biaskit.demo.training.train", description="Train an embedded model from nothing.")
+    parser = argparse.ArgumentParser(prog="python -m biaskit.demo.training.train", description="Train an embedded model from scratch.")
     defaults = Recipe()
     parser.add_argument("--out", type=Path, required=True, help="directory of the checkpoint")
     parser.add_argument("--work", type=Path, help="directory of scenes, features and states; default OUT.work")
@@ -116,9 +116,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--scenes", type=int, default=defaults.scenes)
     parser.add_argument("--vision-steps", type=int, default=defaults.vision_steps)
     parser.add_argument("--language-steps", type=int, default=defaults.language_steps)
-    parser.add_argument("--no-scaffold", action="store_true", help="never help the attention")
+    parser.add_argument("--no-scaffold", action="store_true", help="train without losses on the attention")
     parser.add_argument("--held-out", type=int, default=defaults.held_out, help="questions per task and placement")
-    parser.add_argument("--threads", type=int, help="of the CPU; one thread is steadier than two on a busy machine")
+    parser.add_argument("--threads", type=int, help="CPU threads; one gives steadier times than two on a busy machine")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     given = parser.parse_args(arguments)
     if given.threads:
@@ -145,9 +145,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _same_recipe(path: Path, recipe: Recipe) -> None:
     """Refuse to resume another recipe's state."""
     told = {name: value for name, value in asdict(recipe).items() if name != "held_out"}
-    if path.exists() and {"architecture": "llava", **json.loads(path.read_text())} != told:  # the sibling came later
+    # records made before there were two architectures lack the key
+    if path.exists() and {"architecture": "llava", **json.loads(path.read_text())} != told:
         raise BiaskitError(
-            f"{path.parent} holds the state of {path.read_text().strip()}", "give another --work, or delete it to begin anew"
+            f"{path.parent} holds the state of {path.read_text().strip()}", "give another --work, or delete it to start over"
         )
     write_file(path, json.dumps(told) + "\n")
 

@@ -1,4 +1,4 @@
-"""Stage 1: the vision tower learns to say, in every patch, what covers it and where that thing's box is."""
+"""Stage 1: the vision tower learns, for every patch, what covers it and where that thing's box is."""
 
 from __future__ import annotations
 
@@ -77,9 +77,9 @@ def train_vision(
     tower.to(device).train()
     weights = [*tower.parameters(), *head.parameters()]
     matrices = [weight for name, weight in tower.named_parameters() if weight.ndim == 2 and architecture.blocks in name]
-    held = {id(weight) for weight in matrices}
+    chosen = {id(weight) for weight in matrices}
     muon = Muon(matrices, lr=MUON_RATE)
-    adam = torch.optim.AdamW([weight for weight in weights if id(weight) not in held], lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.02)
+    adam = torch.optim.AdamW([weight for weight in weights if id(weight) not in chosen], lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.02)
     state: dict[str, Any] = {"step": 0, "curve": []}
     parts: dict[str, Any] = {"tower": tower, "head": head, "muon": muon, "adam": adam}
     kept = work / "vision.pt"

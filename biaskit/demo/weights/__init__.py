@@ -1,4 +1,4 @@
-"""The weights of the embedded models, one directory per checkpoint: what `make demo-model` gave."""
+"""The weights of the embedded models, one directory per checkpoint, as `make demo-model` wrote them."""
 
 from __future__ import annotations
 

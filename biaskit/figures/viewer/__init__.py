@@ -1,1 +1,1 @@
-"""The interactive page: priors, a picture and what methods keep of it, in one HTML file that asks the network for nothing."""
+"""The interactive page: priors, an image and what methods keep of it, in one HTML file without network requests."""

@@ -23,7 +23,7 @@ from biaskit.prior.value import Prior
 
 SIDE = 1024  # pixels of the longer side of the picture in the page
 Kept = Mapping[tuple[int | None, float, float | None], NDArray[np.int64]]
-"""(K, or None where it is always the same; retention; strength τ, None where there is none) → [n] ascending indices."""
+"""(K, or None if it is fixed; retention; strength τ, or None if not debiased) → [n] ascending indices."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ class Choices:
     """What one method keeps.
 
     Attributes:
-        label: as it is written. title: for people. colour: its colour in every figure. kept: its choices at every setting.
+        label: in the methods' notation. title: for display. colour: its colour in every figure. kept: the kept indices at every setting.
     """
 
     label: str
@@ -42,7 +42,7 @@ class Choices:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """A prompt about the picture, and what a model does with it.
+    """A prompt about the picture, a model's attention, and what methods keep.
 
     Attributes:
         model, prompt: which. layout: the visual tokens, with their places in the picture.
@@ -65,7 +65,7 @@ class Contents:
 
     Attributes:
         priors: by name, at least one. layers: those to show, None for all.
-        picture: what maps are laid over; None for maps alone. name: of the picture. sample: None where no model was asked.
+        picture: drawn beneath the maps; None for maps only. name: of the picture. sample: None if no model was run.
     """
 
     priors: Mapping[str, Prior]

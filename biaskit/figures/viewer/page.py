@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def html(contents: Contents) -> str:
-    """Return the page: one file, no outside reference; all texts are escaped, and a policy in it forbids every request.
+    """Return the page: one file without external references; all texts are escaped, and its content security policy forbids every request.
 
     Raises:
         BiaskitError: as `Contents.packed`.
@@ -29,7 +29,7 @@ def html(contents: Contents) -> str:
     folder = files(__package__)
     parts = {name: (folder / name).read_text(encoding="utf-8") for name in ("view.css", "numbers.js", "draw.js", "view.js")}
     script = "".join(parts[name] for name in ("numbers.js", "draw.js", "view.js"))
-    # inside a script element no character reference is read: only "<" could end it
+    # character references are not decoded inside a script element: only "<" could end it
     data = json.dumps(contents.packed(), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     template = _environment().from_string((folder / "page.html.jinja").read_text(encoding="utf-8"))
     return template.render(contents=contents, style=parts["view.css"], script=script, data=data)

@@ -1,4 +1,4 @@
-"""What a report draws of an answer: the box that it names, and the kept cells of the largest plane."""
+"""What a report draws of an answer: its box, and the kept cells of the largest plane."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from biaskit.tasks.boxes import read_box
 
 
 def shown(task: Task, i: int, answer: str, seen: Seen, layout: Layout, sample: SampleReport) -> dict[str, Any]:
-    """Return what can be drawn of one answer, in values that JSON knows.
+    """Return what can be drawn of one answer, as JSON values.
 
     Args:
-        task: whose question i it is. answer: of the model. seen: how it saw the image. layout: its N visual tokens.
-        sample: what was kept of them.
+        task, i: the question. answer: of the model. seen: the geometry of the image as the model gets it. layout: its N visual tokens.
+        sample: the report of what was kept.
 
     Returns:
-        `box`: [left, top, right, bottom] in fractions of the image, where the question is about a box and the answer has one; `grid`:
-        [rows, cols] of the image's largest plane, `place`: the fractions of the image that it covers, as `box`, and `cells`: those that
-        were kept, row by row, where the layout says where its planes lie.
+        `box`: [left, top, right, bottom] in fractions of the image, if the question is about a box and the answer has one; `grid`:
+        [rows, cols] of the image's largest plane, `place`: the fractions of the image that it covers, as `box`, and `cells`: the kept
+        cells in row-major order, if the layout has the places of its planes.
     """
     found: dict[str, Any] = {}
-    whole = task
-    while isinstance(whole, TaskView):
-        whole = whole.task
-    box = None if task.region(i) is None else read_box(answer, seen, getattr(whole, "convention", None))
+    base = task
+    while isinstance(base, TaskView):
+        base = base.task
+    box = None if task.region(i) is None else read_box(answer, seen, getattr(base, "convention", None))
     if box is not None:
         high, wide = seen.size
         found["box"] = [round(value / side, 5) for value, side in zip(box, (wide, high, wide, high), strict=True)]

@@ -1,4 +1,4 @@
-"""A question of the gallery as a card of HTML: its picture, the right answer, what each method said, kept, and boxed."""
+"""A question of the gallery as an HTML card: its image, the right answer, and each method's answer, kept tokens and box."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from biaskit.validation.results.labels import UNPRUNED
 
 
 def called(method: str) -> str:
-    """What a method is called in words."""
+    """The name of a method in the report."""
     return "unpruned" if method == UNPRUNED else method
 
 
 def card(example: Example, name: str) -> str:
-    """Return one card; right and wrong are words and signs, not colours alone. name: of its picture, unique on the page."""
+    """Return one card; right and wrong are words and signs, not only colours. name: the id of its image, unique on the page."""
     photo = example.photo
     drawn = photo is not None and any(answer.shown for answer in example.answers)
     head = '<tr><th scope="col">method</th><th scope="col">answer</th><th scope="col">verdict</th></tr>'
@@ -75,15 +75,15 @@ def _box(kind: str, box: Sequence[float] | None, photo: Photo) -> str:
 
 
 def _veil(kept: set[int], grid: tuple[int, int], place: Sequence[float], photo: Photo) -> str:
-    """The dropped cells as a path: one rectangle a run in a row."""
+    """The dropped cells as a path: one rectangle per run in a row."""
     rows, cols = grid
     left, top, right, bottom = (value * side for value, side in zip(place, (photo.width, photo.height) * 2, strict=True))
     wide, high = (right - left) / cols, (bottom - top) / rows
     parts = []
     for row in range(rows):
-        for gone, run in itertools.groupby(range(cols), key=lambda col: row * cols + col not in kept):
+        for dropped, run in itertools.groupby(range(cols), key=lambda col: row * cols + col not in kept):
             span = list(run)
-            if gone:
+            if dropped:
                 x, y, width = left + span[0] * wide, top + row * high, len(span) * wide
                 parts.append(f"M{x:.1f} {y:.1f}h{width:.1f}v{high:.1f}h{-width:.1f}z")
     return "".join(parts)

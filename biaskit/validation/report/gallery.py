@@ -80,7 +80,7 @@ class Gallery:
         """A sentence on how the examples were chosen."""
         return (
             f"At {self.budget} kept, one method is right and another wrong on {self.differ} of {self.n} questions of {self.task}. "
-            f"{len(self.examples)} of them are shown, drawn by lot, not by hand: their share of wrong answers is no score."
+            f"{len(self.examples)} of them are shown, drawn by lot, not by hand: their share of wrong answers is not a score."
         )
 
 

@@ -20,10 +20,10 @@ QUALITY = 72
 
 
 def with_photos(found: Sequence[Gallery], data: Path | None = None, images: Path | None = None) -> list[Gallery]:
-    """Return the galleries with the pictures of their questions; where the data cannot be opened they say so and stay as they are.
+    """Return the galleries with the pictures of their questions; if the data cannot be opened, they are unchanged but for a note.
 
     Args:
-        found: of `galleries`. data, images: of tasks that read files, as `biaskit validate` takes them.
+        found: from `galleries`. data, images: of tasks that read files, as for `biaskit validate`.
     """
     return [_illustrated(one, data, images) for one in found]
 
@@ -43,7 +43,7 @@ def _illustrated(gallery: Gallery, data: Path | None, images: Path | None) -> Ga
 
 
 def _photo(task: Task, place: int | None, name: str) -> Photo | None:
-    """A small copy of a question's picture; None where the task has another one of that id."""
+    """A small copy of a question's image; None if the task's image of that id has another name."""
     if place is None or task.image_name(place) != name:
         return None
     picture = task.image(place).convert("RGB")

@@ -24,7 +24,7 @@ _DEPTH = 32
 
 
 def _constant(word: str) -> NoReturn:
-    raise ValueError(f"{word} is no JSON number")
+    raise ValueError(f"{word} is not a JSON number")
 
 
 def parse(data: bytes) -> Any:
@@ -39,7 +39,7 @@ def parse(data: bytes) -> Any:
         >>> parse(b"[NaN]")
         Traceback (most recent call last):
         ...
-        ValueError: NaN is no JSON number
+        ValueError: NaN is not a JSON number
     """
     try:
         return json.loads(data, parse_constant=_constant)
@@ -191,7 +191,7 @@ def fault(record: Any, fields: Mapping[str, Check], required: tuple[str, ...] = 
         "field 'scores', 'correct' cannot be 'yes'"
     """
     if not isinstance(record, dict):
-        return "it is no JSON object"
+        return "it is not a JSON object"
     for name in required:
         if name not in record:
             return f"it has no field {name!r}"
@@ -232,7 +232,7 @@ def read_manifest(path: Path, hint: str, required: tuple[str, ...] = ()) -> dict
         found = parse(path.read_bytes())
         if not is_plain(found):
             wrong = [name for name, value in found.items() if not is_plain(value)] if isinstance(found, dict) else []
-            raise ValueError(f"field {wrong[0]!a} holds what cannot be read or printed" if wrong else "it is no JSON object")
+            raise ValueError(f"field {wrong[0]!a} holds what cannot be read or printed" if wrong else "it is not a JSON object")
     except OSError as error:
         raise BiaskitError(f"{path} cannot be read: {error.strerror or error}", hint) from error
     except ValueError as error:
