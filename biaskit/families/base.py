@@ -25,8 +25,8 @@ Size = tuple[int, int]
 """(rows, cols) of an image in pixels."""
 
 
-PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
-"""Files of a checkpoint with the settings of its image processor, and of the whole processor."""
+PREPROCESSOR, PROCESSOR, TOKENIZER = "preprocessor_config.json", "processor_config.json", "tokenizer_config.json"
+"""Files of a checkpoint with the settings of its image processor, of the whole processor, and of its tokenizer."""
 
 
 @dataclass(frozen=True, eq=False)

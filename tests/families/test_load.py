@@ -117,7 +117,7 @@ def test_incomplete_processor(tmp_path, checkpoint, missing):
     for path in checkpoint("qwen2.5-vl").iterdir():
         if path.name not in (missing, "tokenizer_config.json" if missing == "tokenizer.json" else missing):
             (tmp_path / path.name).write_bytes(path.read_bytes())
-    with pytest.raises(ModelError, match=r"the processor of .* does not load|has no tokenizer"):
+    with pytest.raises(ModelError, match=r"_config\.json of .* does not load|has no tokenizer"):
         load_model(str(tmp_path))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -51,6 +52,34 @@ def test_the_file_and_the_key_are_named(broken, load, name, file, keys, message,
     with pytest.raises(ModelError, match=message) as caught:
         load(broken(name, file, **keys))
     assert hint in caught.value.hint
+
+
+CONFIG = "config.json"
+WRONG = [
+    ("llava-1.5", CONFIG, {"image_token_index": 3}, f"{CONFIG} of .* says that 3 is the image placeholder, but the tokenizer's '<image>'"),
+    ("llava-1.5", CONFIG, {"text_config": 3}, f"{CONFIG} of .* does not load: Validation error for field 'text_config'"),
+    ("gemma3", CONFIG, {"dtype": "x"}, f"{CONFIG} of .* does not load: module 'torch' has no attribute"),
+    ("gemma3", PIXELS, {"size": "x"}, f"{PIXELS} of .* does not load: ValueError: Could not convert size"),
+    ("llava-1.5", PIXELS, {"rescale_factor": "x"}, "fails on a plain picture .*UFuncTypeError"),
+    ("llava-1.5", WORDS, {"pad_token": 3}, f"{WORDS} of .* does not load: TypeError: Special token pad_token"),
+    ("llava-1.5", WORDS, {"padding_side": "x"}, f"{WORDS} of .* does not load: ValueError: Padding side"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "file", "keys", "message"), WRONG)
+def test_a_value_of_another_kind_is_named_and_no_error_is_the_library_s_own(broken, name, file, keys, message):
+    with pytest.raises(ModelError, match=message) as caught:
+        read_checkpoint(broken(name, file, **keys))
+    assert not isinstance(caught.value, ImageSkipped)
+
+
+@pytest.mark.parametrize("file", [CONFIG, PIXELS, WHOLE, WORDS, "tokenizer.json"])
+@pytest.mark.parametrize(("content", "said"), [("{", "is not JSON"), ("[]", "is not a JSON object")])
+def test_a_file_that_was_cut_off_is_named(broken, file, content, said):
+    directory = broken("llava-1.5", WORDS, pad_token="</s>")
+    (Path(directory) / file).write_text(content, encoding="utf-8")
+    with pytest.raises(ModelError, match=f"{file} {said}"):
+        read_checkpoint(directory)
 
 
 def test_no_weights_are_read_before_the_probe(broken, monkeypatch):

@@ -10,7 +10,8 @@ from processes import dying, together, torchrun_that_loses_rank_1
 
 from biaskit import validate
 from biaskit.errors import BiaskitError
-from biaskit.families.checkpoints.load import load_model
+from biaskit.families.checkpoints.load import Loaded, load_model
+from biaskit.families.checkpoints.tiny import tiny_model
 
 METHODS, TASKS = ["none", "random@k=3", "fastv@k=3"], ["scenes-presence", "scenes-where"]
 QUESTIONS = 14
@@ -56,6 +57,19 @@ def test_any_number_of_processes_gives_the_bytes_of_one(demo, whole, tmp_path, c
     assert files(tmp_path) == whole[0]
     times = (tmp_path / "timing.jsonl").read_text().splitlines()
     assert len(times) == 2 * 3 * 4, "one line a batch and cell, of all processes"
+
+
+def test_images_scaled_down_are_the_same_in_two_processes(tmp_path):
+    """Each finds the sizes by itself: they depend on the processor and the image alone."""
+    qwen = Loaded(*tiny_model("qwen2.5-vl"), "tiny", "test")
+
+    def act(out):
+        validate(qwen, "scenes-presence", ["none", "downscale"], 0.25, out=out, limit=4, batch_size=2, command="", progress=False)
+
+    act(tmp_path / "one")
+    assert together(2, lambda rank: act(tmp_path / "two")) == [0, 0]
+    assert files(tmp_path / "two") == files(tmp_path / "one")
+    assert files(tmp_path / "one")[0].count(b'"pruner": "downscale"') == 4
 
 
 @pytest.mark.parametrize(("counts", "victims"), [((2, 1), (1,)), ((1, 2), (0,)), ((2, 3), (0,)), ((3, 2, 1), (2, 1))])

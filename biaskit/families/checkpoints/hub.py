@@ -86,6 +86,22 @@ def small_file(place: Place, name: str, revision: str | None) -> Path:
         return Path(hf_hub_download(place.target, name, revision=revision))
 
 
+def json_object(path: Path) -> dict[str, Any]:
+    """Read a small file of a checkpoint.
+
+    Raises:
+        ModelError: it is not a JSON object; the message names it.
+    """
+    again = "download or save the checkpoint again"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path} is not JSON: {error}", again) from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{path} is not a JSON object, but a {type(found).__name__}", again)
+    return found
+
+
 def weights(place: Place, revision: str | None) -> tuple[int, int]:
     """Return (bytes, files) of the checkpoint's safetensors. For a hub repository none are fetched: the index tells.
 

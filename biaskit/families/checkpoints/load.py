@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from biaskit.errors import ModelError
+from biaskit.errors import BiaskitError, ModelError
 from biaskit.families import ModelFamily, families
 from biaskit.families.checkpoints.catalog import Place, needs_code, resolve, short_name, wording_of
 from biaskit.families.checkpoints.device import find_device, input_device
 from biaskit.families.checkpoints.dispatch import alone, check_device_map, check_names, offload_folder
 from biaskit.families.checkpoints.fingerprint import fingerprint
-from biaskit.families.checkpoints.hub import bars_on_terminals, hub_errors, of_revision, small_file, weights
+from biaskit.families.checkpoints.hub import bars_on_terminals, hub_errors, json_object, of_revision, small_file, weights
 from biaskit.families.checkpoints.options import Choice, configure
 from biaskit.families.checkpoints.probe import probe
 from biaskit.families.checkpoints.processor_settings import processor_settings
@@ -172,10 +171,7 @@ def _identify(place: Place, revision: str | None) -> tuple[Path, dict[str, Any],
     if place.local:
         check_adapter(Path(place.target))
     path = small_file(place, "config.json", revision)
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{path} is not JSON: {error}", "download or save the checkpoint again") from error
+    settings = json_object(path)
     return path, settings, find_family(place, settings)
 
 
@@ -203,9 +199,11 @@ def _config(place: Place, revision: str | None) -> Any:
     try:
         with hub_errors(place):
             return transformers.AutoConfig.from_pretrained(place.target, **of_revision(place, revision))
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        why = str(error).strip().splitlines()[0]
-        raise ModelError(f"the config of {place.target} does not load: {why}", "download or save the checkpoint again") from error
+    except BiaskitError:
+        raise
+    except Exception as error:  # the stock library checks each field, with errors of its own kinds
+        why = " ".join(line.strip() for line in str(error).strip().splitlines()[:2])
+        raise ModelError(f"config.json of {place.target} does not load: {why}", "download or save the checkpoint again") from error
 
 
 def find_family(place: Place, settings: dict[str, Any]) -> ModelFamily:
@@ -229,7 +227,8 @@ def find_family(place: Place, settings: dict[str, Any]) -> ModelFamily:
 
 def _foreign(settings: dict[str, Any]) -> bool:
     """True if a config was written by the original LLaVA code, which shares model types with the stock classes."""
-    return any("ForCausalLM" in name and "Llava" in name for name in settings.get("architectures") or [])
+    names = settings.get("architectures")
+    return isinstance(names, list) and any("ForCausalLM" in str(name) and "Llava" in str(name) for name in names)
 
 
 def _dtype(dtype: str, settings: dict[str, Any], device: str) -> str:

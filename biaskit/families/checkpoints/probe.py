@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from biaskit.errors import BiaskitError, ModelError
-from biaskit.families.base import PREPROCESSOR, PROCESSOR, ModelFamily, Prepared, chat_text
+from biaskit.families.base import PREPROCESSOR, PROCESSOR, TOKENIZER, ModelFamily, Prepared, chat_text
 
-TOKENIZER = "tokenizer_config.json"
 _SIZE = (320, 240)
 
 
@@ -30,10 +29,11 @@ def probe(family: ModelFamily, processor: Any, config: Any, target: str) -> Prep
     _check_template(processor, target)
     try:
         prepared = family.prepare(processor, config, [[Image.linear_gradient("L").convert("RGB").resize(_SIZE)]], ["Where?"])
-    except BiaskitError as error:
-        raise _explained(family, processor, config, target) or ModelError(
-            f"the processor of {target} fails on a plain picture of {_SIZE[0]}×{_SIZE[1]} pixels: {error.message}",
-            f"compare {PREPROCESSOR}, {PROCESSOR} and {TOKENIZER} with those of the original checkpoint",
+    except Exception as error:  # settings of a wrong kind raise whatever they lead to
+        why = error.message if isinstance(error, BiaskitError) else f"{type(error).__name__}: {error}"
+        raise _explained(family, processor, config, target, why) or ModelError(
+            f"the processor of {target} fails on a plain picture of {_SIZE[0]}×{_SIZE[1]} pixels: {why}",
+            f"compare {PREPROCESSOR}, {PROCESSOR}, {TOKENIZER} and config.json with those of the original checkpoint",
         ) from error
     if not len(prepared.layouts[0]):
         raise _broken(target, "the chat template", "leaves the picture out", "take the original checkpoint's chat_template.jinja")
@@ -55,8 +55,12 @@ def _check_template(processor: Any, target: str) -> None:
         )
 
 
-def _explained(family: ModelFamily, processor: Any, config: Any, target: str) -> ModelError | None:
-    """Compare the processor's settings with what the config asks for; the first that differs is named."""
+def _explained(family: ModelFamily, processor: Any, config: Any, target: str, why: str) -> ModelError | None:
+    """Compare the processor's settings with what the config asks for; the first that differs is named, or one that the error names."""
+    own, asked = getattr(processor, "image_token_id", None), config.image_token_id
+    if own is not None and asked not in (own, getattr(processor.tokenizer, "image_token_id", None)):  # Gemma 3 has tokens of two kinds
+        said = f"says that {asked!r} is the image placeholder, but the tokenizer's {processor.image_token!r} is {own}"
+        return _broken(target, "config.json", said, f"write {own} into it, or take the original checkpoint's tokenizer files")
     parts: Mapping[str, Any] = {PROCESSOR: processor, PREPROCESSOR: processor.image_processor}
     for (file, key), wanted in family.processor_settings(config).items():
         found = getattr(parts[file], key, None)
@@ -64,6 +68,10 @@ def _explained(family: ModelFamily, processor: Any, config: Any, target: str) ->
             said = "lacks" if found is None else f"has {key} = {found!r} for"
             name = f"{key}, which the model needs" if found is None else f"a model that needs {wanted!r}"
             return _broken(target, file, f"{said} {name}", f'write "{key}": {json.dumps(wanted)} into it')
+    named = [key for key in re.findall(r"`(\w+)`", why) if hasattr(processor.image_processor, key)]
+    if named:
+        values = ", ".join(f"{key} = {getattr(processor.image_processor, key, None)!r}" for key in named)
+        return _broken(target, PREPROCESSOR, f"does not fit together ({values}): {why}", "compare it with the original checkpoint's")
     return None
 
 

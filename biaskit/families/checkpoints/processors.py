@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from biaskit.errors import ModelError
-from biaskit.families.base import ModelFamily
+from biaskit.families.base import PREPROCESSOR, PROCESSOR, TOKENIZER, ModelFamily
+from biaskit.families.checkpoints.hub import json_object
 
 
 @cache
@@ -85,27 +86,35 @@ def load_processor(family: ModelFamily, target: str, revision: str | None = None
     import transformers
 
     where = {} if revision is None else {"revision": revision}
+    for name in (PREPROCESSOR, PROCESSOR, TOKENIZER, "tokenizer.json"):
+        if (path := Path(target) / name).is_file():
+            json_object(path)
+    part = "the processor"
     try:
         if find_spec("torchvision") is not None:
             return transformers.AutoProcessor.from_pretrained(target, **where)
-        stock = getattr(transformers, family.processor)
+        stock, part = getattr(transformers, family.processor), PROCESSOR
         settings, _ = stock.get_processor_dict(target, **where)
+        part = PREPROCESSOR
         image_processor = _image_processor(family, target, where)
+        part = TOKENIZER
         tokenizer = transformers.AutoTokenizer.from_pretrained(target, **where)
-    except (OSError, ValueError, ImportError, AttributeError) as error:
+    except ModelError:
+        raise
+    except Exception as error:  # a wrong value in a file raises whatever it leads to
         if isinstance(error, ImportError) and "orchvision" in str(error):
             raise ModelError(f"{family.processor} does not run without torchvision", "pip install 'biaskit[torchvision]'") from error
-        raise _broken(target, error) from error
+        raise _broken(target, error, part) from error
     if len(tokenizer) < 2:  # the stock loader makes an empty one where the files are missing
         raise ModelError(f"{target} has no tokenizer", "add its tokenizer.json and tokenizer_config.json")
     settings.setdefault("chat_template", getattr(tokenizer, "chat_template", None))
     try:
         return build_processor(family, image_processor, tokenizer, settings)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise _broken(target, error) from error
+    except Exception as error:
+        raise _broken(target, error, f"{PROCESSOR} or {TOKENIZER}") from error
 
 
-def _broken(target: str, error: Exception) -> ModelError:
+def _broken(target: str, error: Exception, part: str) -> ModelError:
     """Explain why a stock processor does not load. A special token that the tokenizer lacks shows as a missing attribute only."""
     missing = re.search(r"has no attribute '?(\w+?_token)(_id)?\b", str(error))
     if isinstance(error, AttributeError) and missing:
@@ -115,6 +124,6 @@ def _broken(target: str, error: Exception) -> ModelError:
         )
     network = "" if Path(target).is_dir() else " (or the network)"
     return ModelError(
-        f"the processor of {target} does not load: {str(error).splitlines()[0]}",
+        f"{part} of {target} does not load: {type(error).__name__}: {(str(error).strip() or '?').splitlines()[0]}",
         f"check its preprocessor, tokenizer and chat-template files{network}",
     )
