@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Set
 from functools import cache
 
-from matplotlib.figure import Figure
+from matplotlib.artist import Artist
 from matplotlib.font_manager import findfont, fontManager, get_font
 from matplotlib.text import Text
 
@@ -17,8 +17,8 @@ _NO_TEXT = ("Last Resort", "cm", "STIXSize", "STIXNonUnicode")  # placeholders, 
 _told: set[str] = set()
 
 
-def show_all_text(figure: Figure) -> None:
-    """Give every text of a figure fonts that have its characters, in place.
+def show_all_text(figure: Artist) -> None:
+    """Give every text of a figure, or a text alone, fonts that have its characters, in place.
 
     Characters that no installed font has are drawn as `?`, with a warning once per process. A figure whose texts the own font can show is
     unchanged, so that the same input gives the same bytes on machines with other fonts.

@@ -68,10 +68,8 @@ def check_out(path: Path, force: bool) -> None:
 
 
 def fit(label: Text, width: float, canvas: FigureCanvasAgg, smallest: float | None = None) -> None:
-    """Make a text no wider than `width` inches: smaller letters, down to `smallest` points, then its longest prefix and an ellipsis.
-
-    Call it when the text's fonts are final: `biaskit.figures.glyphs.show_all_text` may change them.
-    """
+    """Make a text no wider than `width` inches: smaller letters, down to `smallest` points, then its longest prefix and an ellipsis."""
+    show_all_text(label)  # other fonts have other widths
     text, dpi, renderer = label.get_text(), canvas.figure.dpi, canvas.get_renderer()
 
     def room() -> float:

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from PIL import Image
-
 from biaskit.errors import BiaskitError
 from biaskit.tasks import open_task
 from biaskit.tasks.base import Task
@@ -46,6 +44,8 @@ def _photo(task: Task, place: int | None, name: str) -> Photo | None:
     """A small copy of a question's image; None if the task's image of that id has another name."""
     if place is None or task.image_name(place) != name:
         return None
+    from PIL import Image  # reports without pictures do without it
+
     picture = task.image(place).convert("RGB")
     picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     if min(picture.size) < 1:
