@@ -39,9 +39,10 @@ test: setup
 test-faults: setup
 	$(RUN) FAULTS=$(FAULTS) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) tests/faults
 
-# The other end of the range of transformers versions: the tests that run models.
+# The other end of the range of transformers versions: the tests that run models, without those of our own processes and files.
 MODEL_TESTS := tests/calibration/test_calibrate.py tests/engine tests/families tests/pruners/test_shipped_pruners.py \
-	tests/validation/test_validation_families.py
+	tests/validation/test_validation_families.py --ignore=tests/engine/test_threads.py --ignore=tests/families/test_fingerprint.py \
+	--ignore=tests/families/test_real_checkpoints.py -k 'not torchrun and not kills'
 test-oldest:
 	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt TESTS="$(or $(TESTS),$(MODEL_TESTS))"
 
