@@ -6,7 +6,7 @@ and several results come back together, for one host-device synchronisation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
@@ -22,6 +22,16 @@ _pretend = False  # tests: take the device's code paths on the CPU
 def on_device(x: Tensor) -> bool:
     """Whether work on a tensor is queued on a device, so that reading it synchronises."""
     return x.is_cuda or _pretend
+
+
+def cast_inputs(inputs: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device | None = None) -> dict[str, Tensor]:
+    """Return a processor's output with its pixels in a dtype, and all of it on a device; None leaves it where it is.
+
+    >>> inputs = {"pixel_values": torch.ones(1), "input_ids": torch.tensor([1])}
+    >>> {name: part.dtype for name, part in cast_inputs(inputs, torch.half).items()}
+    {'pixel_values': torch.float16, 'input_ids': torch.int64}
+    """
+    return {name: part.to(device or part.device, dtype if part.is_floating_point() else part.dtype) for name, part in inputs.items()}
 
 
 def upload(values: NDArray[Any] | Tensor, device: torch.device) -> Tensor:

@@ -151,6 +151,11 @@ class Layout:
         """How many visual tokens the prompt has, dropped ones included."""
         return sum(plane.rows * plane.cols for plane in self.planes)
 
+    def views(self, image: int = 0) -> list[int]:
+        """Return the numbers of an image's planes whose place in it is known, those with the most cells first."""
+        found = [number for number, plane in enumerate(self.planes) if plane.image == image and plane.box is not None]
+        return sorted(found, key=lambda number: -self.planes[number].rows * self.planes[number].cols)
+
     def of_whole(self, values: Array) -> Array:
         """Select the layout's tokens from values [..., whole] of all visual tokens of the prompt, in their order: [..., N]."""
         return values if self.number is None else values[..., self.number]
@@ -182,8 +187,7 @@ class Tokens:
     """The visual tokens of one image in the order of the sequence, before their positions are known.
 
     Attributes:
-        planes: the image's grids.
-        plane, row, col: [n] int64 as in `Layout`, plane counted within this image.
+        planes: the image's grids. plane, row, col: [n] int64 as in `Layout`, plane counted within this image.
     """
 
     planes: tuple[Plane, ...]
@@ -219,12 +223,8 @@ def join(parts: Sequence[Tokens]) -> Tokens:
         numbers.append(part.plane + len(planes))
         planes.extend(part.planes)
     empty = np.zeros(0, dtype=np.int64)
-    return Tokens(
-        tuple(planes),
-        np.concatenate([empty, *numbers]),
-        np.concatenate([empty, *(p.row for p in parts)]),
-        np.concatenate([empty, *(p.col for p in parts)]),
-    )
+    columns = (numbers, (part.row for part in parts), (part.col for part in parts))
+    return Tokens(tuple(planes), *(np.concatenate([empty, *column]) for column in columns))
 
 
 @dataclass(frozen=True, eq=False)

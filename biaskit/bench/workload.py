@@ -9,6 +9,7 @@ from torch import Tensor
 
 from biaskit.bench.pictures import Pictures
 from biaskit.calibration.prompts import PROMPT
+from biaskit.device import cast_inputs
 from biaskit.errors import BiaskitError
 from biaskit.families import Prepared
 from biaskit.families.checkpoints.decoder import decoder_config
@@ -125,6 +126,4 @@ def n_text(prepared: Prepared) -> int:
 
 def on_device(loaded: Loaded, prepared: Prepared) -> Mapping[str, Tensor]:
     """Return the inputs on the model's device, pixels in its dtype."""
-    model = loaded.model
-    device = input_device(model)
-    return {name: value.to(device, model.dtype if value.is_floating_point() else value.dtype) for name, value in prepared.inputs.items()}
+    return cast_inputs(prepared.inputs, loaded.model.dtype, input_device(loaded.model))

@@ -12,6 +12,7 @@ from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from biaskit.device import cast_inputs
 from biaskit.errors import BiaskitError, CalibrationError, ImageSkipped
 from biaskit.families import ModelFamily, Prepared
 from biaskit.families.checkpoints.ahead import ahead
@@ -98,8 +99,7 @@ class Preprocessor(Dataset[Batch]):
     def _together(self, images: dict[Task, Image]) -> Prepared:
         prompts = [self.prompts[slot % len(self.prompts)] for slot, _ in images]
         made = self.family.prepare(self.processor, self.config, [[image] for image in images.values()], prompts)
-        cast = {name: value.to(self.dtype) if value.is_floating_point() else value for name, value in made.inputs.items()}
-        return Prepared(cast, made.layouts)
+        return Prepared(cast_inputs(made.inputs, self.dtype), made.layouts)
 
     def _prepare(self, images: dict[Task, Image], skipped: list[Skip]) -> Prepared | None:
         """Prepare the images together; if the processor refuses, find the image that it refuses, and drop it from `images`."""

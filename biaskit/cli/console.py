@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 from biaskit.display import is_quiet
@@ -58,6 +59,16 @@ def say(line: str) -> None:
     """Print a line of progress on stderr; of several processes (torchrun) only the first one prints."""
     if os.environ.get("RANK", "0") == "0":
         tell(line, always=False)
+
+
+@contextmanager
+def notes() -> Iterator[None]:
+    """Turn the warnings of a block into notes on standard error."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        yield
+    for one in found:
+        say(f"note: {one.message}")
 
 
 def echo_json(value: Any, indent: int | None = 2) -> None:

@@ -10,15 +10,15 @@ import typer
 
 from biaskit.cli import complete
 from biaskit.cli.checkpoint import Checkpoint, with_checkpoint
-from biaskit.cli.console import echo, echo_json
+from biaskit.cli.console import echo, echo_json, notes
 from biaskit.cli.options import (
     DATA,
-    MODEL,
     RESULT,
     AsJson,
     Cmap,
     Force,
     Layers,
+    LookingModel,
     Scale,
     read_layers_option,
 )
@@ -57,17 +57,7 @@ def heatmap(
             help="Names of the priors in the figure, instead of the models', one per prior.",
         ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            rich_help_panel=MODEL,
-            autocompletion=complete.models,
-            show_default=False,
-            help="For debiased: the checkpoint that is run on --image.",
-        ),
-    ] = None,
+    model: LookingModel = None,
     image: Annotated[
         Path | None, typer.Option("--image", "-i", rich_help_panel=DATA, show_default=False, help="For debiased: the image.")
     ] = None,
@@ -162,6 +152,7 @@ def _draw_view(show: str, name: str, layers: list[int] | None, plane: str | None
 def _draw_debiased(prior: Prior, layer: int, about: _Picture, how: dict[str, Any]) -> None:
     """Run the model on the picture up to the layer, and draw its attention, the prior, and their ratio."""
     from biaskit.cli.prune import read_picture
+    from biaskit.device import cast_inputs
     from biaskit.engine.attention import attention_rows
     from biaskit.errors import PriorError
     from biaskit.families.checkpoints.device import input_device
@@ -174,10 +165,10 @@ def _draw_debiased(prior: Prior, layer: int, about: _Picture, how: dict[str, Any
     prior.layer(layer)  # raises for a missing layer, before the model is loaded
     picture = decode(read_picture(about.image), about.image.name)
     loaded = about.checkpoint.load(about.model)
-    prior.check_model(loaded.model.config.model_type, loaded.revision, loaded.name, loaded.processor_settings)
+    with notes():
+        prior.check_model(loaded.model.config.model_type, loaded.revision, loaded.name, loaded.processor_settings)
     prepared = loaded.family.prepare(loaded.processor, loaded.model.config, [[picture]], [about.prompt])
-    to, kind = input_device(loaded.model), loaded.model.dtype
-    inputs = {key: value.to(to, kind if value.is_floating_point() else value.dtype) for key, value in prepared.inputs.items()}
+    inputs = cast_inputs(prepared.inputs, loaded.model.dtype, input_device(loaded.model))
     (layout,) = prepared.layouts
     row = attention_rows(loaded.model, inputs, [layer])[0, 0].float().cpu().numpy()[layout.positions]
     heading = how["title"] or f"{about.prompt} · {loaded.name}, layer {layer} (K = {layer + 1})"

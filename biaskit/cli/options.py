@@ -12,16 +12,15 @@ from biaskit.cli import complete
 MODEL, DATA, PRUNING, RUNNING, RESULT = "Model", "Data", "Pruning", "Running", "Result"
 """The panels of a command's help."""
 
-Model = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        "-m",
-        rich_help_panel=MODEL,
-        autocompletion=complete.models,
-        help="Short name (biaskit models list), hub id, or checkpoint directory.",
-    ),
-]
+
+def _model(words: str) -> Any:
+    return typer.Option("--model", "-m", rich_help_panel=MODEL, autocompletion=complete.models, show_default=False, help=words)
+
+
+_NAMES = "Short name (biaskit models list), hub id, or checkpoint directory."
+Model = Annotated[str, _model(_NAMES)]
+SomeModel = Annotated[str | None, _model(_NAMES)]
+LookingModel = Annotated[str | None, _model("The checkpoint that is asked about --image.")]
 Device = Annotated[str, typer.Option("--device", rich_help_panel=MODEL, help="auto, cpu, cuda, cuda:1, mps.")]
 Dtype = Annotated[str, typer.Option("--dtype", rich_help_panel=MODEL, help="auto, bfloat16, float16, float32, float64.")]
 Attention = Annotated[str, typer.Option("--attention", rich_help_panel=MODEL, help="sdpa, flash_attention_2, eager.")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -11,7 +10,7 @@ import typer
 
 from biaskit.cli import complete
 from biaskit.cli.checkpoint import Checkpoint, Generation, generation_of, with_checkpoint
-from biaskit.cli.console import echo, echo_json, echo_table, say
+from biaskit.cli.console import echo, echo_json, echo_table, notes, say
 from biaskit.cli.options import (
     DATA,
     METHODS,
@@ -115,12 +114,9 @@ def prune(
     runs = _runs(pruner, parameters or [], [*tried, *further], priors, config, k, preset, share)
     loaded = checkpoint.load(model)
     runs = [run for run in runs if run.label not in tried or fits(run.label, run.pruner, run.prior, loaded)]
-    with warnings.catch_warnings(record=True) as found:
-        warnings.simplefilter("always")
+    with notes():
         for bias in {id(run.prior): run.prior for run in runs if run.prior is not None}.values():
             bias.check_model(config.model_type, loaded.revision, loaded.name, loaded.processor_settings)
-    for one in found:
-        say(f"note: {one.message}")
     prepared = loaded.family.prepare(loaded.processor, loaded.model.config, [[picture]], [prompt])
     settings = greedy_settings(loaded.model, decoding)
     unused = put_aside(loaded.model, settings)
@@ -198,13 +194,11 @@ def _answer(loaded: Loaded, prepared: Prepared, pruner: Pruner, prior: Prior | N
     """Generate with one method; return its answer and accounting."""
     import torch
 
+    from biaskit.device import cast_inputs
     from biaskit.engine.prune import prune as pruned
     from biaskit.families.checkpoints.device import input_device
 
-    device = input_device(loaded.model)
-    inputs = {
-        key: value.to(device, loaded.model.dtype if value.is_floating_point() else value.dtype) for key, value in prepared.inputs.items()
-    }
+    inputs = cast_inputs(prepared.inputs, loaded.model.dtype, input_device(loaded.model))
     used = prior if pruner.debiases else None
     debiased = ", debiased" if used is not None and pruner.prior == "optional" else ""
     with torch.inference_mode(), pruned(loaded.model, pruner, prior=used, seed=seed, say=say) as pruning:

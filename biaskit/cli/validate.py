@@ -17,7 +17,6 @@ from biaskit.cli.console import echo, echo_json, echo_table, say
 from biaskit.cli.options import (
     DATA,
     METHODS,
-    MODEL,
     PRUNING,
     RESULT,
     AsJson,
@@ -25,6 +24,7 @@ from biaskit.cli.options import (
     K,
     Retentions,
     Seed,
+    SomeModel,
     Workers,
 )
 from biaskit.cli.validate_report import PublishedAs, published, report
@@ -47,16 +47,7 @@ app.command("analyse")(validate_analyse.analyse)
 def validate(
     *,
     context: typer.Context,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            rich_help_panel=MODEL,
-            autocompletion=complete.models,
-            help="Short name (biaskit models list), hub id, or checkpoint directory.",
-        ),
-    ] = None,
+    model: SomeModel = None,
     task: Annotated[
         list[str] | None,
         typer.Option(

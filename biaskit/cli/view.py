@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from biaskit.cli.checkpoint import Checkpoint, with_checkpoint
-from biaskit.cli.console import echo, say
+from biaskit.cli.console import echo, notes
 from biaskit.cli.options import (
     DATA,
-    MODEL,
     RESULT,
     Force,
     K,
     Layers,
+    LookingModel,
     Methods,
     Retentions,
     Seed,
@@ -38,10 +37,7 @@ STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 def view(
     *,
     priors: Annotated[list[str], typer.Argument(metavar="PRIOR", help="Files, or names of priors; NAME=FILE calls one NAME.")],
-    model: Annotated[
-        str | None,
-        typer.Option("--model", "-m", rich_help_panel=MODEL, help="Ask this checkpoint about --image, and show which tokens survive."),
-    ] = None,
+    model: LookingModel = None,
     image: Annotated[Path | None, typer.Option("--image", "-i", rich_help_panel=DATA, help="The picture beneath the maps.")] = None,
     prompt: Annotated[str, typer.Option("--prompt", rich_help_panel=DATA, help="What to ask.")] = "Please describe the provided image.",
     layers: Layers = "all",
@@ -107,11 +103,8 @@ def _ask(
 
     first = next(iter(priors.values()))
     known = {"prior": first, **priors}
-    with warnings.catch_warnings(record=True) as found:
-        warnings.simplefilter("always")
+    with notes():
         first.check_model(loaded.model.config.model_type, loaded.revision, loaded.name, loaded.processor_settings)
-    for one in found:
-        say(f"note: {one.message}")
     shares = sorted(read_shares(methods[1]), reverse=True)
     prepared = loaded.family.prepare(loaded.processor, loaded.model.config, [[picture]], [prompt])
     asked = _contenders(words(methods[0]), known, list(first.layers) if layers is None else layers, methods[2], loaded.model.config)

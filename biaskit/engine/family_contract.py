@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from biaskit.device import cast_inputs
 from biaskit.engine.prune import prune
 from biaskit.errors import ModelError
 from biaskit.families import ModelFamily
@@ -81,7 +82,7 @@ def check_family(model: Any, processor: Any, family: ModelFamily) -> None:
         assert layout.positions.tolist() == places, "the layout's positions are not those of the image placeholders"
         unknown = {plane.name for plane in layout.planes} - set(canonical)
         assert not unknown, f"planes {sorted(unknown)} have no canonical size"
-    inputs = {name: value.to(model.dtype) if value.is_floating_point() else value for name, value in inputs.items()}
+    inputs = cast_inputs(inputs, model.dtype)
     _check_patches(model, family, inputs)
     settings: dict[str, Any] = {"max_new_tokens": 4, "do_sample": False, "return_dict_in_generate": True, "output_logits": True}
     settings["suppress_tokens"] = sorted(set(processor.tokenizer.all_special_ids) | {model.config.image_token_id})

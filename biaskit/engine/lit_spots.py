@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from biaskit.device import cast_inputs
 from biaskit.engine.calls import watch_attention
 from biaskit.engine.reference import entering
 from biaskit.families.base import Prepared
@@ -83,9 +84,7 @@ def prepared(loaded: Loaded, picture: Image.Image, prompt: str = PROMPT) -> Prep
     """One sample, on the model's device and in its dtype."""
     model = loaded.model
     ready = loaded.family.prepare(loaded.processor, model.config, [[picture]], [prompt])
-    device = input_device(model)
-    inputs = {name: value.to(device, model.dtype if value.is_floating_point() else None) for name, value in ready.inputs.items()}
-    return Prepared(inputs, ready.layouts)
+    return Prepared(cast_inputs(ready.inputs, model.dtype, input_device(model)), ready.layouts)
 
 
 @contextmanager

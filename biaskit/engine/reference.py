@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from biaskit.device import cast_inputs
 from biaskit.errors import ModelError
 from biaskit.families import families
 from biaskit.families.checkpoints.decoder import decoder, layer_kind, rotary, window_of
@@ -195,7 +196,7 @@ def _valid(inputs: Mapping[str, Tensor], generated: Tensor, real: Tensor | None)
 
 def _lengthened(inputs: Mapping[str, Tensor], generated: Tensor, real: Tensor | None, dtype: torch.dtype) -> dict[str, Tensor]:
     """The inputs with the generated tokens behind the prompt."""
-    whole = {key: value.to(dtype) if value.is_floating_point() else value for key, value in inputs.items()}
+    whole = cast_inputs(inputs, dtype)
     whole["input_ids"] = torch.cat([inputs["input_ids"], generated], 1)
     whole["attention_mask"] = _valid(inputs, generated, real)
     for kind in ("mm_token_type_ids", "token_type_ids"):

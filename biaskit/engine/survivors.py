@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from biaskit.device import upload
+from biaskit.device import cast_inputs, upload
 from biaskit.engine.prune import prune
 from biaskit.families.checkpoints.device import input_device
 from biaskit.pruners import get_pruner
@@ -81,8 +81,7 @@ def survivors(
     Raises:
         BiaskitError: as `prune`.
     """
-    device = input_device(loaded.model)
-    cast = {name: value.to(device, loaded.model.dtype if value.is_floating_point() else value.dtype) for name, value in inputs.items()}
+    cast = cast_inputs(inputs, loaded.model.dtype, input_device(loaded.model))
     depths = sorted({one.pruner.stages()[0].layer for one in contenders})
     needs = {k: frozenset().union(*(one.pruner.needs for one in contenders if one.pruner.stages()[0].layer == k)) for k in depths}
     signals_at = {k: _signals_at(loaded, cast, k, needs[k], seed) for k in depths}

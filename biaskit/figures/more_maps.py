@@ -160,10 +160,10 @@ def triple(
         raise BiaskitError(
             f"{len(attention)} values of attention and {len(a_bias)} of the prior for {len(layout)} visual tokens", "give one per token"
         )
-    views = [i for i, plane in enumerate(layout.planes) if plane.image == number and plane.box is not None]
+    views = layout.views(number)
     if not views:
         raise BiaskitError(f"image {number} has no plane with a known place in the image", "lay it out with the image's size")
-    main = max(views, key=lambda i: layout.planes[i].rows * layout.planes[i].cols)
+    main = views[0]
     plane, pixels = layout.planes[main], np.asarray(image.convert("RGB"))
     raw, bias = np.asarray(attention, dtype=np.float64), np.asarray(a_bias, dtype=np.float64)
     shown = {"raw attention": raw, "prior": bias, f"attention / prior, τ = {strength:g}": raw / (np.maximum(bias, 0) ** strength + 1e-7)}

@@ -80,13 +80,12 @@ def overlay(
     path = None if out is None else Path(out)
     if path is not None:
         check_out(path, force)
-    views = [i for i, plane in enumerate(layout.planes) if plane.image == number and plane.box is not None]
+    views = layout.views(number)
     if not views:
         raise BiaskitError(
             f"image {number} has no plane with a known place in the image", "lay it out with the image's size: family.prepare(...) does"
         )
-    main = max(views, key=lambda i: layout.planes[i].rows * layout.planes[i].cols)
-    further = [i for i in views if i != main]
+    main, *further = views
     newline = next((i for i, plane in enumerate(layout.planes) if plane.image == number and plane.name == "newline"), None)
     with house_style():
         sheet = _Overlay(image, layout, tuple(kept), main, tuple(further), newline, truth)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
+from biaskit.device import cast_inputs
 from biaskit.errors import BiaskitError, ImageSkipped
 from biaskit.families import ModelFamily, Prepared
 from biaskit.families.checkpoints.catalog import box_convention_of
@@ -96,7 +97,7 @@ class Questions(Dataset[QuestionBatch]):
         except ImageSkipped as error:
             names = ", ".join(self.task.identify(i) for i in items)
             raise BiaskitError(f"{names}: {error.message}", "fix the image, or remove the question from the data") from error
-        cast = {name: value.to(self.dtype) if value.is_floating_point() else value for name, value in made.inputs.items()}
+        cast = cast_inputs(made.inputs, self.dtype)
         seen = [
             see(self.family, self.config, self.base, layout, (image.height, image.width))
             for layout, image in zip(made.layouts, originals, strict=True)

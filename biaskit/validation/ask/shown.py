@@ -30,9 +30,9 @@ def shown(task: Task, i: int, answer: str, seen: Seen, layout: Layout, sample: S
     if box is not None:
         high, wide = seen.size
         found["box"] = [round(value / side, 5) for value, side in zip(box, (wide, high, wide, high), strict=True)]
-    views = [number for number, plane in enumerate(layout.planes) if plane.image == 0 and plane.box is not None]
+    views = layout.views()
     if views:
-        main = max(views, key=lambda number: layout.planes[number].rows * layout.planes[number].cols)
+        main = views[0]
         plane, kept = layout.planes[main], sample.indices.cpu().numpy()
         mine = kept[layout.plane[kept] == main]
         assert plane.box is not None

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
+from biaskit.device import cast_inputs
 from biaskit.engine.decisions import Pruning
 from biaskit.engine.greedy import greedy_settings, put_aside
 from biaskit.engine.prune import prune
@@ -141,8 +142,7 @@ class Answers:
         if self.pruned.pruner is None:
             for layout in prepared.layouts:
                 self._spend(len(layout), len(layout), len(layout))
-        device, dtype = input_device(loaded.model), loaded.model.dtype
-        inputs = {name: x.to(device, dtype if x.is_floating_point() else x.dtype) for name, x in prepared.inputs.items()}
+        inputs = cast_inputs(prepared.inputs, loaded.model.dtype, input_device(loaded.model))
         return texts, inputs, inputs["input_ids"].shape[1]
 
     def _settings(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
