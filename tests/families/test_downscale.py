@@ -64,6 +64,16 @@ def test_a_validation_asks_it_and_records_the_real_count(tmp_path):
         assert record["mean_tokens"] == record["n_kept"] and "kept" not in record and record["parameters"] == {}
 
 
+def test_the_question_whose_picture_stays_too_large_is_named(tmp_path):
+    model, processor, family = tiny_model("internvl-qwen2")
+    loaded, task = Loaded(model, processor, family, "tiny", "test"), open_task("scenes-presence")
+    with pytest.raises(BiaskitError, match=r"downscale, scenes-presence/\d+: no size of") as caught:
+        validate(loaded, task, ["none", "downscale"], [0.1], out=tmp_path, limit=2, progress=False)
+    assert "start again without downscale" in caught.value.hint
+    with pytest.warns(UserWarning, match="none .100.0 %., pool"):  # random weights answer nothing
+        validate(loaded, task, ["none", "pool"], [0.1], out=tmp_path, limit=2, progress=False)
+
+
 def test_what_is_refused():
     config = tiny_model("llava-1.5")[0].config
     with pytest.raises(BiaskitError, match="brings every image to one number of visual tokens"):

@@ -141,6 +141,17 @@ def test_dtype_and_note(checkpoint):
     assert resolve("internvl2.5").target.endswith("MPO-hf")
 
 
+def test_a_folder_of_results_does_not_hide_a_short_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("demo", "qwen2.5-vl", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").touch()
+    assert resolve("demo").title == "demo" and not resolve("qwen2.5-vl").local
+    assert resolve("./demo").target == "./demo" and resolve("other").target == "other"
+    (tmp_path / "demo" / "config.json").touch()
+    assert resolve("demo").target == "demo"
+
+
 def test_every_short_name_is_of_a_known_family():
     from biaskit.families import families
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 
@@ -17,13 +18,14 @@ from biaskit.validation.report.bars import ablation
 from biaskit.validation.report.contents import Report
 from biaskit.validation.report.contrasts import conclude
 from biaskit.validation.report.costs import costs
-from biaskit.validation.report.curves import draw_curves, task_curves
-from biaskit.validation.report.figure_style import looks
+from biaskit.validation.report.curves import Curves, draw_curves, task_curves
+from biaskit.validation.report.figure_style import looks, looks_of
 from biaskit.validation.report.sweeps import find_sweeps
 from biaskit.validation.report.tables import cost_table
 from biaskit.validation.report.write import write_report
 from biaskit.validation.results.cells import Cell, budgets, methods, plain_of, role, swept_methods
 from biaskit.validation.results.read import read_run
+from biaskit.validation.statistics.resampling import Estimate
 from biaskit.validation.statistics.significance import holm, mcnemar
 
 QUICK = Settings(resamples=400, flips=400)
@@ -272,6 +274,19 @@ def test_long_names_leave_the_panels_their_room(tmp_path):
     (axes,), (legend,) = figure.axes, figure.legends
     assert axes.get_window_extent().width > 1.8 * figure.dpi
     assert legend.get_window_extent().x0 >= axes.get_window_extent().x1
+
+
+@pytest.mark.parametrize("retentions", [(0.25, 0.1), (0.25,)])
+def test_sixty_methods_have_a_line_each(retentions):
+    names = [f"fastv@strength={number / 100}" for number in range(60)]
+    lines = {name: [(share, Estimate(40.0 + row / 2, 35.0, 75.0)) for share in retentions] for row, name in enumerate(names)}
+    figure = draw_curves([Curves("where", lines, None, "points")], looks_of(names, set()))
+    page = figure.bbox
+    texts = figure.legends[0].get_texts() if figure.legends else figure.axes[0].get_yticklabels()
+    boxes = sorted((text.get_window_extent() for text in texts), key=lambda box: box.y0)
+    assert len(boxes) == 60 + len(figure.legends)  # and the unpruned model
+    assert all(page.y0 <= box.y0 and box.y1 <= page.y1 and box.x1 <= page.x1 for box in boxes)
+    assert all(low.y1 <= high.y0 + 1 for low, high in itertools.pairwise(boxes))
 
 
 def test_debiasings_in_words():

@@ -83,6 +83,9 @@ EMBEDDED = {"demo": "weights/demo", "demo-qwen": "weights/demo-qwen"}
 """Models that are part of the package: name → directory in `biaskit/demo`."""
 
 
+_OF_A_CHECKPOINT = ("config.json", "adapter_config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer_config.json")
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a checkpoint is: a local directory, or a hub repository; with the short name's note, and `title`, its own name if any."""
@@ -101,11 +104,15 @@ class Place:
 def resolve(name: str) -> Place:
     """Find out what the user means: a local directory, an embedded model, a short name, or a hub id.
 
+    A directory that has no file of a checkpoint (results of a run, say) does not hide the short name that it is called by.
+
     Raises:
         ModelError: none of them (the hint offers near short names), or a checkpoint known to need remote code.
     """
     if (there := existing(name)) and there.is_dir():
-        return Place(name, local=True)
+        short = name in EMBEDDED or name in CHECKPOINTS
+        if not short or any((there / part).exists() for part in _OF_A_CHECKPOINT):
+            return Place(name, local=True)
     if name in EMBEDDED:
         directory = Path(__file__).parents[2] / "demo" / EMBEDDED[name]
         if not (directory / "config.json").is_file():

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from PIL.Image import Image
 from torch.utils.data import Dataset
 
 from biaskit.device import cast_inputs
@@ -90,7 +91,7 @@ class Questions(Dataset[QuestionBatch]):
         whole = None
         if most is not None:
             whole = tuple(self.scaler.tokens(image.size) for image in images)
-            images = [self.scaler.scaled(image, n) for image, n in zip(images, most, strict=True)]
+            images = [self._scaled(i, image, n) for i, image, n in zip(items, images, most, strict=True)]
         prompts = [self.task.prompt(i, self.wording) for i in items]
         try:
             made = self.family.prepare(self.processor, self.config, [[image] for image in images], prompts)
@@ -103,6 +104,14 @@ class Questions(Dataset[QuestionBatch]):
             for layout, image in zip(made.layouts, originals, strict=True)
         ]
         return QuestionBatch(tuple(items), tuple(prompts), tuple(seen), Prepared(cast, made.layouts), whole=whole)
+
+    def _scaled(self, item: int, image: Image, most: int) -> Image:
+        """Scale the image of a question down; an error says which question it is, and how to go on."""
+        try:
+            return self.scaler.scaled(image, most)
+        except BiaskitError as error:
+            hint = f"{error.hint}; or start again without downscale, or without this question: answers so far are kept"
+            raise BiaskitError(f"downscale, {self.task.identify(item)}: {error.message}", hint) from error
 
 
 def see(family: ModelFamily, config: Any, base: str, layout: Layout, size: tuple[int, int]) -> Seen:

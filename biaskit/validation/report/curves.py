@@ -71,7 +71,7 @@ def draw_curves(panels: Sequence[Curves], look: dict[str, Look], level: float = 
         columns = min(len(panels), 2 if len(panels) == 4 else 3)
         rows = math.ceil(len(panels) / columns)
         width = 3.6 * columns if all(map(_single, panels)) else 2.75 * columns + _legend_width(panels)
-        figure = ShownFigure(figsize=(width, 2.5 * rows + 0.25), layout="constrained")
+        figure = ShownFigure(figsize=(width, _height(panels, rows)), layout="constrained")
         set_gaps(figure)
         grid = figure.subplots(rows, columns, squeeze=False)
         for index, axes in enumerate(grid.flat):
@@ -100,6 +100,14 @@ def draw_curves(panels: Sequence[Curves], look: dict[str, Look], level: float = 
 def _legend_width(panels: Sequence[Curves]) -> float:
     """Inches that the legend takes beside the panels, by its longest method."""
     return max(1.7, 0.7 + 0.065 * max((len(method) for panel in panels for method in panel.lines), default=0))
+
+
+def _height(panels: Sequence[Curves], rows: int) -> float:
+    """Inches of the figure: every method has its line of text, in the legend or, without one, on the axis of its panel."""
+    if all(map(_single, panels)):
+        return rows * max(2.5, 0.65 + 0.13 * max((len(panel.lines) for panel in panels), default=0)) + 0.25
+    entries = 2 + len({method for panel in panels for method in panel.lines})  # with the title and the unpruned model
+    return max(2.5 * rows + 0.25, 0.25 + 0.16 * entries)
 
 
 def _lowest(panels: Sequence[Curves], method: str) -> float:
