@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 from torch import Tensor
 
 from biaskit.bench.pictures import Pictures
@@ -18,7 +19,8 @@ from biaskit.families.checkpoints.flops import Dims
 from biaskit.families.checkpoints.load import Loaded
 from biaskit.prior.value import Prior, flat_prior
 from biaskit.pruners import Pruner
-from biaskit.pruners.notation import NONE, build, parse_method, preset_depth
+from biaskit.pruners.notation import NONE, Method, build, has, parse_method, preset_depth
+from biaskit.pruners.schedule import ALPHAS, Schedule
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def cells(loaded: Loaded, names: Sequence[str], retentions: Sequence[float], k: 
     Args:
         loaded: the model.
         names: `none`, or methods in the notation of `biaskit.pruners.notation`, +prior to debias; the prior is flat, and methods that
-            require one get it anyway.
+            require one get it anyway, as methods get an even schedule that require one.
         retentions: shares kept. k: K of the methods that act inside the language model, instead of their own or the presets'.
 
     Raises:
@@ -62,7 +64,7 @@ def cells(loaded: Loaded, names: Sequence[str], retentions: Sequence[float], k: 
     found, sizes = [Workload(NONE, 1.0)], loaded.family.canonical(loaded.model.config)
     for method in methods:
         for retention in retentions if method.name != NONE else ():
-            pruner = build(method, k=chosen, model_type=model_type, retention=retention)
+            pruner = build(_scheduled(method, loaded), k=chosen, model_type=model_type, retention=retention)
             if method.prior and not pruner.debiases:
                 raise BiaskitError(f"{method.label}: {type(pruner).title} does not debias attention", f"remove +{method.prior}")
             read = pruner.prior_layers()
@@ -73,6 +75,33 @@ def cells(loaded: Loaded, names: Sequence[str], retentions: Sequence[float], k: 
             flat = flat_prior(sizes, read, {"model": loaded.name, "model_type": model_type}) if read and wanted else None
             found.append(Workload(method.label, retention, pruner, flat))
     return found
+
+
+def _scheduled(method: Method, loaded: Loaded) -> Method:
+    """Return the method with an even schedule, if it needs a schedule and none is given."""
+    if method.name == NONE or not has(method.name, "schedule") or "schedule" in method.settings:
+        return method
+    return replace(method, settings={**method.settings, "schedule": even_schedule(loaded)})
+
+
+def even_schedule(loaded: Loaded) -> Schedule:
+    """Return a schedule that deletes equally many visual tokens at each of the L layers: a share of α / L of them.
+
+    Decisions take the time that they take with a calibrated schedule that has as many stages.
+
+    Example:
+        >>> from biaskit import load_model
+        >>> even_schedule(load_model("demo")).counts(63, 144)  # α = 1/2, 9 layers
+        [136, 128, 120, 112, 104, 96, 88, 80, 72]
+    """
+    size = dims(loaded)
+    share = np.tile(np.array(ALPHAS)[:, None] / size.layers, size.layers)
+    entering = 1 - np.cumsum(share, 1) + share
+    facts = {"model_type": loaded.model.config.model_type, "hidden_size": str(size.hidden), "intermediate_size": str(size.inner)}
+    return Schedule(share, _TYPICAL * entering, (_TYPICAL * entering) ** 2, facts)
+
+
+_TYPICAL = 1000
 
 
 def dims(loaded: Loaded) -> Dims:

@@ -73,6 +73,14 @@ def test_prefill_columns_and_batches():
     assert table(rows).count("\n") == 9
 
 
+def test_a_schedule_that_is_not_given_is_even():
+    loaded = random_model("llava-1.5", device="cpu", shrink=(64, 4))
+    found = cells(loaded, ["fitprune"], [0.5])
+    assert [cell.name for cell in found] == ["none", "fitprune"] and found[1].visual(576) == [(0, 576), (1, 480), (2, 384), (3, 288)]
+    whole, pruned = measure(loaded, found, Plan((1,), None, 1, 35, 0, 1))
+    assert pruned["n"] == 288 and pruned["cache_bytes"] == pruned["cache_formula_bytes"] < whole["cache_bytes"]
+
+
 def test_prompts_have_the_wanted_size():
     loaded = random_model("llava-1.5", device="cpu", shrink=(64, 1))
     made = prompts(loaded, 2, images=3, text_tokens=50)
