@@ -21,7 +21,7 @@ def picture(cols, rows, seed=0):
 
 def padded_pair(processor, config, family):
     """Two samples of different length: one is left-padded."""
-    return family.prepare(processor, config, [[picture(200, 150)], [picture(180, 320, 1)]], ["hi", "hello, what is in the picture?"])
+    return family.prepare(processor, config, [[picture(200, 150)], [picture(320, 180, 1)]], ["hi", "hello, what is in the picture?"])
 
 
 def eager_rows(name, inputs, at):

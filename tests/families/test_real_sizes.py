@@ -80,8 +80,10 @@ def test_glm_4_1v_9b():
 
 
 def test_llava_next_video_is_llava_next_on_images():
-    layouts = []
-    for name in ("llava-next", "llava-next-video"):
-        pixels = _TINY[name](1)[1]
-        layouts.append(planes(prepared(name, (640, 480), vision={}, pixels=pixels)))
+    grid, square = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]], {"height": 336, "width": 336}
+    pixels = hf.LlavaNextImageProcessorPil(size={"shortest_edge": 336}, crop_size=square, image_grid_pinpoints=grid)
+    layouts = [
+        planes(prepared(name, (640, 480), vision={"image_size": 336}, pixels=pixels, image_grid_pinpoints=grid))
+        for name in ("llava-next", "llava-next-video")
+    ]
     assert layouts[0] == layouts[1] == [("base", 24, 24), ("canvas", 36, 48), ("newline", 36, 1)]

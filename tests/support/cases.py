@@ -22,6 +22,7 @@ SPECIAL_IDS = list(range(len(SPECIAL)))  # a random model may generate an image 
 
 SIZES = {f"internvl-{text}": [(448, 224), (224, 224)] for text in ("llama", "qwen2", "qwen3")}
 SIZES["aya-vision"] = [(224, 112), (112, 112)]
+SIZES |= {name: [(300, 100), (150, 150)] for name in ("llava-next", "llava-next-video")}
 
 
 PROMPTS = ["hi", "hello, what is in the picture?"]

@@ -73,8 +73,8 @@ def test_how_the_model_sees_an_image(name):
         assert seen.input == (rows * patch, cols * patch)
     elif name == "llava-1.5":
         assert seen.input == (336, 336)
-    elif name in ("llava-next", "llava-next-video"):  # the best of the pinpoints is 672 × 672, of which 504 rows are not padding
-        assert seen.input == (504, 672)
+    elif name in ("llava-next", "llava-next-video"):  # the best of the pinpoints is 224 × 224, of which 168 rows are not padding
+        assert seen.input == (168, 224)
     elif name == "llava-onevision":  # its canvas is shrunk to 9 tiles
         assert seen.input[1] / seen.input[0] == pytest.approx(4 / 3, rel=0.02)
     else:  # whole tiles, which stretch the picture

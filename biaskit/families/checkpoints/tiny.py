@@ -30,11 +30,11 @@ from biaskit.families.checkpoints.tiny_parts import (
 from biaskit.families.checkpoints.tiny_tiles import TILES
 from biaskit.files import staged, write_file
 
-_PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
+_PINPOINTS = [[112, 224], [224, 112], [224, 224], [336, 112], [112, 336]]
 
 
-def _clip() -> Any:
-    return hf.CLIPVisionConfig(**VIT, num_hidden_layers=3, image_size=336, patch_size=14, projection_dim=32)
+def _clip(side: int) -> Any:
+    return hf.CLIPVisionConfig(**VIT, num_hidden_layers=3, image_size=side, patch_size=14, projection_dim=32)
 
 
 _LLAVA_SETTINGS = {
@@ -45,29 +45,30 @@ _LLAVA_SETTINGS = {
 }
 
 
-_SQUARE = {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}}
+def _square(side: int) -> dict[str, Any]:
+    return {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
 
 
 def _llava(layers: int) -> Parts:
     ids = {"image_token_id": special_id("<image>"), "image_token_index": special_id("<image>")}
     tower = {"vision_feature_layer": -2, "vision_feature_select_strategy": "default"}
-    config = hf.LlavaConfig(vision_config=_clip(), text_config=hf.LlamaConfig(**text_sizes(layers)), **ids, **tower)
-    return config, hf.CLIPImageProcessorPil(**_SQUARE), byte_tokenizer(image_token="<image>"), dict(_LLAVA_SETTINGS)
+    config = hf.LlavaConfig(vision_config=_clip(336), text_config=hf.LlamaConfig(**text_sizes(layers)), **ids, **tower)
+    return config, hf.CLIPImageProcessorPil(**_square(336)), byte_tokenizer(image_token="<image>"), dict(_LLAVA_SETTINGS)
 
 
 def _llava_next(layers: int) -> Parts:
     tower = {"vision_feature_layer": -2, "vision_feature_select_strategy": "default", "image_grid_pinpoints": _PINPOINTS}
     text = hf.LlamaConfig(**text_sizes(layers))
-    config = hf.LlavaNextConfig(vision_config=_clip(), text_config=text, image_token_index=special_id("<image>"), **tower)
-    pixels = hf.LlavaNextImageProcessorPil(**_SQUARE, image_grid_pinpoints=_PINPOINTS)
+    config = hf.LlavaNextConfig(vision_config=_clip(112), text_config=text, image_token_index=special_id("<image>"), **tower)
+    pixels = hf.LlavaNextImageProcessorPil(**_square(112), image_grid_pinpoints=_PINPOINTS)
     return config, pixels, byte_tokenizer(image_token="<image>"), dict(_LLAVA_SETTINGS)
 
 
 def _llava_next_video(layers: int) -> Parts:
     ids = {"image_token_index": special_id("<image>"), "video_token_index": special_id("<video>")}
     tower = {"vision_feature_layer": -2, "vision_feature_select_strategy": "default", "image_grid_pinpoints": _PINPOINTS}
-    config = hf.LlavaNextVideoConfig(vision_config=_clip(), text_config=hf.LlamaConfig(**text_sizes(layers)), **ids, **tower)
-    pixels = hf.LlavaNextImageProcessorPil(**_SQUARE, image_grid_pinpoints=_PINPOINTS)
+    config = hf.LlavaNextVideoConfig(vision_config=_clip(112), text_config=hf.LlamaConfig(**text_sizes(layers)), **ids, **tower)
+    pixels = hf.LlavaNextImageProcessorPil(**_square(112), image_grid_pinpoints=_PINPOINTS)
     return config, pixels, byte_tokenizer(image_token="<image>", video_token="<video>"), dict(_LLAVA_SETTINGS)
 
 
