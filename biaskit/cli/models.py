@@ -21,14 +21,14 @@ app.command("check")(check)
 @app.command("list")
 def show_list(as_json: AsJson = False) -> None:
     """List the short names and the supported model types."""
-    from biaskit.families import families
     from biaskit.families.checkpoints.catalog import CHECKPOINTS, EMBEDDED
+    from biaskit.families.checkpoints.part import family_of, supported_types
 
     if as_json:
         echo_json({
             "checkpoints": [{"name": name, **vars(entry)} for name, entry in CHECKPOINTS.items()],
             "embedded": list(EMBEDDED),
-            "model_types": {name: family.title for name, family in families},
+            "model_types": {name: family.title for name in supported_types() if (family := family_of(name))},
         })  # fmt: skip
         return
     echo_table(("name", "hub id", "model type"), [(name, entry.hub_id, entry.model_type) for name, entry in CHECKPOINTS.items()])
@@ -36,7 +36,7 @@ def show_list(as_json: AsJson = False) -> None:
         names = ", ".join(name for name, entry in CHECKPOINTS.items() if entry.note == note)
         echo(f"{names}: {note}.")
     echo(f"Embedded in the package, tiny, trained on drawn scenes only: {', '.join(EMBEDDED)}.")
-    echo(f"Any hub id or directory of these model types works too: {', '.join(families.names())}.")
+    echo(f"Any hub id or directory of these model types works too: {', '.join(supported_types())}.")
 
 
 @app.command()

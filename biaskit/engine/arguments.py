@@ -7,6 +7,7 @@ from transformers import PreTrainedModel
 
 from biaskit.errors import BiaskitError
 from biaskit.families.checkpoints.load import Loaded
+from biaskit.families.checkpoints.part import check_whole
 from biaskit.pruners import Pruner, get_pruner
 
 RETENTION = 0.1
@@ -17,7 +18,7 @@ def stock_model(model: object) -> PreTrainedModel:
     """Return the stock model of a checkpoint, of (model, processor), the one that a wrapper (an adapter) calls, or the model itself.
 
     Raises:
-        BiaskitError: it is not a model in memory, or it is compiled.
+        BiaskitError: it is not a model in memory, it is compiled, or a part of it is what can be pruned.
     """
     stock = model.model if isinstance(model, Loaded) else model[0] if isinstance(model, tuple) and len(model) == 2 else model
     if isinstance(stock, torch.nn.Module):
@@ -26,6 +27,7 @@ def stock_model(model: object) -> PreTrainedModel:
             stock = next((part for part in stock.modules() if isinstance(part, PreTrainedModel)), stock)
     if not hasattr(stock, "get_decoder"):
         raise BiaskitError(f"{stock!r} is not a model in memory", "load it first: model = biaskit.load_model(…)")
+    check_whole(stock)
     return stock
 
 

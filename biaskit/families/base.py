@@ -59,6 +59,7 @@ class ModelFamily(ABC):
         wording: its published question templates. box_convention: how its answers write boxes.
         options: what a user may choose of the processor; see `configure`.
         fixed_tokens: True if every image gets the same number of visual tokens, regardless of its size.
+        within: model types of larger models with one of this family inside → the name of its part in their config.
         bidirectional_images: True if the tokens of an image attend to one another in both directions; two images never adjoin.
     """
 
@@ -69,6 +70,7 @@ class ModelFamily(ABC):
     box_convention: ClassVar[BoxConvention] = BoxConvention()
     options: ClassVar[frozenset[str]] = frozenset()
     fixed_tokens: ClassVar[bool] = False
+    within: ClassVar[Mapping[str, str]] = {}
     bidirectional_images: ClassVar[bool] = False
 
     @abstractmethod

@@ -1,13 +1,14 @@
-"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL: one grid of the image's own shape, after the 2 × 2 merge."""
+"""Qwen2-VL, Qwen2.5-VL, Qwen2.5-Omni and Qwen3-VL: one grid of the image's own shape, after the 2 × 2 merge."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from biaskit.errors import ModelError
 from biaskit.families import families
 from biaskit.families.base import PREPROCESSOR, ModelFamily, Size
 from biaskit.families.checkpoints.tower import tower_at
@@ -97,6 +98,28 @@ class Qwen2_5VL(QwenVL):  # noqa: N801 - the model's own name
         side = vision.window_size // vision.spatial_merge_size // vision.patch_size
         row, col = np.divmod(np.arange(len(index)), cols)
         return np.argsort(index[np.lexsort((col, row, col // side, row // side))].ravel())
+
+
+@families.register("qwen2_5_omni_thinker")
+class Qwen2_5Omni(Qwen2_5VL):  # noqa: N801 - the model's own name
+    """The thinker of Qwen2.5-Omni, the part that sees and writes: Qwen2.5-VL's tower and language model. No audio, no video."""
+
+    title = "Qwen2.5-Omni"
+    processor = "Qwen2_5OmniProcessor"
+    within: ClassVar[Mapping[str, str]] = {"qwen2_5_omni": "thinker_config"}
+    wording = Wording(
+        region=Qwen2_5VL.wording.region,
+        region_source="Qwen2.5-VL's, whose tower it has; none of its own are known: QwenLM/Qwen2.5-Omni issue 392 asks for them",
+    )
+    # boxes as Qwen2.5-VL's: modelscope/ms-swift trains it on absolute coordinates (norm_bbox = "none"); issue 392 has no answer
+
+    def check(self, config: Any) -> None:
+        """The thinker counts an image's positions from the token before it, which its config must name."""
+        if getattr(config, "vision_start_token_id", None) is None:
+            raise ModelError(
+                "config.json has no vision_start_token_id, from which the thinker of Qwen2.5-Omni counts the positions of an image",
+                'write the id of <|vision_bos|> into it, for the published checkpoints "vision_start_token_id": 151652',
+            )
 
 
 @families.register("qwen3_vl")

@@ -103,7 +103,7 @@ def test_compact_positions(name, layer, case):
         check(name, inputs, pruner, compact=True)
 
 
-@pytest.mark.parametrize("name", ["qwen2-vl", "qwen2.5-vl", "qwen3-vl"])
+@pytest.mark.parametrize("name", ["qwen2-vl", "qwen2.5-vl", "qwen2.5-omni", "qwen3-vl"])
 def test_multi_axis_positions_stay_and_it_is_said(name):
     with pytest.warns(UserWarning, match="renumbers positions, which is not defined"):
         check(name, batch(name, "single"), Top(positions="compact"))

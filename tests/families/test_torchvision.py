@@ -41,16 +41,25 @@ def told():
     return run
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_layouts_agree_with_and_without(dwarf, told, name, monkeypatch):
+def agree(directory, told, monkeypatch):
     monkeypatch.setattr(processors, "find_spec", lambda _: None)
-    mine = json.loads(json.dumps(made(dwarf(name))))
-    other = told(str(dwarf(name)))[str(dwarf(name))]
+    mine = json.loads(json.dumps(made(directory)))
+    other = told(str(directory))[str(directory)]
     assert mine["class"].endswith("Pil") and not other["class"].endswith("Pil")
     for size, here in mine["sizes"].items():
         there = other["sizes"][size]
         assert {**here, "off": None} == {**there, "off": None}, size
         assert max(*here["off"].values(), *there["off"].values()) < 0.1, (size, here["off"], there["off"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_layouts_agree_with_and_without(dwarf, told, name, monkeypatch):
+    agree(dwarf(name), told, monkeypatch)
+
+
+def test_omni_whose_processor_hears_as_well(checkpoint, told, monkeypatch):
+    """With torchvision the stock processor has its parts for video and audio."""
+    agree(checkpoint("qwen2.5-omni"), told, monkeypatch)
 
 
 def test_mistral3_whose_processor_needs_torchvision(told):

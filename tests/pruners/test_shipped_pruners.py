@@ -8,11 +8,11 @@ import functools
 import numpy as np
 import pytest
 import torch
+from cases import SPECIAL_IDS
 
 from biaskit import calibrate, get_pruner, prune
 from biaskit.families.checkpoints.load import Loaded
 from biaskit.families.checkpoints.tiny import TINY, tiny_model
-from biaskit.families.checkpoints.tiny_parts import SPECIAL
 from biaskit.images.generated import GeneratedSource
 from biaskit.pruners import pruners
 from biaskit.select.keep import budget
@@ -103,7 +103,7 @@ def prior_of(name):
 @torch.no_grad()
 def generate(model, inputs, **options):
     """Greedy answers: tokens [B, 3], logits [B, 3, V]. Special tokens are out: no model takes an image placeholder back."""
-    settings = {"max_new_tokens": 3, "do_sample": False, "suppress_tokens": list(range(len(SPECIAL))), **options}
+    settings = {"max_new_tokens": 3, "do_sample": False, "suppress_tokens": SPECIAL_IDS, **options}
     out = model.generate(**inputs, **settings, return_dict_in_generate=True, output_logits=True)
     return out.sequences[:, inputs["input_ids"].shape[1] :], torch.stack(out.logits, 1)
 

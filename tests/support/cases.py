@@ -11,13 +11,14 @@ from reference import Anywhere, Ragged, Top, cast, model_of, picture, positions_
 
 from biaskit.engine.prune import prune
 from biaskit.engine.reference import reference_logits
-from biaskit.families.checkpoints.tiny_parts import SPECIAL
+from biaskit.families.checkpoints.tiny_parts import OMNI, SPECIAL, special_id
 from biaskit.select.keep import Keep
 
 NEW = 8
 
 
-SPECIAL_IDS = list(range(len(SPECIAL)))  # a random model may generate an image placeholder, which no model takes back
+# a random model may generate an image placeholder, which no model takes back, or Qwen2.5-Omni's mark before an image
+SPECIAL_IDS = [*range(len(SPECIAL)), *(special_id(token, OMNI) for token in OMNI)]
 
 
 SIZES = {f"internvl-{text}": [(448, 224), (224, 224)] for text in ("llama", "qwen2", "qwen3")}

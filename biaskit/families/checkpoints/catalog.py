@@ -38,6 +38,8 @@ _MPO = (
 
 _GATED = "its licence must be accepted on the hub before it can be downloaded"
 
+_THINKER = "its thinker alone, the part that sees and writes, is loaded; sizes count the files of its speech, too"
+
 CHECKPOINTS = {
     "llava-1.5": Checkpoint("llava-hf/llava-1.5-7b-hf", "llava"),
     "llava-1.5-13b": Checkpoint("llava-hf/llava-1.5-13b-hf", "llava"),
@@ -48,6 +50,8 @@ CHECKPOINTS = {
     "qwen2-vl": Checkpoint("Qwen/Qwen2-VL-7B-Instruct", "qwen2_vl"),
     "qwen2.5-vl": Checkpoint("Qwen/Qwen2.5-VL-7B-Instruct", "qwen2_5_vl"),
     "qwen2.5-vl-3b": Checkpoint("Qwen/Qwen2.5-VL-3B-Instruct", "qwen2_5_vl"),
+    "qwen2.5-omni": Checkpoint("Qwen/Qwen2.5-Omni-7B", "qwen2_5_omni_thinker", _THINKER),
+    "qwen2.5-omni-3b": Checkpoint("Qwen/Qwen2.5-Omni-3B", "qwen2_5_omni_thinker", _THINKER),
     "qwen3-vl": Checkpoint("Qwen/Qwen3-VL-8B-Instruct", "qwen3_vl"),
     "internvl2.5": Checkpoint("OpenGVLab/InternVL2_5-8B-MPO-hf", "internvl", _MPO),
     "internvl2.5-2b": Checkpoint("OpenGVLab/InternVL2_5-2B-MPO-hf", "internvl", _MPO),

@@ -8,18 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from biaskit.errors import BiaskitError, ModelError
-from biaskit.families import ModelFamily, families
-from biaskit.families.checkpoints.catalog import Place, needs_code, resolve, short_name, wording_of
+from biaskit.errors import ModelError
+from biaskit.families import ModelFamily
+from biaskit.families.checkpoints.catalog import Place, resolve, short_name, wording_of
 from biaskit.families.checkpoints.device import find_device, input_device
 from biaskit.families.checkpoints.dispatch import alone, check_device_map, check_names, offload_folder
 from biaskit.families.checkpoints.fingerprint import fingerprint
 from biaskit.families.checkpoints.hub import bars_on_terminals, hub_errors, json_object, of_revision, small_file, weights
 from biaskit.families.checkpoints.options import Choice, configure
+from biaskit.families.checkpoints.part import end_answers, part_alone, read_config
 from biaskit.families.checkpoints.probe import probe
 from biaskit.families.checkpoints.processor_settings import processor_settings
 from biaskit.families.checkpoints.processors import load_processor
-from biaskit.families.checkpoints.refused import UNFIT, check_adapter, quantisation
+from biaskit.families.checkpoints.refused import check_adapter, find_family, quantisation
 from biaskit.prior.layers import Layers, read_layers
 from biaskit.registry import named_arguments
 from biaskit.tasks.wording import read_wording
@@ -117,7 +118,7 @@ def load_model(
     say(f"model {place.target}: reading its config" + ("" if place.local else " from the hub or its cache"))
     config_file, settings, family = _identify(place, revision)
     asked = None if wording is None else read_wording(wording, wording_of(family, short_name(place.name)))
-    config = _checked(family, _config(place, revision), layers)
+    config = _checked(family, read_config(family, place, revision, settings), layers)
     target, where = find_device(device), _dtype(dtype, settings, device)
     quantised = quantisation(settings, place.target, target)
     size, shards = weights(place, revision)
@@ -126,8 +127,11 @@ def load_model(
     say(f"{family.title}: {stored} → {quantised or where} on {spread}, {attention} attention")
     bounds = {"min_pixels": min_pixels, "max_pixels": max_pixels, "max_tiles": max_tiles}
     choices = {**bounds, "image_mode": image_mode, "conversation": conversation}
-    processor, options = _processor(family, config, place, revision, choices, say)
-    model = _load(place, revision, where, attention, target, device_map)
+    with part_alone(family, settings, config) as only:
+        processor, options = _processor(family, config, place, revision, choices, say)
+        model = _load(place, of_revision(place, revision) | only, where, attention, target, device_map)
+    if only:
+        end_answers(model)
     found = fingerprint(Path(place.target)) if place.local else config_file.parent.name
     return Loaded(model, processor, family, place.name, found, options, asked)
 
@@ -187,48 +191,11 @@ def read_checkpoint(
         ModelError: as `load_model`.
     """
     place = resolve(name)
-    _, _, family = _identify(place, revision)
-    config = _config(place, revision)
+    _, settings, family = _identify(place, revision)
+    config = read_config(family, place, revision, settings)
     family.check(config)
-    return place, family, config, _processor(family, config, place, revision, choices or {}, lambda line: None)[0]
-
-
-def _config(place: Place, revision: str | None) -> Any:
-    import transformers
-
-    try:
-        with hub_errors(place):
-            return transformers.AutoConfig.from_pretrained(place.target, **of_revision(place, revision))
-    except BiaskitError:
-        raise
-    except Exception as error:  # the stock library checks each field, with errors of its own kinds
-        why = " ".join(line.strip() for line in str(error).strip().splitlines()[:2])
-        raise ModelError(f"config.json of {place.target} does not load: {why}", "download or save the checkpoint again") from error
-
-
-def find_family(place: Place, settings: dict[str, Any]) -> ModelFamily:
-    """Return the family of a checkpoint from its config.json.
-
-    Raises:
-        ModelError: it needs remote code, or its class is not supported.
-    """
-    model_type = str(settings.get("model_type", "?"))
-    if model_type in families and "auto_map" not in settings and not _foreign(settings):
-        return families.get(model_type)
-    if "auto_map" in settings or _foreign(settings):
-        raise needs_code(place.target)
-    if model_type in UNFIT:
-        reason, hint = UNFIT[model_type]
-        raise ModelError(f"{place.target} is a {model_type!r} model: {reason}", hint)
-    raise ModelError(
-        f"{place.target} is a {model_type!r} model, which no family covers", f"supported model types: {', '.join(families.names())}"
-    )
-
-
-def _foreign(settings: dict[str, Any]) -> bool:
-    """True if a config was written by the original LLaVA code, which shares model types with the stock classes."""
-    names = settings.get("architectures")
-    return isinstance(names, list) and any("ForCausalLM" in str(name) and "Llava" in str(name) for name in names)
+    with part_alone(family, settings, config):
+        return place, family, config, _processor(family, config, place, revision, choices or {}, lambda line: None)[0]
 
 
 def _dtype(dtype: str, settings: dict[str, Any], device: str) -> str:
@@ -276,12 +243,11 @@ def _fit(need: int, device: str, *, auto: bool) -> int | None:
     )
 
 
-def _load(place: Place, revision: str | None, dtype: str, attention: str, device: str, device_map: DeviceMap | None) -> PreTrainedModel:
+def _load(place: Place, where: dict[str, Any], dtype: str, attention: str, device: str, device_map: DeviceMap | None) -> PreTrainedModel:
     import torch
     import transformers
     from safetensors import SafetensorError
 
-    where = of_revision(place, revision)
     if device_map is not None:
         where |= {"device_map": device_map if isinstance(device_map, str) else dict(device_map), "offload_folder": offload_folder()}
     elif device != "cpu":

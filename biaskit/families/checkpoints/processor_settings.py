@@ -11,6 +11,8 @@ from weakref import WeakKeyDictionary
 _NAMES_ONLY = ("image_processor_type", "processor_class", "auto_map", "transformers_version", "_name_or_path")
 """Parts of the serialised form that name classes and versions; a run records those elsewhere."""
 
+_LEFT_OUT = ("tokenizer", "video_processor", "feature_extractor", "chat_template")
+
 _SAMPLE = "Where is the Dog?  Is it 12.5 px left of <b>ÉTÉ</b> e\u0301\n\n 狗在哪里 🙂 don't"
 """Letters of both cases, digits, runs of blanks, other scripts, a combining accent."""
 _digests: WeakKeyDictionary[Any, tuple[int, str]] = WeakKeyDictionary()
@@ -19,8 +21,8 @@ _digests: WeakKeyDictionary[Any, tuple[int, str]] = WeakKeyDictionary()
 def processor_settings(processor: Any) -> dict[str, Any]:
     """Return the settings of a processor and its image processor as plain JSON values: dotted name → value.
 
-    The chat template goes in as its hash, the tokenizer as that of its vocabulary and of how it cuts a sample. The video processor is left
-    out.
+    The chat template goes in as its hash, the tokenizer as that of its vocabulary and of how it cuts a sample. What videos and sounds are
+    processed with is left out.
 
     >>> from biaskit.testing import tiny_model
     >>> settings = processor_settings(tiny_model("llava-1.5")[1])
@@ -28,7 +30,7 @@ def processor_settings(processor: Any) -> dict[str, Any]:
     (336, 14)
     """
     held = processor.to_dict() if hasattr(processor, "to_dict") else {}
-    held = {name: value for name, value in held.items() if name not in ("tokenizer", "video_processor", "chat_template")}
+    held = {name: value for name, value in held.items() if name not in _LEFT_OUT}
     image_processor = getattr(processor, "image_processor", None)
     if image_processor is not None:
         held["image_processor"] = image_processor.to_dict()

@@ -1,8 +1,8 @@
 """Load processors with or without torchvision.
 
 With torchvision the stock `AutoProcessor` does everything. Without it the stock classes of several families refuse to load, because
-of a video processor that images do not need; then the same classes are put together from their parts with the PIL image processor and no
-video processor.
+of a video processor that images do not need; then the same classes are put together from their parts with the PIL image processor, without
+a video processor and without what Qwen2.5-Omni hears with.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from biaskit.errors import ModelError
@@ -21,7 +22,7 @@ from biaskit.families.checkpoints.hub import json_object
 
 @cache
 def images_only(processor_class: type) -> type:
-    """Return a subclass of a stock processor class that accepts `video_processor=None` and can be pickled."""
+    """Return a subclass of a stock processor class that accepts None for its parts for video and audio, and can be pickled."""
 
     def accept(self: Any, argument_name: str, argument: Any) -> type:
         return type(argument)
@@ -46,10 +47,12 @@ def build_processor(family: ModelFamily, image_processor: Any, tokenizer: Any, s
     stock = getattr(transformers, family.processor)
     accepted = inspect.signature(stock.__init__).parameters
     parts = {"image_processor": image_processor, "tokenizer": tokenizer}
-    if "video_processor" in accepted:
-        parts["video_processor"] = None
+    parts |= {name: None for name in ("video_processor", "feature_extractor") if name in accepted}
     extra = {name: value for name, value in settings.items() if name in accepted and name not in parts}
-    return images_only(stock)(**parts, **extra)
+    made = images_only(stock)(**parts, **extra)
+    if hasattr(stock, "replace_multimodal_special_tokens"):  # Omni's, up to transformers 5.17 at least, asks for it with images alone, too
+        made.video_processor = SimpleNamespace(merge_size=image_processor.merge_size)
+    return made
 
 
 def _image_processor(family: ModelFamily, target: str, where: dict[str, str]) -> Any:

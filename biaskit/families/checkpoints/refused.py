@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from biaskit.errors import ModelError
+from biaskit.families import ModelFamily
+from biaskit.families.checkpoints.catalog import Place, needs_code
+from biaskit.families.checkpoints.part import family_of, supported_types
 
 _LINEAR = (
     "its layers are mostly linear attention: there is no attention row to read, and their state still contains dropped tokens",
@@ -27,10 +30,9 @@ _JUDGE = (
     "use a Gemma 3 checkpoint, whose tower and language model are of the same kind",
 )
 _OMNI = (
-    "its checkpoint has parts for hearing and speech beside the language model, and transformers does not load it as an image-text model",
-    "use a Qwen2.5-VL or Qwen3-VL checkpoint, whose tower and language model are of the same kind",
+    "its thinker, the part that sees and writes, is of Qwen3-VL-MoE's kind, beside parts for hearing and speech; no family covers it yet",
+    "use a Qwen3-VL checkpoint of the same kind, such as qwen3-vl-30b-a3b, or a Qwen2.5-Omni checkpoint",
 )
-_THINKER = ("its tower and language model are of Qwen2.5-VL's kind, but it takes audio as well, and no family covers it yet", _OMNI[1])
 
 UNFIT = {
     "qwen3_5": _LINEAR,
@@ -41,9 +43,8 @@ UNFIT = {
     "gemma4": _SHARED,
     "gemma4_unified": _SHARED,
     "shieldgemma2": _JUDGE,
-    "qwen2_5_omni": _OMNI,
-    "qwen2_5_omni_thinker": _THINKER,
     "qwen3_omni_moe": _OMNI,
+    "qwen3_omni_moe_thinker": _OMNI,
     "paligemma": _TWO_WAYS,
     "mllama": (
         "it reads images by cross attention: there are no visual tokens in the sequence",
@@ -59,6 +60,32 @@ _QUANTISED = {
     "compressed-tensors": ("compressed-tensors", ("compressed_tensors",)),
     "fp8": ("FP8", ()),
 }
+
+
+def find_family(place: Place, settings: dict[str, Any]) -> ModelFamily:
+    """Return the family of a checkpoint from its config.json.
+
+    Raises:
+        ModelError: it needs remote code, or its class is not supported.
+    """
+    model_type = str(settings.get("model_type", "?"))
+    family = family_of(model_type)
+    if family is not None and "auto_map" not in settings and not _foreign(settings):
+        return family
+    if "auto_map" in settings or _foreign(settings):
+        raise needs_code(place.target)
+    if model_type in UNFIT:
+        reason, hint = UNFIT[model_type]
+        raise ModelError(f"{place.target} is a {model_type!r} model: {reason}", hint)
+    raise ModelError(
+        f"{place.target} is a {model_type!r} model, which no family covers", f"supported model types: {', '.join(supported_types())}"
+    )
+
+
+def _foreign(settings: dict[str, Any]) -> bool:
+    """True if a config was written by the original LLaVA code, which shares model types with the stock classes."""
+    names = settings.get("architectures")
+    return isinstance(names, list) and any("ForCausalLM" in str(name) and "Llava" in str(name) for name in names)
 
 
 def check_adapter(directory: Path) -> None:

@@ -16,8 +16,11 @@ from PIL import Image
 from biaskit.families import ModelFamily, families
 from biaskit.families.checkpoints.processors import build_processor
 from biaskit.families.checkpoints.tiny_parts import (
+    CHATML,
     INTERN_CHAT,
     LLAVA_CHAT,
+    OMNI,
+    OMNI_NAMES,
     QWEN_CHAT,
     QWEN_IDS,
     VIT,
@@ -115,6 +118,32 @@ _TOWER_25 = {
 }
 
 
+def _omni(layers: int) -> Parts:
+    image, video, audio = (special_id(f"<|{kind}|>", OMNI) for kind in ("IMAGE", "VIDEO", "AUDIO"))
+    vision = {"num_heads": 2, "patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2, **_TOWER_25}
+    hearing = {"d_model": 16, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 16, "num_mel_bins": 8}
+    config = hf.Qwen2_5OmniThinkerConfig(
+        text_config=text_sizes(layers, **rope(), tie_word_embeddings=False),
+        vision_config=vision,
+        audio_config={**hearing, "max_source_positions": 16, "output_dim": 64},
+        image_token_index=image,
+        video_token_index=video,
+        audio_token_index=audio,
+        **{name: special_id(token, OMNI) for name, token in _OMNI_EDGES.items()},
+        eos_token_id=2,
+    )
+    pixels = hf.Qwen2VLImageProcessorPil(patch_size=14, merge_size=2, temporal_patch_size=2, min_pixels=56 * 56, max_pixels=28 * 28 * 400)
+    chat = CHATML.replace("IMAGE", "<|vision_bos|><|IMAGE|><|vision_eos|>")
+    settings = {"chat_template": chat, "feature_extractor": {"feature_extractor_type": "WhisperFeatureExtractor"}}
+    return config, pixels, byte_tokenizer(OMNI, **OMNI_NAMES), settings
+
+
+_OMNI_EDGES = {
+    "vision_start_token_id": "<|vision_bos|>", "vision_end_token_id": "<|vision_eos|>",
+    "audio_start_token_id": "<|audio_bos|>", "audio_end_token_id": "<|audio_eos|>",
+}  # fmt: skip
+
+
 _TOWER_3 = _TOWER_25 | {"depth": 4, "num_position_embeddings": 256, "deepstack_visual_indexes": [0, 1, 2]}
 
 
@@ -167,6 +196,7 @@ _TINY: dict[str, Callable[[int], Parts]] = {
     "llava-onevision": _llava_onevision,
     "qwen2-vl": _qwen(hf.Qwen2VLConfig, 14, {"depth": 2, "embed_dim": 32, "hidden_size": 64, "mlp_ratio": 2}, rope()),
     "qwen2.5-vl": _qwen(hf.Qwen2_5_VLConfig, 14, _TOWER_25, rope()),
+    "qwen2.5-omni": _omni,
     "qwen3-vl": _qwen(hf.Qwen3VLConfig, 16, _TOWER_3, {"head_dim": 16, **rope(mrope_interleaved=True)}),
     "internvl-llama": _internvl(hf.LlamaConfig),
     "internvl-qwen2": _internvl(hf.Qwen2Config),

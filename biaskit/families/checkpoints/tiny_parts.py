@@ -82,6 +82,13 @@ QWEN_IDS = {
 }  # fmt: skip
 
 
+OMNI = [f"<|{name}|>" for name in ("IMAGE", "VIDEO", "AUDIO", "vision_bos", "vision_eos", "audio_bos", "audio_eos")]
+"""The special tokens of Qwen2.5-Omni."""
+
+OMNI_NAMES = {f"{token.strip('<|>').lower()}_token": token for token in OMNI}
+"""Their names in its tokenizer."""
+
+
 def rope(**more: Any) -> dict[str, Any]:
     """Return the rotary settings of a language model with positions of three axes."""
     return {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3], **more}}

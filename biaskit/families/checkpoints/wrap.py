@@ -10,6 +10,7 @@ from biaskit.errors import BiaskitError, ModelError
 from biaskit.families import families
 from biaskit.families.checkpoints.fingerprint import model_fingerprint
 from biaskit.families.checkpoints.load import Loaded, load_model
+from biaskit.families.checkpoints.part import check_whole
 from biaskit.registry import did_you_mean, named_arguments
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def wrap_model(model: PreTrainedModel, processor: Any, *, name: str | None = Non
     model_type = str(getattr(config, "model_type", ""))
     if not model_type or not hasattr(model, "get_decoder"):
         raise ModelError(f"{type(model).__name__} is not a model that biaskit can run", "give a stock model of transformers, or a name")
+    check_whole(model)
     if model_type not in families:
         raise ModelError(f"no family covers a {model_type!r} model", did_you_mean(model_type, families.names()))
     if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
