@@ -1,4 +1,7 @@
-"""A checkpoint through every command, as a person would type them: `python tests/support/every_command.py CHECKPOINT …`."""
+"""A checkpoint through every command, as a person would type them: `python tests/support/every_command.py CHECKPOINT …`.
+
+`--torchvision` as the first word: with torchvision's processors, which must be importable, if need be as `with_torchvision.py` says.
+"""
 
 from __future__ import annotations
 
@@ -94,7 +97,13 @@ def through(checkpoint, out, *options):
 if __name__ == "__main__":
     import transformers
 
+    which = sys.argv[1:]
+    if with_torchvision := which[:1] == ["--torchvision"]:
+        from with_torchvision import importable
+
+        held, which = importable(), which[1:]
     few_words()
-    for one in sys.argv[1:]:
+    for one in which:
         with tempfile.TemporaryDirectory() as folder:
-            print(Path(one).name, "transformers", transformers.__version__, through(Path(one), Path(folder)), flush=True)
+            took = through(Path(one), Path(folder))
+        print(Path(one).name, "transformers", transformers.__version__, "torchvision" if with_torchvision else "PIL", took, flush=True)

@@ -28,6 +28,13 @@ def test_what_is_doubtful(score, n, parsed, named):
     assert doubts("where", [CHANCE, dataclasses.replace(cell, budget="10 %", parsed=1.0)]) == []
 
 
+def test_the_worst_are_named_and_the_others_counted():
+    cells = [Scored(f"m{place}/r0.5", "fastv", "50 %", 0.01 * place, 100, 0.01 * place) for place in range(40)]
+    low, mute = doubts("where", [CHANCE, *reversed(cells)])
+    assert low.startswith("where: m0/r0.5 (0.0 %, random 90.0 %), m1/r0.5") and "m5/r0.5 (5.0 %, random 90.0 %) and 34 more: far" in low
+    assert mute.startswith("where: m0/r0.5 (100.0 %), m1/r0.5 (99.0 %)") and "m5/r0.5 (95.0 %) and 34 more: so many" in mute
+
+
 def test_a_run_and_its_report_name_them(tmp_path):
     """The embedded model under DivPrune's renumbered positions answers hardly anything; with its own positions it does."""
     said = []

@@ -10,6 +10,8 @@ FAR = 0.1
 """How far a score in [0, 1] must be below that of a random choice, in addition to being significant (95 %)."""
 UNREADABLE = 0.5
 """Share of unreadable answers from which on a cell is reported."""
+NAMED = 6
+"""Cells that a line names, the worst first; it counts the others."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ def doubts(task: str, cells: Sequence[Scored]) -> list[str]:
     """
     chance = {cell.budget: cell for cell in cells if cell.pruner == "random"}
     low = [cell for cell in cells if cell.budget in chance and _far_below(cell, chance[cell.budget])]
-    mute = [cell for cell in cells if cell.parsed is not None and cell.parsed < UNREADABLE]
+    low.sort(key=lambda cell: cell.score - chance[cell.budget].score)
+    mute = sorted((cell for cell in cells if cell.parsed is not None and cell.parsed < UNREADABLE), key=lambda cell: cell.parsed or 0.0)
     lines = []
     for found, words, what in (
         (low, [f"{100 * cell.score:.1f} %, random {100 * chance[cell.budget].score:.1f} %" for cell in low],
@@ -48,8 +51,9 @@ def doubts(task: str, cells: Sequence[Scored]) -> list[str]:
         (mute, [f"{100 * (1 - (cell.parsed or 0.0)):.1f} %" for cell in mute], "so many of the answers cannot be read, and count as wrong"),
     ):  # fmt: skip
         if found:
-            named = ", ".join(f"{cell.label} ({text})" for cell, text in zip(found, words, strict=True))
-            lines.append(f"{task}: {named}: {what}{_positions(found)}")
+            named = ", ".join(f"{cell.label} ({text})" for cell, text in list(zip(found, words, strict=True))[:NAMED])
+            others = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+            lines.append(f"{task}: {named}{others}: {what}{_positions(found)}")
     return lines
 
 
