@@ -110,7 +110,7 @@ def draw_recall(report: Mapping[str, Any], path: Path) -> None:
         for name, (label, style) in styles.items():
             left.plot(found[name], label=label, **style)
         left.axhline(report["kept"] / PATCHES**2, color="0.5", linewidth=1, label="chance")
-        left.axhline(found["any_thing"], color="0.5", linewidth=1, linestyle="--", label="any thing, independent of the question")
+        left.axhline(found["any_thing"], color="0.5", linewidth=1, linestyle="--", label="any thing, question ignored")
         left.plot(report["preference"][placement]["raw"], color=INK, linestyle=":", linewidth=1, label="target outranks other things (raw)")
         left.set(title=f"target tokens in the top quarter, {placement} scenes", xlabel="layer whose attention is read (K − 1)")
     none = report["pruning"]["none"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +51,22 @@ def benchmarks(out: Path) -> None:
     growth.draw(found.get("growth", found), out / "bench/growth.png", describe(found["machine"]))
 
 
-def curves(folder: str, out: Path) -> None:
-    """Score against retention, from a report's CSV."""
+SHOWN = (
+    "random", "fastv", "fastv+tasks", "fastv@rows=question", "fastv@rows=question+question", "fastv@debias=null@rows=question",
+    "fastv@debias=null@mode=p_log@rows=question", "d2pruner@strength=0", "d2pruner+tasks", "d2pruner@debias=null@rows=question",
+    "idpruner", "divprune@positions=original", "cdpruner@positions=original", "visionzip@positions=original",
+    "visionzip@attend=mean@positions=original",
+)  # fmt: skip
+"""Methods that the figures of docs/debiasing.md show, of some fifty."""
+
+
+def curves(folder: str, out: Path, shown: Sequence[str] | None = None) -> None:
+    """Score against retention, from a report's CSV: of the methods `shown`, of all if None."""
     source = DOCS / folder
     csvs = source / "csv" if (source / "csv").is_dir() else source
     panels: dict[str, Curves] = {}
     with (csvs / "scores.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+        rows = [row for row in csv.DictReader(file) if shown is None or row["method"] in (UNPRUNED, *shown)]
     shares = {row["budget"]: float(row["retention"]) for row in rows if row["method"] != UNPRUNED}
     for row in rows:
         panel = panels.setdefault(row["task"], Curves(row["task"], {}, None, f"{row['metric']}, points"))
@@ -69,7 +79,7 @@ def curves(folder: str, out: Path) -> None:
         average: dict[str, list[tuple[float, Estimate]]] = {}
         with (csvs / "average.csv").open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
-                if row["method"] != UNPRUNED and not row["budget"].isdecimal():
+                if (row["method"] != UNPRUNED if shown is None else row["method"] in shown) and not row["budget"].isdecimal():
                     one = Estimate(*(100 * float(row[name]) for name in ("relative", "relative_low", "relative_high")))
                     average.setdefault(row["method"], []).append((by_percent(row["budget"], shares), one))
         panels["average"] = Curves("average over tasks", average, Estimate(100, 100, 100), "% of the unpruned model")
@@ -90,6 +100,8 @@ def main(out: Path = DOCS) -> None:
     studies(out)
     benchmarks(out)
     curves("validate", out)
+    for model in ("demo", "demo-qwen"):
+        curves(f"debiasing/{model}", out, SHOWN)
     for folder in ("demo", "demo/qwen"):
         draw_recall(read(DOCS / folder / "layers.json"), out / folder / "recall-by-layer.png")
 

@@ -33,7 +33,8 @@ Measured on the CPU in float32 with transformers {transformers} and torch {torch
   sizes; and how many lit spots were seen by the cell that covers them.
 - **row**: the last token's attention, as recorded under sdpa, against eager attention's own weights.
 - **commands**: releases of transformers under which it went through `models check`, `calibrate --layers all`, `priors show`, `heatmap`,
-  `prune --compare --overlay`, `validate` of pope and refcoco in batches of two and its report (`tests/support/every_command.py`).
+  `prune --compare --overlay`, `validate` of pope and refcoco in batches of two and its report (`tests/support/every_command.py`);
+  †: with torchvision's processors as well as with PIL's.
 - **exact**: the largest difference of a logit from a slow reference without a cache, 25 % kept from layer 2 on / from layer 0 on; unpruned.
 
 | checkpoint | files | prompt | tokens | layout | row | exact | commands | boxes | region asked as |
@@ -158,7 +159,7 @@ def page(measured, files):
         cells = [
             f"{known.hub_id} (`{short}`)", marks, "equal" if found["prompt"] else "differs", str(found["tokens"]),
             f"{found['cells']:.2f}; {found['spots']} of {found['spots']} spots", f"{found['row']:.0e}", f"{exact}; {found['unpruned']:.0e}",
-            ", ".join(found.get("commands", [])) or "–",
+            ", ".join(f"{one}{'†' if one in found.get('torchvision', []) else ''}" for one in found.get("commands", [])) or "–",
             form(family.box_convention), cell(family.wording.region_source),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |\n")
@@ -179,7 +180,8 @@ if __name__ == "__main__":
         from checkpoints import DWARFS
 
         before = json.loads(MEASURED.read_text(encoding="utf-8"))  # which commands ran is written down by hand
-        made_of = {name: measure(Path(sys.argv[1]) / name) | {"commands": before[name].get("commands", [])} for name in DWARFS}
+        by_hand = {name: {key: before[name].get(key, []) for key in ("commands", "torchvision")} for name in DWARFS}
+        made_of = {name: measure(Path(sys.argv[1]) / name) | by_hand[name] for name in DWARFS}
         MEASURED.write_text(json.dumps(made_of, indent=1) + "\n", encoding="utf-8")
     PAGE.write_text(
         page(json.loads(MEASURED.read_text(encoding="utf-8")), seen_files(Path(os.environ["BIASKIT_REAL_CHECKPOINTS"]))), encoding="utf-8"

@@ -249,6 +249,19 @@ def test_every_debiasing_is_asked_about_and_held_against_every_other(tmp_path):
     assert "p is corrected (Holm) over the 9 comparisons" in found.text
 
 
+def test_of_many_debiasings_the_best_is_named(tmp_path):
+    """Six of them, 15 pairs: one is better than all others; the table has the pairs."""
+    null = ("", "@mode=p_log", "@rows=question", "@mode=p_log@rows=question")
+    kept = {"fastv": level(0.5), "fastv+prior": level(0.5), "fastv@debias=recency@slope=0.002": level(0.5)}
+    kept |= {f"fastv@debias=null{rest}": level(0.85 if rest == "@rows=question" else 0.5) for rest in null}
+    run = read_run(make_run(tmp_path, n=200, unpruned=1.0, kept=kept, retentions=(0.25,), tasks=("scenes-where",)))
+    found = conclude([analyse(run, run.tasks[0], QUICK)])
+    (sentence,) = (part for part in found.text.split(". ") if part.startswith("Debiasings against each other"))
+    words = "15 pairs, all in the table: of 6, FastV (rows = question) with the null row comes out best: better than 5, worse than 0"
+    assert sentence == f"Debiasings against each other, {words}"
+    assert sum(contrast.kind == "rival" for contrast in found.contrasts) == 15
+
+
 def test_other_rows_stand_in_where_there_are_no_others(tmp_path):
     kept = {name: RIVALS[name] for name in ("fastv", "fastv@debias=null@mode=p_log@rows=question")}
     run = read_run(make_run(tmp_path, n=200, unpruned=1.0, kept=kept, retentions=(0.25,), tasks=("scenes-where",)))

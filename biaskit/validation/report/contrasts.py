@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -110,12 +111,40 @@ def _rivals(verdicts: Mapping[str, str]) -> list[str]:
     """Return a sentence on the decided comparisons between debiasings; the table has the numbers of all."""
     if not verdicts:
         return []
+    if len(verdicts) > _FEW:
+        return [f"Debiasings against each other, {len(verdicts)} pairs, all in the table: {'; '.join(_standings(verdicts))}."]
     settled = [
         _clause(question, verdict) for question, verdict in verdicts.items() if verdict not in ("cannot tell", "makes no difference")
     ]
     left = len(verdicts) - len(settled)
     open_ = f"{left} of {len(verdicts)} pairs cannot be told apart" if left else ""
     return [f"Debiasings against each other: {'; '.join(part for part in (*settled, open_) if part)}."]
+
+
+_FEW = 10
+"""Pairs of debiasings that the paragraph goes through one by one."""
+
+
+def _standings(verdicts: Mapping[str, str]) -> list[str]:
+    """Of the debiasings that are compared with one another, return the best by pairs lost, then won, a clause for each set."""
+    others: dict[str, set[str]] = {}
+    won: Counter[str] = Counter()
+    lost: Counter[str] = Counter()
+    for question, verdict in verdicts.items():
+        left, right = question.split(" against ")
+        for one, other, better in ((left, right, "helps"), (right, left, "hurts")):
+            others.setdefault(one, set()).add(other)
+            won[one] += verdict == better
+            lost[one] += verdict in ("helps", "hurts") and verdict != better
+    clauses = []
+    for members in {frozenset({one, *rest}): None for one, rest in others.items()}:
+        best = min(members, key=lambda one: (lost[one], -won[one], one))
+        rest = len(members) - 1 - won[best] - lost[best]
+        clauses.append(
+            f"of {len(members)}, {best} comes out best: better than {won[best]}, worse than {lost[best]}"
+            + (f", better in places and worse in others, or not to be told apart, for {rest}" if rest else "")
+        )
+    return clauses
 
 
 def _extent(result: TaskResults) -> str:
