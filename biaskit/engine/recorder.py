@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -27,7 +28,8 @@ from biaskit.errors import ModelError
 from biaskit.families.checkpoints.decoder import layer_kind
 from biaskit.pruners.readings import Heads, Reading
 
-_CELLS = 1 << 24  # entries of an attention map that are computed at once
+_CELLS = {"cpu": 1 << 21}  # entries of an attention map that are computed at once: on a CPU what its caches hold
+_MOST_CELLS = 1 << 24
 
 
 class Recorder:
@@ -240,6 +242,14 @@ def join_heads(values: Tensor, heads: Heads, dim: int = 1) -> Tensor:
     return values if heads == "each" else values.amax(dim)
 
 
+def _reached(call: Call, rows: Tensor) -> Call:
+    """The call without the keys after its last query, which causal queries do not attend to; on a CPU, where looking costs nothing."""
+    if not call.causal or call.query.device.type != "cpu" or (call.mask is not None and getattr(call.mask, "ndim", 4) == 4):
+        return call
+    end = int(rows.max()) + 1
+    return replace(call, key=call.key[:, :, :end], mask=None if call.mask is None else call.mask[:, :end])
+
+
 def mean_of_rows(call: Call, reading: Reading, rows: Tensor, weight: Tensor | None = None) -> Tensor:
     """The mean over several rows of an attention map, heads joined: [B, keys], or [B, heads, keys] for `each`.
 
@@ -250,12 +260,15 @@ def mean_of_rows(call: Call, reading: Reading, rows: Tensor, weight: Tensor | No
     Returns:
         Attention: the mean over the queries. Logits: the mean over queries that may attend to a key; −inf if none may.
     """
-    heads = call.query.shape[1]
-    block = max(1, _CELLS // (len(call.query) * heads * call.key.shape[2]))
+    heads, keys = call.query.shape[1], call.key.shape[2]
+    cells = _CELLS.get(call.query.device.type, _MOST_CELLS)
+    block = max(1, cells // (len(call.query) * heads * keys))
     total: Tensor | None = None
     counts: Tensor | float = 0.0
     for start in range(0, len(rows), block):
-        logits = logit_rows(call, rows[start : start + block])
+        some = rows[start : start + block]
+        seen = _reached(call, some)
+        logits = logit_rows(seen, some)
         values = join_heads(logits.softmax(-1) if reading.what == "attention" else logits, reading.heads)
         counted = torch.ones_like(values, dtype=torch.bool)
         if weight is not None:
@@ -263,9 +276,11 @@ def mean_of_rows(call: Call, reading: Reading, rows: Tensor, weight: Tensor | No
             counted &= mine.reshape(len(mine), *[1] * (values.ndim - 3), -1, 1)
         if reading.what == "logits":
             counted &= values > float("-inf")
-        part = values.masked_fill(~counted, 0).sum(-2)
+        missing = (0, min(keys, call.query.shape[2]) - values.shape[-1]) if seen is not call else (0, 0)
+        part = torch.nn.functional.pad(values.masked_fill(~counted, 0).sum(-2), missing)
         total = part if total is None else total + part
-        counts = counts + counted.sum(-2)
+        here = counted.sum(-2)  # of attention the same for every key: one that a query may not attend to has 0, which counts
+        counts = counts + (here[..., :1] if reading.what == "attention" else torch.nn.functional.pad(here, missing))
     assert total is not None and isinstance(counts, Tensor)
     if reading.what == "attention":
         return total / counts.clamp(min=1)

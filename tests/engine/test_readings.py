@@ -295,7 +295,7 @@ def test_rows_of_every_form_of_mask(form, softcap, monkeypatch):
     torch.testing.assert_close(logit_rows(call, of_each), expected, atol=1e-12, rtol=0)
     weight = torch.tensor([[True, False, True], [True, True, True]])
     for cells in (1 << 24, 1):
-        monkeypatch.setattr("biaskit.engine.recorder._CELLS", cells)
+        monkeypatch.setattr("biaskit.engine.recorder._CELLS", {"cpu": cells})
         for what, heads in (("attention", "max"), ("logits", "mean"), ("attention", "each"), ("logits", "each")):
             reading = Reading(what, queries="text", heads=heads)
             found = mean_of_rows(call, reading, rows, weight)
