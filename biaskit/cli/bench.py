@@ -111,6 +111,7 @@ def bench(
     """Time prefill and generation of methods × retentions × batch sizes, next to what the FLOPs formulas predict.
 
     Subcommands compare calibration with output_attentions, time the selectors alone, measure how cost grows, and run all of these.
+    What methods would read from files is made up, since it does not change the time: flat priors, an even schedule for FitPrune.
     """
     if context.invoked_subcommand is not None:
         return

@@ -244,7 +244,8 @@ def join_heads(values: Tensor, heads: Heads, dim: int = 1) -> Tensor:
 
 def _reached(call: Call, rows: Tensor) -> Call:
     """The call without the keys after its last query, which causal queries do not attend to; on a CPU, where looking costs nothing."""
-    if not call.causal or call.query.device.type != "cpu" or (call.mask is not None and getattr(call.mask, "ndim", 4) == 4):
+    whole = call.mask is not None and getattr(call.mask, "ndim", 4) == 4
+    if not call.causal or whole or call.query.device.type != "cpu" or call.query.shape[2] == 1:
         return call
     end = int(rows.max()) + 1
     return replace(call, key=call.key[:, :, :end], mask=None if call.mask is None else call.mask[:, :end])

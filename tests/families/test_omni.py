@@ -127,9 +127,28 @@ def test_a_weight_that_the_thinker_lacks_is_still_reported(full, tmp_path, caplo
     assert "layers.2.mlp.up_proj.weight" in caplog.text and "MISSING" in caplog.text
 
 
-def test_answers_end_where_the_thinker_says(full):
+@pytest.mark.parametrize(
+    ("generation", "config", "ends"),
+    [({}, 2, 2), ({"eos_token_id": [7, 8]}, 2, 2), ({"eos_token_id": [7, 8]}, None, [7, 8]), ({}, None, 2)],
+    ids=["of the thinker's config", "not of the speech", "of the only one", "of the tokenizer"],
+)
+def test_answers_of_a_whole_checkpoint_end(full, tmp_path, generation, config, ends):
     """The generation config beside a whole checkpoint need not be the thinker's."""
-    assert load_model(str(full)).model.generation_config.eos_token_id == 2
+    place = shutil.copytree(full, tmp_path / "copy")
+    settings = json.loads((place / "config.json").read_text())
+    for part in (settings["thinker_config"], settings["thinker_config"]["text_config"]):
+        part["eos_token_id"] = config
+    (place / "config.json").write_text(json.dumps(settings))
+    (place / "generation_config.json").write_text(json.dumps(generation))
+    assert load_model(str(place)).model.generation_config.eos_token_id == ends
+
+
+@pytest.mark.parametrize(("generation", "ends"), [({}, 2), ({"eos_token_id": [7, 8]}, [7, 8])])
+def test_answers_of_a_thinker_alone_end(checkpoint, tmp_path, generation, ends):
+    """Its own generation config goes first."""
+    place = shutil.copytree(checkpoint("qwen2.5-omni"), tmp_path / "copy")
+    (place / "generation_config.json").write_text(json.dumps(generation))
+    assert load_model(str(place)).model.generation_config.eos_token_id == ends
 
 
 def test_inspecting_reads_the_part(full):

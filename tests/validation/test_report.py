@@ -16,7 +16,7 @@ from biaskit.validation.report.analyse import Settings, analyse, ordered
 from biaskit.validation.report.average import averages, draws_of_tasks, mean_over_tasks
 from biaskit.validation.report.bars import ablation
 from biaskit.validation.report.contents import Report
-from biaskit.validation.report.contrasts import conclude
+from biaskit.validation.report.contrasts import _standings, conclude
 from biaskit.validation.report.costs import costs
 from biaskit.validation.report.curves import Curves, draw_curves, task_curves
 from biaskit.validation.report.figure_style import looks, looks_of
@@ -257,9 +257,26 @@ def test_of_many_debiasings_the_best_is_named(tmp_path):
     run = read_run(make_run(tmp_path, n=200, unpruned=1.0, kept=kept, retentions=(0.25,), tasks=("scenes-where",)))
     found = conclude([analyse(run, run.tasks[0], QUICK)])
     (sentence,) = (part for part in found.text.split(". ") if part.startswith("Debiasings against each other"))
-    words = "15 pairs, all in the table: of 6, FastV (rows = question) with the null row comes out best: better than 5, worse than 0"
+    words = (
+        "15 pairs, all in the table: of 6 of FastV, FastV (rows = question) with the null row comes out best: better than 5, worse than 0"
+    )
     assert sentence == f"Debiasings against each other, {words}"
     assert sum(contrast.kind == "rival" for contrast in found.contrasts) == 15
+
+
+def test_standings():
+    names = [f"FastV with the {letter} prior" for letter in "abcde"]
+    pairs = {f"{a} against {b}": "cannot tell" for a, b in itertools.combinations(names, 2)}
+    assert _standings(pairs) == ["of 5 of FastV, none is settled as better than another"]
+    pairs |= {f"{names[0]} against {names[3]}": "helps", f"{names[1]} against {names[3]}": "helps"}
+    (clause,) = _standings(pairs)
+    assert clause.startswith(
+        f"of 5 of FastV, {names[0]} and {names[1]} come out best: better than 1, worse than 0; with 3 it goes both ways"
+    )
+    other = {"D2Pruner with the null row against D2Pruner (rows = question) with the null row": "hurts"}
+    assert _standings({**pairs, **other})[1] == (
+        "of 2 of D2Pruner, D2Pruner (rows = question) with the null row comes out best: better than 1, worse than 0"
+    )
 
 
 def test_other_rows_stand_in_where_there_are_no_others(tmp_path):

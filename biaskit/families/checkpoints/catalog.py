@@ -87,7 +87,7 @@ EMBEDDED = {"demo": "weights/demo", "demo-qwen": "weights/demo-qwen"}
 """Models that are part of the package: name → directory in `biaskit/demo`."""
 
 
-_OF_A_CHECKPOINT = ("config.json", "adapter_config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer_config.json")
+_OF_A_CHECKPOINT = ("*config.json", "*.safetensors*", "*.bin", "tokenizer*")
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def resolve(name: str) -> Place:
     """
     if (there := existing(name)) and there.is_dir():
         short = name in EMBEDDED or name in CHECKPOINTS
-        if not short or any((there / part).exists() for part in _OF_A_CHECKPOINT):
+        if not short or any(True for form in _OF_A_CHECKPOINT for _ in there.glob(form)):
             return Place(name, local=True)
     if name in EMBEDDED:
         directory = Path(__file__).parents[2] / "demo" / EMBEDDED[name]

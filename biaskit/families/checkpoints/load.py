@@ -130,8 +130,8 @@ def load_model(
     with part_alone(family, settings, config) as only:
         processor, options = _processor(family, config, place, revision, choices, say)
         model = _load(place, of_revision(place, revision) | only, where, attention, target, device_map)
-    if only:
-        end_answers(model)
+    if family.within:
+        end_answers(model, processor.tokenizer, foreign=bool(only))
     found = fingerprint(Path(place.target)) if place.local else config_file.parent.name
     return Loaded(model, processor, family, place.name, found, options, asked)
 

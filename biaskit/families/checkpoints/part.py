@@ -115,8 +115,15 @@ def part_alone(family: ModelFamily, settings: Mapping[str, Any], config: Any) ->
             logging.getLogger(f"transformers.{name}").removeFilter(filtered)
 
 
-def end_answers(model: Any) -> None:
-    """Take the token that ends an answer from the config where the generation config has none: a larger model's may be of its speech."""
-    kinds = (model.config, model.config.get_text_config())
-    if model.generation_config.eos_token_id is None:
-        model.generation_config.eos_token_id = next((found for kind in kinds if (found := getattr(kind, "eos_token_id", None))), None)
+def end_answers(model: Any, tokenizer: Any, *, foreign: bool) -> None:
+    """Give a model that was published as part of a larger one the token that ends its answers, without which they run to the limit.
+
+    It is taken from the model's config or its text model's, else from the generation config, else from the tokenizer.
+
+    Args:
+        foreign: the generation config is that of the larger model, whose speech may end otherwise; else it goes first.
+    """
+    kinds = [model.config, model.config.get_text_config(), tokenizer]
+    kinds.insert(2 if foreign else 0, model.generation_config)
+    found = (getattr(kind, "eos_token_id", None) for kind in kinds)
+    model.generation_config.eos_token_id = next((one for one in found if one is not None), None)

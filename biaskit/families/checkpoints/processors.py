@@ -2,7 +2,7 @@
 
 With torchvision the stock `AutoProcessor` does everything. Without it the stock classes of several families refuse to load, because
 of a video processor that images do not need; then the same classes are put together from their parts with the PIL image processor, without
-a video processor and without what Qwen2.5-Omni hears with.
+a video processor and without Qwen2.5-Omni's audio feature extractor.
 """
 
 from __future__ import annotations

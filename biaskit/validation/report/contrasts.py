@@ -102,7 +102,7 @@ def _paragraph(results: Sequence[TaskResults], contrasts: Sequence[Contrast], ve
     n = ", ".join(_extent(result) for result in results)
     tail = (
         f"All differences are in points of score on the same questions ({n}), with {100 * results[0].settings.level:g} % intervals; "
-        f"p is corrected (Holm) over the {len(contrasts)} comparisons of this paragraph."
+        f"p is corrected (Holm) over the {len(contrasts)} comparisons of the conclusion."
     )
     return " ".join([_opening(told), *sentences, *where, tail])
 
@@ -126,7 +126,7 @@ _FEW = 10
 
 
 def _standings(verdicts: Mapping[str, str]) -> list[str]:
-    """Of the debiasings that are compared with one another, return the best by pairs lost, then won, a clause for each set."""
+    """Return a clause for each method that is debiased: the best of its debiasings by pairs lost, then won; ties are named together."""
     others: dict[str, set[str]] = {}
     won: Counter[str] = Counter()
     lost: Counter[str] = Counter()
@@ -137,14 +137,25 @@ def _standings(verdicts: Mapping[str, str]) -> list[str]:
             won[one] += verdict == better
             lost[one] += verdict in ("helps", "hurts") and verdict != better
     clauses = []
-    for members in {frozenset({one, *rest}): None for one, rest in others.items()}:
-        best = min(members, key=lambda one: (lost[one], -won[one], one))
-        rest = len(members) - 1 - won[best] - lost[best]
+    for base in dict.fromkeys(map(_base, others)):
+        members = [one for one in others if _base(one) == base]
+        best = min((lost[one], -won[one]) for one in members)
+        first = [one for one in members if (lost[one], -won[one]) == best]
+        if not best[1]:
+            clauses.append(f"of {len(members)} of {base}, none is settled as better than another")
+            continue
+        rest = {len(others[one]) + best[1] - best[0] for one in first}
+        come = "comes" if len(first) == 1 else "come"
         clauses.append(
-            f"of {len(members)}, {best} comes out best: better than {won[best]}, worse than {lost[best]}"
-            + (f", better in places and worse in others, or not to be told apart, for {rest}" if rest else "")
+            f"of {len(members)} of {base}, {' and '.join(first)} {come} out best: better than {-best[1]}, worse than {best[0]}"
+            + (f"; with {max(rest)} it goes both ways or cannot be told" if max(rest) else "")
         )
     return clauses
+
+
+def _base(name: str) -> str:
+    """The method that is debiased: "FastV" of "FastV (rows = question) with the null row"."""
+    return name.partition(" with ")[0].partition(" (")[0]
 
 
 def _extent(result: TaskResults) -> str:
