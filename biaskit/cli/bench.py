@@ -37,7 +37,13 @@ from biaskit.cli.options import (
 if TYPE_CHECKING:
     from biaskit.families.checkpoints.load import Loaded
 
-app = App(help="Time pruned prefill, calibration and selection beside their baselines.")
+app = App(
+    help="""Time pruned prefill and generation of methods × retentions × batch sizes, next to what the FLOPs formulas predict.
+
+    Subcommands compare calibration with output_attentions, time the selectors alone, measure how cost grows, and run all of these.
+    What methods would read from files is made up, since it does not change the time: flat priors, an even schedule for FitPrune.
+    """
+)
 
 RandomWeights = Annotated[
     bool,
@@ -108,11 +114,7 @@ def bench(
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Time prefill and generation of methods × retentions × batch sizes, next to what the FLOPs formulas predict.
-
-    Subcommands compare calibration with output_attentions, time the selectors alone, measure how cost grows, and run all of these.
-    What methods would read from files is made up, since it does not change the time: flat priors, an even schedule for FitPrune.
-    """
+    """Time prefill and generation."""
     if context.invoked_subcommand is not None:
         return
     from biaskit.bench.prefill import Plan, measure

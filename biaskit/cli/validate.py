@@ -35,7 +35,14 @@ if TYPE_CHECKING:
     from biaskit.validation.ask.methods import Grid, Match
     from biaskit.validation.ask.runner import Validation
 
-app = App(help="Does debiasing help? Ask a model with and without pruning, and keep every answer.", invoke_without_command=True)
+app = App(
+    help="""Does debiasing help? Ask a model with and without pruning, and keep every answer.
+
+    It can be stopped at any moment: the same command resumes it, with any number of processes. With more tasks, methods, retentions or
+    questions it adds to the results. Under torchrun the questions are divided among the processes; the results are byte for byte the same.
+    """,
+    invoke_without_command=True,
+)
 
 app.command("report")(report)
 app.command("published")(published)
@@ -139,11 +146,7 @@ def validate(
     force: Annotated[bool, typer.Option("--force", rich_help_panel=RESULT, help="Delete what is in the results directory.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Ask a model the questions of tasks with every method at every retention, and keep every answer.
-
-    It can be stopped at any moment: the same command resumes it, with any number of processes. With more tasks, methods, retentions or
-    questions it adds to the results. Under torchrun the questions are divided among the processes; the results are byte for byte the same.
-    """
+    """Ask a model the questions of tasks with every method at every retention, and keep every answer."""
     if context.invoked_subcommand is not None:
         return
     missing = [name for name, value in (("--model", model), ("--task", task), ("--out", out)) if not value]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import shlex
 
 import pytest
@@ -198,6 +199,15 @@ def test_every_command_has_examples_that_parse(words):
         command.make_context(words, typed[len(inside) :])
     shown = CliRunner().invoke(app, [*words.split(), "--help"])
     assert shown.exit_code == 0 and "Examples:" in shown.stdout and "```" not in shown.stdout
+
+
+@pytest.mark.parametrize("words", RUNNABLE)
+def test_what_a_function_says_of_its_command_is_shown(words):
+    """A group's own help replaces that of the function behind it, so that what stands there alone is never seen."""
+    command = RUNNABLE[words]
+    told = (inspect.getdoc(command.callback) or "").split("\n\n")[1:]
+    shown = " ".join((command.help or "").split())
+    assert all(" ".join(paragraph.split()) in shown for paragraph in told), words
 
 
 def test_no_example_is_of_a_command_that_is_gone():
