@@ -261,15 +261,15 @@ def mean_of_rows(call: Call, reading: Reading, rows: Tensor, weight: Tensor | No
     Returns:
         Attention: the mean over the queries. Logits: the mean over queries that may attend to a key; −inf if none may.
     """
-    heads, keys = call.query.shape[1], call.key.shape[2]
+    (heads, length), keys = call.query.shape[1:3], call.key.shape[2]
+    wide = min(keys, length) if length > 1 else keys
     cells = _CELLS.get(call.query.device.type, _MOST_CELLS)
     block = max(1, cells // (len(call.query) * heads * keys))
     total: Tensor | None = None
-    counts: Tensor | float = 0.0
+    counts: Tensor | None = None
     for start in range(0, len(rows), block):
         some = rows[start : start + block]
-        seen = _reached(call, some)
-        logits = logit_rows(seen, some)
+        logits = logit_rows(_reached(call, some), some)
         values = join_heads(logits.softmax(-1) if reading.what == "attention" else logits, reading.heads)
         counted = torch.ones_like(values, dtype=torch.bool)
         if weight is not None:
@@ -277,12 +277,15 @@ def mean_of_rows(call: Call, reading: Reading, rows: Tensor, weight: Tensor | No
             counted &= mine.reshape(len(mine), *[1] * (values.ndim - 3), -1, 1)
         if reading.what == "logits":
             counted &= values > float("-inf")
-        missing = (0, min(keys, call.query.shape[2]) - values.shape[-1]) if seen is not call else (0, 0)
-        part = torch.nn.functional.pad(values.masked_fill(~counted, 0).sum(-2), missing)
-        total = part if total is None else total + part
-        here = counted.sum(-2)  # of attention the same for every key: one that a query may not attend to has 0, which counts
-        counts = counts + (here[..., :1] if reading.what == "attention" else torch.nn.functional.pad(here, missing))
-    assert total is not None and isinstance(counts, Tensor)
+        part, here = values.masked_fill(~counted, 0).sum(-2), counted.sum(-2)
+        if total is None or counts is None:
+            total, counts = part.new_zeros(*part.shape[:-1], wide), here.new_zeros(*here.shape[:-1], wide)
+        total[..., : part.shape[-1]] += part
+        if reading.what == "attention":
+            counts += here[..., :1]  # a key that a query may not attend to has 0, which counts
+        else:
+            counts[..., : here.shape[-1]] += here
+    assert total is not None and counts is not None
     if reading.what == "attention":
         return total / counts.clamp(min=1)
     return (total / counts.clamp(min=1)).masked_fill(counts == 0, float("-inf"))

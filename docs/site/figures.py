@@ -68,6 +68,7 @@ def curves(folder: str, out: Path, shown: Sequence[str] | None = None) -> None:
     with (csvs / "scores.csv").open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if shown is None or row["method"] in (UNPRUNED, *shown)]
     shares = {row["budget"]: float(row["retention"]) for row in rows if row["method"] != UNPRUNED}
+    drawn = {row["method"] for row in rows} - {UNPRUNED}
     for row in rows:
         panel = panels.setdefault(row["task"], Curves(row["task"], {}, None, f"{row['metric']}, points"))
         estimate = Estimate(*(100 * float(row[name]) for name in ("score", "score_low", "score_high")))
@@ -79,7 +80,7 @@ def curves(folder: str, out: Path, shown: Sequence[str] | None = None) -> None:
         average: dict[str, list[tuple[float, Estimate]]] = {}
         with (csvs / "average.csv").open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
-                if (row["method"] != UNPRUNED if shown is None else row["method"] in shown) and not row["budget"].isdecimal():
+                if row["method"] in drawn and not row["budget"].isdecimal():
                     one = Estimate(*(100 * float(row[name]) for name in ("relative", "relative_low", "relative_high")))
                     average.setdefault(row["method"], []).append((by_percent(row["budget"], shares), one))
         panels["average"] = Curves("average over tasks", average, Estimate(100, 100, 100), "% of the unpruned model")

@@ -145,7 +145,8 @@ def test_a_folder_of_results_does_not_hide_a_short_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("demo", "qwen2.5-vl", "other"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "run.json").touch()
+        for file in ("run.json", "prior.safetensors"):
+            (tmp_path / name / file).touch()
     assert resolve("demo").title == "demo" and not resolve("qwen2.5-vl").local
     assert resolve("./demo").target == "./demo" and resolve("other").target == "other"
     (tmp_path / "demo" / "config.json").touch()

@@ -87,7 +87,7 @@ EMBEDDED = {"demo": "weights/demo", "demo-qwen": "weights/demo-qwen"}
 """Models that are part of the package: name → directory in `biaskit/demo`."""
 
 
-_OF_A_CHECKPOINT = ("*config.json", "*.safetensors*", "*.bin", "tokenizer*")
+_OF_A_CHECKPOINT = ("*config.json", "model*.safetensors*", "pytorch_model*.bin", "tokenizer*")  # priors are safetensors, too
 
 
 @dataclass(frozen=True)

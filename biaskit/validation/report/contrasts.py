@@ -144,11 +144,11 @@ def _standings(verdicts: Mapping[str, str]) -> list[str]:
         if not best[1]:
             clauses.append(f"of {len(members)} of {base}, none is settled as better than another")
             continue
-        rest = {len(others[one]) + best[1] - best[0] for one in first}
+        rest = max(len(others[one]) for one in first) + best[1] - best[0]
         come = "comes" if len(first) == 1 else "come"
         clauses.append(
             f"of {len(members)} of {base}, {' and '.join(first)} {come} out best: better than {-best[1]}, worse than {best[0]}"
-            + (f"; with {max(rest)} it goes both ways or cannot be told" if max(rest) else "")
+            + (f"; with {rest} it goes both ways or cannot be told" if rest else "")
         )
     return clauses
 
